@@ -1,0 +1,27 @@
+//! The vocabulary of Medley: pure values that the coordinator and the workers both name.
+//!
+//! Admission: a type lives here if both sides name it, it is a noun of the domain, it is pure (no clock, no I/O,
+//! no randomness but seeded functions), and someone who explains the system would say it aloud.
+//!
+//! | module | noun |
+//! |---|---|
+//! | [`identity`] | workers, ranks, generations, updates, rows, digests |
+//! | [`model`] | the shape of a BERT classifier |
+//! | [`example`] | one tokenised row |
+//! | [`schedule`] | update number -> learning rate |
+//! | [`lane`] | the canonical micro-batches of an update and the tree that sums them |
+//! | [`plan`] | which rows each update takes, and in which lane |
+//! | [`spec`] | the recipe of a run that every worker follows |
+//! | [`evaluation`] | predictions and what they add up to |
+//! | [`message`] | what workers report and what the coordinator orders |
+#![forbid(unsafe_code)]
+
+pub mod evaluation;
+pub mod example;
+pub mod identity;
+pub mod lane;
+pub mod message;
+pub mod model;
+pub mod plan;
+pub mod schedule;
+pub mod spec;

@@ -1,0 +1,259 @@
+//! What workers report and what the coordinator orders: the whole protocol of a session.
+//!
+//! ```text
+//! worker                               coordinator
+//!   Hello ------------------------------->
+//!   <------------------------------ Welcome      recipe, model, data and weights to fetch
+//!   Prepared ---------------------------->       model built; layout fingerprint and collective address
+//!   <--------------------------------- Form      rank, peers, lanes
+//!   Formed ------------------------------>
+//!   <------------------------------ Train..      permission to go on through an update; extended as updates finish
+//!   Updated.. --------------------------->
+//!   <--------------------- Save | Evaluate
+//!   Saved | Predicted.. Evaluated ------->
+//!   <--------------------------------- Stop
+//! ```
+
+use std::ops::Range;
+
+use crate::evaluation::Prediction;
+use crate::identity::{Digest, Generation, Rank, RowId, Split, Update, WorkerId};
+use crate::model::ModelConfig;
+use crate::spec::TrainSpec;
+
+/// The version of this protocol. A worker that speaks another is refused.
+pub const PROTOCOL: u32 = 1;
+
+/// What a worker reports.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The first event of a session.
+    Hello(Hello),
+    /// The model is built and the data are here.
+    Prepared {
+        /// Fingerprint of the parameter layout: names, shapes and offsets.
+        layout: Digest,
+        /// Where peers reach this worker's collective; empty where it needs none.
+        endpoint: String,
+    },
+    /// The group of this generation is connected.
+    Formed {
+        /// The group.
+        generation: Generation,
+    },
+    /// An update is applied.
+    Updated {
+        /// The group that made it.
+        generation: Generation,
+        /// What this worker did of it.
+        report: UpdateReport,
+    },
+    /// The state after `update` has been saved (rank 0: uploaded; others: digested).
+    Saved {
+        /// The group that saved.
+        generation: Generation,
+        /// Position of the state.
+        update: Update,
+        /// Digest of the parameters in layout order: equal on all ranks (INV-3).
+        parameters: Digest,
+    },
+    /// Some rows of this worker's share of an evaluation.
+    Predicted {
+        /// The group that evaluates.
+        generation: Generation,
+        /// The split.
+        split: Split,
+        /// The rows, ascending.
+        predictions: Vec<Prediction>,
+    },
+    /// This worker's share of an evaluation is done.
+    Evaluated {
+        /// The group that evaluates.
+        generation: Generation,
+        /// The split.
+        split: Split,
+    },
+    /// The worker is alive.
+    Heartbeat,
+    /// The worker cannot go on; the last event of its session.
+    Failed(Failure),
+}
+
+/// Who a worker is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// The protocol it speaks.
+    pub protocol: u32,
+    /// Version of its package.
+    pub version: String,
+    /// Its host's name.
+    pub host: String,
+    /// Its process id there.
+    pub pid: u32,
+    /// Its device, e.g. `cpu` or `cuda:0`.
+    pub device: String,
+    /// Threads it computes with.
+    pub threads: u32,
+}
+
+/// What one worker did of one update.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpdateReport {
+    /// The update, from 1.
+    pub update: Update,
+    /// The learning rate it was made with: the coordinator's own, to the bit.
+    pub learning_rate: f64,
+    /// L2 norm of the mean gradient before clipping: the same on all ranks.
+    pub grad_norm: f64,
+    /// What this worker's lanes held.
+    pub lanes: Vec<LaneReport>,
+    /// Tokens this worker computed.
+    pub tokens: u64,
+    /// Where this worker's time went.
+    pub timing: Timing,
+}
+
+/// One lane of one update, as it was computed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LaneReport {
+    /// Index of the lane.
+    pub lane: u32,
+    /// Its rows, in the order computed.
+    pub rows: Vec<RowId>,
+    /// Sum of its rows' losses.
+    pub loss_sum: f64,
+}
+
+/// Seconds of one update's phases on one worker.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Timing {
+    /// Forward pass.
+    pub forward_seconds: f64,
+    /// Backward pass.
+    pub backward_seconds: f64,
+    /// Waiting for the collective after the backward pass.
+    pub wait_seconds: f64,
+    /// Clipping and optimizer.
+    pub optimizer_seconds: f64,
+}
+
+/// Why a worker, or a whole run, cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// Whose fault it is.
+    pub kind: FailureKind,
+    /// What happened to what, and the way out.
+    pub message: String,
+}
+
+/// Whose fault a failure is; decides the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// A file's content: rows, weights, tokenizer.
+    Data,
+    /// Settings that do not fit each other or the machine.
+    Config,
+    /// A worker was lost, or a connection between workers.
+    Lost,
+    /// Anything else.
+    Internal,
+}
+
+/// What the coordinator orders.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// The answer to `Hello`: fetch data and weights, build the model.
+    Welcome(Box<Welcome>),
+    /// Become a member of a new group.
+    Form(Form),
+    /// Make every update through this one, then wait.
+    Train {
+        /// The group that is meant.
+        generation: Generation,
+        /// The last update that may be made.
+        through: Update,
+    },
+    /// Save the state after `update`, which has been made.
+    Save {
+        /// The group that is meant.
+        generation: Generation,
+        /// Position of the state.
+        update: Update,
+    },
+    /// Predict this worker's share of a split.
+    Evaluate {
+        /// The group that is meant.
+        generation: Generation,
+        /// The split.
+        split: Split,
+    },
+    /// Leave: the run is over for this worker.
+    Stop {
+        /// Why, for its log.
+        reason: String,
+    },
+}
+
+/// All that a worker needs to know of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Welcome {
+    /// The name of this worker.
+    pub worker: WorkerId,
+    /// The recipe.
+    pub spec: TrainSpec,
+    /// The shape of the model.
+    pub model: ModelConfig,
+    /// Updates done: where training goes on.
+    pub start: Update,
+    /// The splits to fetch.
+    pub splits: Vec<SplitInfo>,
+    /// The files that the model's state is read from; without weights, it is initialised from the seed.
+    pub artifacts: Vec<Artifact>,
+    /// How often to send a heartbeat.
+    pub heartbeat_ms: u64,
+}
+
+/// A split on offer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SplitInfo {
+    /// The split.
+    pub split: Split,
+    /// Its rows.
+    pub rows: u32,
+}
+
+/// A file on offer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Artifact {
+    /// What it holds.
+    pub kind: ArtifactKind,
+    /// Its file name, which tells its format: `model.safetensors`, `pytorch_model.bin`.
+    pub file_name: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// What a file of the model's state holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ArtifactKind {
+    /// The parameters.
+    Weights,
+    /// The optimizer's moments.
+    Optimizer,
+}
+
+/// One worker's place in a new group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Form {
+    /// The group.
+    pub generation: Generation,
+    /// This worker's rank.
+    pub rank: Rank,
+    /// The collective addresses of all ranks, in rank order, this worker's own included.
+    pub peers: Vec<String>,
+    /// Shared by the group's members alone; whoever connects must show it.
+    pub secret: [u8; 32],
+    /// The lanes of each rank.
+    pub lanes: Vec<Range<u32>>,
+}

@@ -1,0 +1,146 @@
+//! The shape of a BERT classifier, as its `config.json` tells it.
+
+use serde::{Deserialize, Serialize};
+
+/// Sizes and rates of a BERT encoder with a pooler and a classifier (`BertForSequenceClassification`).
+///
+/// The activation is always the exact erf-GELU and positions are absolute: a configuration that asks for others is
+/// refused where it is read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelConfig {
+    /// Rows of the word embedding.
+    pub vocab_size: u32,
+    /// Width of the hidden states.
+    pub hidden_size: u32,
+    /// Encoder layers.
+    pub num_hidden_layers: u32,
+    /// Attention heads; divides `hidden_size`.
+    pub num_attention_heads: u32,
+    /// Width of the feed-forward layer.
+    pub intermediate_size: u32,
+    /// Rows of the position embedding: the longest sequence in tokens.
+    pub max_position_embeddings: u32,
+    /// Rows of the token-type embedding.
+    pub type_vocab_size: u32,
+    /// Added to the variance in every layer norm.
+    pub layer_norm_eps: f64,
+    /// Dropout after the embeddings, the attention output and the feed-forward output.
+    pub hidden_dropout: f64,
+    /// Dropout on the attention probabilities.
+    pub attention_dropout: f64,
+    /// Dropout on the pooled output before the classifier.
+    pub classifier_dropout: f64,
+    /// Standard deviation of newly initialised weights.
+    pub initializer_range: f64,
+    /// Classes.
+    pub num_labels: u32,
+}
+
+/// Why a model's shape cannot be built.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ModelError {
+    /// A size is 0.
+    #[error("{name} is 0; expected at least 1")]
+    Zero {
+        /// The field.
+        name: &'static str,
+    },
+    /// The heads do not divide the width.
+    #[error("hidden_size {hidden} is not a multiple of num_attention_heads {heads}")]
+    Heads {
+        /// Width of the hidden states.
+        hidden: u32,
+        /// Attention heads.
+        heads: u32,
+    },
+    /// A rate lies outside its range.
+    #[error("{name} is {value}; expected a number from {least} up to, but not including, {below}")]
+    Rate {
+        /// The field.
+        name: &'static str,
+        /// Its value.
+        value: f64,
+        /// The least that is allowed.
+        least: f64,
+        /// The bound that is not.
+        below: f64,
+    },
+}
+
+impl ModelConfig {
+    /// Width of one attention head.
+    #[must_use]
+    pub fn head_size(&self) -> u32 {
+        self.hidden_size / self.num_attention_heads.max(1)
+    }
+
+    /// Checks the sizes and rates against each other.
+    ///
+    /// # Errors
+    /// The first field that cannot be.
+    pub fn validate(&self) -> Result<(), ModelError> {
+        let sizes = [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("intermediate_size", self.intermediate_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+            ("type_vocab_size", self.type_vocab_size),
+            ("num_labels", self.num_labels),
+        ];
+        if let Some((name, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
+            return Err(ModelError::Zero { name });
+        }
+        if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
+            return Err(ModelError::Heads { hidden: self.hidden_size, heads: self.num_attention_heads });
+        }
+        let rates = [
+            ("layer_norm_eps", self.layer_norm_eps, 1.0),
+            ("hidden_dropout_prob", self.hidden_dropout, 1.0),
+            ("attention_probs_dropout_prob", self.attention_dropout, 1.0),
+            ("classifier_dropout", self.classifier_dropout, 1.0),
+            ("initializer_range", self.initializer_range, 1e3),
+        ];
+        match rates.into_iter().find(|(_, value, below)| !(0.0..*below).contains(value)) {
+            Some((name, value, below)) => Err(ModelError::Rate { name, value, least: 0.0, below }),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tiny() -> ModelConfig {
+        ModelConfig {
+            vocab_size: 100,
+            hidden_size: 32,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            intermediate_size: 64,
+            max_position_embeddings: 128,
+            type_vocab_size: 2,
+            layer_norm_eps: 1e-12,
+            hidden_dropout: 0.1,
+            attention_dropout: 0.1,
+            classifier_dropout: 0.1,
+            initializer_range: 0.02,
+            num_labels: 3,
+        }
+    }
+
+    #[test]
+    fn impossible_shapes_are_named() {
+        assert_eq!(tiny().validate(), Ok(()));
+        let odd = ModelConfig { num_attention_heads: 5, ..tiny() };
+        assert_eq!(odd.validate(), Err(ModelError::Heads { hidden: 32, heads: 5 }));
+        let empty = ModelConfig { num_hidden_layers: 0, ..tiny() };
+        assert_eq!(empty.validate(), Err(ModelError::Zero { name: "num_hidden_layers" }));
+        let wild = ModelConfig { hidden_dropout: 1.0, ..tiny() };
+        assert!(wild.validate().is_err());
+        let nan = ModelConfig { hidden_dropout: f64::NAN, ..tiny() };
+        assert!(nan.validate().is_err());
+    }
+}
