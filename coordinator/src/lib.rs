@@ -1,1 +1,4 @@
-//! coordinator
+//! The control plane of Medley.
+#![forbid(unsafe_code)]
+
+pub mod run;

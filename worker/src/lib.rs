@@ -1,1 +1,4 @@
-//! worker
+//! The training engine: one worker process on one device.
+
+pub mod collective;
+pub mod layout;

@@ -1,0 +1,3 @@
+//! One training run as a pure state machine.
+
+pub mod report;

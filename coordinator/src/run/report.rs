@@ -1,0 +1,87 @@
+//! What a run has to say: the values that the archive writes and the status shows.
+
+use medley_common::evaluation::{Prediction, Tally};
+use medley_common::identity::{RowId, Split, Update};
+use medley_common::message::Failure;
+
+/// One applied update: a line of the ledger.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpdateRecord {
+    /// The update, from 1.
+    pub update: Update,
+    /// Epochs done after it.
+    pub epoch: f64,
+    /// The learning rate it was made with.
+    pub learning_rate: f64,
+    /// Mean loss over its rows.
+    pub loss: f64,
+    /// L2 norm of its gradient before clipping.
+    pub grad_norm: f64,
+    /// The rows of each lane, as the workers computed them.
+    pub lanes: Vec<Vec<RowId>>,
+    /// Tokens computed.
+    pub tokens: u64,
+}
+
+/// A line of the training log: `logging_steps` updates in one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TrainLog {
+    /// The last update it covers.
+    pub update: Update,
+    /// Epochs done after it.
+    pub epoch: f64,
+    /// Mean of the updates' losses since the last line.
+    pub loss: f64,
+    /// Gradient norm of the last update.
+    pub grad_norm: f64,
+    /// Learning rate of the last update.
+    pub learning_rate: f64,
+}
+
+/// The result of predicting a split.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EvaluationReport {
+    /// The split.
+    pub split: Split,
+    /// Updates done when it was predicted.
+    pub update: Update,
+    /// Epochs done when it was predicted.
+    pub epoch: f64,
+    /// Sums over the labelled rows.
+    pub tally: Tally,
+    /// All rows, in row order.
+    pub predictions: Vec<Prediction>,
+    /// Seconds from the order to the last prediction.
+    pub seconds: f64,
+}
+
+/// What training came to, as far as it went in this process.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TrainSummary {
+    /// Updates done, those before a resume included.
+    pub update: Update,
+    /// Epochs done.
+    pub epoch: f64,
+    /// Mean loss over the updates made in this process.
+    pub mean_loss: f64,
+    /// Rows computed in this process.
+    pub rows: u64,
+    /// Updates made in this process.
+    pub updates: u64,
+    /// Seconds from the first order to train to the last update, evaluations and saves included.
+    pub seconds: f64,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// All that was asked for is done.
+    Completed,
+    /// Stopped on request after `update`, with a checkpoint of it.
+    Stopped {
+        /// Where it stopped.
+        update: Update,
+    },
+    /// It cannot go on.
+    Failed(Failure),
+}

@@ -1,0 +1,92 @@
+//! The sum of gradients over all workers.
+//!
+//! A worker hands over, segment by segment and while backward goes on, its partial sums: one buffer for each node of
+//! the lane tree that its own lanes cover. The collective adds all workers' nodes in the tree's order, so the result
+//! has the same bits whatever the number of workers.
+
+use medley_common::identity::Rank;
+use medley_common::lane::Node;
+
+use crate::layout::Segment;
+
+/// Gradient rows of the word embedding.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SparseRows {
+    /// Rows that have a gradient, ascending, each once.
+    pub rows: Vec<u32>,
+    /// Their gradients, `[rows, hidden]`.
+    pub values: Vec<f32>,
+}
+
+/// What a fence hands back: the sums over all lanes of all workers.
+#[derive(Debug, Default)]
+pub struct Summed {
+    /// Every launched dense segment with its sum, in the order of launching.
+    pub segments: Vec<(Segment, Vec<f32>)>,
+    /// The sum of the word embedding's rows.
+    pub words: SparseRows,
+    /// Buffers handed over that the sums did not need; for reuse.
+    pub spare: Vec<Vec<f32>>,
+}
+
+/// Sums over a fixed group of ranks.
+///
+/// Owned by the one thread that computes; deliberately not `Send`. All ranks launch the same segments in the same
+/// order. Sums are sums: nothing is divided here.
+pub trait Collective {
+    /// This worker's place in the group.
+    fn rank(&self) -> Rank;
+
+    /// Number of workers in the group.
+    fn world(&self) -> u32;
+
+    /// Enqueues the sum of a dense segment and returns at once.
+    ///
+    /// `sums` holds this rank's partial sums; a node whose lanes are all empty is left out, so the list may be empty.
+    ///
+    /// # Errors
+    /// A peer was lost or does not follow the protocol.
+    fn launch(&mut self, segment: Segment, sums: Vec<(Node, Vec<f32>)>) -> Result<(), CollectiveError>;
+
+    /// Enqueues the sum of the word embedding's rows and returns at once; once an update, last.
+    ///
+    /// # Errors
+    /// A peer was lost or does not follow the protocol.
+    fn launch_words(&mut self, sums: Vec<(Node, SparseRows)>) -> Result<(), CollectiveError>;
+
+    /// Blocks until everything launched since the last fence is summed.
+    ///
+    /// # Errors
+    /// A peer was lost, is silent for too long, or does not follow the protocol.
+    fn fence(&mut self) -> Result<Summed, CollectiveError>;
+}
+
+/// Why a sum did not come about; names the peer.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectiveError {
+    /// A connection to or from a peer failed.
+    #[error("rank {peer} at {address}: {doing}: {source}")]
+    Connection {
+        /// The peer.
+        peer: Rank,
+        /// Its address.
+        address: String,
+        /// What was being done.
+        doing: &'static str,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A peer said something that does not fit.
+    #[error("rank {peer} at {address}: {problem}")]
+    Protocol {
+        /// The peer.
+        peer: Rank,
+        /// Its address.
+        address: String,
+        /// What did not fit.
+        problem: String,
+    },
+    /// The collective was aborted from outside.
+    #[error("aborted: the group is being dissolved")]
+    Aborted,
+}

@@ -1,0 +1,276 @@
+//! Where each parameter lies in the flat buffer.
+//!
+//! The order is a pure function of the model's shape, so every process has the same one (candle's `VarMap` iterates a
+//! hash map and has another order in every process). It follows the tensors' names segment by segment, in the order of
+//! the forward pass; within a layer, query, key and value stand side by side, weights before biases, so that one
+//! product computes all three.
+
+use std::ops::Range;
+
+use medley_common::identity::Digest;
+use medley_common::model::ModelConfig;
+use sha2::{Digest as _, Sha256};
+
+/// One parameter tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// Its Hugging Face name, with the `bert.` prefix.
+    pub name: String,
+    /// Its shape, row-major.
+    pub shape: Vec<usize>,
+    /// Its elements in the flat buffer.
+    pub range: Range<usize>,
+}
+
+impl Slot {
+    /// Whether weight decay applies: to all but biases and layer norms.
+    #[must_use]
+    pub fn decays(&self) -> bool {
+        !self.name.ends_with(".bias") && !self.name.contains("LayerNorm")
+    }
+}
+
+/// The ranges of one encoder layer's parameters, relative to the start of the layer's segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerSlots {
+    /// Query, key and value weights, `[3 * hidden, hidden]`.
+    pub qkv_weight: Range<usize>,
+    /// Query, key and value biases, `[3 * hidden]`.
+    pub qkv_bias: Range<usize>,
+    /// Attention output weight, `[hidden, hidden]`.
+    pub attention_weight: Range<usize>,
+    /// Attention output bias.
+    pub attention_bias: Range<usize>,
+    /// Weight (gamma) of the layer norm after the attention.
+    pub attention_norm_weight: Range<usize>,
+    /// Bias (beta) of the layer norm after the attention.
+    pub attention_norm_bias: Range<usize>,
+    /// First feed-forward weight, `[intermediate, hidden]`.
+    pub intermediate_weight: Range<usize>,
+    /// First feed-forward bias.
+    pub intermediate_bias: Range<usize>,
+    /// Second feed-forward weight, `[hidden, intermediate]`.
+    pub output_weight: Range<usize>,
+    /// Second feed-forward bias.
+    pub output_bias: Range<usize>,
+    /// Weight (gamma) of the layer norm after the feed-forward.
+    pub output_norm_weight: Range<usize>,
+    /// Bias (beta) of the layer norm after the feed-forward.
+    pub output_norm_bias: Range<usize>,
+}
+
+/// A run of the flat buffer whose gradients become ready together: the unit that is summed over workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Segment {
+    /// The word embedding, whose gradient touches few rows: summed as rows, not as a whole.
+    Words,
+    /// Position and token-type embeddings and their layer norm.
+    Embeddings,
+    /// One encoder layer.
+    Layer(u32),
+    /// Pooler and classifier.
+    Head,
+}
+
+/// The layout of all parameters of one model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    slots: Vec<Slot>,
+    segments: Vec<(Segment, Range<usize>)>,
+    hidden: usize,
+    intermediate: usize,
+}
+
+impl Layout {
+    /// The layout of a `BertForSequenceClassification` of this shape.
+    #[must_use]
+    pub fn new(config: &ModelConfig) -> Self {
+        let hidden = config.hidden_size as usize;
+        let intermediate = config.intermediate_size as usize;
+        let mut layout = Self { slots: Vec::new(), segments: Vec::new(), hidden, intermediate };
+        let matrix = |rows: u32| vec![rows as usize, hidden];
+        layout.segment(Segment::Words, "bert.embeddings", [("word_embeddings.weight", matrix(config.vocab_size))]);
+        layout.segment(
+            Segment::Embeddings,
+            "bert.embeddings",
+            [
+                ("position_embeddings.weight", matrix(config.max_position_embeddings)),
+                ("token_type_embeddings.weight", matrix(config.type_vocab_size)),
+                ("LayerNorm.weight", vec![hidden]),
+                ("LayerNorm.bias", vec![hidden]),
+            ],
+        );
+        for layer in 0..config.num_hidden_layers {
+            let prefix = format!("bert.encoder.layer.{layer}");
+            layout.segment(
+                Segment::Layer(layer),
+                &prefix,
+                [
+                    ("attention.self.query.weight", vec![hidden, hidden]),
+                    ("attention.self.key.weight", vec![hidden, hidden]),
+                    ("attention.self.value.weight", vec![hidden, hidden]),
+                    ("attention.self.query.bias", vec![hidden]),
+                    ("attention.self.key.bias", vec![hidden]),
+                    ("attention.self.value.bias", vec![hidden]),
+                    ("attention.output.dense.weight", vec![hidden, hidden]),
+                    ("attention.output.dense.bias", vec![hidden]),
+                    ("attention.output.LayerNorm.weight", vec![hidden]),
+                    ("attention.output.LayerNorm.bias", vec![hidden]),
+                    ("intermediate.dense.weight", vec![intermediate, hidden]),
+                    ("intermediate.dense.bias", vec![intermediate]),
+                    ("output.dense.weight", vec![hidden, intermediate]),
+                    ("output.dense.bias", vec![hidden]),
+                    ("output.LayerNorm.weight", vec![hidden]),
+                    ("output.LayerNorm.bias", vec![hidden]),
+                ],
+            );
+        }
+        let labels = config.num_labels as usize;
+        layout.segment(
+            Segment::Head,
+            "",
+            [
+                ("bert.pooler.dense.weight", vec![hidden, hidden]),
+                ("bert.pooler.dense.bias", vec![hidden]),
+                ("classifier.weight", vec![labels, hidden]),
+                ("classifier.bias", vec![labels]),
+            ],
+        );
+        layout
+    }
+
+    fn segment<const N: usize>(&mut self, segment: Segment, prefix: &str, tensors: [(&str, Vec<usize>); N]) {
+        let start = self.len();
+        for (name, shape) in tensors {
+            let name = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
+            let start = self.len();
+            let end = start + shape.iter().product::<usize>();
+            self.slots.push(Slot { name, shape, range: start..end });
+        }
+        self.segments.push((segment, start..self.len()));
+    }
+
+    /// Number of parameters.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.last().map_or(0, |slot| slot.range.end)
+    }
+
+    /// Whether there are no parameters; never so for a valid model.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// All tensors, in the order of the flat buffer.
+    #[must_use]
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// All segments with their elements in the flat buffer, in its order; backward finishes them last to first.
+    #[must_use]
+    pub fn segments(&self) -> &[(Segment, Range<usize>)] {
+        &self.segments
+    }
+
+    /// The elements of `segment`; empty for a layer that the model does not have.
+    #[must_use]
+    pub fn range(&self, segment: Segment) -> Range<usize> {
+        self.segments.iter().find(|(known, _)| *known == segment).map_or(0..0, |(_, range)| range.clone())
+    }
+
+    /// The ranges within any encoder layer's segment: the same for all layers.
+    #[must_use]
+    pub fn layer_slots(&self) -> LayerSlots {
+        let (hidden, intermediate) = (self.hidden, self.intermediate);
+        let mut end = 0;
+        let mut take = |count: usize| {
+            let start = end;
+            end += count;
+            start..end
+        };
+        LayerSlots {
+            qkv_weight: take(3 * hidden * hidden),
+            qkv_bias: take(3 * hidden),
+            attention_weight: take(hidden * hidden),
+            attention_bias: take(hidden),
+            attention_norm_weight: take(hidden),
+            attention_norm_bias: take(hidden),
+            intermediate_weight: take(intermediate * hidden),
+            intermediate_bias: take(intermediate),
+            output_weight: take(hidden * intermediate),
+            output_bias: take(hidden),
+            output_norm_weight: take(hidden),
+            output_norm_bias: take(hidden),
+        }
+    }
+
+    /// SHA-256 over every tensor's name, shape and place: two processes with the same fingerprint may exchange flat
+    /// buffers.
+    #[must_use]
+    pub fn fingerprint(&self) -> Digest {
+        let mut hash = Sha256::new();
+        for slot in &self.slots {
+            hash.update(format!("{} {:?} {}\n", slot.name, slot.shape, slot.range.start));
+        }
+        Digest(hash.finalize().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> ModelConfig {
+        ModelConfig {
+            vocab_size: 100,
+            hidden_size: 32,
+            num_hidden_layers: 12,
+            num_attention_heads: 4,
+            intermediate_size: 64,
+            max_position_embeddings: 128,
+            type_vocab_size: 2,
+            layer_norm_eps: 1e-12,
+            hidden_dropout: 0.1,
+            attention_dropout: 0.1,
+            classifier_dropout: 0.1,
+            initializer_range: 0.02,
+            num_labels: 3,
+        }
+    }
+
+    #[test]
+    fn slots_tile_the_buffer_and_segments_tile_the_slots() {
+        let layout = Layout::new(&config());
+        assert!(layout.slots().windows(2).all(|pair| pair[0].range.end == pair[1].range.start));
+        assert!(layout.segments().windows(2).all(|pair| pair[0].1.end == pair[1].1.start));
+        assert_eq!(layout.segments().len(), 12 + 3);
+        assert_eq!(layout.segments()[14].1.end, layout.len());
+    }
+
+    #[test]
+    fn layer_ranges_name_the_tensors_they_say() {
+        let layout = Layout::new(&config());
+        let start = layout.range(Segment::Layer(11)).start;
+        let at = |name: &str| {
+            let slot = layout.slots().iter().find(|slot| slot.name == format!("bert.encoder.layer.11.{name}")).unwrap();
+            slot.range.start - start..slot.range.end - start
+        };
+        let slots = layout.layer_slots();
+        assert_eq!(slots.qkv_weight, at("attention.self.query.weight").start..at("attention.self.value.weight").end);
+        assert_eq!(slots.qkv_bias, at("attention.self.query.bias").start..at("attention.self.value.bias").end);
+        assert_eq!(slots.attention_bias, at("attention.output.dense.bias"));
+        assert_eq!(slots.intermediate_weight, at("intermediate.dense.weight"));
+        assert_eq!(slots.output_weight, at("output.dense.weight"));
+        assert_eq!(slots.output_norm_bias, at("output.LayerNorm.bias"));
+    }
+
+    #[test]
+    fn another_shape_has_another_fingerprint() {
+        let one = Layout::new(&config()).fingerprint();
+        let other = Layout::new(&ModelConfig { num_labels: 2, ..config() }).fingerprint();
+        assert_ne!(one, other);
+        assert_eq!(one, Layout::new(&config()).fingerprint());
+    }
+}
