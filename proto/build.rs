@@ -1,7 +1,8 @@
-//! Compiles the `.proto` files without protoc.
+//! Compiles the `.proto` files in pure Rust: nothing to install.
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = protox::compile(["medley/v1/session.proto"], ["."])?;
-    tonic_prost_build::configure().compile_fds(files)?;
     println!("cargo::rerun-if-changed=medley");
+    let files = protox::compile(["medley/v1/worker.proto", "medley/v1/status.proto"], ["."])?;
+    tonic_prost_build::configure().compile_fds(files)?;
     Ok(())
 }

@@ -1,0 +1,314 @@
+//! Commands on the wire: coordinator -> worker.
+
+use medley_common::identity::{Generation, Rank, Update, WorkerId};
+use medley_common::message::{Artifact, Command, Form, SplitInfo, Welcome};
+use medley_common::model::ModelConfig;
+use medley_common::schedule::{Decay, LrSchedule};
+use medley_common::spec::{OptimizerKind, OptimizerSpec, TrainSpec};
+
+use crate::v1;
+use crate::v1::session_response::Command as Wire;
+use crate::wire::{WireError, bytes32, required};
+
+impl From<Command> for v1::SessionResponse {
+    fn from(command: Command) -> Self {
+        let command = match command {
+            Command::Welcome(welcome) => Wire::Welcome((*welcome).into()),
+            Command::Form(form) => Wire::Form(form.into()),
+            Command::Train { generation, through } => {
+                Wire::Train(v1::Train { generation: generation.0, through: through.0 })
+            }
+            Command::Save { generation, update } => Wire::Save(v1::Save { generation: generation.0, update: update.0 }),
+            Command::Evaluate { generation, split } => {
+                Wire::Evaluate(v1::Evaluate { generation: generation.0, split: v1::Split::from(split).into() })
+            }
+            Command::Stop { reason } => Wire::Stop(v1::Stop { reason }),
+        };
+        Self { command: Some(command) }
+    }
+}
+
+impl TryFrom<v1::SessionResponse> for Command {
+    type Error = WireError;
+
+    fn try_from(response: v1::SessionResponse) -> Result<Self, WireError> {
+        Ok(match required(response.command, "session_response.command")? {
+            Wire::Welcome(welcome) => Self::Welcome(Box::new(welcome.try_into()?)),
+            Wire::Form(form) => Self::Form(form.try_into()?),
+            Wire::Train(train) => {
+                Self::Train { generation: Generation(train.generation), through: Update(train.through) }
+            }
+            Wire::Save(save) => Self::Save { generation: Generation(save.generation), update: Update(save.update) },
+            Wire::Evaluate(evaluate) => {
+                Self::Evaluate { generation: Generation(evaluate.generation), split: evaluate.split().try_into()? }
+            }
+            Wire::Stop(stop) => Self::Stop { reason: stop.reason },
+        })
+    }
+}
+
+impl From<Welcome> for v1::Welcome {
+    fn from(welcome: Welcome) -> Self {
+        let split = |info: SplitInfo| v1::SplitInfo { split: v1::Split::from(info.split).into(), rows: info.rows };
+        let artifact = |artifact: Artifact| v1::Artifact {
+            kind: v1::ArtifactKind::from(artifact.kind).into(),
+            file_name: artifact.file_name,
+            bytes: artifact.bytes,
+        };
+        Self {
+            worker: welcome.worker.0,
+            spec: Some(welcome.spec.into()),
+            model: Some(welcome.model.into()),
+            start: welcome.start.0,
+            splits: welcome.splits.into_iter().map(split).collect(),
+            artifacts: welcome.artifacts.into_iter().map(artifact).collect(),
+            heartbeat_ms: welcome.heartbeat_ms,
+        }
+    }
+}
+
+impl TryFrom<v1::Welcome> for Welcome {
+    type Error = WireError;
+
+    fn try_from(welcome: v1::Welcome) -> Result<Self, WireError> {
+        let split = |info: v1::SplitInfo| Ok(SplitInfo { split: info.split().try_into()?, rows: info.rows });
+        let artifact = |artifact: v1::Artifact| {
+            Ok(Artifact { kind: artifact.kind().try_into()?, file_name: artifact.file_name, bytes: artifact.bytes })
+        };
+        Ok(Self {
+            worker: WorkerId(welcome.worker),
+            spec: required(welcome.spec, "welcome.spec")?.try_into()?,
+            model: required(welcome.model, "welcome.model")?.try_into()?,
+            start: Update(welcome.start),
+            splits: welcome.splits.into_iter().map(split).collect::<Result<_, WireError>>()?,
+            artifacts: welcome.artifacts.into_iter().map(artifact).collect::<Result<_, WireError>>()?,
+            heartbeat_ms: welcome.heartbeat_ms,
+        })
+    }
+}
+
+impl From<TrainSpec> for v1::TrainSpec {
+    fn from(spec: TrainSpec) -> Self {
+        let decay = match spec.schedule.decay {
+            Decay::Linear => v1::Decay::Linear,
+            Decay::Cosine => v1::Decay::Cosine,
+            Decay::Constant => v1::Decay::Constant,
+            Decay::ConstantWithWarmup => v1::Decay::ConstantWithWarmup,
+        };
+        let optimizer = match spec.optimizer.kind {
+            OptimizerKind::AdamwHf => v1::OptimizerKind::AdamwHf,
+            OptimizerKind::AdamwTorch => v1::OptimizerKind::AdamwTorch,
+        };
+        Self {
+            seed: spec.seed,
+            rows_per_update: spec.rows_per_update,
+            lanes: spec.lanes,
+            decay: decay.into(),
+            peak_learning_rate: spec.schedule.peak,
+            warmup_updates: spec.schedule.warmup_updates,
+            total_updates: spec.schedule.total_updates,
+            optimizer: optimizer.into(),
+            beta1: spec.optimizer.beta1,
+            beta2: spec.optimizer.beta2,
+            epsilon: spec.optimizer.epsilon,
+            weight_decay: spec.optimizer.weight_decay,
+            max_grad_norm: spec.optimizer.max_grad_norm,
+            label_smoothing: spec.label_smoothing,
+        }
+    }
+}
+
+impl TryFrom<v1::TrainSpec> for TrainSpec {
+    type Error = WireError;
+
+    fn try_from(spec: v1::TrainSpec) -> Result<Self, WireError> {
+        let decay = match spec.decay() {
+            v1::Decay::Linear => Decay::Linear,
+            v1::Decay::Cosine => Decay::Cosine,
+            v1::Decay::Constant => Decay::Constant,
+            v1::Decay::ConstantWithWarmup => Decay::ConstantWithWarmup,
+            v1::Decay::Unspecified => return Err(WireError::Missing { field: "train_spec.decay" }),
+        };
+        let kind = match spec.optimizer() {
+            v1::OptimizerKind::AdamwHf => OptimizerKind::AdamwHf,
+            v1::OptimizerKind::AdamwTorch => OptimizerKind::AdamwTorch,
+            v1::OptimizerKind::Unspecified => return Err(WireError::Missing { field: "train_spec.optimizer" }),
+        };
+        if spec.rows_per_update == 0 || spec.lanes == 0 {
+            let problem = format!("{} rows an update in {} lanes", spec.rows_per_update, spec.lanes);
+            return Err(WireError::Value { field: "train_spec", problem });
+        }
+        Ok(Self {
+            seed: spec.seed,
+            rows_per_update: spec.rows_per_update,
+            lanes: spec.lanes,
+            schedule: LrSchedule {
+                decay,
+                peak: spec.peak_learning_rate,
+                warmup_updates: spec.warmup_updates,
+                total_updates: spec.total_updates,
+            },
+            optimizer: OptimizerSpec {
+                kind,
+                beta1: spec.beta1,
+                beta2: spec.beta2,
+                epsilon: spec.epsilon,
+                weight_decay: spec.weight_decay,
+                max_grad_norm: spec.max_grad_norm,
+            },
+            label_smoothing: spec.label_smoothing,
+        })
+    }
+}
+
+impl From<ModelConfig> for v1::ModelConfig {
+    fn from(model: ModelConfig) -> Self {
+        Self {
+            vocab_size: model.vocab_size,
+            hidden_size: model.hidden_size,
+            num_hidden_layers: model.num_hidden_layers,
+            num_attention_heads: model.num_attention_heads,
+            intermediate_size: model.intermediate_size,
+            max_position_embeddings: model.max_position_embeddings,
+            type_vocab_size: model.type_vocab_size,
+            layer_norm_eps: model.layer_norm_eps,
+            hidden_dropout: model.hidden_dropout,
+            attention_dropout: model.attention_dropout,
+            classifier_dropout: model.classifier_dropout,
+            initializer_range: model.initializer_range,
+            num_labels: model.num_labels,
+        }
+    }
+}
+
+impl TryFrom<v1::ModelConfig> for ModelConfig {
+    type Error = WireError;
+
+    fn try_from(model: v1::ModelConfig) -> Result<Self, WireError> {
+        let model = Self {
+            vocab_size: model.vocab_size,
+            hidden_size: model.hidden_size,
+            num_hidden_layers: model.num_hidden_layers,
+            num_attention_heads: model.num_attention_heads,
+            intermediate_size: model.intermediate_size,
+            max_position_embeddings: model.max_position_embeddings,
+            type_vocab_size: model.type_vocab_size,
+            layer_norm_eps: model.layer_norm_eps,
+            hidden_dropout: model.hidden_dropout,
+            attention_dropout: model.attention_dropout,
+            classifier_dropout: model.classifier_dropout,
+            initializer_range: model.initializer_range,
+            num_labels: model.num_labels,
+        };
+        model.validate().map_err(|error| WireError::Value { field: "welcome.model", problem: error.to_string() })?;
+        Ok(model)
+    }
+}
+
+impl From<Form> for v1::Form {
+    fn from(form: Form) -> Self {
+        Self {
+            generation: form.generation.0,
+            rank: form.rank.0,
+            peers: form.peers,
+            secret: form.secret.to_vec(),
+            lanes: form.lanes.into_iter().map(|lanes| v1::LaneRange { start: lanes.start, end: lanes.end }).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::Form> for Form {
+    type Error = WireError;
+
+    fn try_from(form: v1::Form) -> Result<Self, WireError> {
+        let world = form.peers.len();
+        if form.rank as usize >= world || form.lanes.len() != world {
+            let problem = format!("rank {} of {world} with the lanes of {} ranks", form.rank, form.lanes.len());
+            return Err(WireError::Value { field: "form.rank", problem });
+        }
+        Ok(Self {
+            generation: Generation(form.generation),
+            rank: Rank(form.rank),
+            secret: bytes32(&form.secret, "form.secret")?,
+            peers: form.peers,
+            lanes: form.lanes.into_iter().map(|lanes| lanes.start..lanes.end).collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use medley_common::identity::Split;
+    use medley_common::message::ArtifactKind;
+
+    use super::*;
+
+    fn welcome() -> Welcome {
+        Welcome {
+            worker: WorkerId(3),
+            spec: TrainSpec {
+                seed: 42,
+                rows_per_update: 32,
+                lanes: 8,
+                schedule: LrSchedule { decay: Decay::Cosine, peak: 3e-5, warmup_updates: 5, total_updates: 10 },
+                optimizer: OptimizerSpec {
+                    kind: OptimizerKind::AdamwTorch,
+                    beta1: 0.9,
+                    beta2: 0.999,
+                    epsilon: 1e-8,
+                    weight_decay: 0.01,
+                    max_grad_norm: None,
+                },
+                label_smoothing: 0.1,
+            },
+            model: ModelConfig {
+                vocab_size: 100,
+                hidden_size: 32,
+                num_hidden_layers: 2,
+                num_attention_heads: 4,
+                intermediate_size: 64,
+                max_position_embeddings: 128,
+                type_vocab_size: 2,
+                layer_norm_eps: 1e-12,
+                hidden_dropout: 0.1,
+                attention_dropout: 0.0,
+                classifier_dropout: 0.2,
+                initializer_range: 0.02,
+                num_labels: 3,
+            },
+            start: Update(4),
+            splits: vec![SplitInfo { split: Split::Train, rows: 100 }],
+            artifacts: vec![Artifact { kind: ArtifactKind::Weights, file_name: "model.safetensors".into(), bytes: 7 }],
+            heartbeat_ms: 500,
+        }
+    }
+
+    #[test]
+    fn every_command_survives_the_wire() {
+        let generation = Generation(2);
+        let form = Form {
+            generation,
+            rank: Rank(1),
+            peers: vec!["a:1".into(), "b:2".into()],
+            secret: [9; 32],
+            lanes: vec![0..4, 4..8],
+        };
+        let commands = [
+            Command::Welcome(Box::new(welcome())),
+            Command::Form(form),
+            Command::Train { generation, through: Update(12) },
+            Command::Save { generation, update: Update(12) },
+            Command::Evaluate { generation, split: Split::Validation },
+            Command::Stop { reason: "done".into() },
+        ];
+        for command in commands {
+            assert_eq!(Command::try_from(v1::SessionResponse::from(command.clone())), Ok(command));
+        }
+    }
+
+    #[test]
+    fn a_rank_outside_its_group_is_refused() {
+        let form = v1::Form { generation: 1, rank: 2, peers: vec!["a:1".into()], secret: vec![0; 32], lanes: vec![] };
+        assert!(matches!(Form::try_from(form), Err(WireError::Value { field: "form.rank", .. })));
+    }
+}

@@ -1,0 +1,197 @@
+//! Events on the wire: worker -> coordinator.
+
+use medley_common::evaluation::Prediction;
+use medley_common::identity::{Generation, RowId, Update};
+use medley_common::message::{Event, Failure, Hello, LaneReport, Timing, UpdateReport};
+
+use crate::v1;
+use crate::v1::session_request::Event as Wire;
+use crate::wire::{WireError, digest, required};
+
+impl From<Event> for v1::SessionRequest {
+    fn from(event: Event) -> Self {
+        let event = match event {
+            Event::Hello(hello) => Wire::Hello(hello.into()),
+            Event::Prepared { layout, endpoint } => {
+                Wire::Prepared(v1::Prepared { layout: layout.0.to_vec(), endpoint })
+            }
+            Event::Formed { generation } => Wire::Formed(v1::Formed { generation: generation.0 }),
+            Event::Updated { generation, report } => Wire::Updated(updated(generation, report)),
+            Event::Saved { generation, update, parameters } => {
+                Wire::Saved(v1::Saved { generation: generation.0, update: update.0, parameters: parameters.0.to_vec() })
+            }
+            Event::Predicted { generation, split, predictions } => Wire::Predicted(v1::Predicted {
+                generation: generation.0,
+                split: v1::Split::from(split).into(),
+                predictions: predictions.into_iter().map(Into::into).collect(),
+            }),
+            Event::Evaluated { generation, split } => {
+                Wire::Evaluated(v1::Evaluated { generation: generation.0, split: v1::Split::from(split).into() })
+            }
+            Event::Heartbeat => Wire::Heartbeat(v1::Heartbeat {}),
+            Event::Failed(failure) => {
+                Wire::Failed(v1::Failed { kind: v1::FailureKind::from(failure.kind).into(), message: failure.message })
+            }
+        };
+        Self { event: Some(event) }
+    }
+}
+
+impl TryFrom<v1::SessionRequest> for Event {
+    type Error = WireError;
+
+    fn try_from(request: v1::SessionRequest) -> Result<Self, WireError> {
+        Ok(match required(request.event, "session_request.event")? {
+            Wire::Hello(hello) => Self::Hello(hello.into()),
+            Wire::Prepared(prepared) => {
+                Self::Prepared { layout: digest(&prepared.layout, "prepared.layout")?, endpoint: prepared.endpoint }
+            }
+            Wire::Formed(formed) => Self::Formed { generation: Generation(formed.generation) },
+            Wire::Updated(updated) => {
+                Self::Updated { generation: Generation(updated.generation), report: report(updated) }
+            }
+            Wire::Saved(saved) => Self::Saved {
+                generation: Generation(saved.generation),
+                update: Update(saved.update),
+                parameters: digest(&saved.parameters, "saved.parameters")?,
+            },
+            Wire::Predicted(predicted) => Self::Predicted {
+                generation: Generation(predicted.generation),
+                split: predicted.split().try_into()?,
+                predictions: predicted.predictions.into_iter().map(Into::into).collect(),
+            },
+            Wire::Evaluated(evaluated) => {
+                Self::Evaluated { generation: Generation(evaluated.generation), split: evaluated.split().try_into()? }
+            }
+            Wire::Heartbeat(v1::Heartbeat {}) => Self::Heartbeat,
+            Wire::Failed(failed) => Self::Failed(Failure { kind: failed.kind().try_into()?, message: failed.message }),
+        })
+    }
+}
+
+impl From<Hello> for v1::Hello {
+    fn from(hello: Hello) -> Self {
+        let Hello { protocol, version, host, pid, device, threads } = hello;
+        Self { protocol, version, host, pid, device, threads }
+    }
+}
+
+impl From<v1::Hello> for Hello {
+    fn from(hello: v1::Hello) -> Self {
+        let v1::Hello { protocol, version, host, pid, device, threads } = hello;
+        Self { protocol, version, host, pid, device, threads }
+    }
+}
+
+fn updated(generation: Generation, report: UpdateReport) -> v1::Updated {
+    let lane = |lane: LaneReport| v1::LaneReport {
+        lane: lane.lane,
+        rows: lane.rows.into_iter().map(|row| row.0).collect(),
+        loss_sum: lane.loss_sum,
+    };
+    v1::Updated {
+        generation: generation.0,
+        update: report.update.0,
+        learning_rate: report.learning_rate,
+        grad_norm: report.grad_norm,
+        lanes: report.lanes.into_iter().map(lane).collect(),
+        tokens: report.tokens,
+        forward_seconds: report.timing.forward_seconds,
+        backward_seconds: report.timing.backward_seconds,
+        wait_seconds: report.timing.wait_seconds,
+        optimizer_seconds: report.timing.optimizer_seconds,
+    }
+}
+
+fn report(updated: v1::Updated) -> UpdateReport {
+    let lane = |lane: v1::LaneReport| LaneReport {
+        lane: lane.lane,
+        rows: lane.rows.into_iter().map(RowId).collect(),
+        loss_sum: lane.loss_sum,
+    };
+    UpdateReport {
+        update: Update(updated.update),
+        learning_rate: updated.learning_rate,
+        grad_norm: updated.grad_norm,
+        lanes: updated.lanes.into_iter().map(lane).collect(),
+        tokens: updated.tokens,
+        timing: Timing {
+            forward_seconds: updated.forward_seconds,
+            backward_seconds: updated.backward_seconds,
+            wait_seconds: updated.wait_seconds,
+            optimizer_seconds: updated.optimizer_seconds,
+        },
+    }
+}
+
+impl From<Prediction> for v1::Prediction {
+    fn from(prediction: Prediction) -> Self {
+        Self { row: prediction.row.0, logits: prediction.logits, loss: prediction.loss }
+    }
+}
+
+impl From<v1::Prediction> for Prediction {
+    fn from(prediction: v1::Prediction) -> Self {
+        Self { row: RowId(prediction.row), logits: prediction.logits, loss: prediction.loss }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use medley_common::identity::{Digest, Split};
+    use medley_common::message::FailureKind;
+
+    use super::*;
+
+    #[test]
+    fn every_event_survives_the_wire() {
+        let timing = Timing { forward_seconds: 0.1, backward_seconds: 0.2, wait_seconds: 0.3, optimizer_seconds: 0.4 };
+        let hello = Hello {
+            protocol: 1,
+            version: "0.1.0".into(),
+            host: "node7".into(),
+            pid: 41,
+            device: "cpu".into(),
+            threads: 2,
+        };
+        let report = UpdateReport {
+            update: Update(7),
+            learning_rate: 3e-5,
+            grad_norm: 1.5,
+            lanes: vec![LaneReport { lane: 3, rows: vec![RowId(4), RowId(2)], loss_sum: 2.25 }],
+            tokens: 90,
+            timing,
+        };
+        let predictions = vec![
+            Prediction { row: RowId(1), logits: vec![0.5, -1.0, f32::MIN], loss: Some(0.25) },
+            Prediction { row: RowId(2), logits: vec![], loss: None },
+        ];
+        let generation = Generation(2);
+        let events = [
+            Event::Hello(hello),
+            Event::Prepared { layout: Digest([7; 32]), endpoint: "10.0.0.1:4000".into() },
+            Event::Formed { generation },
+            Event::Updated { generation, report },
+            Event::Saved { generation, update: Update(9), parameters: Digest([1; 32]) },
+            Event::Predicted { generation, split: Split::Validation, predictions },
+            Event::Evaluated { generation, split: Split::Test },
+            Event::Heartbeat,
+            Event::Failed(Failure { kind: FailureKind::Data, message: "no".into() }),
+        ];
+        for event in events {
+            assert_eq!(Event::try_from(v1::SessionRequest::from(event.clone())), Ok(event));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let empty = v1::SessionRequest { event: None };
+        assert_eq!(Event::try_from(empty), Err(WireError::Missing { field: "session_request.event" }));
+        let short = v1::Prepared { layout: vec![1, 2], endpoint: String::new() };
+        let request = v1::SessionRequest { event: Some(Wire::Prepared(short)) };
+        assert_eq!(Event::try_from(request), Err(WireError::Size { field: "prepared.layout", expected: 32, found: 2 }));
+        let evaluated = v1::Evaluated { generation: 1, split: 99 };
+        let request = v1::SessionRequest { event: Some(Wire::Evaluated(evaluated)) };
+        assert_eq!(Event::try_from(request), Err(WireError::Missing { field: "split" }));
+    }
+}

@@ -1,0 +1,116 @@
+//! What all conversions share: the error, and the small values.
+
+use medley_common::identity::{Digest, Split};
+use medley_common::message::{ArtifactKind, FailureKind};
+
+use crate::v1;
+
+/// A message that does not say what it must; names the field.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// A required field is absent, or an enum has no known value.
+    #[error("{field} is missing or unknown; is the other side of another version?")]
+    Missing {
+        /// The field, as `message.field`.
+        field: &'static str,
+    },
+    /// A field has another size than it must.
+    #[error("{field} has {found} bytes; expected {expected}")]
+    Size {
+        /// The field, as `message.field`.
+        field: &'static str,
+        /// Bytes it must have.
+        expected: usize,
+        /// Bytes it has.
+        found: usize,
+    },
+    /// The value of a field is out of range.
+    #[error("{field}: {problem}")]
+    Value {
+        /// The field, as `message.field`.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+pub(crate) fn required<T>(value: Option<T>, field: &'static str) -> Result<T, WireError> {
+    value.ok_or(WireError::Missing { field })
+}
+
+pub(crate) fn bytes32(value: &[u8], field: &'static str) -> Result<[u8; 32], WireError> {
+    value.try_into().map_err(|_| WireError::Size { field, expected: 32, found: value.len() })
+}
+
+pub(crate) fn digest(value: &[u8], field: &'static str) -> Result<Digest, WireError> {
+    bytes32(value, field).map(Digest)
+}
+
+impl From<Split> for v1::Split {
+    fn from(split: Split) -> Self {
+        match split {
+            Split::Train => Self::Train,
+            Split::Validation => Self::Validation,
+            Split::Test => Self::Test,
+        }
+    }
+}
+
+impl TryFrom<v1::Split> for Split {
+    type Error = WireError;
+
+    fn try_from(split: v1::Split) -> Result<Self, WireError> {
+        match split {
+            v1::Split::Train => Ok(Self::Train),
+            v1::Split::Validation => Ok(Self::Validation),
+            v1::Split::Test => Ok(Self::Test),
+            v1::Split::Unspecified => Err(WireError::Missing { field: "split" }),
+        }
+    }
+}
+
+impl From<ArtifactKind> for v1::ArtifactKind {
+    fn from(kind: ArtifactKind) -> Self {
+        match kind {
+            ArtifactKind::Weights => Self::Weights,
+            ArtifactKind::Optimizer => Self::Optimizer,
+        }
+    }
+}
+
+impl TryFrom<v1::ArtifactKind> for ArtifactKind {
+    type Error = WireError;
+
+    fn try_from(kind: v1::ArtifactKind) -> Result<Self, WireError> {
+        match kind {
+            v1::ArtifactKind::Weights => Ok(Self::Weights),
+            v1::ArtifactKind::Optimizer => Ok(Self::Optimizer),
+            v1::ArtifactKind::Unspecified => Err(WireError::Missing { field: "artifact.kind" }),
+        }
+    }
+}
+
+impl From<FailureKind> for v1::FailureKind {
+    fn from(kind: FailureKind) -> Self {
+        match kind {
+            FailureKind::Data => Self::Data,
+            FailureKind::Config => Self::Config,
+            FailureKind::Lost => Self::Lost,
+            FailureKind::Internal => Self::Internal,
+        }
+    }
+}
+
+impl TryFrom<v1::FailureKind> for FailureKind {
+    type Error = WireError;
+
+    fn try_from(kind: v1::FailureKind) -> Result<Self, WireError> {
+        match kind {
+            v1::FailureKind::Data => Ok(Self::Data),
+            v1::FailureKind::Config => Ok(Self::Config),
+            v1::FailureKind::Lost => Ok(Self::Lost),
+            v1::FailureKind::Internal => Ok(Self::Internal),
+            v1::FailureKind::Unspecified => Err(WireError::Missing { field: "failed.kind" }),
+        }
+    }
+}
