@@ -1,2 +1,106 @@
-//! bin
-fn main() {}
+//! `medley-worker`: one worker process.
+
+use std::net::IpAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use medley_common::message::{Failure, FailureKind};
+use medley_worker::agent::{self, AgentError, Settings};
+use medley_worker::device::Device;
+
+/// One worker of a Medley run: computes forward and backward passes on its device and sums gradients with its peers.
+///
+/// It needs nothing but the coordinator's address: data, weights and recipe come from there.
+#[derive(Debug, Parser)]
+#[command(name = "medley-worker", version)]
+struct Arguments {
+    /// Address of the coordinator, host:port
+    #[arg(long, value_name = "ADDR")]
+    coordinator: String,
+    /// Device to compute on: auto, cpu or cuda
+    #[arg(long, default_value = "auto")]
+    device: Device,
+    /// Threads to compute with on the CPU [default: all cores]
+    #[arg(long)]
+    threads: Option<u32>,
+    /// Address that other workers reach this one at [default: the one that leads to the coordinator]
+    #[arg(long = "collective_host", alias = "collective-host", value_name = "IP")]
+    collective_host: Option<IpAddr>,
+    /// Seconds to go on trying to reach the coordinator
+    #[arg(long = "connect_timeout", alias = "connect-timeout", default_value_t = 60, value_name = "SECONDS")]
+    connect_timeout: u64,
+    /// End when the process with this id, the one that started this worker, ends
+    #[arg(long, hide = true)]
+    parent: Option<u32>,
+}
+
+/// Exit codes: 0 done, 64 usage, 65 data, 70 internal or lost, 78 settings.
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let code = if error.use_stderr() { 64 } else { 0 };
+            // Nothing is left to do where even standard error is closed.
+            error.print().ok();
+            return ExitCode::from(code);
+        }
+    };
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("medley-worker: {error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    if let Some(parent) = arguments.parent {
+        die_with(parent).context("bind this worker's life to its launcher's")?;
+    }
+    arguments.device.check()?;
+    let threads = match arguments.threads {
+        Some(0) => anyhow::bail!(Failure {
+            kind: FailureKind::Config,
+            message: "--threads is 0; expected at least 1".to_owned()
+        }),
+        Some(threads) => threads,
+        None => u32::try_from(std::thread::available_parallelism().map_or(1, usize::from))?,
+    };
+    rayon::ThreadPoolBuilder::new().num_threads(threads as usize).build_global().context("start the threads")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let settings = Settings {
+        coordinator: arguments.coordinator,
+        patience: Duration::from_secs(arguments.connect_timeout),
+        collective_host: arguments.collective_host,
+        threads,
+    };
+    let end = runtime.block_on(agent::run(settings));
+    // The engine may sit in a collective that nobody will finish: leave it behind.
+    runtime.shutdown_background();
+    end?;
+    Ok(())
+}
+
+/// Asks the kernel to end this process with its parent, and makes sure that the parent has not ended before.
+fn die_with(parent: u32) -> anyhow::Result<()> {
+    use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    let now = getppid().map(|pid| pid.as_raw_nonzero().get());
+    anyhow::ensure!(now == i32::try_from(parent).ok(), "process {parent} is gone");
+    Ok(())
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let failure = match error.downcast_ref::<AgentError>() {
+        Some(AgentError::Engine(failure)) => Some(failure),
+        _ => error.downcast_ref::<Failure>(),
+    };
+    match failure.map(|failure| failure.kind) {
+        Some(FailureKind::Data) => 65,
+        Some(FailureKind::Config) => 78,
+        Some(FailureKind::Lost | FailureKind::Internal) | None => 70,
+    }
+}

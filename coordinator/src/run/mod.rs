@@ -1,3 +1,289 @@
-//! One training run as a pure state machine.
+//! One training run as a pure state machine: inputs and the time go in, actions come out.
+//!
+//! It reads no clock, no randomness, no disk and no socket (INV-5), so every order of events can be tried in a test.
+//! Each phase owns its data; what is done between updates stands in an agenda. The one table of (phase, input) is
+//! [`Run::handle`]; the phases' own files only compute.
+//!
+//! Workers train by grants: they may make updates through a given one, then wait. A grant never passes a boundary,
+//! which is an update that something follows (an evaluation, a save, the end), so all workers always come to rest at
+//! the same update, and a stop never races with a step.
 
+mod action;
+mod ending;
+mod evaluating;
+mod gathering;
+mod job;
 pub mod report;
+mod roster;
+mod saving;
+mod training;
+mod view;
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use medley_common::identity::{Generation, Split, Update, WorkerId};
+use medley_common::lane::LaneTree;
+use medley_common::message::{Event, Failure, FailureKind};
+use medley_common::plan::Plan;
+
+pub use action::{Action, Input, Occasion, SavePurpose};
+pub use job::{Job, Patience, SplitRows, TrainingJob};
+pub use view::{EvaluationView, PhaseName, RunView, WorkerView};
+
+use action::Task;
+use ending::Failing;
+use evaluating::Evaluating;
+use gathering::Forming;
+use report::{EvaluationReport, Outcome};
+use roster::Roster;
+use saving::Saving;
+use training::{Progress, Training};
+
+/// One training run.
+#[derive(Debug)]
+pub struct Run {
+    job: Job,
+    plan: Plan,
+    tree: LaneTree,
+    roster: Roster,
+    phase: Phase,
+    generation: Generation,
+    started: Instant,
+    agenda: VecDeque<Task>,
+    progress: Progress,
+    stopping: bool,
+    /// The newest evaluation, for results that are asked for twice.
+    evaluated: Option<EvaluationReport>,
+    evaluations: Vec<EvaluationView>,
+}
+
+/// What the run is doing; each phase owns its data.
+#[derive(Debug)]
+enum Phase {
+    /// Workers arrive and build their models.
+    Gathering,
+    /// Workers connect to each other.
+    Forming(Forming),
+    /// Updates are made.
+    Training(Training),
+    /// The state is being saved.
+    Saving(Saving),
+    /// A split is being predicted.
+    Evaluating(Evaluating),
+    /// A failure is known; its cause may still arrive.
+    Failing(Failing),
+    /// Nothing happens any more.
+    Finished(Outcome),
+}
+
+impl Run {
+    /// A run that starts `now` and waits for its workers.
+    #[must_use]
+    pub fn new(now: Instant, job: Job) -> Self {
+        let lengths = job.training.as_ref().map_or_else(Vec::new, |training| training.lengths.clone());
+        Self {
+            plan: Plan::new(&job.spec, lengths),
+            tree: LaneTree::new(job.spec.lanes),
+            roster: Roster::default(),
+            phase: Phase::Gathering,
+            generation: Generation(0),
+            started: now,
+            agenda: VecDeque::new(),
+            progress: Progress::new(job.start),
+            stopping: false,
+            evaluated: None,
+            evaluations: Vec::new(),
+            job,
+        }
+    }
+
+    /// Takes an input in and says what to do about it: the only mutator.
+    pub fn handle(&mut self, now: Instant, input: Input) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if let Input::From(worker, _) = &input {
+            match self.roster.get_mut(*worker) {
+                Some(member) => member.heard = now,
+                // Left or refused: what it still says does not count.
+                None => return actions,
+            }
+        }
+        match (&self.phase, input) {
+            (Phase::Finished(_), _) => {}
+            (_, Input::StopRequested) => self.stop_requested(now, &mut actions),
+            (_, Input::Broken(failure)) => self.fail(failure, &mut actions),
+            (_, Input::Elapsed) => self.elapsed(now, &mut actions),
+            (_, Input::Joined(worker)) => self.joined(now, worker, &mut actions),
+            (_, Input::Left(worker, why)) => self.left(worker, &why, &mut actions),
+            (Phase::Saving(_), Input::Committed(update)) => self.committed(now, update, &mut actions),
+            // A commit that a failure or a second stop has overtaken.
+            (
+                Phase::Gathering | Phase::Forming(_) | Phase::Training(_) | Phase::Evaluating(_) | Phase::Failing(_),
+                Input::Committed(_),
+            ) => {}
+            (_, Input::From(worker, event)) => self.reported(now, worker, event, &mut actions),
+        }
+        actions
+    }
+
+    /// What a worker reports, by phase.
+    fn reported(&mut self, now: Instant, worker: WorkerId, event: Event, actions: &mut Vec<Action>) {
+        if self.is_stale(&event) {
+            return;
+        }
+        match (&self.phase, event) {
+            (_, Event::Heartbeat) => {}
+            (_, Event::Failed(failure)) => self.worker_failed(now, worker, failure, actions),
+            // Only the cause of the failure matters any more.
+            (Phase::Failing(_) | Phase::Finished(_), _) => {}
+            (Phase::Gathering, Event::Hello(hello)) => self.greeted(worker, hello, actions),
+            (Phase::Gathering, Event::Prepared { layout, endpoint }) => {
+                self.prepared(worker, layout, endpoint, actions);
+            }
+            (Phase::Forming(_), Event::Formed { .. }) => self.formed(now, worker, actions),
+            (Phase::Training(_), Event::Updated { report, .. }) => self.updated(now, worker, report, actions),
+            (Phase::Saving(_), Event::Saved { update, parameters, .. }) => {
+                self.saved(worker, update, parameters, actions);
+            }
+            (Phase::Evaluating(_), Event::Predicted { split, predictions, .. }) => {
+                self.predicted(worker, split, predictions, actions);
+            }
+            (Phase::Evaluating(_), Event::Evaluated { split, .. }) => {
+                self.share_evaluated(now, worker, split, actions);
+            }
+            // A worker that is refused may still say hello.
+            (Phase::Forming(_) | Phase::Training(_) | Phase::Saving(_) | Phase::Evaluating(_), Event::Hello(_)) => {
+                self.refuse(worker, "the group is full".to_owned(), actions)
+            }
+            (Phase::Gathering, event @ (Event::Formed { .. } | Event::Updated { .. } | Event::Saved { .. }))
+            | (Phase::Gathering, event @ (Event::Predicted { .. } | Event::Evaluated { .. }))
+            | (Phase::Forming(_), event @ (Event::Prepared { .. } | Event::Updated { .. } | Event::Saved { .. }))
+            | (Phase::Forming(_), event @ (Event::Predicted { .. } | Event::Evaluated { .. }))
+            | (Phase::Training(_), event @ (Event::Prepared { .. } | Event::Formed { .. } | Event::Saved { .. }))
+            | (Phase::Training(_), event @ (Event::Predicted { .. } | Event::Evaluated { .. }))
+            | (Phase::Saving(_), event @ (Event::Prepared { .. } | Event::Formed { .. } | Event::Updated { .. }))
+            | (Phase::Saving(_), event @ (Event::Predicted { .. } | Event::Evaluated { .. }))
+            | (Phase::Evaluating(_), event @ (Event::Prepared { .. } | Event::Formed { .. }))
+            | (Phase::Evaluating(_), event @ (Event::Updated { .. } | Event::Saved { .. })) => {
+                let problem = format!("reported {} out of turn", name_of(&event));
+                self.fail_worker(worker, &problem, actions);
+            }
+        }
+    }
+
+    /// When [`Input::Elapsed`] is due; `None` only when the run is finished (INV-7).
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let silence = self.roster.expiry(self.job.patience.heartbeat);
+        let phase = match &self.phase {
+            Phase::Finished(_) => return None,
+            Phase::Gathering => Some(self.started + self.job.patience.join),
+            Phase::Failing(failing) => return Some(failing.until),
+            Phase::Forming(_) | Phase::Training(_) | Phase::Saving(_) | Phase::Evaluating(_) => None,
+        };
+        silence.into_iter().chain(phase).min()
+    }
+
+    /// Does the next thing on the agenda; with an empty agenda, trains on.
+    fn go_on(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if self.stopping {
+            self.agenda = self.stop_agenda();
+        }
+        match self.agenda.pop_front() {
+            None => self.train(now, actions),
+            Some(Task::Evaluate(split, occasion)) => self.evaluate(now, split, occasion, actions),
+            Some(Task::Save(purpose)) => self.save(purpose, actions),
+            Some(Task::Summarise) => {
+                actions.push(Action::Summarise(self.progress.summary(self.epoch())));
+                self.go_on(now, actions);
+            }
+            Some(Task::Finish(outcome)) => self.finish(outcome, actions),
+        }
+    }
+
+    /// What follows when the group stands for the first time.
+    fn first_agenda(&self) -> VecDeque<Task> {
+        if self.job.training.is_none() {
+            self.results().chain([Task::Finish(Outcome::Completed)]).collect()
+        } else if self.job.start >= self.job.total() {
+            self.end_agenda(SavePurpose::Final)
+        } else {
+            VecDeque::new()
+        }
+    }
+
+    /// What follows `update`: as in Hugging Face, evaluation comes before saving.
+    fn agenda_after(&self, update: Update) -> VecDeque<Task> {
+        let Some(training) = &self.job.training else { return VecDeque::new() };
+        let mut agenda = VecDeque::new();
+        if training.cadence.evaluates_after(update) && self.job.validation.is_some() {
+            agenda.push_back(Task::Evaluate(Split::Validation, Occasion::Training));
+        }
+        let saves = training.cadence.saves_after(update);
+        if update >= self.job.total() {
+            let purpose = if saves { SavePurpose::CheckpointAndFinal } else { SavePurpose::Final };
+            agenda.extend(self.end_agenda(purpose));
+        } else if saves {
+            agenda.push_back(Task::Save(SavePurpose::Checkpoint));
+        }
+        agenda
+    }
+
+    fn end_agenda(&self, save: SavePurpose) -> VecDeque<Task> {
+        let end = [Task::Save(save), Task::Summarise];
+        end.into_iter().chain(self.results()).chain([Task::Finish(Outcome::Completed)]).collect()
+    }
+
+    /// The results that are asked for.
+    fn results(&self) -> impl Iterator<Item = Task> + use<> {
+        let validation = self.job.validation.is_some().then_some(Split::Validation);
+        let test = self.job.test.is_some().then_some(Split::Test);
+        validation.into_iter().chain(test).map(|split| Task::Evaluate(split, Occasion::End))
+    }
+
+    /// Epochs done; 0 where nothing is trained.
+    fn epoch(&self) -> f64 {
+        if self.job.training.is_some() { self.plan.epoch_at(self.progress.done) } else { 0.0 }
+    }
+
+    /// Whether an event speaks of a group that is gone (INV-2).
+    fn is_stale(&self, event: &Event) -> bool {
+        let generation = match event {
+            Event::Formed { generation }
+            | Event::Updated { generation, .. }
+            | Event::Saved { generation, .. }
+            | Event::Predicted { generation, .. }
+            | Event::Evaluated { generation, .. } => *generation,
+            Event::Hello(_) | Event::Prepared { .. } | Event::Heartbeat | Event::Failed(_) => return false,
+        };
+        generation != self.generation
+    }
+
+    /// Ends the run because of what a worker did.
+    fn fail_worker(&mut self, worker: WorkerId, problem: &str, actions: &mut Vec<Action>) {
+        let message = format!("{} {problem}", self.roster.describe(worker));
+        self.fail(Failure { kind: FailureKind::Internal, message }, actions);
+    }
+}
+
+fn name_of(event: &Event) -> &'static str {
+    match event {
+        Event::Hello(_) => "its name",
+        Event::Prepared { .. } => "a built model",
+        Event::Formed { .. } => "a formed group",
+        Event::Updated { .. } => "an update",
+        Event::Saved { .. } => "a saved state",
+        Event::Predicted { .. } => "predictions",
+        Event::Evaluated { .. } => "an evaluated share",
+        Event::Heartbeat => "a heartbeat",
+        Event::Failed(_) => "a failure",
+    }
+}
+
+#[cfg(test)]
+#[path = "run_test.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "simulation_test.rs"]
+mod simulation;

@@ -1,0 +1,100 @@
+//! What a person sees while a run goes on: a progress bar on a terminal, plain lines elsewhere; on standard error.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use medley_common::identity::{Split, Update};
+
+use crate::meter::Rates;
+use crate::run::report::{EvaluationReport, TrainLog, UpdateRecord};
+use crate::status_view::duration;
+
+/// The longest silence between two plain lines of a training stretch.
+const PLAIN_PAUSE: Duration = Duration::from_secs(10);
+/// Redraws of the bar a second.
+const REDRAWS: u8 = 8;
+
+/// Shows a run.
+#[derive(Debug)]
+pub struct Display {
+    bar: Option<ProgressBar>,
+    total: Update,
+    last_line: Option<Instant>,
+}
+
+impl Display {
+    /// A display of a run of `total` updates, on standard error.
+    #[must_use]
+    pub fn new(total: Update) -> Self {
+        let bar = (std::io::stderr().is_terminal() && total.0 > 0).then(|| bar(total));
+        Self { bar, total, last_line: None }
+    }
+
+    /// Shows a line for good.
+    pub fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    /// Shows where training stands.
+    pub fn update(&mut self, record: &UpdateRecord, rates: Option<Rates>, now: Instant) {
+        let left = self.total.0.saturating_sub(record.update.0) as f64;
+        let pace = rates.map_or_else(String::new, |rates| {
+            format!("{:.1} rows/s, {} left", rates.rows, duration(left / rates.updates.max(f64::MIN_POSITIVE)))
+        });
+        let UpdateRecord { epoch, loss, learning_rate, .. } = record;
+        let numbers = format!("epoch {epoch:.2}, loss {loss:.4}, lr {learning_rate:.2e}");
+        if let Some(bar) = &self.bar {
+            bar.set_position(record.update.0);
+            bar.set_message(format!("{numbers}, {pace}"));
+        } else if self.last_line.is_none_or(|last| now.duration_since(last) >= PLAIN_PAUSE)
+            || record.update == self.total
+        {
+            self.last_line = Some(now);
+            eprintln!("update {}/{}: {numbers}, {pace}", record.update, self.total);
+        }
+    }
+
+    /// Shows a line of the training log.
+    pub fn log(&self, log: &TrainLog) {
+        let TrainLog { update, epoch, loss, grad_norm, learning_rate } = log;
+        self.line(&format!(
+            "update {update}: mean loss {loss:.4}, gradient norm {grad_norm:.3}, lr {learning_rate:.3e}, \
+             epoch {epoch:.2}"
+        ));
+    }
+
+    /// Shows a result.
+    pub fn evaluation(&self, report: &EvaluationReport) {
+        let what = match report.split {
+            Split::Train => "train",
+            Split::Validation => "validation",
+            Split::Test => "test",
+        };
+        let rows = report.predictions.len();
+        let rate = rows as f64 / report.seconds.max(1e-9);
+        let result = match (report.tally.accuracy(), report.tally.mean_loss()) {
+            (Some(accuracy), Some(loss)) => format!("accuracy {accuracy:.4}, loss {loss:.4}"),
+            _ => "predicted (no labels)".to_owned(),
+        };
+        self.line(&format!("{what} after update {}: {result} ({rows} rows, {rate:.0} rows/s)", report.update));
+    }
+
+    /// Takes the bar away, for the last words.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn bar(total: Update) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(total.0), ProgressDrawTarget::stderr_with_hz(REDRAWS));
+    // A template that does not parse would be a fault of this line alone: fall back to the plain bar.
+    let style = ProgressStyle::with_template("{bar:30.cyan/dim} {pos}/{len} {msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}

@@ -1,0 +1,142 @@
+//! The local worker processes of `medley train`: started together, never outliving their launcher.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::task::JoinSet;
+
+/// The name of the worker's binary.
+const BINARY: &str = "medley-worker";
+
+/// What every local worker is started with.
+#[derive(Debug, Clone)]
+pub struct WorkerCommand {
+    /// The binary.
+    pub binary: PathBuf,
+    /// The coordinator's address.
+    pub coordinator: SocketAddr,
+    /// `--device`.
+    pub device: String,
+    /// `--threads`.
+    pub threads: u32,
+}
+
+/// A worker process that has ended.
+#[derive(Debug)]
+pub struct WorkerExit {
+    /// Its process id.
+    pub pid: u32,
+    /// How it ended, or why that is not known.
+    pub status: std::io::Result<ExitStatus>,
+}
+
+/// Running worker processes; dropping this kills them.
+#[derive(Debug, Default)]
+pub struct LocalWorkers {
+    exits: JoinSet<WorkerExit>,
+}
+
+/// Why local workers could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The binary is neither beside this one nor on the path.
+    #[error("{BINARY} is neither beside {beside} nor on PATH; build it: cargo build --release")]
+    NoBinary {
+        /// Where this binary lies.
+        beside: String,
+    },
+    /// The system could not start a process.
+    #[error("start {binary}: {source}")]
+    Spawn {
+        /// The binary.
+        binary: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+/// Finds the worker's binary: beside this one, else on `PATH`.
+///
+/// # Errors
+/// It is in neither place.
+pub fn find_binary() -> Result<PathBuf, LaunchError> {
+    let this = std::env::current_exe().unwrap_or_default();
+    let beside = this.parent().map(|folder| folder.join(BINARY));
+    let on_path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path: Vec<PathBuf> = std::env::split_paths(&on_path).map(|folder| folder.join(BINARY)).collect();
+    beside
+        .into_iter()
+        .chain(on_path)
+        .find(|candidate| is_program(candidate))
+        .ok_or_else(|| LaunchError::NoBinary { beside: this.display().to_string() })
+}
+
+fn is_program(path: &Path) -> bool {
+    path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+}
+
+impl LocalWorkers {
+    /// Starts `count` workers. Must be called on a thread that lives as long as they do: the kernel ends a worker with
+    /// the thread that started it.
+    ///
+    /// # Errors
+    /// A process cannot be started; those started before are killed.
+    pub fn start(command: &WorkerCommand, count: u32) -> Result<Self, LaunchError> {
+        let mut workers = Self::default();
+        for _ in 0..count {
+            let mut child = Command::new(&command.binary)
+                .arg("--coordinator")
+                .arg(command.coordinator.to_string())
+                .args(["--device", &command.device])
+                .args(["--threads", &command.threads.to_string()])
+                .args(["--parent", &std::process::id().to_string()])
+                .stdin(Stdio::null())
+                // A group of their own: Ctrl-C goes to the coordinator alone, which stops them in order.
+                .process_group(0)
+                .kill_on_drop(true)
+                .spawn()
+                .map_err(|source| LaunchError::Spawn { binary: command.binary.display().to_string(), source })?;
+            let pid = child.id().unwrap_or_default();
+            workers.exits.spawn(async move { WorkerExit { pid, status: child.wait().await } });
+        }
+        Ok(workers)
+    }
+
+    /// Waits for the next worker to end; never returns when none is left.
+    pub async fn next_exit(&mut self) -> WorkerExit {
+        loop {
+            match self.exits.join_next().await {
+                Some(Ok(exit)) => return exit,
+                // Only a task that was aborted or panicked has no exit, and its worker is killed with it.
+                Some(Err(_)) => {}
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Waits until all workers have ended; kills those that have not within `grace`.
+    pub async fn stop(mut self, grace: Duration) {
+        let all = async { while self.exits.join_next().await.is_some() {} };
+        if tokio::time::timeout(grace, all).await.is_err() {
+            self.exits.shutdown().await;
+        }
+    }
+}
+
+/// How a process ended, in words: `exit code 70`, `killed by signal 9`.
+#[must_use]
+pub fn describe(status: &std::io::Result<ExitStatus>) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match status {
+        Err(error) => format!("ended in a way that is not known: {error}"),
+        Ok(status) => match (status.code(), status.signal()) {
+            (Some(code), _) => format!("ended with exit code {code}"),
+            (None, Some(9)) => "was killed by signal 9 (by hand, or for want of memory)".to_owned(),
+            (None, Some(signal)) => format!("was killed by signal {signal}"),
+            (None, None) => status.to_string(),
+        },
+    }
+}

@@ -1,0 +1,95 @@
+//! What goes into the run and what comes out of it.
+
+use medley_common::identity::{Split, Update, WorkerId};
+use medley_common::message::{Command, Event, Failure};
+
+use super::report::{EvaluationReport, Outcome, TrainLog, TrainSummary, UpdateRecord};
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// A worker opened a session.
+    Joined(WorkerId),
+    /// A worker reports.
+    From(WorkerId, Event),
+    /// A worker's session ended, and why.
+    Left(WorkerId, String),
+    /// The state of this update, ordered by [`Action::Commit`], is durable.
+    Committed(Update),
+    /// Something outside the workers failed: a disk, a launcher.
+    Broken(Failure),
+    /// A person or a scheduler asks the run to stop; asked again, it stops at once.
+    StopRequested,
+    /// [`super::Run::deadline`] has passed.
+    Elapsed,
+}
+
+/// What to do about it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Send a command to a worker.
+    Order(WorkerId, Command),
+    /// Tell a worker why it cannot take part, and end its session.
+    Refuse(WorkerId, String),
+    /// Take in the files of the state of this update from this worker.
+    Receive(WorkerId, Update),
+    /// Append an update to the ledger.
+    Record(UpdateRecord),
+    /// Append a line to the training log.
+    Log(TrainLog),
+    /// Make the received state durable, then answer [`Input::Committed`].
+    Commit(Update, SavePurpose),
+    /// Training is over: write its summary.
+    Summarise(TrainSummary),
+    /// Write the result of an evaluation.
+    Publish(EvaluationReport, Occasion),
+    /// The run is over.
+    Finish(Outcome),
+}
+
+/// What a saved state is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SavePurpose {
+    /// To go on from.
+    Checkpoint,
+    /// The trained model.
+    Final,
+    /// Both.
+    CheckpointAndFinal,
+}
+
+impl SavePurpose {
+    /// Whether the state can be gone on from.
+    #[must_use]
+    pub fn is_checkpoint(self) -> bool {
+        matches!(self, Self::Checkpoint | Self::CheckpointAndFinal)
+    }
+
+    /// Whether the state is the trained model.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Final | Self::CheckpointAndFinal)
+    }
+}
+
+/// When an evaluation is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occasion {
+    /// During training, by its cadence.
+    Training,
+    /// When training is over: the result of the run.
+    End,
+}
+
+/// One thing that is done between updates, with all workers idle.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Task {
+    /// Predict a split.
+    Evaluate(Split, Occasion),
+    /// Save the state.
+    Save(SavePurpose),
+    /// Say what training came to.
+    Summarise,
+    /// End the run.
+    Finish(Outcome),
+}

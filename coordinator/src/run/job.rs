@@ -1,0 +1,97 @@
+//! What a run is asked to do: everything that is known before workers arrive.
+
+use std::time::Duration;
+
+use medley_common::identity::{Split, Update};
+use medley_common::message::{Artifact, SplitInfo};
+use medley_common::model::ModelConfig;
+use medley_common::spec::TrainSpec;
+
+use crate::spec::Cadence;
+
+/// A run, before it starts.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The package version that workers must have.
+    pub version: String,
+    /// The recipe.
+    pub spec: TrainSpec,
+    /// The shape of the model.
+    pub model: ModelConfig,
+    /// What to train on; `None` where nothing is trained.
+    pub training: Option<TrainingJob>,
+    /// Rows to evaluate at the end, and during training by its cadence; `None` where nothing is evaluated.
+    pub validation: Option<SplitRows>,
+    /// Rows to predict at the end; `None` where nothing is predicted.
+    pub test: Option<SplitRows>,
+    /// Updates done: more than 0 where a run is resumed.
+    pub start: Update,
+    /// The files that workers read the state from.
+    pub artifacts: Vec<Artifact>,
+    /// How many workers take part.
+    pub workers: u32,
+    /// Limits of waiting.
+    pub patience: Patience,
+    /// Shared by the workers alone; drawn by whoever starts the run.
+    pub secret: [u8; 32],
+}
+
+/// What to train on.
+#[derive(Debug, Clone)]
+pub struct TrainingJob {
+    /// Tokens of every row.
+    pub lengths: Vec<u32>,
+    /// When to log, evaluate and save.
+    pub cadence: Cadence,
+}
+
+/// The rows of a split to predict.
+#[derive(Debug, Clone)]
+pub struct SplitRows {
+    /// Tokens of every row.
+    pub lengths: Vec<u32>,
+    /// The label of every row; `None` for a row without one.
+    pub labels: Vec<Option<u32>>,
+}
+
+/// How long the run waits for what.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For all workers to be ready, from the start of the run.
+    pub join: Duration,
+    /// For any sign of life of a worker.
+    pub heartbeat: Duration,
+    /// Between two heartbeats of a worker: well below `heartbeat`.
+    pub heartbeat_every: Duration,
+    /// Updates that workers may make ahead of the slowest one's report.
+    pub window: u64,
+}
+
+impl Job {
+    /// Updates of the whole run; 0 where nothing is trained.
+    #[must_use]
+    pub fn total(&self) -> Update {
+        Update(if self.training.is_some() { self.spec.schedule.total_updates } else { 0 })
+    }
+
+    /// The rows of a split that is predicted.
+    #[must_use]
+    pub fn rows(&self, split: Split) -> Option<&SplitRows> {
+        match split {
+            Split::Train => None,
+            Split::Validation => self.validation.as_ref(),
+            Split::Test => self.test.as_ref(),
+        }
+    }
+
+    /// The splits that workers fetch.
+    #[must_use]
+    pub fn splits(&self) -> Vec<SplitInfo> {
+        let info =
+            |split, lengths: &Vec<u32>| SplitInfo { split, rows: u32::try_from(lengths.len()).unwrap_or(u32::MAX) };
+        let training = self.training.as_ref().map(|training| info(Split::Train, &training.lengths));
+        let validation = self.validation.as_ref().map(|rows| info(Split::Validation, &rows.lengths));
+        let test = self.test.as_ref().map(|rows| info(Split::Test, &rows.lengths));
+        [training, validation, test].into_iter().flatten().collect()
+    }
+}

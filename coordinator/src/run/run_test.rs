@@ -1,0 +1,448 @@
+//! The rules of the run, one by one: which actions which input brings.
+
+use std::num::NonZeroU64;
+use std::time::{Duration, Instant};
+
+use medley_common::evaluation::Prediction;
+use medley_common::identity::{Digest, RowId};
+use medley_common::message::{Command, Hello, LaneReport, PROTOCOL, Timing, UpdateReport};
+use medley_common::model::ModelConfig;
+use medley_common::schedule::{Decay, LrSchedule};
+use medley_common::spec::{OptimizerKind, OptimizerSpec, TrainSpec};
+
+use super::*;
+use crate::spec::{Cadence, Every};
+
+/// 10 rows, 4 an update: 3 updates an epoch, 6 in all; 4 lanes; 5 rows to evaluate.
+pub(super) fn job(workers: u32) -> Job {
+    let spec = TrainSpec {
+        seed: 7,
+        rows_per_update: 4,
+        lanes: 4,
+        schedule: LrSchedule { decay: Decay::Linear, peak: 1e-3, warmup_updates: 2, total_updates: 6 },
+        optimizer: OptimizerSpec {
+            kind: OptimizerKind::AdamwHf,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            max_grad_norm: Some(1.0),
+        },
+        label_smoothing: 0.0,
+    };
+    let model = ModelConfig {
+        vocab_size: 10,
+        hidden_size: 4,
+        num_hidden_layers: 1,
+        num_attention_heads: 1,
+        intermediate_size: 4,
+        max_position_embeddings: 16,
+        type_vocab_size: 2,
+        layer_norm_eps: 1e-12,
+        hidden_dropout: 0.1,
+        attention_dropout: 0.1,
+        classifier_dropout: 0.1,
+        initializer_range: 0.02,
+        num_labels: 3,
+    };
+    let cadence = Cadence {
+        updates_per_epoch: 3,
+        total_updates: 6,
+        logging: every(2),
+        evaluation: Every::Never,
+        saving: Every::Never,
+        logs_first_update: false,
+    };
+    Job {
+        version: "0.1.0".into(),
+        spec,
+        model,
+        training: Some(TrainingJob { lengths: (0..10).map(|row| 5 + row % 3).collect(), cadence }),
+        validation: None,
+        test: None,
+        start: Update(0),
+        artifacts: Vec::new(),
+        workers,
+        patience: Patience {
+            join: Duration::from_secs(60),
+            heartbeat: Duration::from_secs(5),
+            heartbeat_every: Duration::from_secs(1),
+            window: 2,
+        },
+        secret: [3; 32],
+    }
+}
+
+pub(super) fn every(updates: u64) -> Every {
+    Every::Updates(NonZeroU64::new(updates).unwrap())
+}
+
+pub(super) fn rows() -> SplitRows {
+    SplitRows { lengths: vec![5; 5], labels: vec![Some(0), Some(1), None, Some(2), Some(0)] }
+}
+
+pub(super) fn hello(pid: u32) -> Event {
+    Event::Hello(Hello {
+        protocol: PROTOCOL,
+        version: "0.1.0".into(),
+        host: "node7".into(),
+        pid,
+        device: "cpu".into(),
+        threads: 1,
+    })
+}
+
+/// What a faithful worker reports of `update` from its `lanes`; a row's loss is a function of the row.
+pub(super) fn report(job: &Job, update: u64, lanes: std::ops::Range<u32>) -> UpdateReport {
+    let lengths = job.training.as_ref().unwrap().lengths.clone();
+    let plan = Plan::new(&job.spec, lengths).update(Update(update));
+    let lane = |lane: u32| {
+        let rows = plan.lanes[lane as usize].clone();
+        let loss_sum = rows.iter().map(|row| 1.0 / f64::from(row.0 + 3)).sum();
+        LaneReport { lane, rows, loss_sum }
+    };
+    let tokens = lanes.clone().map(|lane| 5 * plan.lanes[lane as usize].len() as u64).sum();
+    UpdateReport {
+        update: Update(update),
+        learning_rate: job.spec.schedule.at(Update(update)),
+        grad_norm: 1.0 / update as f64,
+        lanes: lanes.map(lane).collect(),
+        tokens,
+        timing: Timing::default(),
+    }
+}
+
+/// A run with its clock, driven by hand.
+struct Drive {
+    run: Run,
+    now: Instant,
+    job: Job,
+}
+
+impl Drive {
+    fn new(job: Job) -> Self {
+        let now = Instant::now();
+        Self { run: Run::new(now, job.clone()), now, job }
+    }
+
+    /// A run whose group stands.
+    fn formed(job: Job) -> (Self, Vec<Action>) {
+        let mut drive = Self::new(job);
+        let mut last = Vec::new();
+        for worker in 1..=u64::from(drive.job.workers) {
+            drive.input(Input::Joined(WorkerId(worker)));
+            drive.from(worker, hello(worker as u32));
+            drive.from(worker, prepared(1));
+        }
+        for worker in 1..=u64::from(drive.job.workers) {
+            last = drive.from(worker, Event::Formed { generation: Generation(1) });
+        }
+        (drive, last)
+    }
+
+    fn input(&mut self, input: Input) -> Vec<Action> {
+        self.run.handle(self.now, input)
+    }
+
+    fn from(&mut self, worker: u64, event: Event) -> Vec<Action> {
+        self.input(Input::From(WorkerId(worker), event))
+    }
+
+    /// Both of two workers report `update`.
+    fn update(&mut self, update: u64) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for (worker, lanes) in [(1, 0..2), (2, 2..4)] {
+            let report = report(&self.job, update, lanes);
+            actions.extend(self.from(worker, Event::Updated { generation: Generation(1), report }));
+        }
+        actions
+    }
+
+    fn save(&mut self, update: u64) -> Vec<Action> {
+        (1..=2).flat_map(|worker| self.from(worker, saved(update, 1))).collect()
+    }
+
+    fn predict(&mut self, worker: u64, rows: std::ops::Range<u32>) -> Vec<Action> {
+        let predict = |row| Prediction { row: RowId(row), logits: vec![1.0, 0.0, 0.0], loss: Some(0.5) };
+        let predictions = rows.map(predict).collect();
+        let (generation, split) = (Generation(1), Split::Validation);
+        let mut actions = self.from(worker, Event::Predicted { generation, split, predictions });
+        actions.extend(self.from(worker, Event::Evaluated { generation, split }));
+        actions
+    }
+}
+
+fn prepared(layout: u8) -> Event {
+    Event::Prepared { layout: Digest([layout; 32]), endpoint: "10.0.0.1:4000".into() }
+}
+
+fn saved(update: u64, parameters: u8) -> Event {
+    Event::Saved { generation: Generation(1), update: Update(update), parameters: Digest([parameters; 32]) }
+}
+
+fn train(worker: u64, through: u64) -> Action {
+    Action::Order(WorkerId(worker), Command::Train { generation: Generation(1), through: Update(through) })
+}
+
+fn save(worker: u64, update: u64) -> Action {
+    Action::Order(WorkerId(worker), Command::Save { generation: Generation(1), update: Update(update) })
+}
+
+fn evaluate(worker: u64) -> Action {
+    Action::Order(WorkerId(worker), Command::Evaluate { generation: Generation(1), split: Split::Validation })
+}
+
+/// The message of the failure that ends `actions`.
+fn failure(actions: &[Action]) -> &str {
+    match actions.last() {
+        Some(Action::Finish(Outcome::Failed(failure))) => &failure.message,
+        other => panic!("no failure but {other:?}"),
+    }
+}
+
+#[test]
+fn a_group_forms_when_all_are_prepared() {
+    let mut drive = Drive::new(job(2));
+    drive.input(Input::Joined(WorkerId(1)));
+    assert!(matches!(&drive.from(1, hello(1))[..], [Action::Order(WorkerId(1), Command::Welcome(_))]));
+    assert_eq!(drive.from(1, prepared(1)), []);
+    drive.input(Input::Joined(WorkerId(2)));
+    drive.from(2, hello(2));
+    let actions = drive.from(2, prepared(1));
+    let [Action::Order(WorkerId(1), Command::Form(first)), Action::Order(WorkerId(2), Command::Form(second))] =
+        &actions[..]
+    else {
+        panic!("{actions:?}")
+    };
+    assert_eq!((first.rank.0, second.rank.0), (0, 1));
+    assert_eq!(first.lanes, [0..2, 2..4]);
+    assert_eq!((first.peers.len(), &first.secret), (2, &second.secret));
+    assert_eq!(drive.from(1, Event::Formed { generation: Generation(1) }), []);
+    assert_eq!(drive.from(2, Event::Formed { generation: Generation(1) }), [train(1, 2), train(2, 2)]);
+}
+
+#[test]
+fn strangers_and_latecomers_are_refused() {
+    let mut drive = Drive::new(job(1));
+    drive.input(Input::Joined(WorkerId(1)));
+    let Event::Hello(old) = hello(1) else { unreachable!() };
+    let actions = drive.from(1, Event::Hello(Hello { version: "0.0.9".into(), ..old }));
+    let [Action::Refuse(WorkerId(1), reason)] = &actions[..] else { panic!("{actions:?}") };
+    assert!(reason.contains("0.0.9") && reason.contains("0.1.0"), "{reason}");
+    assert_eq!(drive.from(1, prepared(1)), [], "a refused worker does not exist");
+    for worker in [2, 3] {
+        drive.input(Input::Joined(WorkerId(worker)));
+    }
+    drive.from(2, hello(2));
+    assert!(matches!(&drive.from(3, hello(3))[..], [Action::Refuse(WorkerId(3), _)]));
+    drive.from(2, prepared(1));
+    assert!(matches!(&drive.input(Input::Joined(WorkerId(4)))[..], [Action::Refuse(WorkerId(4), _)]));
+}
+
+#[test]
+fn a_worker_that_leaves_early_frees_its_place() {
+    let mut drive = Drive::new(job(1));
+    drive.input(Input::Joined(WorkerId(1)));
+    drive.from(1, hello(1));
+    assert_eq!(drive.input(Input::Left(WorkerId(1), "gone".into())), []);
+    drive.input(Input::Joined(WorkerId(2)));
+    assert!(matches!(&drive.from(2, hello(2))[..], [Action::Order(WorkerId(2), Command::Welcome(_))]));
+}
+
+#[test]
+fn another_layout_is_another_build() {
+    let mut drive = Drive::new(job(2));
+    for worker in [1, 2] {
+        drive.input(Input::Joined(WorkerId(worker)));
+        drive.from(worker, hello(40 + worker as u32));
+    }
+    drive.from(1, prepared(1));
+    let actions = drive.from(2, prepared(2));
+    assert!(failure(&actions).contains("pid 41") && failure(&actions).contains("pid 42"));
+}
+
+#[test]
+fn grants_keep_a_window_ahead_of_the_slowest() {
+    let (mut drive, first) = Drive::formed(job(2));
+    assert_eq!(first, [train(1, 2), train(2, 2)]);
+    let ahead = report(&drive.job, 1, 0..2);
+    assert_eq!(drive.from(1, Event::Updated { generation: Generation(1), report: ahead }), []);
+    let behind = report(&drive.job, 1, 2..4);
+    let actions = drive.from(2, Event::Updated { generation: Generation(1), report: behind });
+    let [Action::Record(record), one, two] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!((record.update, record.learning_rate), (Update(1), 0.0));
+    assert_eq!((one, two), (&train(1, 3), &train(2, 3)));
+    let actions = drive.update(2);
+    assert!(matches!(&actions[1], Action::Log(log) if log.update == Update(2)), "{actions:?}");
+}
+
+#[test]
+fn reports_that_differ_from_the_plan_end_the_run() {
+    let wrong: [(fn(&mut UpdateReport), &str); 4] = [
+        (|report| report.learning_rate = 0.5, "learning rate"),
+        (|report| report.grad_norm += 1e-9, "gradient norm"),
+        (|report| report.lanes[0].rows = vec![RowId(9), RowId(9)], "the plan says"),
+        (|report| report.lanes[0].lane = 0, "computed lane 0"),
+    ];
+    for (spoil, expected) in wrong {
+        let (mut drive, _) = Drive::formed(job(2));
+        let right = report(&drive.job, 1, 0..2);
+        drive.from(1, Event::Updated { generation: Generation(1), report: right });
+        let mut spoilt = report(&drive.job, 1, 2..4);
+        spoil(&mut spoilt);
+        let actions = drive.from(2, Event::Updated { generation: Generation(1), report: spoilt });
+        assert!(failure(&actions).contains(expected), "{}", failure(&actions));
+        assert!(failure(&actions).contains("rank 1"), "{}", failure(&actions));
+    }
+}
+
+/// INV-2: what a group that is gone still says does not count.
+#[test]
+fn stale_generations_are_dropped() {
+    let (mut drive, _) = Drive::formed(job(2));
+    let old = report(&drive.job, 1, 0..2);
+    assert_eq!(drive.from(1, Event::Updated { generation: Generation(0), report: old }), []);
+    assert_eq!(drive.run.view().workers[0].update, Update(0));
+}
+
+#[test]
+fn a_boundary_evaluates_then_saves_then_goes_on() {
+    let mut job = job(2);
+    job.validation = Some(rows());
+    let cadence = &mut job.training.as_mut().unwrap().cadence;
+    (cadence.evaluation, cadence.saving) = (every(3), every(3));
+    let (mut drive, _) = Drive::formed(job);
+    drive.update(1);
+    assert!(!drive.update(2).contains(&train(1, 4)), "no grant passes the boundary");
+    assert_eq!(drive.update(3)[1..], [evaluate(1), evaluate(2)]);
+    assert_eq!(drive.predict(1, 0..2), []);
+    let actions = drive.predict(2, 2..5);
+    let [Action::Publish(report, Occasion::Training), receive, rest @ ..] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!((report.tally.rows, report.tally.correct, report.predictions.len()), (4, 2, 5));
+    assert_eq!(receive, &Action::Receive(WorkerId(1), Update(3)));
+    assert_eq!(rest, [save(1, 3), save(2, 3)]);
+    assert_eq!(drive.save(3), [Action::Commit(Update(3), SavePurpose::Checkpoint)]);
+    assert_eq!(drive.input(Input::Committed(Update(3))), [train(1, 5), train(2, 5)]);
+}
+
+#[test]
+fn the_end_saves_summarises_and_gives_the_results() {
+    let mut job = job(2);
+    job.validation = Some(rows());
+    let (mut drive, _) = Drive::formed(job);
+    let last = (1..=6).map(|update| drive.update(update)).last().unwrap();
+    assert!(last.ends_with(&[save(1, 6), save(2, 6)]), "{last:?}");
+    assert_eq!(drive.save(6), [Action::Commit(Update(6), SavePurpose::Final)]);
+    let actions = drive.input(Input::Committed(Update(6)));
+    let [Action::Summarise(summary), one, two] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!((summary.update, summary.rows, summary.updates, summary.epoch), (Update(6), 20, 6, 2.0));
+    assert_eq!((one, two), (&evaluate(1), &evaluate(2)));
+    drive.predict(1, 0..2);
+    let actions = drive.predict(2, 2..5);
+    assert!(matches!(actions[0], Action::Publish(_, Occasion::End)));
+    assert_eq!(actions.last(), Some(&Action::Finish(Outcome::Completed)));
+    assert_eq!(drive.run.deadline(), None);
+    assert_eq!(drive.input(Input::StopRequested), []);
+}
+
+#[test]
+fn a_stop_saves_where_the_grants_end() {
+    let (mut drive, _) = Drive::formed(job(2));
+    drive.update(1);
+    assert_eq!(drive.input(Input::StopRequested), [], "update 3 is granted");
+    assert!(matches!(&drive.update(2)[..], [Action::Record(_), Action::Log(_)]));
+    let actions = drive.update(3);
+    assert_eq!(actions[1..], [Action::Receive(WorkerId(1), Update(3)), save(1, 3), save(2, 3)]);
+    drive.save(3);
+    let actions = drive.input(Input::Committed(Update(3)));
+    assert_eq!(actions.last(), Some(&Action::Finish(Outcome::Stopped { update: Update(3) })));
+}
+
+#[test]
+fn a_second_stop_does_not_wait() {
+    let (mut drive, _) = Drive::formed(job(2));
+    drive.input(Input::StopRequested);
+    let actions = drive.input(Input::StopRequested);
+    assert_eq!(actions.last(), Some(&Action::Finish(Outcome::Stopped { update: Update(0) })));
+}
+
+#[test]
+fn ranks_with_other_parameters_end_the_run() {
+    let (mut drive, _) = Drive::formed(job(2));
+    (1..=6).for_each(|update| drop(drive.update(update)));
+    drive.from(1, saved(6, 1));
+    let actions = drive.from(2, saved(6, 2));
+    assert!(failure(&actions).contains("rank 1") && failure(&actions).contains("other parameters"));
+}
+
+#[test]
+fn a_resumed_run_that_is_done_only_gives_its_results() {
+    let (drive, first) = Drive::formed(Job { start: Update(6), ..job(2) });
+    assert_eq!(first, [Action::Receive(WorkerId(1), Update(6)), save(1, 6), save(2, 6)]);
+    assert_eq!(drive.run.view().update, Update(6));
+}
+
+#[test]
+fn rows_must_come_once_from_their_share() {
+    let mut job = Job { training: None, validation: Some(rows()), ..job(2) };
+    job.start = Update(0);
+    for (worker, rows, expected) in [(1, 0..3, "not in its share"), (2, 3..5, "without row 2")] {
+        let (mut drive, first) = Drive::formed(job.clone());
+        assert_eq!(first, [evaluate(1), evaluate(2)]);
+        let actions = drive.predict(worker, rows);
+        let failed = actions.iter().find_map(|action| match action {
+            Action::Finish(Outcome::Failed(failure)) => Some(failure.message.clone()),
+            _ => None,
+        });
+        assert!(failed.unwrap().contains(expected));
+    }
+}
+
+#[test]
+fn a_death_is_named_before_its_consequences() {
+    let (mut drive, _) = Drive::formed(job(2));
+    let reset = Failure { kind: FailureKind::Lost, message: "rank 0 at 10.0.0.1:4000: reset".into() };
+    assert_eq!(drive.from(2, Event::Failed(reset)), [], "the cause may still come");
+    let actions = drive.input(Input::Left(WorkerId(1), "it was killed by signal 9".into()));
+    assert!(failure(&actions).contains("rank 0, host node7, pid 1"), "{}", failure(&actions));
+    assert!(failure(&actions).contains("signal 9"), "{}", failure(&actions));
+}
+
+#[test]
+fn a_lost_connection_without_a_death_ends_the_run_in_time() {
+    let (mut drive, _) = Drive::formed(job(2));
+    let reset = Failure { kind: FailureKind::Lost, message: "rank 0 at 10.0.0.1:4000: reset".into() };
+    drive.from(2, Event::Failed(reset));
+    drive.now = drive.run.deadline().unwrap();
+    let actions = drive.input(Input::Elapsed);
+    assert!(failure(&actions).contains("reset") && failure(&actions).contains("training update 1"));
+}
+
+#[test]
+fn silence_is_a_loss() {
+    let (mut drive, _) = Drive::formed(job(2));
+    drive.now += Duration::from_secs(4);
+    drive.from(1, Event::Heartbeat);
+    drive.now = drive.run.deadline().unwrap();
+    let actions = drive.input(Input::Elapsed);
+    assert!(failure(&actions).contains("pid 2") && failure(&actions).contains("not heard of"));
+    assert!(failure(&actions).contains("there is no checkpoint"));
+}
+
+#[test]
+fn a_run_does_not_wait_for_workers_for_ever() {
+    let mut drive = Drive::new(job(2));
+    assert_eq!(drive.run.deadline(), Some(drive.now + Duration::from_secs(60)));
+    drive.now += Duration::from_secs(60);
+    let actions = drive.input(Input::Elapsed);
+    assert!(failure(&actions).contains("0 of 2 workers"));
+}
+
+#[test]
+fn a_diverged_run_says_so() {
+    let (mut drive, _) = Drive::formed(job(1));
+    let mut nan = report(&drive.job, 1, 0..4);
+    nan.lanes[0].loss_sum = f64::NAN;
+    let actions = drive.from(1, Event::Updated { generation: Generation(1), report: nan });
+    assert!(failure(&actions).contains("diverged"), "{}", failure(&actions));
+}

@@ -1,0 +1,62 @@
+//! The state is being saved.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use medley_common::identity::{Digest, Update, WorkerId};
+use medley_common::message::Command;
+
+use super::{Action, Phase, Run, SavePurpose};
+
+/// Workers save the state, then the archive makes it durable.
+#[derive(Debug)]
+pub(super) struct Saving {
+    purpose: SavePurpose,
+    digests: BTreeMap<WorkerId, Digest>,
+}
+
+impl Run {
+    /// Orders every rank to save: rank 0 sends files, the others vouch for them.
+    pub(super) fn save(&mut self, purpose: SavePurpose, actions: &mut Vec<Action>) {
+        let (generation, update) = (self.generation, self.progress.done);
+        let group = self.roster.ranked();
+        actions.extend(group.first().map(|worker| Action::Receive(*worker, update)));
+        actions.extend(group.into_iter().map(|worker| Action::Order(worker, Command::Save { generation, update })));
+        self.phase = Phase::Saving(Saving { purpose, digests: BTreeMap::new() });
+    }
+
+    pub(super) fn saved(&mut self, worker: WorkerId, update: Update, parameters: Digest, actions: &mut Vec<Action>) {
+        let group = self.roster.ranked();
+        let done = self.progress.done;
+        let Phase::Saving(saving) = &mut self.phase else { return };
+        if update != done {
+            return self.fail_worker(worker, &format!("saved update {update}; asked for {done}"), actions);
+        }
+        saving.digests.insert(worker, parameters);
+        if saving.digests.len() < group.len() {
+            return;
+        }
+        let purpose = saving.purpose;
+        let first = group.first().and_then(|first| saving.digests.get(first)).copied();
+        let differs = group.iter().find(|worker| saving.digests.get(worker).copied() != first);
+        match differs.copied() {
+            // INV-3: after the same updates, all ranks have the same parameters.
+            Some(other) => {
+                let problem = format!("has other parameters than rank 0 after update {update}: the run is broken");
+                self.fail_worker(other, &problem, actions);
+            }
+            None => actions.push(Action::Commit(update, purpose)),
+        }
+    }
+
+    pub(super) fn committed(&mut self, now: Instant, update: Update, actions: &mut Vec<Action>) {
+        let Phase::Saving(saving) = &self.phase else { return };
+        if update != self.progress.done {
+            return;
+        }
+        if saving.purpose.is_checkpoint() {
+            self.progress.checkpoint = update;
+        }
+        self.go_on(now, actions);
+    }
+}

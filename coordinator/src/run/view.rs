@@ -1,0 +1,159 @@
+//! The run as others see it.
+
+use std::time::Instant;
+
+use medley_common::identity::{Generation, Rank, Split, Update, WorkerId};
+
+use super::report::{EvaluationReport, Outcome, UpdateRecord};
+use super::{Phase, Run};
+
+/// A snapshot of a run.
+#[derive(Debug, Clone)]
+pub struct RunView<'a> {
+    /// What it is doing.
+    pub phase: PhaseName,
+    /// Updates done.
+    pub update: Update,
+    /// Updates of the whole run.
+    pub total: Update,
+    /// Epochs done.
+    pub epoch: f64,
+    /// The last update made in this process.
+    pub last: Option<&'a UpdateRecord>,
+    /// Workers the run waits for or works with.
+    pub workers_expected: u32,
+    /// Workers that take part.
+    pub workers: Vec<WorkerView<'a>>,
+    /// Evaluations so far.
+    pub evaluations: &'a [EvaluationView],
+    /// Updates done in the newest checkpoint; `None` where there is none.
+    pub checkpoint: Option<Update>,
+    /// The current group.
+    pub generation: Generation,
+    /// How it ended.
+    pub outcome: Option<&'a Outcome>,
+}
+
+/// What a run is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PhaseName {
+    /// Waiting for workers.
+    Gathering,
+    /// Workers connect to each other.
+    Forming,
+    /// Updates are made.
+    Training,
+    /// The state is being saved.
+    Saving,
+    /// The validation split is being predicted.
+    Evaluating,
+    /// The test split is being predicted.
+    Predicting,
+    /// The run is over, or about to be.
+    Finished,
+}
+
+/// A worker of a run.
+#[derive(Debug, Clone)]
+pub struct WorkerView<'a> {
+    /// Its number.
+    pub worker: WorkerId,
+    /// Its rank, once it has one.
+    pub rank: Option<Rank>,
+    /// Its host; empty until it has said so.
+    pub host: &'a str,
+    /// Its process id there.
+    pub pid: u32,
+    /// Its device.
+    pub device: &'a str,
+    /// What it is doing, in a word.
+    pub state: &'static str,
+    /// The last update it reported.
+    pub update: Update,
+    /// When it was last heard of.
+    pub heard: Instant,
+}
+
+/// The result of an evaluation, without its predictions.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EvaluationView {
+    /// The split.
+    pub split: Split,
+    /// Updates done when it was made.
+    pub update: Update,
+    /// Share of correct rows.
+    pub accuracy: Option<f64>,
+    /// Mean loss.
+    pub loss: Option<f64>,
+}
+
+impl EvaluationView {
+    pub(super) fn of(report: &EvaluationReport) -> Self {
+        let (accuracy, loss) = (report.tally.accuracy(), report.tally.mean_loss());
+        Self { split: report.split, update: report.update, accuracy, loss }
+    }
+}
+
+impl Run {
+    /// The run as it stands.
+    #[must_use]
+    pub fn view(&self) -> RunView<'_> {
+        let phase = match &self.phase {
+            Phase::Gathering => PhaseName::Gathering,
+            Phase::Forming(_) => PhaseName::Forming,
+            Phase::Training(_) => PhaseName::Training,
+            Phase::Saving(_) => PhaseName::Saving,
+            Phase::Evaluating(evaluating) if evaluating.split == Split::Test => PhaseName::Predicting,
+            Phase::Evaluating(_) => PhaseName::Evaluating,
+            Phase::Failing(_) | Phase::Finished(_) => PhaseName::Finished,
+        };
+        let outcome = match &self.phase {
+            Phase::Finished(outcome) => Some(outcome),
+            _ => None,
+        };
+        RunView {
+            phase,
+            update: self.progress.done,
+            total: self.job.total(),
+            epoch: self.epoch(),
+            last: self.progress.last.as_ref(),
+            workers_expected: self.job.workers,
+            workers: self.workers(phase),
+            evaluations: &self.evaluations,
+            checkpoint: Some(self.progress.checkpoint).filter(|update| update.0 > 0),
+            generation: self.generation,
+            outcome,
+        }
+    }
+
+    fn workers(&self, phase: PhaseName) -> Vec<WorkerView<'_>> {
+        let busy = match phase {
+            PhaseName::Gathering => "ready",
+            PhaseName::Forming => "connecting",
+            PhaseName::Training => "training",
+            PhaseName::Saving => "saving",
+            PhaseName::Evaluating | PhaseName::Predicting => "predicting",
+            PhaseName::Finished => "stopping",
+        };
+        self.roster
+            .iter()
+            .map(|(worker, member)| {
+                let hello = member.hello.as_ref();
+                WorkerView {
+                    worker,
+                    rank: member.rank,
+                    host: hello.map_or("", |hello| &hello.host),
+                    pid: hello.map_or(0, |hello| hello.pid),
+                    device: hello.map_or("", |hello| &hello.device),
+                    state: match (&member.hello, &member.prepared) {
+                        (None, _) => "connected",
+                        (Some(_), None) => "preparing",
+                        (Some(_), Some(_)) => busy,
+                    },
+                    update: member.update,
+                    heard: member.heard,
+                }
+            })
+            .collect()
+    }
+}

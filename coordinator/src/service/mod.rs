@@ -1,0 +1,128 @@
+//! The gRPC face of the coordinator: streams become inputs of the run, its orders become streams.
+//!
+//! Nothing is decided here. Whatever arrives is checked field by field (`medley-proto`) and handed to the driver.
+
+mod fetch;
+mod session;
+mod status;
+mod upload;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use medley_common::example::Example;
+use medley_common::identity::{Split, WorkerId};
+use medley_common::message::{ArtifactKind, Command, Event};
+use medley_proto::v1::status_service_server::StatusServiceServer;
+use medley_proto::v1::worker_service_server::{WorkerService, WorkerServiceServer};
+use medley_proto::{MAX_MESSAGE_BYTES, v1};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status, Streaming};
+
+pub use status::StatusFeed;
+pub use upload::Uploads;
+
+/// What the service tells the driver.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A worker opened a session; commands for it go into the channel, whose end ends the session.
+    Joined(WorkerId, mpsc::Sender<Command>),
+    /// A worker reports.
+    From(WorkerId, Event),
+    /// A worker's stream ended, and why.
+    Left(WorkerId, String),
+}
+
+/// What workers may fetch.
+#[derive(Debug, Default)]
+pub struct Store {
+    /// The tokenised rows of each split, in row order.
+    pub examples: BTreeMap<Split, Arc<Vec<Example>>>,
+    /// The files of the model's state.
+    pub artifacts: BTreeMap<ArtifactKind, PathBuf>,
+}
+
+/// The workers' service.
+#[derive(Debug, Clone)]
+pub struct Service {
+    arrivals: mpsc::Sender<Arrival>,
+    store: Arc<Store>,
+    uploads: Uploads,
+    next_worker: Arc<AtomicU64>,
+}
+
+impl Service {
+    /// A service that reports to `arrivals`, hands out `store` and takes files in through `uploads`.
+    #[must_use]
+    pub fn new(arrivals: mpsc::Sender<Arrival>, store: Arc<Store>, uploads: Uploads) -> Self {
+        Self { arrivals, store, uploads, next_worker: Arc::new(AtomicU64::new(1)) }
+    }
+
+    /// The tonic router of the workers' and the status service.
+    #[must_use]
+    pub fn router(self, status: watch::Receiver<v1::Status>) -> tonic::transport::server::Router {
+        let workers = WorkerServiceServer::new(self)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        tonic::transport::Server::builder()
+            .tcp_nodelay(true)
+            .http2_keepalive_interval(Some(std::time::Duration::from_secs(10)))
+            .http2_keepalive_timeout(Some(std::time::Duration::from_secs(20)))
+            .add_service(workers)
+            .add_service(StatusServiceServer::new(StatusFeed::new(status)))
+    }
+}
+
+type Outbound<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl WorkerService for Service {
+    type SessionStream = Outbound<v1::SessionResponse>;
+    type FetchExamplesStream = Outbound<v1::FetchExamplesResponse>;
+    type FetchArtifactStream = Outbound<v1::FetchArtifactResponse>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::SessionRequest>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let worker = WorkerId(self.next_worker.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        let commands = session::open(worker, request.into_inner(), self.arrivals.clone()).await?;
+        Ok(Response::new(Box::pin(commands)))
+    }
+
+    async fn fetch_examples(
+        &self,
+        request: Request<v1::FetchExamplesRequest>,
+    ) -> Result<Response<Self::FetchExamplesStream>, Status> {
+        let split = request.get_ref().split().try_into().map_err(invalid)?;
+        let examples = self.store.examples.get(&split);
+        let examples = examples.ok_or_else(|| Status::not_found(format!("this run has no {split} split")))?;
+        Ok(Response::new(Box::pin(fetch::examples(Arc::clone(examples)))))
+    }
+
+    async fn fetch_artifact(
+        &self,
+        request: Request<v1::FetchArtifactRequest>,
+    ) -> Result<Response<Self::FetchArtifactStream>, Status> {
+        let kind = request.get_ref().kind().try_into().map_err(invalid)?;
+        let path = self.store.artifacts.get(&kind);
+        let path = path.ok_or_else(|| Status::not_found("this run starts without that file"))?;
+        Ok(Response::new(Box::pin(fetch::file(path.clone()))))
+    }
+
+    async fn upload_artifact(
+        &self,
+        request: Request<Streaming<v1::UploadArtifactRequest>>,
+    ) -> Result<Response<v1::UploadArtifactResponse>, Status> {
+        self.uploads.receive(request.into_inner()).await?;
+        Ok(Response::new(v1::UploadArtifactResponse {}))
+    }
+}
+
+fn invalid(error: medley_proto::WireError) -> Status {
+    Status::invalid_argument(error.to_string())
+}

@@ -1,0 +1,46 @@
+//! One worker's session: its events go to the driver, the driver's commands to it.
+
+use medley_common::identity::WorkerId;
+use medley_common::message::Event;
+use medley_proto::v1;
+use tokio::sync::mpsc;
+use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
+use tonic::{Status, Streaming};
+
+use super::Arrival;
+
+/// Commands that may wait for a worker. A run orders few; a worker that reads none is as good as dead.
+const QUEUED_COMMANDS: usize = 64;
+
+/// Announces the worker and starts to forward its events; the returned stream carries its commands.
+///
+/// # Errors
+/// The run is over.
+pub async fn open(
+    worker: WorkerId,
+    events: Streaming<v1::SessionRequest>,
+    arrivals: mpsc::Sender<Arrival>,
+) -> Result<impl Stream<Item = Result<v1::SessionResponse, Status>>, Status> {
+    let (commands, outbound) = mpsc::channel(QUEUED_COMMANDS);
+    let over = |_| Status::unavailable("the run is over");
+    arrivals.send(Arrival::Joined(worker, commands)).await.map_err(over)?;
+    tokio::spawn(forward(worker, events, arrivals));
+    Ok(ReceiverStream::new(outbound).map(|command| Ok(v1::SessionResponse::from(command))))
+}
+
+/// Forwards events until the stream ends; then says that the worker has left. Ends with the run.
+async fn forward(worker: WorkerId, mut events: Streaming<v1::SessionRequest>, arrivals: mpsc::Sender<Arrival>) {
+    let why = loop {
+        match events.message().await {
+            Ok(Some(message)) => match Event::try_from(message) {
+                Ok(event) if arrivals.send(Arrival::From(worker, event)).await.is_ok() => {}
+                Ok(_) => return,
+                Err(error) => break error.to_string(),
+            },
+            Ok(None) => break "it closed its session".to_owned(),
+            Err(status) => break format!("its connection broke: {}", status.message()),
+        }
+    };
+    // A closed channel means that the run is over: nobody is left to be told.
+    arrivals.send(Arrival::Left(worker, why)).await.ok();
+}

@@ -1,0 +1,163 @@
+//! What `medley status` shows: a run's status as text or JSON.
+
+use std::fmt::Write;
+
+use medley_proto::v1;
+use serde_json::{Value, json};
+
+/// The status as a person reads it; several lines.
+#[must_use]
+pub fn text(status: &v1::Status) -> String {
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    write_text(&mut out, status).ok();
+    out
+}
+
+fn write_text(out: &mut String, status: &v1::Status) -> std::fmt::Result {
+    writeln!(out, "phase     {}", phase(status.phase()))?;
+    if status.total_updates > 0 {
+        let share = 100.0 * status.update as f64 / status.total_updates as f64;
+        let (update, total, epoch) = (status.update, status.total_updates, status.epoch);
+        writeln!(out, "update    {update} of {total} ({share:.1} %), epoch {epoch:.2}")?;
+    }
+    if let (Some(loss), Some(rate), Some(norm)) = (status.loss, status.learning_rate, status.grad_norm) {
+        writeln!(out, "loss      {loss:.4}, learning rate {rate:.3e}, gradient norm {norm:.3}")?;
+    }
+    if let (Some(rows), Some(tokens)) = (status.rows_per_second, status.tokens_per_second) {
+        write!(out, "speed     {rows:.1} rows/s, {tokens:.0} tokens/s")?;
+        match status.eta_seconds {
+            Some(eta) => writeln!(out, ", {} left", duration(eta))?,
+            None => writeln!(out)?,
+        }
+    }
+    writeln!(out, "elapsed   {}", duration(status.elapsed_seconds))?;
+    if let Some(update) = status.checkpoint_update {
+        writeln!(out, "saved     update {update}")?;
+    }
+    for evaluation in &status.evaluations {
+        write!(out, "{:<9} update {}", evaluation.split, evaluation.update)?;
+        match (evaluation.accuracy, evaluation.loss) {
+            (Some(accuracy), Some(loss)) => writeln!(out, ": accuracy {accuracy:.4}, loss {loss:.4}")?,
+            _ => writeln!(out, ": predicted; no labels")?,
+        }
+    }
+    writeln!(out, "workers   {} of {}", status.workers.len(), status.workers_expected)?;
+    for worker in &status.workers {
+        let rank = worker.rank.map_or_else(|| "-".to_owned(), |rank| rank.to_string());
+        let v1::WorkerStatus { host, pid, device, state, update, silent_seconds, .. } = worker;
+        writeln!(
+            out,
+            "  rank {rank:<3} {host} pid {pid} {device}: {state}, update {update}, heard {silent_seconds:.1} s ago"
+        )?;
+    }
+    if !status.outcome.is_empty() {
+        writeln!(out, "outcome   {}", status.outcome)?;
+    }
+    Ok(())
+}
+
+/// The status as JSON, with the field names of `medley.v1.Status`.
+#[must_use]
+pub fn json(status: &v1::Status) -> Value {
+    let worker = |worker: &v1::WorkerStatus| {
+        json!({
+            "worker": worker.worker,
+            "rank": worker.rank,
+            "host": worker.host,
+            "pid": worker.pid,
+            "device": worker.device,
+            "state": worker.state,
+            "update": worker.update,
+            "silent_seconds": worker.silent_seconds,
+        })
+    };
+    let evaluation = |evaluation: &v1::EvaluationStatus| {
+        json!({
+            "split": evaluation.split,
+            "update": evaluation.update,
+            "accuracy": evaluation.accuracy,
+            "loss": evaluation.loss,
+        })
+    };
+    json!({
+        "version": status.version,
+        "phase": phase(status.phase()),
+        "update": status.update,
+        "total_updates": status.total_updates,
+        "epoch": status.epoch,
+        "loss": status.loss,
+        "learning_rate": status.learning_rate,
+        "grad_norm": status.grad_norm,
+        "rows_per_second": status.rows_per_second,
+        "tokens_per_second": status.tokens_per_second,
+        "eta_seconds": status.eta_seconds,
+        "elapsed_seconds": status.elapsed_seconds,
+        "workers_expected": status.workers_expected,
+        "workers": status.workers.iter().map(worker).collect::<Vec<_>>(),
+        "evaluations": status.evaluations.iter().map(evaluation).collect::<Vec<_>>(),
+        "checkpoint_update": status.checkpoint_update,
+        "outcome": status.outcome,
+        "generation": status.generation,
+    })
+}
+
+/// A phase's name in lower case.
+#[must_use]
+pub fn phase(phase: v1::Phase) -> &'static str {
+    match phase {
+        v1::Phase::Unspecified => "unknown",
+        v1::Phase::Gathering => "gathering",
+        v1::Phase::Forming => "forming",
+        v1::Phase::Training => "training",
+        v1::Phase::Saving => "saving",
+        v1::Phase::Evaluating => "evaluating",
+        v1::Phase::Predicting => "predicting",
+        v1::Phase::Finished => "finished",
+    }
+}
+
+/// Seconds as a person says them: `42 s`, `3 min 05 s`, `2 h 07 min`.
+#[must_use]
+pub fn duration(seconds: f64) -> String {
+    let seconds = seconds.max(0.0).round() as u64;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds:02} s"),
+        (hours, minutes, _) => format!("{hours} h {minutes:02} min"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_training_run_reads_well() {
+        let mut status = v1::Status {
+            update: 5,
+            total_updates: 10,
+            epoch: 0.5,
+            loss: Some(1.0),
+            learning_rate: Some(3e-5),
+            grad_norm: Some(2.0),
+            elapsed_seconds: 65.2,
+            workers_expected: 2,
+            ..Default::default()
+        };
+        status.set_phase(v1::Phase::Training);
+        let text = text(&status);
+        assert!(text.contains("update    5 of 10 (50.0 %), epoch 0.50"), "{text}");
+        assert!(text.contains("learning rate 3.000e-5"), "{text}");
+        assert!(text.contains("elapsed   1 min 05 s"), "{text}");
+        assert_eq!(json(&status)["phase"], "training");
+        assert_eq!(json(&status)["rows_per_second"], Value::Null);
+    }
+
+    #[test]
+    fn durations_are_rounded_to_what_matters() {
+        assert_eq!(duration(0.4), "0 s");
+        assert_eq!(duration(59.6), "1 min 00 s");
+        assert_eq!(duration(7_620.0), "2 h 07 min");
+    }
+}

@@ -1,0 +1,10 @@
+//! What whole-system tests stand on: the real binaries, tiny models and data, processes with bounded lives.
+//!
+//! A harness for tests: whatever goes wrong here is a failed test, so it panics with the reason.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod process;
+mod scratch;
+
+pub use process::{Ended, Running, binaries};
+pub use scratch::Scratch;

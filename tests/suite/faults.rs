@@ -1,0 +1,76 @@
+//! What goes wrong ends soon, says why, and leaves nothing running.
+
+use std::time::Duration;
+
+use medley_tests::Scratch;
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+use crate::RECIPE;
+
+const ENDLESS: &str = "--num_train_epochs 10000 --workers 2 --save_strategy no";
+
+/// The process ids of the workers, as the coordinator names them when they join.
+fn workers(run: &mut medley_tests::Running) -> Vec<Pid> {
+    (0..2)
+        .map(|_| {
+            let line = run.wait_for("joined");
+            let after = line.split("pid ").nth(1).unwrap_or_else(|| panic!("no pid in {line}"));
+            let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+            Pid::from_raw(digits.parse().unwrap()).unwrap()
+        })
+        .collect()
+}
+
+/// Blocks until the process is gone; orphans are reaped by init, so its id vanishes.
+fn wait_until_gone(pid: Pid) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while test_kill_process(pid).is_ok() && !is_zombie(pid) {
+        assert!(std::time::Instant::now() < deadline, "process {} outlived its launcher", pid.as_raw_nonzero());
+        std::thread::yield_now();
+    }
+}
+
+/// Whether the process has ended and only waits to be reaped.
+fn is_zombie(pid: Pid) -> bool {
+    std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))
+        .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')))
+}
+
+#[test]
+fn a_killed_worker_is_named() {
+    let scratch = Scratch::new(100);
+    let mut run = scratch.start(&format!("train {RECIPE} {ENDLESS}"));
+    let workers = workers(&mut run);
+    run.wait_for("update 1/");
+    kill_process(workers[1], Signal::KILL).unwrap();
+    let pid = workers[1].as_raw_nonzero().to_string();
+    let ended = run.end().expect(70).says(&[&pid]);
+    assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+    workers.into_iter().for_each(wait_until_gone);
+}
+
+#[test]
+fn workers_do_not_outlive_a_killed_launcher() {
+    let scratch = Scratch::new(100);
+    let mut run = scratch.start(&format!("train {RECIPE} {ENDLESS}"));
+    let workers = workers(&mut run);
+    run.wait_for("update 1/");
+    run.signal(Signal::KILL);
+    assert_eq!(run.end().code, None);
+    workers.into_iter().for_each(wait_until_gone);
+}
+
+#[test]
+fn terminating_the_launcher_saves() {
+    let scratch = Scratch::new(100);
+    let mut run = scratch.start(&format!("train {RECIPE} {ENDLESS}"));
+    let workers = workers(&mut run);
+    run.wait_for("update 1/");
+    run.signal(Signal::TERM);
+    run.end().expect(75);
+    workers.into_iter().for_each(wait_until_gone);
+    let state = std::fs::read_dir(scratch.path("out")).unwrap().filter_map(Result::ok).find(|entry| {
+        entry.file_name().to_string_lossy().starts_with("checkpoint-")
+    });
+    assert!(state.is_some(), "no checkpoint");
+}

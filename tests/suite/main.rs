@@ -1,0 +1,14 @@
+//! The whole system, as a person meets it: real binaries, real processes, real sockets.
+
+mod architecture;
+mod bad_input;
+mod export;
+mod faults;
+mod resume;
+mod serving;
+mod training;
+
+/// The flags that every run of the suite shares: 8 rows an update, dropout on.
+const RECIPE: &str = "--model_name_or_path model --do_train --train_file train.jsonl --max_seq_length 64 \
+    --per_device_train_batch_size 4 --gradient_accumulation_steps 2 --learning_rate 1e-3 --warmup_ratio 0.1 \
+    --threads 1 --output_dir out";

@@ -1,0 +1,88 @@
+//! Stopping costs nothing: a resumed run ends in the same bytes as one that never stopped.
+
+use medley_tests::Scratch;
+use rustix::process::Signal;
+
+use crate::RECIPE;
+
+const LONG: &str = "--num_train_epochs 6 --save_strategy steps --save_steps 10 --do_eval --validation_file dev.jsonl";
+
+fn uninterrupted() -> Scratch {
+    let scratch = Scratch::new(100);
+    scratch.run(&format!("train {RECIPE} {LONG} --workers 2")).expect(0);
+    scratch
+}
+
+fn assert_same(resumed: &Scratch, straight: &Scratch) {
+    assert_eq!(resumed.sha256("out/model.safetensors"), straight.sha256("out/model.safetensors"));
+    assert_eq!(resumed.read("out/ledger.jsonl"), straight.read("out/ledger.jsonl"));
+    assert_eq!(
+        resumed.json("out/trainer_state.json")["global_step"],
+        straight.json("out/trainer_state.json")["global_step"]
+    );
+}
+
+#[test]
+fn ctrl_c_saves_and_the_same_command_goes_on() {
+    let straight = uninterrupted();
+    let scratch = Scratch::new(100);
+    let command = format!("train {RECIPE} {LONG} --workers 2");
+    let mut run = scratch.start(&command);
+    run.wait_for("update 1/");
+    run.signal(Signal::INT);
+    run.end().expect(75).says(&["checkpoint"]);
+    let stopped = scratch.json_lines("out/ledger.jsonl").len();
+    assert!((1..78).contains(&stopped), "{stopped} updates");
+    // Another number of workers, to the bit.
+    scratch.run(&format!("train {RECIPE} {LONG} --workers 3")).expect(0).says(&["resum"]);
+    assert_same(&scratch, &straight);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_named_and_passed_over() {
+    let straight = uninterrupted();
+    let scratch = Scratch::new(100);
+    scratch.run(&format!("train {RECIPE} {LONG} --workers 2")).expect(0);
+    // As after a crash that took the final model and the last two checkpoints with it.
+    std::fs::remove_file(scratch.path("out/model.safetensors")).unwrap();
+    for lost in ["checkpoint-70", "checkpoint-60"] {
+        let path = scratch.path(&format!("out/{lost}/model.safetensors"));
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+    }
+    scratch
+        .run(&format!("train {RECIPE} {LONG} --workers 1"))
+        .expect(0)
+        .says(&["checkpoint-70", "checkpoint-60", "checkpoint-50"]);
+    assert_same(&scratch, &straight);
+}
+
+#[test]
+fn a_checkpoint_of_another_recipe_is_refused() {
+    let scratch = Scratch::new(40);
+    scratch.run(&format!("train {RECIPE} --num_train_epochs 2 --save_steps 3 --workers 1")).expect(0);
+    std::fs::remove_file(scratch.path("out/model.safetensors")).unwrap();
+    let before = scratch.sha256("out/checkpoint-9/model.safetensors");
+    let other = RECIPE.replace("1e-3", "2e-3");
+    let ended = scratch.run(&format!("train {other} --num_train_epochs 2 --save_steps 3 --workers 1"));
+    assert_ne!(ended.code, Some(0));
+    ended.says(&["0.002", "--overwrite_output_dir"]);
+    assert_eq!(scratch.sha256("out/checkpoint-9/model.safetensors"), before);
+}
+
+#[test]
+fn old_checkpoints_go_by_the_limit() {
+    let scratch = Scratch::new(40);
+    scratch
+        .run(&format!("train {RECIPE} --num_train_epochs 2 --save_steps 2 --save_total_limit 2 --workers 1"))
+        .expect(0);
+    let mut left: Vec<String> = std::fs::read_dir(scratch.path("out"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("checkpoint-"))
+        .collect();
+    left.sort();
+    assert_eq!(left, ["checkpoint-10", "checkpoint-8"]);
+}

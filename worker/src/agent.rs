@@ -1,0 +1,252 @@
+//! The worker's life: join, fetch, and pass orders down to the engine and its reports up, until told to stop.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use medley_common::identity::WorkerId;
+use medley_common::message::{Command, Event, Failure, FailureKind, Hello, PROTOCOL, Welcome};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use crate::engine::{self, EngineHandle, Output, Preparation};
+use crate::session::{Coordinator, EventSender, Session, SessionError, Upload};
+
+/// Engine outputs that may wait for the network.
+const QUEUED_OUTPUTS: usize = 256;
+
+/// How a worker finds its coordinator and what it computes with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `host:port` of the coordinator.
+    pub coordinator: String,
+    /// How long to try to reach it.
+    pub patience: Duration,
+    /// The address that peers reach this worker at; found by the route to the coordinator where `None`.
+    pub collective_host: Option<IpAddr>,
+    /// Threads to compute with.
+    pub threads: u32,
+}
+
+/// Why a worker ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The coordinator could not be reached or was lost.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The coordinator closed the session without a word.
+    #[error("coordinator at {address} ended the session; has it stopped?")]
+    Abandoned {
+        /// The coordinator's address.
+        address: String,
+    },
+    /// The coordinator spoke out of turn.
+    #[error("coordinator at {address} sent {found}; expected {expected}")]
+    OutOfTurn {
+        /// The coordinator's address.
+        address: String,
+        /// What came.
+        found: String,
+        /// What should have come.
+        expected: &'static str,
+    },
+    /// No address could be found that peers can reach.
+    #[error("no local address leads to {address}: {source}; name one with --collective_host")]
+    NoRoute {
+        /// The coordinator's address.
+        address: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The engine failed; the coordinator has been told.
+    #[error("{0}")]
+    Engine(Failure),
+}
+
+/// Takes part in a run until the coordinator orders to stop; returns its reason.
+///
+/// # Errors
+/// See [`AgentError`].
+pub async fn run(settings: Settings) -> Result<String, AgentError> {
+    let coordinator = Coordinator::connect(&settings.coordinator, settings.patience).await?;
+    let mut session = coordinator.open(Event::Hello(hello(&settings))).await?;
+    let welcome = match session.command().await? {
+        Some(Command::Welcome(welcome)) => *welcome,
+        Some(Command::Stop { reason }) => return Ok(reason),
+        Some(other) => return Err(out_of_turn(&settings, &other)),
+        None => return Err(AgentError::Abandoned { address: settings.coordinator }),
+    };
+    let beat = tokio::spawn(heartbeat(session.sender(), Duration::from_millis(welcome.heartbeat_ms.max(10))));
+    let end = take_part(&settings, &coordinator, &mut session, welcome).await;
+    beat.abort();
+    end
+}
+
+async fn take_part(
+    settings: &Settings,
+    coordinator: &Coordinator,
+    session: &mut Session,
+    welcome: Welcome,
+) -> Result<String, AgentError> {
+    let worker = welcome.worker;
+    let host = match settings.collective_host {
+        Some(host) => host,
+        None => route_to(&settings.coordinator)
+            .map_err(|source| AgentError::NoRoute { address: settings.coordinator.clone(), source })?,
+    };
+    let preparation = fetch(coordinator, welcome, SocketAddr::new(host, 0)).await?;
+    let (outputs, mut reports) = mpsc::channel(QUEUED_OUTPUTS);
+    let engine = engine::spawn(preparation, outputs);
+    let events = session.sender();
+    loop {
+        tokio::select! {
+            command = session.command() => match command? {
+                Some(Command::Stop { reason }) => return Ok(reason),
+                Some(command) => pass_down(settings, &engine, command)?,
+                None => return Err(AgentError::Abandoned { address: settings.coordinator.clone() }),
+            },
+            output = reports.recv() => {
+                let output = output.unwrap_or_else(|| Output::Failed(crashed()));
+                if let Some(failure) = pass_up(coordinator, &events, worker, output).await {
+                    return Err(report_failure(session, &events, failure).await);
+                }
+            }
+        }
+    }
+}
+
+/// Everything the engine needs comes through the coordinator: no data set, no tokenizer, no shared disk.
+async fn fetch(
+    coordinator: &Coordinator,
+    welcome: Welcome,
+    collective: SocketAddr,
+) -> Result<Preparation, SessionError> {
+    let mut examples = BTreeMap::new();
+    for info in &welcome.splits {
+        examples.insert(info.split, coordinator.examples(welcome.worker, info.split, info.rows).await?);
+    }
+    let mut artifacts = BTreeMap::new();
+    for artifact in &welcome.artifacts {
+        let bytes = coordinator.artifact(welcome.worker, artifact).await?;
+        artifacts.insert(artifact.kind, (artifact.file_name.clone(), bytes));
+    }
+    Ok(Preparation { welcome, examples, artifacts, collective })
+}
+
+fn pass_down(settings: &Settings, engine: &EngineHandle, command: Command) -> Result<(), AgentError> {
+    match command {
+        Command::Welcome(_) => Err(out_of_turn(settings, &command)),
+        // An engine that is gone has reported why; the loop reads that next.
+        Command::Form(_) | Command::Train { .. } | Command::Save { .. } | Command::Evaluate { .. } => {
+            engine.order(command);
+            Ok(())
+        }
+        Command::Stop { .. } => Ok(()),
+    }
+}
+
+/// Forwards an output; `Some` is the failure that ends this worker.
+async fn pass_up(
+    coordinator: &Coordinator,
+    events: &EventSender,
+    worker: WorkerId,
+    output: Output,
+) -> Option<Failure> {
+    match output {
+        Output::Report(event) => {
+            // A session that is over is noticed by the command side, which knows why.
+            events.send(event).await;
+            None
+        }
+        Output::Saved { generation, update, parameters, files } => {
+            for (kind, bytes) in files {
+                let upload = Upload { worker, generation, update, kind, bytes };
+                if let Err(error) = coordinator.upload(upload).await {
+                    return Some(Failure { kind: FailureKind::Internal, message: error.to_string() });
+                }
+            }
+            events.send(Event::Saved { generation, update, parameters }).await;
+            None
+        }
+        Output::Failed(failure) => Some(failure),
+    }
+}
+
+/// Tells the coordinator, and stays until it has heard: it closes the session or orders to stop.
+async fn report_failure(session: &mut Session, events: &EventSender, failure: Failure) -> AgentError {
+    if events.send(Event::Failed(failure.clone())).await {
+        let heard = async { while let Ok(Some(command)) = session.command().await
+            && !matches!(command, Command::Stop { .. }) {} };
+        // The failure itself is what matters: a coordinator that never answers must not keep a failed worker alive.
+        tokio::time::timeout(Duration::from_secs(5), heard).await.ok();
+    }
+    AgentError::Engine(failure)
+}
+
+async fn heartbeat(events: EventSender, every: Duration) {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        if !events.send(Event::Heartbeat).await {
+            return;
+        }
+    }
+}
+
+fn hello(settings: &Settings) -> Hello {
+    Hello {
+        protocol: PROTOCOL,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        pid: std::process::id(),
+        device: "cpu".to_owned(),
+        threads: settings.threads,
+    }
+}
+
+fn out_of_turn(settings: &Settings, command: &Command) -> AgentError {
+    let found = match command {
+        Command::Welcome(_) => "a welcome",
+        Command::Form(_) => "an order to form",
+        Command::Train { .. } => "an order to train",
+        Command::Save { .. } => "an order to save",
+        Command::Evaluate { .. } => "an order to evaluate",
+        Command::Stop { .. } => "an order to stop",
+    };
+    let (address, found) = (settings.coordinator.clone(), found.to_owned());
+    AgentError::OutOfTurn { address, found, expected: "a welcome, once, at first" }
+}
+
+fn crashed() -> Failure {
+    let message = "the engine thread panicked; its message stands in this worker's standard error".to_owned();
+    Failure { kind: FailureKind::Internal, message }
+}
+
+/// The local address that packets to `coordinator` leave from: connecting a datagram socket sends nothing.
+fn route_to(coordinator: &str) -> std::io::Result<IpAddr> {
+    use std::net::ToSocketAddrs;
+    let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+    for address in coordinator.to_socket_addrs()? {
+        let any: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+        match UdpSocket::bind(any).and_then(|socket| {
+            socket.connect(address)?;
+            socket.local_addr()
+        }) {
+            Ok(local) => return Ok(local.ip()),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_coordinators_are_reached_from_loopback() {
+        assert_eq!(route_to("127.0.0.1:29400").unwrap(), IpAddr::from([127, 0, 0, 1]));
+        assert!(route_to("nobody.invalid:1").is_err());
+    }
+}

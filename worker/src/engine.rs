@@ -1,0 +1,287 @@
+//! The one thread that owns the model, the optimizer and the collective.
+//!
+//! Orders come in by a channel and outputs go out by one; the async side never touches what computes. The thread makes
+//! updates as far as it is allowed to and looks for orders between them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::mpsc as orders;
+
+use medley_common::example::Example;
+use medley_common::identity::{Digest, Generation, Split, Update};
+use medley_common::lane::LaneTree;
+use medley_common::message::{ArtifactKind, Command, Event, Failure, FailureKind, Form, Welcome};
+use medley_common::plan::{Plan, evaluation_shards};
+use tokio::sync::mpsc;
+
+use crate::collective::solo::Solo;
+use crate::collective::tcp::{Limits, Listener, Tcp};
+use crate::collective::{Collective, CollectiveError};
+use crate::layout::Layout;
+use crate::trainer::{StepError, Trainer};
+use crate::weights;
+
+/// Rows of an evaluation that are reported at once.
+const REPORTED_ROWS: usize = 512;
+
+/// What the engine starts from.
+#[derive(Debug)]
+pub struct Preparation {
+    /// The coordinator's welcome.
+    pub welcome: Welcome,
+    /// The rows of every split.
+    pub examples: BTreeMap<Split, Vec<Example>>,
+    /// File name and content of every file of the model's state.
+    pub artifacts: BTreeMap<ArtifactKind, (String, Vec<u8>)>,
+    /// Where to listen for peers.
+    pub collective: SocketAddr,
+}
+
+/// What the engine hands up.
+#[derive(Debug)]
+pub enum Output {
+    /// An event for the coordinator.
+    Report(Event),
+    /// The state after an update; `files` are to be uploaded first, by rank 0 alone.
+    Saved {
+        /// The group.
+        generation: Generation,
+        /// Updates done.
+        update: Update,
+        /// Digest of the parameters.
+        parameters: Digest,
+        /// The files of the state; empty on other ranks.
+        files: Vec<(ArtifactKind, Vec<u8>)>,
+    },
+    /// The engine cannot go on and has ended.
+    Failed(Failure),
+}
+
+/// Gives orders to the engine's thread.
+#[derive(Debug)]
+pub struct EngineHandle {
+    orders: orders::Sender<Command>,
+}
+
+impl EngineHandle {
+    /// Queues an order; an engine that has ended ignores it, having handed up why.
+    pub fn order(&self, command: Command) {
+        self.orders.send(command).ok();
+    }
+}
+
+/// Starts the engine's thread. The end of `outputs` without a failure means that it panicked.
+#[must_use]
+pub fn spawn(preparation: Preparation, outputs: mpsc::Sender<Output>) -> EngineHandle {
+    let (sender, receiver) = orders::channel();
+    std::thread::spawn(move || {
+        let result = Engine::prepare(preparation, receiver, outputs.clone()).and_then(Engine::serve);
+        if let Err(failure) = result {
+            // A closed channel means that the worker is ending anyway.
+            outputs.blocking_send(Output::Failed(failure)).ok();
+        }
+    });
+    EngineHandle { orders: sender }
+}
+
+struct Engine {
+    orders: orders::Receiver<Command>,
+    outputs: mpsc::Sender<Output>,
+    layout: Layout,
+    trainer: Trainer,
+    plan: Plan,
+    tree: LaneTree,
+    total: Update,
+    examples: BTreeMap<Split, Vec<Example>>,
+    listener: Listener,
+    group: Option<Group>,
+}
+
+/// The group this worker is a member of.
+struct Group {
+    generation: Generation,
+    lanes: Range<u32>,
+    collective: Box<dyn Collective>,
+    /// The last update that may be made.
+    through: Update,
+}
+
+impl Engine {
+    fn prepare(
+        preparation: Preparation,
+        orders: orders::Receiver<Command>,
+        outputs: mpsc::Sender<Output>,
+    ) -> Result<Self, Failure> {
+        let Preparation { welcome, examples, mut artifacts, collective } = preparation;
+        let layout = Layout::new(&welcome.model);
+        let parameters = match artifacts.remove(&ArtifactKind::Weights) {
+            Some((name, bytes)) => {
+                let loaded = weights::read(&name, bytes, &layout, &welcome.model, welcome.spec.seed).map_err(data)?;
+                loaded.parameters
+            }
+            None => weights::initialise(&layout, &welcome.model, welcome.spec.seed),
+        };
+        let lengths = examples.get(&Split::Train).map_or_else(Vec::new, |rows| lengths(rows));
+        let plan = Plan::new(&welcome.spec, lengths);
+        let tree = LaneTree::new(welcome.spec.lanes);
+        let total = Update(welcome.spec.schedule.total_updates);
+        let mut trainer = Trainer::new(welcome.model, welcome.spec, parameters).map_err(config)?;
+        for rows in examples.values() {
+            trainer.check(rows).map_err(data)?;
+        }
+        if let Some((_, bytes)) = artifacts.remove(&ArtifactKind::Optimizer) {
+            let moments = weights::read_moments(&bytes, &layout).map_err(data)?;
+            trainer.restore(moments, welcome.start).map_err(data)?;
+        }
+        let listener = Listener::bind(collective).map_err(config)?;
+        let prepared = Event::Prepared { layout: layout.fingerprint(), endpoint: listener.endpoint() };
+        let engine =
+            Self { orders, outputs, layout, trainer, plan, tree, total, examples, listener, group: None };
+        engine.report(prepared);
+        Ok(engine)
+    }
+
+    /// Follows orders until the agent hangs up.
+    fn serve(mut self) -> Result<(), Failure> {
+        loop {
+            let command = if self.may_go_on() {
+                match self.orders.try_recv() {
+                    Ok(command) => Some(command),
+                    Err(orders::TryRecvError::Empty) => None,
+                    Err(orders::TryRecvError::Disconnected) => return Ok(()),
+                }
+            } else {
+                match self.orders.recv() {
+                    Ok(command) => Some(command),
+                    Err(orders::RecvError) => return Ok(()),
+                }
+            };
+            match command {
+                Some(command) => self.obey(command)?,
+                None => self.step()?,
+            }
+        }
+    }
+
+    fn may_go_on(&self) -> bool {
+        self.group.as_ref().is_some_and(|group| self.trainer.update() < group.through.min(self.total))
+    }
+
+    fn obey(&mut self, command: Command) -> Result<(), Failure> {
+        match command {
+            Command::Form(form) => self.form(&form),
+            Command::Train { generation, through } => {
+                if let Some(group) = self.member_of(generation) {
+                    group.through = through;
+                }
+                Ok(())
+            }
+            Command::Save { generation, update } if self.member_of(generation).is_some() => {
+                self.save(generation, update)
+            }
+            Command::Evaluate { generation, split } if self.member_of(generation).is_some() => {
+                self.evaluate(generation, split)
+            }
+            // Orders of a group that is gone (INV-2), and those that the agent keeps to itself.
+            Command::Save { .. } | Command::Evaluate { .. } | Command::Welcome(_) | Command::Stop { .. } => Ok(()),
+        }
+    }
+
+    fn member_of(&mut self, generation: Generation) -> Option<&mut Group> {
+        self.group.as_mut().filter(|group| group.generation == generation)
+    }
+
+    fn form(&mut self, form: &Form) -> Result<(), Failure> {
+        self.group = None;
+        let collective: Box<dyn Collective> = if form.peers.len() == 1 {
+            Box::new(Solo::new(self.tree))
+        } else {
+            let vocabulary = self.trainer.config().vocab_size;
+            Box::new(Tcp::connect(&self.listener, form, vocabulary, Limits::default()).map_err(lost)?)
+        };
+        let lanes = form.lanes.get(form.rank.0 as usize).cloned().unwrap_or_default();
+        let through = self.trainer.update();
+        self.group = Some(Group { generation: form.generation, lanes, collective, through });
+        self.report(Event::Formed { generation: form.generation });
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<(), Failure> {
+        let Some(group) = self.group.as_mut() else { return Ok(()) };
+        let Some(examples) = self.examples.get(&Split::Train) else { return Ok(()) };
+        let plan = self.plan.update(self.trainer.update().next());
+        let report = self
+            .trainer
+            .step(&plan, group.lanes.clone(), examples, group.collective.as_mut())
+            .map_err(step_failure)?;
+        let generation = group.generation;
+        self.report(Event::Updated { generation, report });
+        Ok(())
+    }
+
+    fn save(&mut self, generation: Generation, update: Update) -> Result<(), Failure> {
+        if self.trainer.update() != update {
+            let message = format!("asked to save update {update}, but {} are made", self.trainer.update());
+            return Err(Failure { kind: FailureKind::Internal, message });
+        }
+        let parameters = self.trainer.parameters();
+        let digest = weights::digest(parameters);
+        let first = self.group.as_ref().is_some_and(|group| group.collective.rank().0 == 0);
+        let mut files = Vec::new();
+        if first {
+            let (exp_avg, exp_avg_sq) = self.trainer.moments();
+            files.push((ArtifactKind::Weights, weights::write_model(parameters, &self.layout)));
+            files.push((ArtifactKind::Optimizer, weights::write_moments(exp_avg, exp_avg_sq, update, &self.layout)));
+        }
+        self.hand_up(Output::Saved { generation, update, parameters: digest, files });
+        Ok(())
+    }
+
+    fn evaluate(&mut self, generation: Generation, split: Split) -> Result<(), Failure> {
+        let Some((group, examples)) = self.group.as_ref().zip(self.examples.get(&split)) else { return Ok(()) };
+        let (rank, world) = (group.collective.rank(), group.collective.world());
+        let shards = evaluation_shards(&lengths(examples), world);
+        let rows: Vec<_> = shards[rank.0 as usize].clone().map(medley_common::identity::RowId).collect();
+        for rows in rows.chunks(REPORTED_ROWS) {
+            let predictions = self.trainer.predict(rows, examples).map_err(data)?;
+            self.outputs
+                .blocking_send(Output::Report(Event::Predicted { generation, split, predictions }))
+                .ok();
+        }
+        self.report(Event::Evaluated { generation, split });
+        Ok(())
+    }
+
+    fn report(&self, event: Event) {
+        self.hand_up(Output::Report(event));
+    }
+
+    fn hand_up(&self, output: Output) {
+        // A closed channel means that the worker is ending: the next look for orders ends this thread.
+        self.outputs.blocking_send(output).ok();
+    }
+}
+
+fn lengths(examples: &[Example]) -> Vec<u32> {
+    examples.iter().map(|example| u32::try_from(example.len()).unwrap_or(u32::MAX)).collect()
+}
+
+fn data(error: impl std::error::Error) -> Failure {
+    Failure { kind: FailureKind::Data, message: error.to_string() }
+}
+
+fn config(error: impl std::error::Error) -> Failure {
+    Failure { kind: FailureKind::Config, message: error.to_string() }
+}
+
+fn lost(error: CollectiveError) -> Failure {
+    Failure { kind: FailureKind::Lost, message: error.to_string() }
+}
+
+fn step_failure(error: StepError) -> Failure {
+    match error {
+        StepError::Collective(error) => lost(error),
+        error => Failure { kind: FailureKind::Internal, message: error.to_string() },
+    }
+}

@@ -1,0 +1,320 @@
+//! The worker's side of the conversation with its coordinator: the only file here that speaks gRPC.
+
+use std::time::Duration;
+
+use medley_common::example::Example;
+use medley_common::identity::{Digest, Generation, Split, Update, WorkerId};
+use medley_common::message::{ArtifactKind, Command, Event};
+use medley_proto::v1::fetch_artifact_response::Part as FetchPart;
+use medley_proto::v1::upload_artifact_request::Part as UploadPart;
+use medley_proto::v1::worker_service_client::WorkerServiceClient;
+use medley_proto::{CHUNK_BYTES, MAX_MESSAGE_BYTES, WireError, v1};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Status, Streaming};
+
+/// Events that may wait for the network; a full queue makes the worker wait.
+const QUEUED_EVENTS: usize = 256;
+/// The longest file a coordinator may announce: 64 GiB, more than any BERT.
+const MAX_ARTIFACT_BYTES: u64 = 64 << 30;
+
+/// A connection to the coordinator.
+#[derive(Debug, Clone)]
+pub struct Coordinator {
+    client: WorkerServiceClient<Channel>,
+    address: String,
+}
+
+/// An open session: events go out, commands come in.
+#[derive(Debug)]
+pub struct Session {
+    events: mpsc::Sender<v1::SessionRequest>,
+    commands: Streaming<v1::SessionResponse>,
+    address: String,
+}
+
+/// A file of the state to save.
+#[derive(Debug)]
+pub struct Upload {
+    /// The worker that saves.
+    pub worker: WorkerId,
+    /// Its group.
+    pub generation: Generation,
+    /// Updates done in the state.
+    pub update: Update,
+    /// What the file holds.
+    pub kind: ArtifactKind,
+    /// Its content.
+    pub bytes: Vec<u8>,
+}
+
+/// Why the coordinator could not be talked to; names its address.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// Nobody answered in time.
+    #[error("coordinator at {address}: {cause}; is it running, and is the address right?")]
+    Unreachable {
+        /// The coordinator's address.
+        address: String,
+        /// The last reason.
+        cause: String,
+    },
+    /// A call was refused or broke off.
+    #[error("coordinator at {address}: {doing}: {cause}")]
+    Call {
+        /// The coordinator's address.
+        address: String,
+        /// What was asked for.
+        doing: &'static str,
+        /// What came back.
+        cause: String,
+    },
+    /// The coordinator said something that does not fit.
+    #[error("coordinator at {address}: {source}")]
+    Wire {
+        /// The coordinator's address.
+        address: String,
+        /// What did not fit.
+        source: WireError,
+    },
+    /// A file arrived damaged.
+    #[error("coordinator at {address}: {file} arrived with sha256 {found}; the coordinator says {expected}")]
+    Damaged {
+        /// The coordinator's address.
+        address: String,
+        /// What was fetched.
+        file: String,
+        /// Digest of what arrived.
+        found: Digest,
+        /// Digest of what was sent.
+        expected: Digest,
+    },
+}
+
+impl Coordinator {
+    /// Connects to `address` (`host:port`), trying again until `patience` is over.
+    ///
+    /// # Errors
+    /// The address cannot be understood, or nobody answered in time.
+    pub async fn connect(address: &str, patience: Duration) -> Result<Self, SessionError> {
+        let unreachable =
+            |cause: String| SessionError::Unreachable { address: address.to_owned(), cause };
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|error| unreachable(error.to_string()))?
+            .connect_timeout(Duration::from_secs(5))
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(20));
+        let deadline = tokio::time::Instant::now() + patience;
+        let mut pause = Duration::from_millis(50);
+        let channel = loop {
+            match endpoint.connect().await {
+                Ok(channel) => break channel,
+                Err(error) if tokio::time::Instant::now() + pause > deadline => {
+                    return Err(unreachable(root_cause(&error)));
+                }
+                // The coordinator may still be reading its data; a launcher starts both at once.
+                Err(_) => tokio::time::sleep(pause).await,
+            }
+            pause = (pause * 2).min(Duration::from_secs(2));
+        };
+        let client = WorkerServiceClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        Ok(Self { client, address: address.to_owned() })
+    }
+
+    /// Opens the session stream; `hello` is its first event.
+    ///
+    /// # Errors
+    /// The coordinator refused the call.
+    pub async fn open(&self, hello: Event) -> Result<Session, SessionError> {
+        let (events, outbound) = mpsc::channel(QUEUED_EVENTS);
+        let broken = |cause: String| self.broken("open the session", cause);
+        events.send(hello.into()).await.map_err(|error| broken(error.to_string()))?;
+        let response = self
+            .client
+            .clone()
+            .session(ReceiverStream::new(outbound))
+            .await
+            .map_err(|status| broken(describe(&status)))?;
+        Ok(Session { events, commands: response.into_inner(), address: self.address.clone() })
+    }
+
+    /// Fetches all rows of a split, in row order.
+    ///
+    /// # Errors
+    /// The call broke off, or other than `rows` rows came.
+    pub async fn examples(&self, worker: WorkerId, split: Split, rows: u32) -> Result<Vec<Example>, SessionError> {
+        let broken = |cause: String| self.broken("fetch the examples", cause);
+        let request = v1::FetchExamplesRequest { worker: worker.0, split: v1::Split::from(split).into() };
+        let mut stream = self
+            .client
+            .clone()
+            .fetch_examples(request)
+            .await
+            .map_err(|status| broken(describe(&status)))?
+            .into_inner();
+        let mut examples = Vec::new();
+        while let Some(message) = stream.message().await.map_err(|status| broken(describe(&status)))? {
+            for example in message.examples {
+                let example = example
+                    .try_into()
+                    .map_err(|source| SessionError::Wire { address: self.address.clone(), source })?;
+                examples.push(example);
+            }
+            if examples.len() > rows as usize {
+                break;
+            }
+        }
+        if examples.len() == rows as usize {
+            Ok(examples)
+        } else {
+            Err(broken(format!("{} rows of the {split} split came; expected {rows}", examples.len())))
+        }
+    }
+
+    /// Fetches a file of the model's state into memory and checks its digest.
+    ///
+    /// # Errors
+    /// The call broke off, or the file came with another size or digest.
+    pub async fn artifact(
+        &self,
+        worker: WorkerId,
+        artifact: &medley_common::message::Artifact,
+    ) -> Result<Vec<u8>, SessionError> {
+        let broken = |cause: String| self.broken("fetch the model", cause);
+        if artifact.bytes > MAX_ARTIFACT_BYTES {
+            return Err(broken(format!("{} has {} bytes", artifact.file_name, artifact.bytes)));
+        }
+        let request =
+            v1::FetchArtifactRequest { worker: worker.0, kind: v1::ArtifactKind::from(artifact.kind).into() };
+        let mut stream = self
+            .client
+            .clone()
+            .fetch_artifact(request)
+            .await
+            .map_err(|status| broken(describe(&status)))?
+            .into_inner();
+        let size = usize::try_from(artifact.bytes).map_err(|error| broken(error.to_string()))?;
+        let mut bytes = Vec::with_capacity(size);
+        let mut announced = None;
+        while let Some(message) = stream.message().await.map_err(|status| broken(describe(&status)))? {
+            match message.part {
+                Some(FetchPart::Chunk(chunk)) if bytes.len() + chunk.len() <= size => bytes.extend_from_slice(&chunk),
+                Some(FetchPart::Sha256(sha256)) => announced = sha256.try_into().ok().map(Digest),
+                Some(FetchPart::Chunk(_)) | None => {
+                    return Err(broken(format!("{} is longer than {size} bytes", artifact.file_name)));
+                }
+            }
+        }
+        let Some(expected) = announced.filter(|_| bytes.len() == size) else {
+            return Err(broken(format!("{} ended after {} of {size} bytes", artifact.file_name, bytes.len())));
+        };
+        let found = Digest(Sha256::digest(&bytes).into());
+        if found == expected {
+            Ok(bytes)
+        } else {
+            let (address, file) = (self.address.clone(), artifact.file_name.clone());
+            Err(SessionError::Damaged { address, file, found, expected })
+        }
+    }
+
+    /// Sends a file of the state to save; returns when the coordinator has it on disk.
+    ///
+    /// # Errors
+    /// The call broke off, or the coordinator could not write the file.
+    pub async fn upload(&self, upload: Upload) -> Result<(), SessionError> {
+        let header = v1::UploadHeader {
+            worker: upload.worker.0,
+            generation: upload.generation.0,
+            update: upload.update.0,
+            kind: v1::ArtifactKind::from(upload.kind).into(),
+            bytes: upload.bytes.len() as u64,
+        };
+        // A short queue: the file is in memory once, not a second time as messages.
+        let (parts, stream) = mpsc::channel(2);
+        let send = async move {
+            let mut part = UploadPart::Header(header);
+            let digest = Sha256::digest(&upload.bytes).to_vec();
+            let mut chunks = upload.bytes.chunks(CHUNK_BYTES);
+            // A closed channel means that the call has ended; its answer says why.
+            while parts.send(v1::UploadArtifactRequest { part: Some(part) }).await.is_ok() {
+                part = match chunks.next() {
+                    Some(chunk) => UploadPart::Chunk(chunk.to_vec()),
+                    None => break,
+                };
+            }
+            parts.send(v1::UploadArtifactRequest { part: Some(UploadPart::Sha256(digest)) }).await.is_ok()
+        };
+        let mut client = self.client.clone();
+        let (sent, answer) = tokio::join!(send, client.upload_artifact(ReceiverStream::new(stream)));
+        match answer {
+            Ok(_) if sent => Ok(()),
+            Ok(_) => Err(self.broken("save the model", "the call ended before the file did".to_owned())),
+            Err(status) => Err(self.broken("save the model", describe(&status))),
+        }
+    }
+
+    fn broken(&self, doing: &'static str, cause: String) -> SessionError {
+        SessionError::Call { address: self.address.clone(), doing, cause }
+    }
+}
+
+impl Session {
+    /// Where events go; a clone outlives nothing of the session but keeps its stream open.
+    #[must_use]
+    pub fn sender(&self) -> EventSender {
+        EventSender { events: self.events.clone() }
+    }
+
+    /// Waits for the next command; `None` when the coordinator has ended the session.
+    ///
+    /// Safe to cancel.
+    ///
+    /// # Errors
+    /// The stream broke, or carried what cannot be understood.
+    pub async fn command(&mut self) -> Result<Option<Command>, SessionError> {
+        let message = self.commands.message().await.map_err(|status| SessionError::Call {
+            address: self.address.clone(),
+            doing: "wait for orders",
+            cause: describe(&status),
+        })?;
+        message
+            .map(Command::try_from)
+            .transpose()
+            .map_err(|source| SessionError::Wire { address: self.address.clone(), source })
+    }
+}
+
+/// Sends events of an open session.
+#[derive(Debug, Clone)]
+pub struct EventSender {
+    events: mpsc::Sender<v1::SessionRequest>,
+}
+
+impl EventSender {
+    /// Queues an event; waits while the queue is full. `false` when the session is over.
+    pub async fn send(&self, event: Event) -> bool {
+        self.events.send(event.into()).await.is_ok()
+    }
+}
+
+/// A gRPC status in words: `Unavailable: the reason`.
+fn describe(status: &Status) -> String {
+    match status.message() {
+        "" => root_cause(status),
+        message => message.to_owned(),
+    }
+}
+
+/// The innermost error of a chain: transport errors say little at their surface.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
