@@ -1,0 +1,137 @@
+//! Sentence pairs to token ids, as Hugging Face's `tokenizer(sentence1, sentence2, truncation=True, max_length=M)`.
+
+use std::num::NonZeroUsize;
+use std::thread;
+
+use medley_common::example::Example;
+
+use super::rows::Pair;
+use super::sequence_limit::{SPECIAL_TOKENS, SequenceLimit};
+use crate::tokenizer::{TokenizerError, WordPieceTokenizer};
+
+/// The rows of a split as token ids.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Encoded {
+    /// One example a row, in row order.
+    pub examples: Vec<Example>,
+    /// Rows that lost tokens to the limit.
+    pub truncated: u64,
+}
+
+/// Encodes all rows on all cores; the result does not depend on their number. Blocks.
+///
+/// # Errors
+/// The tokenizer fails on a row, which a checked one never does.
+pub fn encode_pairs(
+    tokenizer: &WordPieceTokenizer,
+    pairs: &[Pair],
+    limit: SequenceLimit,
+) -> Result<Encoded, TokenizerError> {
+    let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let chunks: Vec<&[Pair]> = pairs.chunks(pairs.len().div_ceil(threads).max(1)).collect();
+    let mut parts: Vec<Result<Encoded, TokenizerError>> = chunks.iter().map(|_| Ok(Encoded::default())).collect();
+    thread::scope(|scope| {
+        for (part, chunk) in parts.iter_mut().zip(chunks) {
+            scope.spawn(move || *part = encode_chunk(tokenizer, chunk, limit));
+        }
+    });
+    parts.into_iter().try_fold(Encoded::default(), |mut all, part| {
+        let part = part?;
+        all.examples.extend(part.examples);
+        all.truncated += part.truncated;
+        Ok(all)
+    })
+}
+
+fn encode_chunk(
+    tokenizer: &WordPieceTokenizer,
+    pairs: &[Pair],
+    limit: SequenceLimit,
+) -> Result<Encoded, TokenizerError> {
+    let mut encoded = Encoded { examples: Vec::with_capacity(pairs.len()), truncated: 0 };
+    for pair in pairs {
+        let first = tokenizer.pieces(&pair.sentence1, pair.line)?;
+        let second = tokenizer.pieces(&pair.sentence2, pair.line)?;
+        let room = (limit.tokens() - SPECIAL_TOKENS) as usize;
+        let (kept_first, kept_second) = longest_first(first.len(), second.len(), room);
+        encoded.truncated += u64::from(kept_first < first.len() || kept_second < second.len());
+        let special = tokenizer.special_ids();
+        let mut tokens = Vec::with_capacity(kept_first + kept_second + SPECIAL_TOKENS as usize);
+        tokens.push(special.cls);
+        tokens.extend(&first[..kept_first]);
+        tokens.push(special.sep);
+        let first_segment = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
+        tokens.extend(&second[..kept_second]);
+        tokens.push(special.sep);
+        encoded.examples.push(Example { tokens, first_segment, label: pair.label });
+    }
+    Ok(encoded)
+}
+
+/// How many tokens of each sentence stay: the rule `longest_first` of the tokenizers crate's `truncate_encodings`.
+///
+/// The shorter sentence stays whole while it takes at most half the room; else both get half, and an odd token goes
+/// to the longer one (to the second of two equally long ones).
+fn longest_first(first: usize, second: usize, room: usize) -> (usize, usize) {
+    if first + second <= room {
+        return (first, second);
+    }
+    let shorter = first.min(second);
+    let (short, long) = if shorter <= room / 2 { (shorter, room - shorter) } else { (room / 2, room - room / 2) };
+    if first > second { (long, short) } else { (short, long) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use proptest::prelude::*;
+    use tokenizers::utils::truncation::{TruncationParams, truncate_encodings};
+    use tokenizers::{Encoding, Token};
+
+    use super::*;
+    use crate::dataset::labels::LabelSet;
+    use crate::dataset::rows::{Labels, read_pairs};
+
+    fn fixture() -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny-bert")
+    }
+
+    fn encoding(tokens: usize) -> Encoding {
+        let token = |id| Token::new(id as u32, String::new(), (0, 0));
+        Encoding::from_tokens((0..tokens).map(token).collect(), 0)
+    }
+
+    #[test]
+    fn order_does_not_depend_on_threads() {
+        let tokenizer = WordPieceTokenizer::load(&fixture().join("model"), None).unwrap();
+        let pairs = read_pairs(&fixture().join("rows.jsonl"), &LabelSet::default(), Labels::Required).unwrap();
+        let limit = SequenceLimit::new(48, &tokenizer, 128).unwrap();
+        let all = encode_pairs(&tokenizer, &pairs.rows, limit).unwrap();
+        let alone = encode_chunk(&tokenizer, &pairs.rows, limit).unwrap();
+        assert_eq!(all, alone);
+        assert_eq!(all.examples.len(), pairs.rows.len());
+        assert!(all.truncated > 0 && all.truncated < pairs.rows.len() as u64);
+        assert!(all.examples.iter().zip(&pairs.rows).all(|(example, row)| example.label == row.label));
+        assert_eq!(encode_pairs(&tokenizer, &[], limit).unwrap(), Encoded::default());
+    }
+
+    #[test]
+    fn the_limit_is_the_least_of_three() {
+        let tokenizer = WordPieceTokenizer::load(&fixture().join("model"), None).unwrap();
+        let tokens = |asked, positions| SequenceLimit::new(asked, &tokenizer, positions).map(SequenceLimit::tokens);
+        assert_eq!(tokens(512, 512), Ok(128), "tokenizer_config.json says 128");
+        assert_eq!(tokens(512, 64), Ok(64));
+        assert_eq!(tokens(32, 64), Ok(32));
+        assert_eq!(tokens(4, 64).unwrap_err().to_string(), "max_seq_length is 4; expected at least 5");
+    }
+
+    proptest! {
+        #[test]
+        fn truncation_is_that_of_the_tokenizers_crate(first in 0usize..60, second in 0usize..60, room in 2usize..60) {
+            let params = TruncationParams { max_length: room, ..TruncationParams::default() };
+            let (one, two) = truncate_encodings(encoding(first), Some(encoding(second)), &params).unwrap();
+            prop_assert_eq!(longest_first(first, second, room), (one.len(), two.unwrap().len()));
+        }
+    }
+}

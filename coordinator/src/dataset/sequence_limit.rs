@@ -1,0 +1,51 @@
+//! How many tokens a row may have.
+
+use crate::tokenizer::WordPieceTokenizer;
+
+/// `[CLS]`, `[SEP]` and `[SEP]`.
+pub(crate) const SPECIAL_TOKENS: u32 = 3;
+
+/// Most tokens of an example, special tokens included; room for the special tokens and one token of each sentence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SequenceLimit(u32);
+
+/// Why no row fits.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SequenceLimitError {
+    /// There is no room for a pair.
+    #[error("max_seq_length is {tokens}; expected at least {}", SequenceLimit::LEAST)]
+    TooShort {
+        /// The limit that results.
+        tokens: u32,
+    },
+}
+
+impl SequenceLimit {
+    /// The least that a sentence pair can be cut to without losing a sentence.
+    pub const LEAST: u32 = SPECIAL_TOKENS + 2;
+
+    /// The limit that was asked for, as far as the tokenizer and the model's positions allow: run_glue's rule.
+    ///
+    /// A caller that wants to tell the user compares [`tokens`](Self::tokens) with what was asked for.
+    ///
+    /// # Errors
+    /// Less than [`LEAST`](Self::LEAST) remains.
+    pub fn new(
+        asked_tokens: u32,
+        tokenizer: &WordPieceTokenizer,
+        max_position_embeddings: u32,
+    ) -> Result<Self, SequenceLimitError> {
+        let allowed = tokenizer.model_max_length().unwrap_or(u32::MAX).min(max_position_embeddings);
+        let tokens = asked_tokens.min(allowed);
+        if tokens < Self::LEAST {
+            return Err(SequenceLimitError::TooShort { tokens });
+        }
+        Ok(Self(tokens))
+    }
+
+    /// The limit in tokens.
+    #[must_use]
+    pub fn tokens(self) -> u32 {
+        self.0
+    }
+}

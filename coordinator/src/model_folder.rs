@@ -1,0 +1,388 @@
+//! A model's folder as Hugging Face lays it out: `config.json`, weights, tokenizer.
+//!
+//! Only the shape is read here; the weights themselves are opened by the workers.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use medley_common::model::{ModelConfig, ModelError};
+use serde_json::{Map, Value, json};
+
+use crate::bounded_file::{FileError, read_object};
+use crate::dataset::labels::LabelSet;
+use crate::tokenizer::{TOKENIZER_FILE, VOCABULARY_FILE};
+
+/// The settings of the model.
+pub const CONFIG_FILE: &str = "config.json";
+/// The weights in the format that is preferred.
+pub const SAFETENSORS_FILE: &str = "model.safetensors";
+/// The weights as `torch.save` wrote them.
+pub const PICKLE_FILE: &str = "pytorch_model.bin";
+
+/// How the large-file storage of git opens the text that stands for a file.
+const LFS_POINTER: &[u8] = b"version https://git-lfs";
+
+/// Fields of `config.json` that tell of another place, or that would mislead a reader of the fine-tuned model.
+const DROPPED_FIELDS: [&str; 7] = [
+    "_name_or_path",
+    "_attn_implementation_autoset",
+    "_attn_implementation",
+    "auto_map",
+    "custom_pipelines",
+    "finetuning_task",
+    "num_labels",
+];
+
+/// Whether a run starts from weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// From the folder's weights, which must be there.
+    Pretrained,
+    /// From newly initialised weights; the folder's are not looked at.
+    Scratch,
+}
+
+/// A checked model folder.
+#[derive(Debug, Clone)]
+pub struct ModelFolder {
+    path: PathBuf,
+    raw: Map<String, Value>,
+    shape: ModelConfig,
+    labels: Option<LabelSet>,
+    weights: Option<WeightsFile>,
+}
+
+/// A file of weights.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WeightsFile {
+    /// `model.safetensors`.
+    Safetensors(PathBuf),
+    /// `pytorch_model.bin`, a pickle.
+    Pickle(PathBuf),
+}
+
+/// What a user should know about a folder that works.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ModelWarning {
+    /// The weights are a pickle.
+    #[error("{} is a pickle; convert it to model.safetensors if its origin is not trusted", path.display())]
+    PickleWeights {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The folder's classifier has other labels than the run.
+    #[error("the model's labels are {found}; the run orders them {wanted}")]
+    OtherLabels {
+        /// The labels of `config.json`.
+        found: String,
+        /// The labels of the run.
+        wanted: String,
+    },
+}
+
+/// Why a model folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelFolderError {
+    /// It is no folder.
+    #[error("{} is not a folder; expected a model's folder with config.json", path.display())]
+    NotAFolder {
+        /// The path.
+        path: PathBuf,
+    },
+    /// `config.json` cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A field cannot be used.
+    #[error("{}: {field} is {found}; expected {expected}", path.display())]
+    Field {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: &'static str,
+        /// Its value, cut.
+        found: String,
+        /// What it may be.
+        expected: String,
+    },
+    /// The fields do not fit each other.
+    #[error("{}: {source}", path.display())]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        source: ModelError,
+    },
+    /// There are no weights.
+    #[error(
+        "{} has neither model.safetensors nor pytorch_model.bin; copy one, or ask for training from scratch",
+        folder.display()
+    )]
+    NoWeights {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The weights are cut into several files.
+    #[error("{} cuts the weights into several files; save the model as one model.safetensors", index.display())]
+    Sharded {
+        /// The index of the parts.
+        index: PathBuf,
+    },
+    /// The weights were never fetched.
+    #[error("{} is a git-lfs pointer, not the weights; run `git lfs pull` in its repository", path.display())]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The weights are not there.
+    #[error("{} is empty; copy it again", path.display())]
+    EmptyWeights {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no tokenizer.
+    #[error("{} has neither tokenizer.json nor vocab.txt; copy them from the model's repository", folder.display())]
+    NoTokenizer {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+impl ModelFolder {
+    /// Reads and checks a folder; the weights are found, not loaded.
+    ///
+    /// # Errors
+    /// A part is missing or malformed, or the model is none that can be computed here.
+    pub fn open(path: &Path, start: Start) -> Result<Self, ModelFolderError> {
+        if !path.is_dir() {
+            return Err(ModelFolderError::NotAFolder { path: path.into() });
+        }
+        let config_path = path.join(CONFIG_FILE);
+        let raw = read_object(&config_path)?;
+        let fields = Fields { path: &config_path, raw: &raw };
+        let shape = read_shape(&fields)?;
+        let labels = labels_of(&raw);
+        if ![TOKENIZER_FILE, VOCABULARY_FILE].iter().any(|file| path.join(file).exists()) {
+            return Err(ModelFolderError::NoTokenizer { folder: path.into() });
+        }
+        let weights = match start {
+            Start::Pretrained => Some(find_weights(path)?),
+            Start::Scratch => None,
+        };
+        Ok(Self { path: path.into(), raw, shape, labels, weights })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The shape of the model with a classifier for `labels`.
+    #[must_use]
+    pub fn config(&self, labels: &LabelSet) -> ModelConfig {
+        ModelConfig { num_labels: labels.count(), ..self.shape.clone() }
+    }
+
+    /// The weights to start from; `None` from scratch.
+    #[must_use]
+    pub fn weights(&self) -> Option<&WeightsFile> {
+        self.weights.as_ref()
+    }
+
+    /// The labels that `config.json` names, unless they are placeholders (`LABEL_0`).
+    #[must_use]
+    pub fn labels(&self) -> Option<&LabelSet> {
+        self.labels.as_ref()
+    }
+
+    /// What the user should know before a run with `labels`.
+    #[must_use]
+    pub fn warnings(&self, labels: &LabelSet) -> Vec<ModelWarning> {
+        let pickle = match &self.weights {
+            Some(WeightsFile::Pickle(path)) => Some(ModelWarning::PickleWeights { path: path.clone() }),
+            _ => None,
+        };
+        let other = self.labels.as_ref().filter(|found| *found != labels).map(|found| ModelWarning::OtherLabels {
+            found: found.names().join(", "),
+            wanted: labels.names().join(", "),
+        });
+        pickle.into_iter().chain(other).collect()
+    }
+
+    /// The `config.json` of the fine-tuned model: the folder's own, unknown fields kept, with the run's labels.
+    #[must_use]
+    pub fn export_config(&self, labels: &LabelSet) -> Value {
+        let mut out = self.raw.clone();
+        DROPPED_FIELDS.iter().for_each(|field| drop(out.remove(*field)));
+        let mut set = |field: &str, value: Value| out.insert(field.to_owned(), value);
+        let shape = &self.shape;
+        for (field, size) in [
+            ("vocab_size", shape.vocab_size),
+            ("hidden_size", shape.hidden_size),
+            ("num_hidden_layers", shape.num_hidden_layers),
+            ("num_attention_heads", shape.num_attention_heads),
+            ("intermediate_size", shape.intermediate_size),
+            ("max_position_embeddings", shape.max_position_embeddings),
+            ("type_vocab_size", shape.type_vocab_size),
+        ] {
+            set(field, json!(size));
+        }
+        set("architectures", json!(["BertForSequenceClassification"]));
+        set("model_type", json!("bert"));
+        set("hidden_act", json!("gelu"));
+        set("problem_type", json!("single_label_classification"));
+        set("torch_dtype", json!("float32"));
+        if self.raw.contains_key("dtype") {
+            set("dtype", json!("float32"));
+        }
+        let names = || labels.names().iter().enumerate();
+        set("id2label", names().map(|(index, name)| (index.to_string(), json!(name))).collect());
+        set("label2id", names().map(|(index, name)| (name.clone(), json!(index))).collect());
+        Value::Object(out)
+    }
+}
+
+impl WeightsFile {
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Safetensors(path) | Self::Pickle(path) => path,
+        }
+    }
+}
+
+/// The shape in `config.json`, with `BertConfig`'s defaults; one label stands for those of the run.
+fn read_shape(fields: &Fields<'_>) -> Result<ModelConfig, ModelFolderError> {
+    fields.only("model_type", &["bert"], "bert (BioLinkBERT, PubMedBERT, BioBERT and other BERT encoders)")?;
+    fields.only("hidden_act", &["gelu", "gelu_python"], "gelu, the exact erf form")?;
+    fields.only("position_embedding_type", &["absolute"], "absolute")?;
+    fields.off("is_decoder")?;
+    fields.off("add_cross_attention")?;
+    fields.off("quantization_config")?;
+    let hidden_dropout = fields.rate("hidden_dropout_prob", 0.1)?;
+    let shape = ModelConfig {
+        vocab_size: fields.size("vocab_size", 30_522, 1 << 24)?,
+        hidden_size: fields.size("hidden_size", 768, 1 << 16)?,
+        num_hidden_layers: fields.size("num_hidden_layers", 12, 1 << 10)?,
+        num_attention_heads: fields.size("num_attention_heads", 12, 1 << 12)?,
+        intermediate_size: fields.size("intermediate_size", 3072, 1 << 18)?,
+        max_position_embeddings: fields.size("max_position_embeddings", 512, 1 << 20)?,
+        type_vocab_size: fields.size("type_vocab_size", 2, 1 << 10)?,
+        layer_norm_eps: fields.rate("layer_norm_eps", 1e-12)?,
+        hidden_dropout,
+        attention_dropout: fields.rate("attention_probs_dropout_prob", 0.1)?,
+        classifier_dropout: fields.rate("classifier_dropout", hidden_dropout)?,
+        initializer_range: fields.rate("initializer_range", 0.02)?,
+        num_labels: 1,
+    };
+    shape.validate().map_err(|source| ModelFolderError::Shape { path: fields.path.into(), source })?;
+    if shape.type_vocab_size < 2 {
+        return Err(fields.wrong(
+            "type_vocab_size",
+            &json!(shape.type_vocab_size),
+            "at least 2: a pair has 2 segments",
+        ));
+    }
+    Ok(shape)
+}
+
+/// The fields of `config.json`, checked one by one.
+struct Fields<'a> {
+    path: &'a Path,
+    raw: &'a Map<String, Value>,
+}
+
+impl Fields<'_> {
+    /// A field that is there; `null` counts as absent, as it does for `BertConfig`'s optional fields.
+    fn get(&self, field: &str) -> Option<&Value> {
+        self.raw.get(field).filter(|value| !value.is_null())
+    }
+
+    fn size(&self, field: &'static str, default: u32, most: u32) -> Result<u32, ModelFolderError> {
+        let Some(value) = self.get(field) else { return Ok(default) };
+        let size = value.as_u64().and_then(|size| u32::try_from(size).ok()).filter(|size| (1..=most).contains(size));
+        size.ok_or_else(|| self.wrong(field, value, &format!("a whole number from 1 to {most}")))
+    }
+
+    fn rate(&self, field: &'static str, default: f64) -> Result<f64, ModelFolderError> {
+        let Some(value) = self.get(field) else { return Ok(default) };
+        value.as_f64().ok_or_else(|| self.wrong(field, value, "a number"))
+    }
+
+    fn only(&self, field: &'static str, allowed: &[&str], expected: &str) -> Result<(), ModelFolderError> {
+        match self.get(field) {
+            Some(value) if !allowed.iter().any(|allowed| value == *allowed) => Err(self.wrong(field, value, expected)),
+            _ => Ok(()),
+        }
+    }
+
+    fn off(&self, field: &'static str) -> Result<(), ModelFolderError> {
+        match self.get(field) {
+            Some(value) if *value != json!(false) => Err(self.wrong(field, value, "no such setting: an encoder")),
+            _ => Ok(()),
+        }
+    }
+
+    fn wrong(&self, field: &'static str, found: &Value, expected: &str) -> ModelFolderError {
+        let found = found.to_string().chars().take(40).collect();
+        ModelFolderError::Field { path: self.path.into(), field, found, expected: expected.to_owned() }
+    }
+}
+
+/// `id2label` in class order; `None` if it is absent, odd or made of placeholders.
+fn labels_of(raw: &Map<String, Value>) -> Option<LabelSet> {
+    let names = raw.get("id2label")?.as_object()?;
+    let ordered = (0..names.len()).map(|index| names.get(&index.to_string()).and_then(Value::as_str));
+    let ordered: Vec<&str> = ordered.collect::<Option<_>>()?;
+    if ordered.iter().any(|name| name.starts_with("LABEL_")) {
+        return None;
+    }
+    LabelSet::new(ordered).ok()
+}
+
+fn find_weights(folder: &Path) -> Result<WeightsFile, ModelFolderError> {
+    let (safetensors, pickle) = (folder.join(SAFETENSORS_FILE), folder.join(PICKLE_FILE));
+    if safetensors.exists() {
+        check_weights(&safetensors)?;
+        return Ok(WeightsFile::Safetensors(safetensors));
+    }
+    if pickle.exists() {
+        check_weights(&pickle)?;
+        return Ok(WeightsFile::Pickle(pickle));
+    }
+    let indices = [SAFETENSORS_FILE, PICKLE_FILE].map(|file| folder.join(format!("{file}.index.json")));
+    match indices.into_iter().find(|index| index.exists()) {
+        Some(index) => Err(ModelFolderError::Sharded { index }),
+        None => Err(ModelFolderError::NoWeights { folder: folder.into() }),
+    }
+}
+
+fn check_weights(path: &Path) -> Result<(), ModelFolderError> {
+    let failed = |source| ModelFolderError::Read { path: path.into(), source };
+    if fs::metadata(path).map_err(failed)?.is_dir() {
+        return Err(failed(io::ErrorKind::IsADirectory.into()));
+    }
+    let mut start = Vec::new();
+    File::open(path).and_then(|file| file.take(64).read_to_end(&mut start)).map_err(failed)?;
+    if start.is_empty() {
+        return Err(ModelFolderError::EmptyWeights { path: path.into() });
+    }
+    if start.starts_with(LFS_POINTER) {
+        return Err(ModelFolderError::LfsPointer { path: path.into() });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "model_folder_test.rs"]
+mod tests;
