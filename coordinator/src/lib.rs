@@ -1,4 +1,5 @@
 //! The control plane of Medley.
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod run;
