@@ -1,0 +1,202 @@
+//! The output folder: opened, locked and known to be writable before anything else happens.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::checkpoint::Checkpoint;
+use super::durable::{self, Operation};
+use super::error::ArchiveError;
+use super::export::RUN_RECORD_FILE;
+use super::ledger::LEDGER_FILE;
+use super::lock::{FolderLock, LOCK_FILE};
+use super::manifest::MANIFEST_FILE;
+use super::predictions::{PREDICTIONS_LINES, PREDICTIONS_TABLE};
+use super::results::ALL_RESULTS_FILE;
+use super::space::{Shortfall, SpaceNeed};
+use super::staging::WEIGHTS_FILE;
+use super::trainer_state::TRAINER_STATE_FILE;
+
+/// The files of a model beside its weights that checkpoints and the final model hold.
+pub const MODEL_FILES: [&str; 7] = [
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "added_tokens.json",
+    "README.md",
+];
+
+/// What a run leaves in its output folder beside the final model.
+pub(super) const RESULT_FILES: [&str; 7] = [
+    "train_results.json",
+    "eval_results.json",
+    "predict_results.json",
+    ALL_RESULTS_FILE,
+    TRAINER_STATE_FILE,
+    PREDICTIONS_TABLE,
+    PREDICTIONS_LINES,
+];
+
+/// A folder that this process alone writes to, as long as the value lives.
+#[derive(Debug)]
+pub struct OutputDir {
+    path: PathBuf,
+    lock: FolderLock,
+}
+
+impl OutputDir {
+    /// Opens `path` and locks it; makes the folder where there is none. Blocks.
+    ///
+    /// # Errors
+    /// It is no folder, cannot be written to, or another process works in it.
+    pub fn open(path: &Path) -> Result<Self, ArchiveError> {
+        let unwritable = |error| ArchiveError::Unwritable { path: path.to_owned(), error };
+        match path.metadata() {
+            Ok(metadata) if !metadata.is_dir() => return Err(ArchiveError::NotAFolder { path: path.to_owned() }),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(path).map_err(unwritable)?;
+                match Operation::Sync(durable::parent(path)).perform() {
+                    // The folder above may be closed to us; only a power cut could then lose the new name.
+                    Err(ArchiveError::Io { error, .. }) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                    synced => synced?,
+                }
+            }
+            Err(error) => return Err(unwritable(error)),
+        }
+        let lock = FolderLock::take(path)?;
+        // An old lock file says nothing of the folder itself: make a file and remove it.
+        let probe = path.join(PROBE_FILE);
+        File::create(&probe).and_then(|_| fs::remove_file(&probe)).map_err(unwritable)?;
+        Ok(Self { path: path.to_owned(), lock })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the user should hear of the folder although the run can go on.
+    #[must_use]
+    pub fn warning(&self) -> Option<&str> {
+        self.lock.unsupported.as_deref()
+    }
+
+    /// Checks that the disk has room for what a run will write; `resumed` is where it goes on. Blocks.
+    ///
+    /// Checkpoints of ours that lie there count as room: they are kept within the limit, or go.
+    ///
+    /// # Errors
+    /// It has not, or it cannot be asked.
+    pub fn preflight(&self, need: &SpaceNeed, resumed: Option<&Checkpoint>) -> Result<(), ArchiveError> {
+        let statistics = rustix::fs::statvfs(&self.path)
+            .map_err(|error| ArchiveError::io("ask for the free space of", &self.path)(error.into()))?;
+        let free = statistics.f_bavail.saturating_mul(statistics.f_frsize);
+        let mut present = 0u64;
+        let mut staying = 0;
+        for (update, folder) in self.own_checkpoints()? {
+            present = present.saturating_add(folder_bytes(&folder).map_err(ArchiveError::io("read", &folder))?);
+            staying += u64::from(resumed.is_some_and(|checkpoint| update <= checkpoint.update().0));
+        }
+        match need.shortfall(free.saturating_add(present), staying) {
+            None => Ok(()),
+            Some(Shortfall { need_bytes, free_bytes, plan }) => {
+                Err(ArchiveError::Space { path: self.path.clone(), need_bytes, free_bytes, plan })
+            }
+        }
+    }
+
+    /// What lies in the folder, sorted; not the lock, not leftovers of ours, and not a file system's `lost+found`.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub(super) fn entries(&self) -> Result<Vec<String>, ArchiveError> {
+        let mut names = self.names()?;
+        names.retain(|name| name != LOCK_FILE && name != PROBE_FILE && name != "lost+found" && !is_leftover(name));
+        Ok(names)
+    }
+
+    /// The half-written and half-removed things that a crash has left, all of them ours.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub(super) fn leftovers(&self) -> Result<Vec<PathBuf>, ArchiveError> {
+        let mut names = self.names()?;
+        names.retain(|name| is_leftover(name));
+        Ok(names.into_iter().map(|name| self.path.join(name)).collect())
+    }
+
+    /// The checkpoint folders that bear a manifest, damaged or not, by update.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub(super) fn own_checkpoints(&self) -> Result<Vec<(u64, PathBuf)>, ArchiveError> {
+        let mut own: Vec<(u64, PathBuf)> =
+            checkpoint_folders(&self.path)?.into_iter().filter(|(_, folder)| is_own_checkpoint(folder)).collect();
+        own.sort();
+        Ok(own)
+    }
+
+    fn names(&self) -> Result<Vec<String>, ArchiveError> {
+        let read = || -> io::Result<Vec<String>> {
+            fs::read_dir(&self.path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        };
+        let mut names = read().map_err(ArchiveError::io("read", &self.path))?;
+        names.sort();
+        Ok(names)
+    }
+}
+
+/// The folders of `folder` that are named `checkpoint-<update>`, in no order; links are none.
+///
+/// # Errors
+/// The folder cannot be read.
+pub(super) fn checkpoint_folders(folder: &Path) -> Result<Vec<(u64, PathBuf)>, ArchiveError> {
+    let read = || -> io::Result<Vec<(u64, PathBuf)>> {
+        let mut folders = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix("checkpoint-"));
+            let update = number.and_then(|number| number.parse::<u64>().ok().filter(|n| n.to_string() == number));
+            if let (Some(update), true) = (update, entry.file_type()?.is_dir()) {
+                folders.push((update, entry.path()));
+            }
+        }
+        Ok(folders)
+    };
+    read().map_err(ArchiveError::io("read", folder))
+}
+
+/// Whether Medley wrote this checkpoint folder: nothing else has such a manifest.
+pub(super) fn is_own_checkpoint(folder: &Path) -> bool {
+    folder.join(MANIFEST_FILE).symlink_metadata().is_ok()
+}
+
+const PROBE_FILE: &str = ".medley.probe";
+
+/// Whether `name` is one of the names that things of ours bear only while they are written or removed.
+fn is_leftover(name: &str) -> bool {
+    let hidden = |suffix| name.strip_prefix('.').and_then(|name| name.strip_suffix(suffix));
+    let (partial, removed) = (hidden(".partial"), hidden(".removed"));
+    let own_file = |name: &str| {
+        name == WEIGHTS_FILE
+            || name == LEDGER_FILE
+            || name == RUN_RECORD_FILE
+            || RESULT_FILES.contains(&name)
+            || MODEL_FILES.contains(&name)
+    };
+    partial.is_some_and(|name| name.starts_with("checkpoint-") || own_file(name))
+        || removed.is_some_and(|name| name.starts_with("checkpoint-"))
+}
+
+fn folder_bytes(folder: &Path) -> io::Result<u64> {
+    fs::read_dir(folder)?.try_fold(0u64, |sum, entry| Ok(sum.saturating_add(entry?.metadata()?.len())))
+}
+
+#[cfg(test)]
+#[path = "output_dir_test.rs"]
+mod tests;

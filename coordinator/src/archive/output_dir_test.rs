@@ -1,0 +1,71 @@
+use std::num::NonZeroU32;
+
+use medley_common::message::FailureKind;
+
+use super::*;
+use crate::archive::fixture::{begun, saved};
+
+#[test]
+fn a_folder_is_made_and_locked() {
+    let above = tempfile::tempdir().unwrap();
+    let path = above.path().join("runs").join("one");
+    let output = OutputDir::open(&path).unwrap();
+    assert!(path.is_dir());
+    assert_eq!(output.warning(), None);
+    assert_eq!(output.entries().unwrap(), [""; 0]);
+
+    let error = OutputDir::open(&path).unwrap_err();
+    assert!(matches!(error, ArchiveError::InUse { .. }));
+    let holder = format!("is in use by process {} on ", std::process::id());
+    assert!(error.to_string().contains(&holder), "{error}");
+    assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+    drop(output);
+    assert!(OutputDir::open(&path).is_ok(), "a lock file without a process locks nothing");
+}
+
+#[test]
+fn what_cannot_be_a_folder_is_refused() {
+    let above = tempfile::tempdir().unwrap();
+    let file = above.path().join("model.bin");
+    fs::write(&file, "a file").unwrap();
+    let error = OutputDir::open(&file).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("output_dir {} is not a folder; choose another --output_dir", file.display())
+    );
+    let below = OutputDir::open(&file.join("run")).unwrap_err();
+    assert!(below.to_string().contains("cannot be written to: Not a directory"), "{below}");
+    assert_eq!(below.kind(), FailureKind::Config);
+    // A file system that nobody, not even root, may write to.
+    let error = OutputDir::open(Path::new("/proc/self")).unwrap_err();
+    assert!(matches!(error, ArchiveError::Unwritable { .. }), "{error}");
+}
+
+#[test]
+fn preflight_compares_with_the_real_disk() {
+    let (folder, begun) = begun(None);
+    let need = |parameter_bytes| SpaceNeed { parameter_bytes, checkpoints: 7, save_total_limit: NonZeroU32::new(2) };
+    let output = begun.archive.output();
+    output.preflight(&need(1000), None).unwrap();
+    let error = output.preflight(&need(1 << 60), None).unwrap_err();
+    let text = error.to_string();
+    assert!(text.starts_with(&format!("output_dir {}: the run needs ", folder.path().display())), "{text}");
+    assert!(text.contains("(3 checkpoints of 3458764513.8 GB at most, and the final model of"), "{text}");
+    assert!(text.contains("lower --save_total_limit"), "{text}");
+    let checkpoint = saved(&begun.archive, 2).checkpoint;
+    output.preflight(&need(1000), Some(&checkpoint)).unwrap();
+}
+
+#[test]
+fn leftovers_are_ours_alone() {
+    for name in
+        [".checkpoint-500.1.partial", ".checkpoint-500.removed", ".ledger.jsonl.partial", ".model.safetensors.partial"]
+    {
+        assert!(is_leftover(name), "{name}");
+    }
+    for name in
+        ["checkpoint-500", ".medley.lock", ".notes.partial", "ledger.jsonl", ".ledger.jsonl.removed", ".partial"]
+    {
+        assert!(!is_leftover(name), "{name}");
+    }
+}

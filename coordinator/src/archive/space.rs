@@ -1,0 +1,89 @@
+//! The room on the disk that a run needs.
+
+use std::num::NonZeroU32;
+
+use super::error::gigabytes;
+
+/// What decides how much a run will write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpaceNeed {
+    /// Bytes of all parameters in float32.
+    pub parameter_bytes: u64,
+    /// Checkpoints that are still to be written.
+    pub checkpoints: u64,
+    /// `--save_total_limit`: the checkpoints that are kept; `None` keeps all.
+    pub save_total_limit: Option<NonZeroU32>,
+}
+
+/// By how much the disk is too small.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Shortfall {
+    /// What the run needs at its peak.
+    pub(super) need_bytes: u64,
+    /// What it can have.
+    pub(super) free_bytes: u64,
+    /// What the need consists of.
+    pub(super) plan: String,
+}
+
+/// Tokenizer, configuration and headers of a checkpoint, and its share of ledger and log: far less than this.
+const SMALL_FILES_BYTES: u64 = 8 << 20;
+
+impl SpaceNeed {
+    /// Bytes of one checkpoint: the parameters and the optimizer's two moments of each.
+    #[must_use]
+    pub fn checkpoint_bytes(&self) -> u64 {
+        self.parameter_bytes.saturating_mul(3).saturating_add(SMALL_FILES_BYTES)
+    }
+
+    /// Compares the peak of the run with `free_bytes`, where `staying` checkpoints lie already that are part of it.
+    ///
+    /// At the peak there is one checkpoint more than the limit: the newest is written before the oldest goes.
+    pub(super) fn shortfall(&self, free_bytes: u64, staying: u64) -> Option<Shortfall> {
+        let in_all = staying.saturating_add(self.checkpoints);
+        let most = self.save_total_limit.map_or(u64::MAX, |limit| u64::from(limit.get()) + 1);
+        let checkpoints = in_all.min(most.max(staying));
+        let model_bytes = self.parameter_bytes.saturating_add(SMALL_FILES_BYTES);
+        let need_bytes = checkpoints.saturating_mul(self.checkpoint_bytes()).saturating_add(model_bytes);
+        (need_bytes > free_bytes).then(|| Shortfall {
+            need_bytes,
+            free_bytes,
+            plan: format!(
+                "{checkpoints} checkpoints of {} at most, and the final model of {}",
+                gigabytes(self.checkpoint_bytes()),
+                gigabytes(model_bytes)
+            ),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// BioLinkBERT-large with three labels.
+    const LARGE_BYTES: u64 = 333_478_915 * 4;
+
+    fn need(checkpoints: u64, limit: Option<u32>) -> SpaceNeed {
+        let save_total_limit = limit.and_then(NonZeroU32::new);
+        SpaceNeed { parameter_bytes: LARGE_BYTES, checkpoints, save_total_limit }
+    }
+
+    #[test]
+    fn the_reference_run_needs_seven_checkpoints_and_a_model() {
+        let shortfall = need(7, None).shortfall(29_300_000_000, 0).unwrap();
+        assert_eq!(shortfall.need_bytes, 22 * LARGE_BYTES + 8 * SMALL_FILES_BYTES);
+        assert_eq!(shortfall.plan, "7 checkpoints of 4.0 GB at most, and the final model of 1.3 GB");
+        assert_eq!(need(7, None).shortfall(shortfall.need_bytes, 0), None);
+    }
+
+    #[test]
+    fn a_limit_bounds_the_need() {
+        let peak = |need: SpaceNeed, staying| need.shortfall(0, staying).unwrap().need_bytes;
+        assert_eq!(peak(need(7, Some(1)), 0), peak(need(2, None), 0), "one kept and one being written");
+        assert_eq!(peak(need(1, Some(5)), 0), peak(need(1, None), 0));
+        assert_eq!(peak(need(4, Some(2)), 3), peak(need(3, None), 0), "three lie there before the first is written");
+        assert_eq!(peak(need(0, Some(2)), 0), LARGE_BYTES + SMALL_FILES_BYTES, "no checkpoints, but the model");
+        assert_eq!(peak(SpaceNeed { parameter_bytes: u64::MAX, ..need(7, None) }, 0), u64::MAX, "no overflow");
+    }
+}

@@ -1,0 +1,199 @@
+use std::fs;
+
+use medley_common::identity::Update;
+
+use super::*;
+use crate::archive::fixture::{CONTINUE, OVERWRITE, begun, contents, facts, names, saved, trained};
+use crate::archive::{Archive, Begun, LedgerCut, MANIFEST_FILE, Metrics, ModelSource, WEIGHTS_FILE};
+use crate::run::report::TrainSummary;
+
+fn from(path: &Path, existing: Existing) -> StartRequest {
+    StartRequest { existing, from: Some(path.to_owned()) }
+}
+
+fn reopen(begun: Begun, folder: &Path) -> OutputDir {
+    drop(begun);
+    OutputDir::open(folder).unwrap()
+}
+
+fn finished(begun: &mut Begun) {
+    trained(begun, 4, &[2, 4]);
+    let checkpoint = begun.archive.newest_valid().unwrap().newest.unwrap();
+    begun.archive.export(&ModelSource::Checkpoint(&checkpoint), facts()).unwrap();
+    let summary = TrainSummary { update: Update(4), epoch: 1.0, mean_loss: 0.5, rows: 128, updates: 4, seconds: 2.0 };
+    Metrics::of_training(&summary, 128).save(begun.archive.output()).unwrap();
+}
+
+#[test]
+fn an_empty_folder_starts_afresh() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("lost+found")).unwrap();
+    let output = OutputDir::open(folder.path()).unwrap();
+    assert_eq!(output.find_start(&CONTINUE).unwrap().start, Start::Fresh);
+}
+
+#[test]
+fn a_foreign_folder_is_refused_by_name_and_kept_when_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["notes.txt", "all_results.json"] {
+        fs::write(folder.path().join(name), "{}").unwrap();
+    }
+    fs::create_dir(folder.path().join("checkpoint-500")).unwrap();
+    let output = OutputDir::open(folder.path()).unwrap();
+    let error = output.find_start(&CONTINUE).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "output_dir {} is not empty (it holds all_results.json, checkpoint-500, notes.txt) and has no valid \
+             checkpoint to resume from; checkpoint-500: has no medley.json, so Medley did not write or finish it; \
+             give --overwrite_output_dir to start afresh in it (files that are not Medley's stay), or choose another \
+             --output_dir",
+            folder.path().display()
+        )
+    );
+    assert_eq!(output.find_start(&OVERWRITE).unwrap().start, Start::Fresh);
+    let begun = Archive::begin(output, None, contents(None)).unwrap();
+    assert_eq!(begun.removed, [""; 0].map(PathBuf::from));
+    let expected = [".medley.lock", "all_results.json", "checkpoint-500", "ledger.jsonl", "notes.txt"];
+    assert_eq!(names(folder.path()), expected);
+}
+
+#[test]
+fn a_run_without_a_checkpoint_starts_afresh() {
+    let (folder, mut begun) = begun(None);
+    trained(&mut begun, 3, &[]);
+    begun.archive.stage(Update(3)).unwrap();
+    let output = reopen(begun, folder.path());
+    assert_eq!(output.find_start(&CONTINUE).unwrap().start, Start::Fresh);
+    let begun = Archive::begin(output, None, contents(None)).unwrap();
+    assert_eq!(begun.ledger.last(), Update(0));
+    assert_eq!(fs::read(begun.ledger.path()).unwrap(), b"");
+    assert_eq!(names(folder.path()), [".medley.lock", "ledger.jsonl"]);
+}
+
+#[test]
+fn the_newest_valid_checkpoint_is_resumed_and_later_ones_go() {
+    let (folder, mut begun) = begun(None);
+    trained(&mut begun, 7, &[2, 4, 6]);
+    fs::write(folder.path().join("checkpoint-6").join(WEIGHTS_FILE), "cut").unwrap();
+    fs::write(folder.path().join("notes.txt"), "mine").unwrap();
+    let output = reopen(begun, folder.path());
+    let found = output.find_start(&CONTINUE).unwrap();
+    let Start::Resume(checkpoint) = found.start else { panic!("{found:?}") };
+    assert_eq!(checkpoint.update(), Update(4));
+    assert_eq!(found.passed_over[0].to_string(), "checkpoint-6: model.safetensors has 3 bytes instead of 15");
+    assert!(folder.path().join("checkpoint-6").exists(), "looking changes nothing");
+
+    let begun = Archive::begin(output, Some(&checkpoint), contents(None)).unwrap();
+    assert_eq!(begun.removed, [folder.path().join("checkpoint-6")]);
+    assert_eq!(begun.cut, Some(LedgerCut { kept: Update(4), through: Update(4), aside: None }));
+    let expected = [".medley.lock", "checkpoint-2", "checkpoint-4", "ledger.jsonl", "notes.txt"];
+    assert_eq!(names(folder.path()), expected);
+}
+
+#[test]
+fn only_damaged_checkpoints_refuse_the_folder() {
+    let (folder, mut begun) = begun(None);
+    trained(&mut begun, 2, &[2]);
+    fs::write(folder.path().join("checkpoint-2").join(MANIFEST_FILE), "{}").unwrap();
+    let output = reopen(begun, folder.path());
+    let error = output.find_start(&CONTINUE).unwrap_err().to_string();
+    assert!(error.contains("(it holds checkpoint-2, ledger.jsonl)"), "{error}");
+    assert!(error.contains("; checkpoint-2: medley.json is not a manifest"), "{error}");
+}
+
+#[test]
+fn a_complete_run_is_found_and_overwritten_only_when_told() {
+    let (folder, mut begun) = begun(None);
+    finished(&mut begun);
+    fs::write(folder.path().join("notes.txt"), "mine").unwrap();
+    let output = reopen(begun, folder.path());
+    let Start::Finished(record) = output.find_start(&CONTINUE).unwrap().start else { panic!("not finished") };
+    assert_eq!((record.update, record.epoch), (Update(4), 10.0));
+    assert_eq!(record.recipe, crate::archive::fixture::recipe());
+
+    let before = names(folder.path());
+    assert_eq!(output.find_start(&OVERWRITE).unwrap().start, Start::Fresh);
+    assert_eq!(names(folder.path()), before, "nothing is lost before the new run begins");
+    let begun = Archive::begin(output, None, contents(None)).unwrap();
+    assert_eq!(begun.removed.len(), before.len() - 2, "all but the lock and the notes: {:?}", begun.removed);
+    assert_eq!(names(folder.path()), [".medley.lock", "ledger.jsonl", "notes.txt"]);
+}
+
+#[test]
+fn a_complete_run_whose_model_is_damaged_is_resumed() {
+    let (folder, mut begun) = begun(None);
+    finished(&mut begun);
+    fs::remove_file(folder.path().join("vocab.txt")).unwrap();
+    let output = reopen(begun, folder.path());
+    let found = output.find_start(&CONTINUE).unwrap();
+    assert!(matches!(&found.start, Start::Resume(checkpoint) if checkpoint.update() == Update(4)));
+    assert!(found.passed_over[0].to_string().starts_with("medley_run.json: vocab.txt: No such file"), "{found:?}");
+}
+
+#[test]
+fn going_back_within_a_folder_makes_it_incomplete() {
+    let (folder, mut begun) = begun(None);
+    finished(&mut begun);
+    let output = reopen(begun, folder.path());
+    let request = from(&folder.path().join("checkpoint-2"), Existing::Continue);
+    let Start::Resume(checkpoint) = output.find_start(&request).unwrap().start else { panic!("not resumed") };
+    let begun = Archive::begin(output, Some(&checkpoint), contents(None)).unwrap();
+    assert_eq!(begun.removed, ["medley_run.json", "checkpoint-4"].map(|name| folder.path().join(name)));
+    assert_eq!(begun.ledger.last(), Update(2));
+    let output = reopen(begun, folder.path());
+    assert!(matches!(output.find_start(&CONTINUE).unwrap().start, Start::Resume(found) if found == checkpoint));
+}
+
+#[test]
+fn another_folders_checkpoint_brings_its_ledger() {
+    let (elsewhere, mut other) = begun(None);
+    trained(&mut other, 3, &[2]);
+    let path = elsewhere.path().join("checkpoint-2");
+
+    let (folder, mut own) = begun(None);
+    trained(&mut own, 1, &[1]);
+    let output = reopen(own, folder.path());
+    let error = output.find_start(&from(&path, Existing::Continue)).unwrap_err();
+    assert!(matches!(error, ArchiveError::AnotherRun { .. }), "{error}");
+    let found = output.find_start(&from(&path, Existing::Overwrite)).unwrap();
+    let Start::Resume(checkpoint) = found.start else { panic!("{found:?}") };
+    let begun = Archive::begin(output, Some(&checkpoint), contents(None)).unwrap();
+    assert_eq!(begun.cut, Some(LedgerCut { kept: Update(2), through: Update(2), aside: None }));
+    let lines = fs::read_to_string(begun.ledger.path()).unwrap();
+    assert_eq!(lines.lines().count(), 2);
+    assert_eq!(names(folder.path()), [".medley.lock", "ledger.jsonl"]);
+    assert_eq!(fs::read_to_string(other.ledger.path()).unwrap().lines().count(), 3, "the source stays as it is");
+
+    let foreign = tempfile::tempdir().unwrap();
+    fs::write(foreign.path().join("notes.txt"), "mine").unwrap();
+    let output = OutputDir::open(foreign.path()).unwrap();
+    let error = output.find_start(&from(&path, Existing::Continue)).unwrap_err();
+    assert!(matches!(error, ArchiveError::Occupied { .. }), "{error}");
+    let error = output.find_start(&from(foreign.path(), Existing::Continue)).unwrap_err();
+    assert!(matches!(error, ArchiveError::InvalidCheckpoint { .. }), "{error}");
+}
+
+#[test]
+fn another_recipe_begins_nothing() {
+    let (folder, mut begun) = begun(None);
+    trained(&mut begun, 3, &[2]);
+    let checkpoint = begun.archive.newest_valid().unwrap().newest.unwrap();
+    let output = reopen(begun, folder.path());
+    let mut other = contents(None);
+    other.recipe = other.recipe.with("precision", "bf16");
+    let error = Archive::begin(output, Some(&checkpoint), other).unwrap_err();
+    assert!(error.to_string().contains("precision was null, now \"bf16\""), "{error}");
+    assert_eq!(fs::read_to_string(folder.path().join(LEDGER_FILE)).unwrap().lines().count(), 3);
+}
+
+#[test]
+fn saving_goes_on_after_a_resume() {
+    let (folder, mut begun) = begun(Some(1));
+    trained(&mut begun, 3, &[2]);
+    let checkpoint = begun.archive.newest_valid().unwrap().newest.unwrap();
+    let output = reopen(begun, folder.path());
+    let mut begun = Archive::begin(output, Some(&checkpoint), contents(Some(1))).unwrap();
+    trained(&mut begun, 4, &[]);
+    assert_eq!(saved(&begun.archive, 4).removed, [folder.path().join("checkpoint-2")]);
+}

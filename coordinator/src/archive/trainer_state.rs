@@ -1,0 +1,192 @@
+//! `trainer_state.json` in Hugging Face's shape: where a run stands and what it logged.
+
+use std::path::Path;
+
+use medley_common::identity::Update;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::durable;
+use super::error::ArchiveError;
+use super::json_text::{JsonObject, number, pretty};
+use super::manifest::read_text;
+use super::results::{Metrics, speed};
+use crate::run::report::{EvaluationReport, TrainLog, TrainSummary};
+
+/// The file's name, in checkpoints and beside the final model.
+pub const TRAINER_STATE_FILE: &str = "trainer_state.json";
+
+/// `transformers.TrainerState`; what Medley has no use for keeps Hugging Face's value for "none".
+///
+/// The fields are in the order of their names, as Hugging Face writes them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainerState {
+    /// Always `null`: no checkpoint is chosen by a metric.
+    pub best_global_step: Option<u64>,
+    /// Always `null`.
+    pub best_metric: Option<f64>,
+    /// Always `null`.
+    pub best_model_checkpoint: Option<String>,
+    /// Epochs done.
+    pub epoch: f64,
+    /// Updates between evaluations; `null` where none are made during training.
+    pub eval_steps: Option<u64>,
+    /// Updates done.
+    pub global_step: u64,
+    /// Always false.
+    pub is_hyper_param_search: bool,
+    /// Always true.
+    pub is_local_process_zero: bool,
+    /// Always true.
+    pub is_world_process_zero: bool,
+    /// What was logged, oldest first.
+    pub log_history: Vec<LogEntry>,
+    /// Updates between log entries.
+    pub logging_steps: u64,
+    /// Updates of the whole run.
+    pub max_steps: u64,
+    /// Tokens computed.
+    pub num_input_tokens_seen: u64,
+    /// Epochs of the whole run, rounded up.
+    pub num_train_epochs: u64,
+    /// Updates between checkpoints; `null` where none are written.
+    pub save_steps: Option<u64>,
+    /// Always 0: not counted.
+    pub total_flos: f64,
+    /// `--per_device_train_batch_size`.
+    pub train_batch_size: u32,
+    /// Always `null`.
+    pub trial_name: Option<String>,
+    /// Always `null`.
+    pub trial_params: Option<Value>,
+}
+
+/// How long a run is and how often it does what; Hugging Face's names.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cadence {
+    /// Updates of the whole run.
+    pub max_steps: u64,
+    /// `--num_train_epochs`.
+    pub num_train_epochs: f64,
+    /// `--per_device_train_batch_size`.
+    pub train_batch_size: u32,
+    /// Updates between log entries.
+    pub logging_steps: u64,
+    /// Updates between evaluations, if there are any during training.
+    pub eval_steps: Option<u64>,
+    /// Updates between checkpoints, if there are any.
+    pub save_steps: Option<u64>,
+}
+
+/// One entry of the log history: numbers by key, among them `epoch` and `step`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LogEntry(pub JsonObject);
+
+impl TrainerState {
+    /// The state before the first update.
+    #[must_use]
+    pub fn new(cadence: &Cadence) -> Self {
+        Self {
+            best_global_step: None,
+            best_metric: None,
+            best_model_checkpoint: None,
+            epoch: 0.0,
+            eval_steps: cadence.eval_steps,
+            global_step: 0,
+            is_hyper_param_search: false,
+            is_local_process_zero: true,
+            is_world_process_zero: true,
+            log_history: Vec::new(),
+            logging_steps: cadence.logging_steps,
+            max_steps: cadence.max_steps,
+            num_input_tokens_seen: 0,
+            num_train_epochs: cadence.num_train_epochs.ceil() as u64,
+            save_steps: cadence.save_steps,
+            total_flos: 0.0,
+            train_batch_size: cadence.train_batch_size,
+            trial_name: None,
+            trial_params: None,
+        }
+    }
+
+    /// Goes on from a checkpoint's state: its position and history, under this run's cadence.
+    #[must_use]
+    pub fn resumed(self, cadence: &Cadence) -> Self {
+        Self {
+            epoch: self.epoch,
+            global_step: self.global_step,
+            num_input_tokens_seen: self.num_input_tokens_seen,
+            log_history: self.log_history,
+            ..Self::new(cadence)
+        }
+    }
+
+    /// Moves on: `update` is applied, `epoch` epochs are done, `tokens` more tokens are computed.
+    pub fn advance(&mut self, update: Update, epoch: f64, tokens: u64) {
+        self.global_step = update.0;
+        self.epoch = epoch;
+        self.num_input_tokens_seen = self.num_input_tokens_seen.saturating_add(tokens);
+    }
+
+    /// Logs a line of training.
+    pub fn log_training(&mut self, log: &TrainLog) {
+        let entry = JsonObject::from([
+            ("grad_norm".to_owned(), number(log.grad_norm)),
+            ("learning_rate".to_owned(), number(log.learning_rate)),
+            ("loss".to_owned(), number(log.loss)),
+        ]);
+        self.push(entry, log.epoch, log.update);
+    }
+
+    /// Logs an evaluation; steps are batches of `batch_rows` rows.
+    pub fn log_evaluation(&mut self, report: &EvaluationReport, batch_rows: u32) {
+        let mut entry = Metrics::of_evaluation(report, batch_rows).values().clone();
+        // Hugging Face adds the number of samples after it has logged.
+        entry.retain(|key, _| !key.ends_with("_samples"));
+        self.push(entry, report.epoch, report.update);
+    }
+
+    /// Logs the end of training.
+    pub fn log_summary(&mut self, summary: &TrainSummary) {
+        let mut entry = speed("train", summary.seconds, summary.rows, summary.updates);
+        entry.insert("train_loss".to_owned(), number(summary.mean_loss));
+        self.push(entry, summary.epoch, summary.update);
+    }
+
+    fn push(&mut self, mut entry: JsonObject, epoch: f64, update: Update) {
+        entry.insert("epoch".to_owned(), number(epoch));
+        entry.insert("step".to_owned(), Value::from(update.0));
+        self.log_history.push(LogEntry(entry));
+    }
+
+    /// The file's text.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut text = pretty(self, "  ");
+        text.push(b'\n');
+        text
+    }
+
+    /// Writes the file into `folder`, all or nothing. Blocks.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    pub fn save(&self, folder: &Path) -> Result<(), ArchiveError> {
+        durable::replace(&folder.join(TRAINER_STATE_FILE), self.to_bytes())
+    }
+
+    /// Reads the file of `folder`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn read(folder: &Path) -> Result<Self, String> {
+        let describe = |reason: &dyn std::fmt::Display| format!("{TRAINER_STATE_FILE}: {reason}");
+        let bytes = read_text(&folder.join(TRAINER_STATE_FILE)).map_err(|error| describe(&error))?;
+        serde_json::from_slice(&bytes).map_err(|error| describe(&error))
+    }
+}
+
+#[cfg(test)]
+#[path = "trainer_state_test.rs"]
+mod tests;
