@@ -1,0 +1,227 @@
+//! The command line: what a person types, turned into values that cannot be wrong.
+//!
+//! [`parse`] is the edge. It reads no file but that of `--config`, and starts nothing.
+
+use std::any::TypeId;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::error::{ContextKind, ContextValue};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::spec::{Role, RunSpec, SpecError};
+
+mod config_file;
+mod huggingface;
+mod quickstart;
+pub(crate) mod run_flags;
+mod spelling;
+mod status;
+mod truth;
+
+pub use config_file::ConfigProblem;
+pub use quickstart::Quickstart;
+pub use status::{CoordinatorAddress, Status};
+
+use run_flags::RunFlags;
+use spelling::Spelling;
+use truth::Truth;
+
+/// What was asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cli {
+    /// `medley train`: coordinate a run, with workers on this machine.
+    Train(Box<RunSpec>),
+    /// `medley serve`: coordinate a run, and wait for workers.
+    Serve(Box<RunSpec>),
+    /// `medley status`: show how a run is doing.
+    Status(Status),
+    /// `medley quickstart`: a small run on data that come with the program.
+    Quickstart(Quickstart),
+}
+
+/// Why there is nothing to start: help was asked for, or the words make no sense.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// Help or the version, or words that clap refuses.
+    #[error("{}", brief(.0))]
+    Clap(#[from] clap::Error),
+    /// A flag of Hugging Face that is not supported.
+    #[error("{flag} is not supported: {instead}")]
+    Unsupported {
+        /// The flag.
+        flag: String,
+        /// What to do instead.
+        instead: &'static str,
+    },
+    /// A flag that is cut short.
+    #[error("{flag} is not a flag; write it in full: {full}")]
+    Abbreviated {
+        /// What was given.
+        flag: String,
+        /// What may be meant.
+        full: String,
+    },
+    /// `--no_flag=value`.
+    #[error("{flag} takes no value; use {switch} True or {switch} False")]
+    ValueOfNo {
+        /// What was given.
+        flag: String,
+        /// The flag without `no_`.
+        switch: String,
+    },
+    /// A file that is not a set of flags.
+    #[error("{}: {problem}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: ConfigProblem,
+    },
+    /// Flags that do not make a run.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+}
+
+impl CliError {
+    /// The exit code of the process: 0 for help and the version, else 64 (`EX_USAGE`).
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Clap(error) if !error.use_stderr() => 0,
+            _ => 64,
+        }
+    }
+
+    /// Prints help and the version to standard output, anything else to standard error. Blocks.
+    ///
+    /// # Errors
+    /// Where the stream cannot be written to.
+    pub fn print(&self) -> io::Result<()> {
+        match self {
+            Self::Clap(error) => error.print(),
+            _ => writeln!(io::stderr(), "error: {self}\n\nFor more information, try '--help'."),
+        }
+    }
+}
+
+/// Reads the words of a command line, the program's name first.
+///
+/// # Errors
+/// Help, or the first thing that is wrong; see [`CliError::exit_code`].
+pub fn parse<I, T>(words: I) -> Result<Cli, CliError>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString>,
+{
+    let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+    let command = command();
+    let Some(known) = words.get(1).and_then(|verb| command.find_subcommand(verb)) else {
+        command.try_get_matches_from(words)?;
+        return Err(Line::command().error(clap::error::ErrorKind::MissingSubcommand, "no command is given").into());
+    };
+    let spelling = Spelling::of(known, is_switch);
+    let (head, tail) = words.split_at(2);
+    let tail = spelling.respell(tail)?;
+    let matches = |tail: &[OsString]| command.clone().try_get_matches_from([head, tail].concat());
+    let mut given = matches(&tail)?;
+    let mut line = Line::from_arg_matches(&given)?;
+    if let Verb::Train(RunFlags { config: Some(path), .. }) | Verb::Serve(RunFlags { config: Some(path), .. }) =
+        &line.verb
+    {
+        let suggest = |key: &str| suggestion(&matches(&[format!("--{key}").into()]).err()?);
+        let from_file = config_file::words(path, &spelling, suggest)?;
+        matches(&from_file)
+            .map_err(|error| CliError::Config { path: path.clone(), problem: ConfigProblem::Value(brief(&error)) })?;
+        given = matches(&[from_file, tail].concat())?;
+        line = Line::from_arg_matches(&given)?;
+    }
+    line.verb.checked(&given)
+}
+
+/// `medley`.
+#[derive(Debug, Parser)]
+#[command(name = "medley", version, about = "Fine-tunes BERT classifiers on any number of worker processes")]
+#[command(after_help = EXAMPLES, term_width = 0)]
+struct Line {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Coordinate a run, and start its workers on this machine
+    #[command(args_override_self = true)]
+    Train(RunFlags),
+    /// Coordinate a run, and wait for workers to join
+    #[command(args_override_self = true)]
+    Serve(RunFlags),
+    /// Show how a run is doing
+    Status(Status),
+    /// Train a small model on data that come with the program
+    Quickstart(Quickstart),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  medley quickstart
+  medley train --model_name_or_path michiyasunaga/BioLinkBERT-base --do_train --train_file train.jsonl \\
+      --do_eval --validation_file dev.jsonl --output_dir out --workers 2";
+
+impl Verb {
+    fn checked(self, given: &ArgMatches) -> Result<Cli, CliError> {
+        let run = |role, flags: &RunFlags| {
+            let given = given.subcommand().map(|(_, given)| given);
+            let is_given = |name: &str| given.is_some_and(|it| it.value_source(name) == Some(ValueSource::CommandLine));
+            RunSpec::parse(role, flags, huggingface::accepted_notes(is_given)).map(Box::new)
+        };
+        Ok(match self {
+            Self::Train(flags) => Cli::Train(run(Role::Train, &flags)?),
+            Self::Serve(flags) => Cli::Serve(run(Role::Serve, &flags)?),
+            Self::Status(status) => Cli::Status(status),
+            Self::Quickstart(quickstart) => Cli::Quickstart(quickstart),
+        })
+    }
+}
+
+/// The derived command, with what is the same for many flags.
+fn command() -> clap::Command {
+    let run =
+        |verb: clap::Command| verb.args(huggingface::accepted_args()).mut_args(refined).after_help(huggingface::help());
+    Line::command().mut_subcommand("train", run).mut_subcommand("serve", run)
+}
+
+fn refined(arg: clap::Arg) -> clap::Arg {
+    if is_switch(&arg) {
+        let arg = arg.required(false).num_args(0..=1).value_name("BOOL");
+        return arg.default_missing_value("True").default_value("False").hide_default_value(true);
+    }
+    // The flag's own help names them, in fewer words.
+    arg.hide_possible_values(true)
+}
+
+fn is_switch(arg: &clap::Arg) -> bool {
+    arg.get_value_parser().type_id() == TypeId::of::<Truth>()
+}
+
+/// What clap has to say, without the usage and the hints.
+fn brief(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let first = text.split("\n\n").next().unwrap_or_default();
+    first.strip_prefix("error: ").unwrap_or(first).to_owned()
+}
+
+/// The name of the flag that clap takes an unknown one for.
+fn suggestion(error: &clap::Error) -> Option<String> {
+    match error.get(ContextKind::SuggestedArg)? {
+        ContextValue::String(flag) => flag.strip_prefix("--").map(ToOwned::to_owned),
+        ContextValue::Strings(flags) => flags.first()?.strip_prefix("--").map(ToOwned::to_owned),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[path = "cli_test.rs"]
+pub(crate) mod tests;

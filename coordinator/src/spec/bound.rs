@@ -1,0 +1,119 @@
+//! A run whose rows are counted and whose machine is known: every number that it needs.
+
+use medley_common::plan::updates_per_epoch;
+use medley_common::schedule::{Decay, LrSchedule};
+use medley_common::spec::TrainSpec;
+
+use crate::spec::{
+    BatchMeaning, Cadence, Machine, Note, PlanSummary, Precision, RunLength, RunSpec, SpecError, Team, Warmup,
+};
+
+/// The longest run, in updates.
+const MOST_UPDATES: f64 = 1e9;
+
+/// What a run comes to, on its data and its machine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bound {
+    /// The recipe that every worker follows; without `--do_train` it has no updates.
+    pub train: TrainSpec,
+    /// After which updates to log, evaluate and save.
+    pub cadence: Cadence,
+    /// Who computes it.
+    pub team: Team,
+    /// The precision that is used.
+    pub precision: Precision,
+    /// Everything to tell before the run starts, warnings first.
+    pub notes: Vec<Note>,
+}
+
+impl RunSpec {
+    /// Computes what depends on the number of training rows, which are 0 without `--do_train`, and on the machine.
+    ///
+    /// # Errors
+    /// Where there are no rows to train on, an update or the run is too large, or the machine lacks what was asked for.
+    pub fn bind(&self, train_rows: u64, machine: &Machine) -> Result<Bound, SpecError> {
+        let recipe = self.recipe();
+        let team = self.placement().on(machine, recipe.lanes)?;
+        let (precision, warning) = self.precision().on(team.device);
+        let mut notes: Vec<Note> = self.notes().iter().cloned().chain(warning).collect();
+        let rows_per_update = self.rows_per_update(&team)?;
+        let updates_per_epoch = updates_per_epoch(train_rows, rows_per_update);
+        let total_updates = self.total_updates(train_rows, updates_per_epoch)?;
+        let schedule = self.schedule(total_updates);
+        if total_updates > 0 {
+            if schedule.decay != Decay::Constant && schedule.warmup_updates >= total_updates {
+                notes.push(Note::warning(format!(
+                    "the warm-up takes {} updates and the run has {total_updates}, so the learning rate never gets \
+                     to its peak",
+                    schedule.warmup_updates
+                )));
+            }
+            if u64::from(team.workers) > u64::from(rows_per_update).min(train_rows) {
+                notes.push(Note::warning(format!(
+                    "{} workers share {} rows an update, so some of them have nothing to do",
+                    team.workers,
+                    u64::from(rows_per_update).min(train_rows)
+                )));
+            }
+        }
+        notes.sort_by_key(|note| std::cmp::Reverse(note.kind));
+        let train = TrainSpec {
+            seed: recipe.seed,
+            rows_per_update,
+            lanes: recipe.lanes,
+            schedule,
+            optimizer: recipe.optimizer,
+            label_smoothing: recipe.label_smoothing,
+        };
+        let cadence = self.intervals.bind(updates_per_epoch, total_updates);
+        Ok(Bound { train, cadence, team, precision, notes })
+    }
+
+    fn rows_per_update(&self, team: &Team) -> Result<u32, SpecError> {
+        let recipe = self.recipe();
+        let workers = match recipe.batch_meaning {
+            BatchMeaning::Global => 1,
+            BatchMeaning::PerWorker => team.workers,
+        };
+        let rows = u128::from(recipe.per_device_train_batch_size)
+            * u128::from(recipe.gradient_accumulation_steps)
+            * u128::from(workers);
+        u32::try_from(rows).map_err(|_| SpecError::BatchTooLarge { rows })
+    }
+
+    fn total_updates(&self, train_rows: u64, updates_per_epoch: u64) -> Result<u64, SpecError> {
+        let Some(file) = &self.sources().train_file else { return Ok(0) };
+        if train_rows == 0 {
+            return Err(SpecError::NoRows { path: file.clone() });
+        }
+        let (updates, flag) = match self.recipe().length {
+            RunLength::Updates(updates) => (updates as f64, "--max_steps"),
+            RunLength::Epochs(epochs) => ((epochs * updates_per_epoch as f64).ceil(), "--num_train_epochs"),
+        };
+        if updates > MOST_UPDATES {
+            return Err(SpecError::TooLong { updates, most: MOST_UPDATES, flag });
+        }
+        Ok(updates as u64)
+    }
+
+    fn schedule(&self, total_updates: u64) -> LrSchedule {
+        let recipe = self.recipe();
+        let warmup_updates = match recipe.warmup {
+            Warmup::Updates(updates) => updates,
+            Warmup::Share(share) => (total_updates as f64 * share).ceil() as u64,
+        };
+        LrSchedule { decay: recipe.decay, peak: recipe.peak_learning_rate, warmup_updates, total_updates }
+    }
+}
+
+impl Bound {
+    /// The plan to print before the run starts; `train_rows` as given to [`RunSpec::bind`].
+    #[must_use]
+    pub fn summary(&self, spec: &RunSpec, train_rows: u64) -> PlanSummary {
+        PlanSummary::new(spec, self, train_rows)
+    }
+}
+
+#[cfg(test)]
+#[path = "bound_test.rs"]
+mod tests;

@@ -1,0 +1,246 @@
+//! After which updates a run logs, evaluates and saves.
+
+use std::num::NonZeroU64;
+
+use medley_common::identity::Update;
+
+use super::number::Number;
+use crate::cli::run_flags::{CadenceFlags, StrategyFlag};
+use crate::spec::SpecError;
+
+/// How often something is done during training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Every {
+    /// Not at all.
+    Never,
+    /// At the end of each epoch, and after the last update.
+    Epoch,
+    /// After each multiple of so many updates.
+    Updates(NonZeroU64),
+}
+
+impl Every {
+    /// The updates between two, where they are counted.
+    #[must_use]
+    pub fn updates(self) -> Option<u64> {
+        match self {
+            Self::Never | Self::Epoch => None,
+            Self::Updates(updates) => Some(updates.get()),
+        }
+    }
+}
+
+/// After which updates a run logs, evaluates and saves, as the callbacks of the `Trainer` of transformers 4.22 decide.
+///
+/// What happens when training is over is not part of it: the final model is always written, and `--do_eval` always
+/// evaluates it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cadence {
+    /// Updates of one epoch, at least 1.
+    pub updates_per_epoch: u64,
+    /// Updates of the whole run.
+    pub total_updates: u64,
+    /// How often to write a line of the log.
+    pub logging: Every,
+    /// How often to evaluate.
+    pub evaluation: Every,
+    /// How often to save a checkpoint.
+    pub saving: Every,
+    /// Whether the first update has a line of its own.
+    pub logs_first_update: bool,
+}
+
+impl Cadence {
+    /// Whether `update` is the last of its epoch, or of the run.
+    #[must_use]
+    pub fn ends_epoch(&self, update: Update) -> bool {
+        self.reaches(update)
+            && (update.0 == self.total_updates || update.0.is_multiple_of(self.updates_per_epoch.max(1)))
+    }
+
+    /// Whether `update` is followed by a line of the log.
+    #[must_use]
+    pub fn logs_after(&self, update: Update) -> bool {
+        self.is_due(self.logging, update) || (self.logs_first_update && update.0 == 1 && self.reaches(update))
+    }
+
+    /// Whether `update` is followed by an evaluation.
+    #[must_use]
+    pub fn evaluates_after(&self, update: Update) -> bool {
+        self.is_due(self.evaluation, update)
+    }
+
+    /// Whether `update` is followed by a checkpoint.
+    #[must_use]
+    pub fn saves_after(&self, update: Update) -> bool {
+        self.is_due(self.saving, update)
+    }
+
+    /// Evaluations during training.
+    #[must_use]
+    pub fn evaluations(&self) -> u64 {
+        self.times(self.evaluation)
+    }
+
+    /// Checkpoints saved during training, those deleted again included.
+    #[must_use]
+    pub fn checkpoints(&self) -> u64 {
+        self.times(self.saving)
+    }
+
+    fn reaches(&self, update: Update) -> bool {
+        (1..=self.total_updates).contains(&update.0)
+    }
+
+    fn is_due(&self, every: Every, update: Update) -> bool {
+        match every {
+            Every::Never => false,
+            Every::Epoch => self.ends_epoch(update),
+            Every::Updates(updates) => self.reaches(update) && update.0.is_multiple_of(updates.get()),
+        }
+    }
+
+    fn times(&self, every: Every) -> u64 {
+        match every {
+            Every::Never => 0,
+            Every::Epoch => self.total_updates.div_ceil(self.updates_per_epoch.max(1)),
+            Every::Updates(updates) => self.total_updates / updates,
+        }
+    }
+}
+
+/// A cadence that does not know yet how many updates there are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Intervals {
+    pub(super) logging: Interval,
+    pub(super) evaluation: Interval,
+    pub(super) saving: Interval,
+    logs_first_update: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Interval {
+    Never,
+    Epoch,
+    Updates(NonZeroU64),
+    /// Of the run, in (0, 1).
+    Share(f64),
+}
+
+impl Intervals {
+    pub(super) fn parse(flags: &CadenceFlags) -> Result<Self, SpecError> {
+        let logging = Pace { flag: "--logging_steps", strategy_flag: "--logging_strategy", steps: flags.logging_steps };
+        let saving = Pace { flag: "--save_steps", strategy_flag: "--save_strategy", steps: flags.save_steps };
+        // As in Hugging Face, evaluations keep the pace of the log unless they are given their own.
+        let evaluation = match flags.eval_steps {
+            Some(steps) => Pace { flag: "--eval_steps", strategy_flag: "--evaluation_strategy", steps },
+            None => logging,
+        };
+        Ok(Self {
+            logging: logging.interval(flags.logging_strategy)?,
+            evaluation: evaluation.interval(flags.evaluation_strategy)?,
+            saving: saving.interval(flags.save_strategy)?,
+            logs_first_update: flags.logging_first_step.0,
+        })
+    }
+
+    pub(super) fn bind(&self, updates_per_epoch: u64, total_updates: u64) -> Cadence {
+        let every = |interval| match interval {
+            Interval::Never => Every::Never,
+            Interval::Epoch => Every::Epoch,
+            Interval::Updates(updates) => Every::Updates(updates),
+            Interval::Share(share) => {
+                let updates = (total_updates as f64 * share).ceil() as u64;
+                Every::Updates(NonZeroU64::new(updates).unwrap_or(NonZeroU64::MIN))
+            }
+        };
+        Cadence {
+            updates_per_epoch,
+            total_updates,
+            logging: every(self.logging),
+            evaluation: every(self.evaluation),
+            saving: every(self.saving),
+            logs_first_update: self.logs_first_update,
+        }
+    }
+}
+
+/// A number of steps, and the flags that it came by.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    flag: &'static str,
+    strategy_flag: &'static str,
+    steps: f64,
+}
+
+impl Pace {
+    fn interval(self, strategy: StrategyFlag) -> Result<Interval, SpecError> {
+        let steps = match strategy {
+            StrategyFlag::No => return Ok(Interval::Never),
+            StrategyFlag::Epoch => return Ok(Interval::Epoch),
+            StrategyFlag::Steps => Number::new(self.flag, self.steps),
+        };
+        let whole = steps.value.fract() == 0.0 && (1.0..=1e12).contains(&steps.value);
+        match NonZeroU64::new(steps.value as u64) {
+            Some(updates) if whole => Ok(Interval::Updates(updates)),
+            _ if steps.value > 0.0 && steps.value < 1.0 => Ok(Interval::Share(steps.value)),
+            _ => Err(steps.refused(format!(
+                "a whole number of updates from 1, or a share of the run below 1; use {} no to switch it off",
+                self.strategy_flag
+            ))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every(updates: u64) -> Every {
+        Every::Updates(NonZeroU64::new(updates).unwrap())
+    }
+
+    fn cadence(every: Every) -> Cadence {
+        Cadence {
+            updates_per_epoch: 4,
+            total_updates: 10,
+            logging: every,
+            evaluation: every,
+            saving: every,
+            logs_first_update: false,
+        }
+    }
+
+    fn due(cadence: Cadence) -> Vec<u64> {
+        (0..20).filter(|update| cadence.evaluates_after(Update(*update))).collect()
+    }
+
+    #[test]
+    fn steps_and_epochs_fall_where_the_trainer_puts_them() {
+        assert_eq!(due(cadence(Every::Never)), []);
+        assert_eq!(due(cadence(every(3))), [3, 6, 9]);
+        assert_eq!(due(cadence(every(5))), [5, 10]);
+        assert_eq!(due(cadence(every(11))), []);
+        assert_eq!(due(cadence(Every::Epoch)), [4, 8, 10], "the last update ends a broken epoch");
+    }
+
+    #[test]
+    fn counts_agree_with_the_updates() {
+        for every in [Every::Never, Every::Epoch, every(1), every(3), every(5), every(11)] {
+            for total_updates in 0..13 {
+                let cadence = Cadence { total_updates, ..cadence(every) };
+                assert_eq!(cadence.evaluations(), due(cadence).len() as u64, "{cadence:?}");
+                assert_eq!(cadence.checkpoints(), cadence.evaluations());
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_update_is_logged_on_request() {
+        let quiet = cadence(every(5));
+        assert!(!quiet.logs_after(Update(1)));
+        let eager = Cadence { logs_first_update: true, ..quiet };
+        let logged: Vec<u64> = (0..20).filter(|update| eager.logs_after(Update(*update))).collect();
+        assert_eq!(logged, [1, 5, 10]);
+    }
+}

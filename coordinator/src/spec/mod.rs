@@ -1,0 +1,29 @@
+//! What a run is to do: every flag checked, nothing yet read or started.
+//!
+//! [`RunSpec`] holds what the flags say; [`RunSpec::bind`] adds what depends on the data and the machine. Both are
+//! pure: the one look at the disk is [`Sources::check_files`].
+
+mod bound;
+mod cadence;
+mod note;
+mod number;
+mod output;
+mod placement;
+mod plan_summary;
+mod precision;
+mod recipe;
+mod run_spec;
+mod sources;
+mod spec_error;
+
+pub use bound::Bound;
+pub use cadence::{Cadence, Every};
+pub use note::{Note, NoteKind};
+pub use output::{Existing, Output, Progress, Resume};
+pub use placement::{Device, DeviceChoice, Machine, Placement, Role, Team, Workers};
+pub use plan_summary::PlanSummary;
+pub use precision::Precision;
+pub use recipe::{BatchMeaning, Recipe, RunLength, Warmup};
+pub use run_spec::RunSpec;
+pub use sources::{InitialWeights, Sources};
+pub use spec_error::SpecError;

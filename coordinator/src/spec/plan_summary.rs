@@ -1,0 +1,194 @@
+//! The plan of a run, for people.
+
+use std::fmt;
+
+use medley_common::lane::LaneTree;
+use medley_common::schedule::Decay;
+use medley_common::spec::OptimizerKind;
+
+use super::number::{Grouped, counted};
+use crate::spec::{BatchMeaning, Bound, Device, Every, InitialWeights, Role, RunLength, RunSpec};
+
+/// What a run is going to do, line by line; its `Display` is what is printed at the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanSummary {
+    lines: Vec<(&'static str, String)>,
+}
+
+impl PlanSummary {
+    pub(super) fn new(spec: &RunSpec, bound: &Bound, train_rows: u64) -> Self {
+        let mut lines = vec![("model", model(spec))];
+        if bound.cadence.total_updates > 0 {
+            lines.push(("training", training(spec, bound, train_rows)));
+            lines.push(("global batch", batch(spec, bound)));
+            lines.push(("learning rate", learning_rate(bound)));
+            lines.push(("optimizer", optimizer(bound)));
+        }
+        lines.push(("workers", workers(spec, bound)));
+        lines.push(("precision", precision(spec, bound)));
+        if let Some(file) = &spec.sources().validation_file {
+            lines.push(("evaluation", format!("{}, {}", file.display(), evaluations(bound))));
+        }
+        if let Some(file) = &spec.sources().test_file {
+            lines.push(("prediction", format!("{}, at the end", file.display())));
+        }
+        if bound.cadence.total_updates > 0 {
+            lines.push(("checkpoints", checkpoints(spec, bound)));
+        }
+        lines.push(("output", spec.output().dir.display().to_string()));
+        Self { lines }
+    }
+
+    /// The lines: what, and its text.
+    pub fn lines(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.lines.iter().map(|(name, text)| (*name, text.as_str()))
+    }
+}
+
+impl fmt::Display for PlanSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        self.lines.iter().try_for_each(|(name, text)| writeln!(f, "  {name:<width$}  {text}"))
+    }
+}
+
+fn model(spec: &RunSpec) -> String {
+    let sources = spec.sources();
+    let weights = match sources.weights {
+        InitialWeights::Pretrained => "",
+        InitialWeights::Random => ", its weights drawn anew",
+    };
+    format!("{}{weights}; {}; up to {} tokens", sources.model, sources.labels.join(", "), sources.max_seq_length)
+}
+
+fn training(spec: &RunSpec, bound: &Bound, train_rows: u64) -> String {
+    let cadence = &bound.cadence;
+    let updates = counted(cadence.total_updates, "update");
+    let epochs = match spec.recipe().length {
+        RunLength::Epochs(epochs) => format!("{epochs}"),
+        RunLength::Updates(_) => format!("{:.2}", cadence.total_updates as f64 / cadence.updates_per_epoch as f64),
+    };
+    let plural = if epochs == "1" { "epoch" } else { "epochs" };
+    let rows = counted(train_rows, "row");
+    format!(
+        "{updates} = {epochs} {plural} of {} over {rows}, seed {}",
+        Grouped(cadence.updates_per_epoch),
+        bound.train.seed
+    )
+}
+
+fn batch(spec: &RunSpec, bound: &Bound) -> String {
+    let recipe = spec.recipe();
+    let rows = counted(bound.train.rows_per_update.into(), "row");
+    let (size, steps) = (recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps);
+    match recipe.batch_meaning {
+        BatchMeaning::Global => format!("{rows} an update = {size} x {steps}, the same at any number of workers"),
+        BatchMeaning::PerWorker => format!(
+            "{rows} an update = {size} x {steps} x {}, which grows with the workers (--scale_batch_with_workers)",
+            counted(bound.team.workers.into(), "worker")
+        ),
+    }
+}
+
+fn learning_rate(bound: &Bound) -> String {
+    let schedule = &bound.train.schedule;
+    let peak = format!("{:?}", schedule.peak);
+    let warmup = match schedule.warmup_updates {
+        0 => peak.clone(),
+        updates => format!("0 to {peak} over {} of warm-up", counted(updates, "update")),
+    };
+    match schedule.decay {
+        Decay::Linear => format!("{warmup}, then straight down to 0"),
+        Decay::Cosine => format!("{warmup}, then down to 0 by a cosine"),
+        Decay::Constant => format!("{peak} throughout"),
+        Decay::ConstantWithWarmup => format!("{warmup}, then constant"),
+    }
+}
+
+fn optimizer(bound: &Bound) -> String {
+    let optimizer = &bound.train.optimizer;
+    let kind = match optimizer.kind {
+        OptimizerKind::AdamwHf => "adamw_hf",
+        OptimizerKind::AdamwTorch => "adamw_torch",
+    };
+    let clipping = match optimizer.max_grad_norm {
+        Some(norm) => format!("gradients clipped to norm {norm}"),
+        None => "gradients not clipped".into(),
+    };
+    format!(
+        "{kind}, betas {} and {}, epsilon {:?}, weight decay {}, {clipping}",
+        optimizer.beta1, optimizer.beta2, optimizer.epsilon, optimizer.weight_decay
+    )
+}
+
+fn workers(spec: &RunSpec, bound: &Bound) -> String {
+    let team = &bound.team;
+    let workers = counted(team.workers.into(), "worker");
+    let here = match (spec.placement().role, team.device) {
+        (Role::Serve, _) => format!("{workers} to join"),
+        (Role::Train, Device::Cpu) => {
+            let each = if team.workers == 1 { "" } else { " each" };
+            format!("{workers} on the CPU with {}{each}", counted(team.threads.into(), "thread"))
+        }
+        (Role::Train, Device::Cuda) => format!("{workers}, a GPU each"),
+    };
+    let lanes = counted(bound.train.lanes.into(), "lane");
+    if team.workers == 1 || bound.cadence.total_updates == 0 {
+        return format!("{here}; {lanes}");
+    }
+    let shares = LaneTree::new(bound.train.lanes).assign(team.workers);
+    let (least, most) =
+        (shares.iter().map(ExactSizeIterator::len).min(), shares.iter().map(ExactSizeIterator::len).max());
+    match (least, most) {
+        (Some(least), Some(most)) if least != most => format!("{here}; {lanes}, {least} or {most} for each"),
+        _ => format!("{here}; {lanes}, {} for each", most.unwrap_or(0)),
+    }
+}
+
+fn precision(spec: &RunSpec, bound: &Bound) -> String {
+    match spec.precision() {
+        asked if asked == bound.precision => bound.precision.to_string(),
+        asked => format!("{} (instead of {asked})", bound.precision),
+    }
+}
+
+fn evaluations(bound: &Bound) -> String {
+    let cadence = &bound.cadence;
+    match (cadence.evaluations(), rhythm(cadence.evaluation)) {
+        (0, _) | (_, None) => "at the end".into(),
+        (times, Some(rhythm)) => format!("{rhythm} ({}) and at the end", times_over(times)),
+    }
+}
+
+fn checkpoints(spec: &RunSpec, bound: &Bound) -> String {
+    let cadence = &bound.cadence;
+    let kept = match spec.output().save_total_limit {
+        Some(limit) => format!(", the last {} kept", Grouped(limit.into())),
+        None => String::new(),
+    };
+    match (cadence.checkpoints(), rhythm(cadence.saving)) {
+        (0, _) | (_, None) => "none but the final model".into(),
+        (times, Some(rhythm)) => format!("{rhythm} ({}){kept}", times_over(times)),
+    }
+}
+
+fn rhythm(every: Every) -> Option<String> {
+    match every {
+        Every::Never => None,
+        Every::Epoch => Some("after every epoch".into()),
+        Every::Updates(updates) if updates.get() == 1 => Some("after every update".into()),
+        Every::Updates(updates) => Some(format!("after every {}", counted(updates.get(), "update"))),
+    }
+}
+
+fn times_over(times: u64) -> String {
+    match times {
+        1 => "once".into(),
+        2 => "twice".into(),
+        times => format!("{} times", Grouped(times)),
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_summary_test.rs"]
+mod tests;
