@@ -8,6 +8,7 @@ use medley_common::identity::{Split, Update};
 
 use crate::meter::Rates;
 use crate::run::report::{EvaluationReport, TrainLog, UpdateRecord};
+use crate::spec::Progress;
 use crate::status_view::duration;
 
 /// The longest silence between two plain lines of a training stretch.
@@ -24,10 +25,11 @@ pub struct Display {
 }
 
 impl Display {
-    /// A display of a run of `total` updates, on standard error.
+    /// A display of a run of `total` updates, on standard error; with a bar only where it is `wanted`.
     #[must_use]
-    pub fn new(total: Update) -> Self {
-        let bar = (std::io::stderr().is_terminal() && total.0 > 0).then(|| bar(total));
+    pub fn new(total: Update, wanted: Progress) -> Self {
+        let shows_bar = wanted == Progress::Shown && std::io::stderr().is_terminal() && total.0 > 0;
+        let bar = shows_bar.then(|| bar(total));
         Self { bar, total, last_line: None }
     }
 

@@ -105,6 +105,12 @@ impl LocalWorkers {
         Ok(workers)
     }
 
+    /// Whether no worker process is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.exits.is_empty()
+    }
+
     /// Waits for the next worker to end; never returns when none is left.
     pub async fn next_exit(&mut self) -> WorkerExit {
         loop {

@@ -2,15 +2,22 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
+pub mod assembly;
 pub mod bounded_file;
 pub mod cli;
+pub mod coordinate;
 pub mod dataset;
 pub mod display;
+pub mod driver;
 pub mod hub;
 pub mod launch;
 pub mod meter;
 pub mod model_folder;
+pub mod quickstart;
+pub mod recorder;
 pub mod run;
+pub mod service;
 pub mod spec;
+pub mod status_client;
 pub mod status_view;
 pub mod tokenizer;

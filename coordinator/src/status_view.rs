@@ -1,9 +1,80 @@
 //! What `medley status` shows: a run's status as text or JSON.
 
 use std::fmt::Write;
+use std::time::Instant;
 
 use medley_proto::v1;
 use serde_json::{Value, json};
+
+use crate::meter::Rates;
+use crate::run::report::Outcome;
+use crate::run::{EvaluationView, PhaseName, RunView, WorkerView};
+
+/// A run's view as it is told to others.
+#[must_use]
+pub fn of(view: &RunView<'_>, rates: Option<Rates>, started: Instant, now: Instant) -> v1::Status {
+    let left = view.total.0.saturating_sub(view.update.0) as f64;
+    let worker = |worker: &WorkerView<'_>| v1::WorkerStatus {
+        worker: worker.worker.0,
+        rank: worker.rank.map(|rank| rank.0),
+        host: worker.host.to_owned(),
+        pid: worker.pid,
+        device: worker.device.to_owned(),
+        state: worker.state.to_owned(),
+        update: worker.update.0,
+        silent_seconds: now.saturating_duration_since(worker.heard).as_secs_f64(),
+    };
+    let evaluation = |evaluation: &EvaluationView| v1::EvaluationStatus {
+        split: evaluation.split.to_string(),
+        update: evaluation.update.0,
+        accuracy: evaluation.accuracy,
+        loss: evaluation.loss,
+    };
+    v1::Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        phase: v1::Phase::from(view.phase).into(),
+        update: view.update.0,
+        total_updates: view.total.0,
+        epoch: view.epoch,
+        loss: view.last.map(|record| record.loss),
+        learning_rate: view.last.map(|record| record.learning_rate),
+        grad_norm: view.last.map(|record| record.grad_norm),
+        rows_per_second: rates.map(|rates| rates.rows),
+        tokens_per_second: rates.map(|rates| rates.tokens),
+        eta_seconds: rates.map(|rates| left / rates.updates.max(f64::MIN_POSITIVE)),
+        elapsed_seconds: (now - started).as_secs_f64(),
+        workers_expected: view.workers_expected,
+        workers: view.workers.iter().map(worker).collect(),
+        evaluations: view.evaluations.iter().map(evaluation).collect(),
+        checkpoint_update: view.checkpoint.map(|update| update.0),
+        outcome: view.outcome.map_or_else(String::new, outcome),
+        generation: view.generation.0,
+    }
+}
+
+/// How a run ended, in words.
+#[must_use]
+pub fn outcome(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Completed => "completed".to_owned(),
+        Outcome::Stopped { update } => format!("stopped after update {update}"),
+        Outcome::Failed(failure) => format!("failed: {failure}"),
+    }
+}
+
+impl From<PhaseName> for v1::Phase {
+    fn from(phase: PhaseName) -> Self {
+        match phase {
+            PhaseName::Gathering => Self::Gathering,
+            PhaseName::Forming => Self::Forming,
+            PhaseName::Training => Self::Training,
+            PhaseName::Saving => Self::Saving,
+            PhaseName::Evaluating => Self::Evaluating,
+            PhaseName::Predicting => Self::Predicting,
+            PhaseName::Finished => Self::Finished,
+        }
+    }
+}
 
 /// The status as a person reads it; several lines.
 #[must_use]

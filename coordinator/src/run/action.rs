@@ -1,6 +1,6 @@
 //! What goes into the run and what comes out of it.
 
-use medley_common::identity::{Split, Update, WorkerId};
+use medley_common::identity::{Digest, Split, Update, WorkerId};
 use medley_common::message::{Command, Event, Failure};
 
 use super::report::{EvaluationReport, Outcome, TrainLog, TrainSummary, UpdateRecord};
@@ -38,13 +38,26 @@ pub enum Action {
     /// Append a line to the training log.
     Log(TrainLog),
     /// Make the received state durable, then answer [`Input::Committed`].
-    Commit(Update, SavePurpose),
+    Commit(SavedState),
     /// Training is over: write its summary.
     Summarise(TrainSummary),
     /// Write the result of an evaluation.
     Publish(EvaluationReport, Occasion),
     /// The run is over.
     Finish(Outcome),
+}
+
+/// A state that all workers vouch for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SavedState {
+    /// Updates done.
+    pub update: Update,
+    /// What it is for.
+    pub purpose: SavePurpose,
+    /// Fingerprint of the parameter layout.
+    pub layout: Digest,
+    /// Digest of the parameters in layout order.
+    pub parameters: Digest,
 }
 
 /// What a saved state is for.

@@ -27,7 +27,7 @@ use medley_common::lane::LaneTree;
 use medley_common::message::{Event, Failure, FailureKind};
 use medley_common::plan::Plan;
 
-pub use action::{Action, Input, Occasion, SavePurpose};
+pub use action::{Action, Input, Occasion, SavePurpose, SavedState};
 pub use job::{Job, Patience, SplitRows, TrainingJob};
 pub use view::{EvaluationView, PhaseName, RunView, WorkerView};
 

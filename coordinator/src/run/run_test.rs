@@ -180,6 +180,11 @@ fn saved(update: u64, parameters: u8) -> Event {
     Event::Saved { generation: Generation(1), update: Update(update), parameters: Digest([parameters; 32]) }
 }
 
+fn commit(update: u64, purpose: SavePurpose) -> Action {
+    let (layout, parameters) = (Digest([1; 32]), Digest([1; 32]));
+    Action::Commit(SavedState { update: Update(update), purpose, layout, parameters })
+}
+
 fn train(worker: u64, through: u64) -> Action {
     Action::Order(WorkerId(worker), Command::Train { generation: Generation(1), through: Update(through) })
 }
@@ -278,7 +283,8 @@ fn grants_keep_a_window_ahead_of_the_slowest() {
 
 #[test]
 fn reports_that_differ_from_the_plan_end_the_run() {
-    let wrong: [(fn(&mut UpdateReport), &str); 4] = [
+    type Spoil = fn(&mut UpdateReport);
+    let wrong: [(Spoil, &str); 4] = [
         (|report| report.learning_rate = 0.5, "learning rate"),
         (|report| report.grad_norm += 1e-9, "gradient norm"),
         (|report| report.lanes[0].rows = vec![RowId(9), RowId(9)], "the plan says"),
@@ -321,7 +327,7 @@ fn a_boundary_evaluates_then_saves_then_goes_on() {
     assert_eq!((report.tally.rows, report.tally.correct, report.predictions.len()), (4, 2, 5));
     assert_eq!(receive, &Action::Receive(WorkerId(1), Update(3)));
     assert_eq!(rest, [save(1, 3), save(2, 3)]);
-    assert_eq!(drive.save(3), [Action::Commit(Update(3), SavePurpose::Checkpoint)]);
+    assert_eq!(drive.save(3), [commit(3, SavePurpose::Checkpoint)]);
     assert_eq!(drive.input(Input::Committed(Update(3))), [train(1, 5), train(2, 5)]);
 }
 
@@ -332,7 +338,7 @@ fn the_end_saves_summarises_and_gives_the_results() {
     let (mut drive, _) = Drive::formed(job);
     let last = (1..=6).map(|update| drive.update(update)).last().unwrap();
     assert!(last.ends_with(&[save(1, 6), save(2, 6)]), "{last:?}");
-    assert_eq!(drive.save(6), [Action::Commit(Update(6), SavePurpose::Final)]);
+    assert_eq!(drive.save(6), [commit(6, SavePurpose::Final)]);
     let actions = drive.input(Input::Committed(Update(6)));
     let [Action::Summarise(summary), one, two] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!((summary.update, summary.rows, summary.updates, summary.epoch), (Update(6), 20, 6, 2.0));
@@ -372,7 +378,7 @@ fn ranks_with_other_parameters_end_the_run() {
     (1..=6).for_each(|update| drop(drive.update(update)));
     drive.from(1, saved(6, 1));
     let actions = drive.from(2, saved(6, 2));
-    assert!(failure(&actions).contains("rank 1") && failure(&actions).contains("other parameters"));
+    assert!(failure(&actions).contains("rank 1") && failure(&actions).contains("different parameters"));
 }
 
 #[test]

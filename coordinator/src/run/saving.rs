@@ -6,7 +6,7 @@ use std::time::Instant;
 use medley_common::identity::{Digest, Update, WorkerId};
 use medley_common::message::Command;
 
-use super::{Action, Phase, Run, SavePurpose};
+use super::{Action, Phase, Run, SavePurpose, SavedState};
 
 /// Workers save the state, then the archive makes it durable.
 #[derive(Debug)]
@@ -37,15 +37,17 @@ impl Run {
             return;
         }
         let purpose = saving.purpose;
-        let first = group.first().and_then(|first| saving.digests.get(first)).copied();
-        let differs = group.iter().find(|worker| saving.digests.get(worker).copied() != first);
-        match differs.copied() {
+        let differs = group.iter().find(|worker| saving.digests.get(worker) != Some(&parameters));
+        let layout = self.roster.get(worker).and_then(|member| member.prepared.as_ref()).map(|(layout, _)| *layout);
+        match (differs, layout) {
             // INV-3: after the same updates, all ranks have the same parameters.
-            Some(other) => {
-                let problem = format!("has other parameters than rank 0 after update {update}: the run is broken");
-                self.fail_worker(other, &problem, actions);
+            (Some(other), _) => {
+                let other = self.roster.describe(*other);
+                let problem = format!("and {other} have different parameters after update {update}: the run is broken");
+                self.fail_worker(worker, &problem, actions);
             }
-            None => actions.push(Action::Commit(update, purpose)),
+            (None, Some(layout)) => actions.push(Action::Commit(SavedState { update, purpose, layout, parameters })),
+            (None, None) => self.fail_worker(worker, "saved a model that it never built", actions),
         }
     }
 

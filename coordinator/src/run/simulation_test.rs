@@ -200,9 +200,9 @@ impl World {
             Action::Receive(..) | Action::Summarise(_) => {}
             Action::Record(record) => self.history.records.push(record),
             Action::Log(log) => self.history.logs.push(log),
-            Action::Commit(update, purpose) => {
-                self.history.commits.push((update, purpose));
-                self.commits.push_back(update);
+            Action::Commit(state) => {
+                self.history.commits.push((state.update, state.purpose));
+                self.commits.push_back(state.update);
             }
             Action::Publish(mut report, _) => {
                 report.seconds = 0.0;

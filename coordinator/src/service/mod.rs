@@ -24,7 +24,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 pub use status::StatusFeed;
-pub use upload::Uploads;
+pub use upload::{Slot, Uploads, lock};
 
 /// What the service tells the driver.
 #[derive(Debug)]

@@ -33,8 +33,11 @@ async fn forward(worker: WorkerId, mut events: Streaming<v1::SessionRequest>, ar
     let why = loop {
         match events.message().await {
             Ok(Some(message)) => match Event::try_from(message) {
-                Ok(event) if arrivals.send(Arrival::From(worker, event)).await.is_ok() => {}
-                Ok(_) => return,
+                Ok(event) => {
+                    if arrivals.send(Arrival::From(worker, event)).await.is_err() {
+                        return;
+                    }
+                }
                 Err(error) => break error.to_string(),
             },
             Ok(None) => break "it closed its session".to_owned(),

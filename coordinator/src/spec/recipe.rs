@@ -37,6 +37,8 @@ pub enum Warmup {
 /// What makes the result of a training run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Recipe {
+    /// Rows of an evaluation batch: only how `eval_steps_per_second` counts steps, as Hugging Face would.
+    pub per_device_eval_batch_size: u32,
     /// Rows of a micro-batch, in the sense of Hugging Face; at least 1.
     pub per_device_train_batch_size: u32,
     /// Micro-batches an update; at least 1.
@@ -82,10 +84,9 @@ impl Recipe {
                 "--per_device_eval_batch_size has no effect: evaluation is packed by tokens, and the result is the same",
             ));
         }
-        if let Some(rows) = batch.per_device_eval_batch_size {
-            Number::new("--per_device_eval_batch_size", rows).at_least(1)?;
-        }
+        let eval_rows = Number::new("--per_device_eval_batch_size", batch.per_device_eval_batch_size.unwrap_or(8));
         Ok(Self {
+            per_device_eval_batch_size: eval_rows.at_least(1)?,
             per_device_train_batch_size: Number::new(
                 "--per_device_train_batch_size",
                 batch.per_device_train_batch_size,

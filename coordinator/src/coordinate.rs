@@ -1,0 +1,138 @@
+//! One run from its command to its exit code: assembles it, listens, starts local workers, drives it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use medley_common::message::{Failure, FailureKind};
+use medley_proto::v1;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::TcpListenerStream;
+
+use crate::assembly::{Assembly, Request, assemble};
+use crate::display::Display;
+use crate::driver::Driver;
+use crate::launch::{LocalWorkers, WorkerCommand, find_binary};
+use crate::recorder;
+use crate::run::Run;
+use crate::run::report::Outcome;
+use crate::service::{Service, Uploads};
+use crate::spec::{Device, Role};
+
+/// Events that may wait for the run.
+const QUEUED_ARRIVALS: usize = 1024;
+/// How long workers may take to end when the run has.
+const WORKERS_GRACE: Duration = Duration::from_secs(5);
+/// How long sessions may take to end when the run has: a stream that somebody else holds open must not hold the end up.
+const SESSIONS_GRACE: Duration = Duration::from_secs(2);
+
+/// Makes the run that is asked for.
+///
+/// Must be awaited on the main thread, with which its local workers end.
+pub async fn run(request: Request) -> Outcome {
+    match prepare_and_run(request).await {
+        Ok(outcome) => outcome,
+        Err(failure) => Outcome::Failed(failure),
+    }
+}
+
+async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
+    let started = Instant::now();
+    // Before anything slow: a signal that comes while the data are read must stop the run as well.
+    let mut stops = stop_requests()?;
+    let placement = *request.spec.placement();
+    let listener = TcpListener::bind(placement.listen).await.map_err(|error| {
+        let message = format!("listen on {}: {error}; choose another address with --listen", placement.listen);
+        Failure { kind: FailureKind::Config, message }
+    })?;
+    let address = listener.local_addr().map_err(|error| internal(&error))?;
+    let binary = match placement.role {
+        Role::Train => Some(find_binary().map_err(|error| config(&error))?),
+        Role::Serve => None,
+    };
+    let progress = request.spec.output().progress;
+    let assembling = tokio::task::spawn_blocking(move || assemble(&request));
+    let assembly = tokio::select! {
+        assembly = assembling => assembly.map_err(|error| internal(&error))??,
+        _ = stops.recv() => return Ok(Outcome::Stopped { update: medley_common::identity::Update(0) }),
+    };
+    announce(&assembly);
+    let display = Display::new(assembly.job.total(), progress);
+    display.line(&format!("coordinator listens on {address}; medley status --coordinator {address}"));
+    let local = match binary {
+        Some(binary) => {
+            let device = match assembly.team.device {
+                Device::Cpu => "cpu",
+                Device::Cuda => "cuda",
+            };
+            let threads = assembly.team.threads;
+            let command = WorkerCommand { binary, coordinator: address, device: device.to_owned(), threads };
+            LocalWorkers::start(&command, assembly.team.workers).map_err(|error| config(&error))?
+        }
+        None => LocalWorkers::default(),
+    };
+    Ok(serve(assembly, listener, Ties { stops, local, display, started }).await)
+}
+
+struct Ties {
+    stops: mpsc::Receiver<()>,
+    local: LocalWorkers,
+    display: Display,
+    started: Instant,
+}
+
+/// Serves the run until it ends.
+async fn serve(assembly: Assembly, listener: TcpListener, ties: Ties) -> Outcome {
+    let Ties { stops, local, display, started } = ties;
+    let (slot, uploads) = watch::channel(None);
+    let (answer, answers) = mpsc::unbounded_channel();
+    let recorder = recorder::spawn(assembly.output, assembly.contents, assembly.setting, slot, answer);
+    let (arrive, arrivals) = mpsc::channel(QUEUED_ARRIVALS);
+    let (status, feed) = watch::channel(v1::Status::default());
+    let service = Service::new(arrive, Arc::new(assembly.store), Uploads::new(uploads));
+    let (over, mut end) = watch::channel(false);
+    let shutdown = async move {
+        // The sender lives until the run is over: its end says the same.
+        end.wait_for(|over| *over).await.ok();
+    };
+    let server = service.router(feed).serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown);
+    let server = tokio::spawn(server);
+    let run = Run::new(started, assembly.job);
+    let driver = Driver { run, arrivals, recorder, answers, stops, local, display, status, started };
+    let (outcome, local) = driver.drive().await;
+    local.stop(WORKERS_GRACE).await;
+    over.send_replace(true);
+    // A session that does not end is cut off with the process: all that matters is written.
+    tokio::time::timeout(SESSIONS_GRACE, server).await.ok();
+    outcome
+}
+
+fn announce(assembly: &Assembly) {
+    eprint!("{}", assembly.summary);
+    assembly.notes.iter().for_each(|note| eprintln!("{note}"));
+}
+
+/// SIGINT and SIGTERM as requests to stop.
+fn stop_requests() -> Result<mpsc::Receiver<()>, Failure> {
+    let (sender, receiver) = mpsc::channel(4);
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let mut signals = signal(kind).map_err(|error| internal(&error))?;
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                // A full queue holds enough requests already.
+                sender.try_send(()).ok();
+            }
+        });
+    }
+    Ok(receiver)
+}
+
+fn internal(error: &dyn std::error::Error) -> Failure {
+    Failure { kind: FailureKind::Internal, message: error.to_string() }
+}
+
+fn config(error: &dyn std::error::Error) -> Failure {
+    Failure { kind: FailureKind::Config, message: error.to_string() }
+}

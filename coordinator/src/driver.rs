@@ -1,0 +1,253 @@
+//! Drives one run: turns arrivals, answers, exits, signals and the clock into inputs, and performs its actions.
+//!
+//! The only place where the run meets the world; it decides nothing itself.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use medley_common::identity::WorkerId;
+use medley_common::message::{Command, Event, Failure, FailureKind};
+use medley_proto::v1;
+use tokio::sync::{mpsc, watch};
+
+use crate::display::Display;
+use crate::launch::{LocalWorkers, WorkerExit, describe};
+use crate::meter::Meter;
+use crate::recorder::{Answer, Entry};
+use crate::run::report::Outcome;
+use crate::run::{Action, Input, PhaseName, Run};
+use crate::service::Arrival;
+use crate::status_view;
+
+/// How long a lost connection to a local worker waits for its process to end, which tells more.
+const EXIT_GRACE: Duration = Duration::from_millis(500);
+
+/// Everything that a driver is tied to.
+#[derive(Debug)]
+pub struct Driver {
+    /// The run.
+    pub run: Run,
+    /// What the service tells.
+    pub arrivals: mpsc::Receiver<Arrival>,
+    /// What the recorder is told.
+    pub recorder: mpsc::UnboundedSender<Entry>,
+    /// What the recorder answers.
+    pub answers: mpsc::UnboundedReceiver<Answer>,
+    /// Requests to stop.
+    pub stops: mpsc::Receiver<()>,
+    /// Workers that this process has started.
+    pub local: LocalWorkers,
+    /// What a person sees.
+    pub display: Display,
+    /// What whoever asks is told.
+    pub status: watch::Sender<v1::Status>,
+    /// When the coordinator started.
+    pub started: Instant,
+}
+
+/// What a driver keeps while it drives.
+#[derive(Debug, Default)]
+struct Ties {
+    /// Where each worker's commands go; dropping one ends its session.
+    commands: BTreeMap<WorkerId, mpsc::Sender<Command>>,
+    /// Workers whose connection broke, and until when their process may say why.
+    leaving: BTreeMap<WorkerId, (Instant, String)>,
+    meter: Meter,
+    was_training: bool,
+    outcome: Option<Outcome>,
+}
+
+/// One thing that happened.
+enum Happening {
+    Arrival(Arrival),
+    Answer(Answer),
+    Exit(WorkerExit),
+    Stop,
+    Elapsed,
+}
+
+impl Driver {
+    /// Drives the run to its end; returns how it ended, and the workers that are still to be waited for.
+    ///
+    /// All that the run has produced is written when this returns.
+    pub async fn drive(mut self) -> (Outcome, LocalWorkers) {
+        let mut ties = Ties::default();
+        let outcome = loop {
+            self.publish(&ties);
+            if let Some(outcome) = ties.outcome.take() {
+                break outcome;
+            }
+            let happening = self.next(&ties).await;
+            for input in self.inputs(happening, &mut ties) {
+                let actions = self.run.handle(Instant::now(), input);
+                for action in actions {
+                    self.perform(action, &mut ties);
+                }
+            }
+            self.watch_phase(&mut ties);
+        };
+        let outcome = self.settle(outcome).await;
+        self.display.finish();
+        (outcome, self.local)
+    }
+
+    async fn next(&mut self, ties: &Ties) -> Happening {
+        let leaving = ties.leaving.values().map(|(until, _)| *until).min();
+        let deadline = self.run.deadline().into_iter().chain(leaving).min();
+        let clock = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // What has arrived is heard before the clock: a busy driver must not take a worker for silent.
+            biased;
+            Some(arrival) = self.arrivals.recv() => Happening::Arrival(arrival),
+            Some(answer) = self.answers.recv() => Happening::Answer(answer),
+            exit = self.local.next_exit() => Happening::Exit(exit),
+            Some(()) = self.stops.recv() => Happening::Stop,
+            () = clock => Happening::Elapsed,
+        }
+    }
+
+    /// What the run is told of a happening.
+    fn inputs(&mut self, happening: Happening, ties: &mut Ties) -> Vec<Input> {
+        match happening {
+            Happening::Arrival(Arrival::Joined(worker, commands)) => {
+                ties.commands.insert(worker, commands);
+                vec![Input::Joined(worker)]
+            }
+            Happening::Arrival(Arrival::From(worker, event)) => {
+                if let Event::Hello(hello) = &event {
+                    let (host, pid, device) = (&hello.host, hello.pid, &hello.device);
+                    let threads = hello.threads;
+                    self.display
+                        .line(&format!("worker {worker} joined: {host}, pid {pid}, {device}, {threads} threads"));
+                }
+                vec![Input::From(worker, event)]
+            }
+            Happening::Arrival(Arrival::Left(worker, why)) if self.local.is_empty() => {
+                vec![Input::Left(worker, why)]
+            }
+            Happening::Arrival(Arrival::Left(worker, why)) => {
+                ties.leaving.insert(worker, (Instant::now() + EXIT_GRACE, why));
+                Vec::new()
+            }
+            Happening::Answer(Answer::Input(input)) => vec![input],
+            Happening::Answer(Answer::Line(line)) => {
+                self.display.line(&line);
+                Vec::new()
+            }
+            Happening::Exit(exit) => vec![self.exited(&exit, ties)],
+            Happening::Stop => {
+                self.display.line("stopping: the update under way is finished and saved; once more to stop at once");
+                vec![Input::StopRequested]
+            }
+            Happening::Elapsed => {
+                let now = Instant::now();
+                let gone: Vec<WorkerId> =
+                    ties.leaving.iter().filter(|(_, (until, _))| *until <= now).map(|(worker, _)| *worker).collect();
+                let left = |worker| ties.leaving.remove(&worker).map(|(_, why)| Input::Left(worker, why));
+                gone.into_iter().filter_map(left).chain([Input::Elapsed]).collect()
+            }
+        }
+    }
+
+    /// A local worker's process has ended: this tells more than its broken connection.
+    fn exited(&self, exit: &WorkerExit, ties: &mut Ties) -> Input {
+        let why = format!("its process {}", describe(&exit.status));
+        let known = self.run.view().workers.iter().find(|worker| worker.pid == exit.pid).map(|worker| worker.worker);
+        match known {
+            Some(worker) => {
+                ties.leaving.remove(&worker);
+                let message = format!("worker {worker} (pid {}) is gone: {why}", exit.pid);
+                // Before the group stands, nobody would come in its place.
+                match self.run.view().phase {
+                    PhaseName::Gathering => Input::Broken(Failure { kind: FailureKind::Internal, message }),
+                    _ => Input::Left(worker, why),
+                }
+            }
+            None => {
+                let message = format!("a worker (pid {}) ended before it could join: {why}", exit.pid);
+                Input::Broken(Failure { kind: FailureKind::Internal, message })
+            }
+        }
+    }
+
+    fn perform(&mut self, action: Action, ties: &mut Ties) {
+        let now = Instant::now();
+        match action {
+            Action::Order(worker, command) => ties.order(worker, command),
+            Action::Refuse(worker, reason) => {
+                self.display.line(&format!("refused worker {worker}: {reason}"));
+                ties.order(worker, Command::Stop { reason });
+                ties.commands.remove(&worker);
+            }
+            Action::Receive(worker, update) => self.record(Entry::Receive(worker, update)),
+            Action::Record(record) => {
+                let rows = record.lanes.iter().map(|lane| lane.len() as u64).sum();
+                ties.meter.update(now, rows, record.tokens);
+                self.display.update(&record, ties.meter.rates(), now);
+                self.record(Entry::Update(record));
+            }
+            Action::Log(log) => {
+                self.display.log(&log);
+                self.record(Entry::Log(log));
+            }
+            Action::Commit(state) => self.record(Entry::Commit(state)),
+            Action::Summarise(summary) => self.record(Entry::Summary(summary)),
+            Action::Publish(report, occasion) => {
+                self.display.evaluation(&report);
+                self.record(Entry::Evaluation(report, occasion));
+            }
+            Action::Finish(outcome) => ties.outcome = Some(outcome),
+        }
+    }
+
+    fn record(&self, entry: Entry) {
+        // The recorder ends only with this sender; were it to panic, its answers would end and `settle` would say so.
+        self.recorder.send(entry).ok();
+    }
+
+    /// The meter counts training time alone.
+    fn watch_phase(&self, ties: &mut Ties) {
+        let training = self.run.view().phase == PhaseName::Training;
+        if training && !ties.was_training {
+            ties.meter.restart(Instant::now());
+        }
+        ties.was_training = training;
+    }
+
+    /// Waits until all is written; a disk that refused in the end turns the outcome.
+    async fn settle(&mut self, outcome: Outcome) -> Outcome {
+        let (closed, _) = mpsc::unbounded_channel();
+        self.recorder = closed;
+        let mut outcome = outcome;
+        while let Some(answer) = self.answers.recv().await {
+            match answer {
+                Answer::Line(line) => self.display.line(&line),
+                Answer::Input(Input::Broken(failure)) if !matches!(outcome, Outcome::Failed(_)) => {
+                    outcome = Outcome::Failed(failure);
+                }
+                Answer::Input(_) => {}
+            }
+        }
+        outcome
+    }
+
+    fn publish(&self, ties: &Ties) {
+        let status = status_view::of(&self.run.view(), ties.meter.rates(), self.started, Instant::now());
+        self.status.send_replace(status);
+    }
+}
+
+impl Ties {
+    /// Queues a command. A worker whose queue is full or closed is lost, and its connection will say so.
+    fn order(&mut self, worker: WorkerId, command: Command) {
+        let lost = self.commands.get(&worker).is_some_and(|commands| commands.try_send(command).is_err());
+        if lost {
+            self.commands.remove(&worker);
+        }
+    }
+}

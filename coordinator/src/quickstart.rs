@@ -1,0 +1,134 @@
+//! `medley quickstart`: a small BERT, trained from scratch on real biomedical sentence pairs that come with the program.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use medley_common::message::Failure;
+use serde_json::json;
+
+use crate::cli::{self, Cli, CliError, Quickstart};
+use crate::dataset::labels::LabelSet;
+use crate::dataset::rows::{DataError, Labels, read_pairs};
+use crate::model_folder::CONFIG_FILE;
+use crate::spec::RunSpec;
+use crate::tokenizer::learning::learn_vocabulary;
+use crate::tokenizer::settings::TokenizerSettings;
+use crate::tokenizer::{TokenizerError, WordPieceTokenizer};
+
+/// Evidence Inference 2.0 (DeYoung et al., 2020; MIT), in MedNLI's format.
+const FILES: [(&str, &str); 4] = [
+    ("train.jsonl", include_str!("../data/evidence-inference/train.jsonl")),
+    ("dev.jsonl", include_str!("../data/evidence-inference/dev.jsonl")),
+    ("test.jsonl", include_str!("../data/evidence-inference/test.jsonl")),
+    ("LICENSE", include_str!("../data/evidence-inference/LICENSE")),
+];
+
+/// Tokens of the vocabulary that is learnt from the training rows.
+const VOCABULARY: u32 = 4_000;
+/// The longest pair, in tokens.
+const LENGTH: u32 = 128;
+
+/// Why the quickstart cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum QuickstartError {
+    /// A file cannot be written.
+    #[error("write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The shipped rows cannot be read back.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// No vocabulary can be learnt from them.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The command that it stands for is refused.
+    #[error(transparent)]
+    Command(#[from] CliError),
+    /// The run cannot start.
+    #[error(transparent)]
+    Run(#[from] Failure),
+}
+
+/// Writes the data and a model without weights, and answers the run that trains it. Blocks.
+///
+/// # Errors
+/// The folder cannot be written to.
+pub fn prepare(arguments: &Quickstart) -> Result<RunSpec, QuickstartError> {
+    let (data, model) = (arguments.output_dir.join("data"), arguments.output_dir.join("untrained"));
+    for folder in [&data, &model] {
+        std::fs::create_dir_all(folder).map_err(|source| QuickstartError::Write { path: folder.clone(), source })?;
+    }
+    for (name, content) in FILES {
+        write(&data.join(name), content)?;
+    }
+    let pairs = read_pairs(&data.join("train.jsonl"), &LabelSet::default(), Labels::Required)?;
+    let texts = pairs.rows.iter().flat_map(|row| [row.sentence1.as_str(), row.sentence2.as_str()]);
+    let vocabulary = learn_vocabulary(texts, VOCABULARY)?;
+    WordPieceTokenizer::from_vocabulary(&vocabulary, TokenizerSettings::default())?.save(&model, LENGTH)?;
+    let config = json!({
+        "model_type": "bert", "vocab_size": vocabulary.len(), "hidden_size": 128, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "intermediate_size": 512, "max_position_embeddings": LENGTH, "type_vocab_size": 2,
+        "hidden_act": "gelu", "layer_norm_eps": 1e-12, "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1, "initializer_range": 0.02, "pad_token_id": 0,
+    });
+    write(&model.join(CONFIG_FILE), &format!("{config:#}\n"))?;
+    eprintln!("quickstart stands for this command:\n\n  {}\n", command(arguments).join(" "));
+    match cli::parse(command(arguments))? {
+        Cli::Train(spec) => Ok(*spec),
+        Cli::Serve(_) | Cli::Status(_) | Cli::Quickstart(_) => Err(QuickstartError::Write {
+            path: model,
+            source: io::Error::other("the quickstart's own command is no training"),
+        }),
+    }
+}
+
+/// What to type next.
+#[must_use]
+pub fn farewell(arguments: &Quickstart) -> String {
+    let (folder, model) = (arguments.output_dir.display(), arguments.output_dir.join("model"));
+    format!(
+        "\nA BERT of 2 layers learnt, from nothing and {} worker processes, what trial reports say about treatments.\n\
+         \n  {model}/            the model, as transformers loads it\n  {model}/predict_results.txt    its predictions \
+         for the test rows\n  {folder}/data/             the rows (Evidence Inference 2.0, MIT)\n\n\
+         Next, your own data on a published model:\n\n  medley train --model_name_or_path \
+         michiyasunaga/BioLinkBERT-base --do_train --train_file train.jsonl \\\n      --do_eval --validation_file \
+         dev.jsonl --max_seq_length 128 --learning_rate 3e-5 --output_dir out --workers 2\n",
+        arguments.workers,
+        model = model.display(),
+    )
+}
+
+fn command(arguments: &Quickstart) -> Vec<String> {
+    let file = |name: &str| arguments.output_dir.join("data").join(name).display().to_string();
+    let flags = [
+        ("--model_name_or_path", arguments.output_dir.join("untrained").display().to_string()),
+        ("--do_train", "True".into()),
+        ("--train_file", file("train.jsonl")),
+        ("--do_eval", "True".into()),
+        ("--validation_file", file("dev.jsonl")),
+        ("--do_predict", "True".into()),
+        ("--test_file", file("test.jsonl")),
+        ("--max_seq_length", LENGTH.to_string()),
+        ("--per_device_train_batch_size", "32".into()),
+        ("--learning_rate", "1e-3".into()),
+        ("--warmup_ratio", "0.1".into()),
+        ("--num_train_epochs", "20".into()),
+        ("--evaluation_strategy", "epoch".into()),
+        ("--logging_strategy", "epoch".into()),
+        ("--save_strategy", "no".into()),
+        ("--from_scratch", "True".into()),
+        ("--overwrite_output_dir", "True".into()),
+        ("--output_dir", arguments.output_dir.join("model").display().to_string()),
+        ("--workers", arguments.workers.to_string()),
+    ];
+    let words = ["medley".to_owned(), "train".to_owned()];
+    words.into_iter().chain(flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value])).collect()
+}
+
+fn write(path: &Path, content: &str) -> Result<(), QuickstartError> {
+    std::fs::write(path, content).map_err(|source| QuickstartError::Write { path: path.to_owned(), source })
+}
