@@ -1,0 +1,169 @@
+//! The whole model.
+
+use medley_common::lane::Node;
+use medley_common::model::ModelConfig;
+
+use super::Pass;
+use super::embeddings::{EmbeddingActivations, Embeddings};
+use super::head::{Head, HeadActivations};
+use super::lane_sums::{BufferPool, LaneShare, SegmentSums};
+use super::layer::{Layer, LayerActivations, LayerGradients};
+use crate::collective::SparseRows;
+use crate::layout::{Layout, Segment};
+use crate::ops::embedding::WordGradient;
+use crate::ops::{DeviceError, Ops};
+
+/// `BertForSequenceClassification`, post-norm, with the buffers it computes in.
+///
+/// Buffers only grow: they are as large as the largest batch so far needed.
+pub struct Bert<O: Ops> {
+    embeddings: Embeddings,
+    layers: Vec<Layer>,
+    head: Head,
+    embedding: EmbeddingActivations<O::Buffer>,
+    /// What each layer keeps for backward.
+    kept: Vec<LayerActivations<O::Buffer>>,
+    /// The hidden states before the first layer and after each layer.
+    hidden: Vec<O::Buffer>,
+    classification: HeadActivations<O::Buffer>,
+    gradients: LayerGradients<O::Buffer>,
+}
+
+/// What a forward pass is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Backward follows: every layer's activations are kept.
+    Training,
+    /// Only the logits are wanted: two layers' worth of memory is enough.
+    Prediction,
+}
+
+/// Who takes gradients as they become ready.
+pub trait GradientSink<O: Ops> {
+    /// Why one is not taken.
+    type Error: From<DeviceError>;
+
+    /// Takes the sums of a dense segment, one for each node of this rank's share that has rows.
+    ///
+    /// # Errors
+    /// The sink's own.
+    fn segment(&mut self, segment: Segment, sums: Vec<(Node, O::Buffer)>) -> Result<(), Self::Error>;
+
+    /// Takes the sums of the word embedding's rows; comes last.
+    ///
+    /// # Errors
+    /// The sink's own.
+    fn words(&mut self, sums: Vec<(Node, SparseRows)>) -> Result<(), Self::Error>;
+}
+
+/// How gradients are summed.
+pub struct Backward<'a, O: Ops> {
+    /// This rank's share of the lanes.
+    pub share: &'a LaneShare,
+    /// Buffers for the sums.
+    pub pool: &'a mut BufferPool<O>,
+    /// Probability mass that the loss spreads evenly over all labels.
+    pub smoothing: f64,
+}
+
+impl<O: Ops> Bert<O> {
+    /// A model of this shape, without room for any batch yet.
+    #[must_use]
+    pub fn new(config: &ModelConfig, layout: &Layout) -> Self {
+        let layers = config.num_hidden_layers;
+        Self {
+            embeddings: Embeddings::new(config, layout),
+            layers: (0..layers).map(|layer| Layer::new(config, layout, layer)).collect(),
+            head: Head::new(config, layout),
+            embedding: EmbeddingActivations::default(),
+            kept: (0..layers).map(|_| LayerActivations::default()).collect(),
+            hidden: (0..=layers).map(|_| O::Buffer::default()).collect(),
+            classification: HeadActivations::default(),
+            gradients: LayerGradients::default(),
+        }
+    }
+
+    /// Computes the logits of the pass.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn forward(&mut self, pass: &Pass<'_, O>, purpose: Purpose) -> Result<(), DeviceError> {
+        let (tokens, width) = (pass.tokens(), self.embeddings.hidden());
+        // A prediction needs the hidden states of two places and the activations of one layer at a time.
+        let training = purpose == Purpose::Training;
+        let place = |layer: usize| if training { layer } else { layer % 2 };
+        self.embeddings.grow(pass.ops, &mut self.embedding, tokens)?;
+        pass.ops.grow(&mut self.hidden[0], tokens * width)?;
+        self.embeddings.forward(pass, &mut self.embedding, &mut self.hidden[0])?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let kept = &mut self.kept[if training { index } else { 0 }];
+            layer.grow(pass.ops, kept, tokens)?;
+            let mut output = std::mem::take(&mut self.hidden[place(index + 1)]);
+            pass.ops.grow(&mut output, tokens * width)?;
+            layer.forward(pass, kept, &self.hidden[place(index)], &mut output)?;
+            self.hidden[place(index + 1)] = output;
+        }
+        self.head.grow(pass.ops, &mut self.classification, pass.sequences())?;
+        self.head.forward(pass, &mut self.classification, &self.hidden[place(self.layers.len())])
+    }
+
+    /// The logits of the pass that forward was computed for, `[sequences, labels]`.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn logits(&self, pass: &Pass<'_, O>) -> Result<Vec<f32>, DeviceError> {
+        self.head.logits(pass, &self.classification)
+    }
+
+    /// The losses of the pass that backward was computed for, one a sequence.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn losses(&self, pass: &Pass<'_, O>) -> Result<Vec<f32>, DeviceError> {
+        self.head.losses(pass, &self.classification)
+    }
+
+    /// Computes all gradients of the summed loss, from the head to the embeddings, and hands each segment's to `sink` as
+    /// soon as it is ready.
+    ///
+    /// # Errors
+    /// The device failed, or the sink did.
+    pub fn backward<S: GradientSink<O>>(
+        &mut self,
+        pass: &Pass<'_, O>,
+        backward: Backward<'_, O>,
+        sink: &mut S,
+    ) -> Result<(), S::Error> {
+        let Backward { share, pool, smoothing } = backward;
+        self.grow_gradients(pass)?;
+        let gradients = &mut self.gradients;
+
+        let mut sums = SegmentSums::new(pass, share, pool, self.head.segment_length())?;
+        self.head.backward(pass, &mut self.classification, smoothing, (&mut gradients.hidden, &mut sums))?;
+        sink.segment(Segment::Head, sums.into_nodes())?;
+
+        for (layer, (kept, input)) in self.layers.iter().zip(self.kept.iter().zip(&self.hidden)).rev() {
+            let mut sums = SegmentSums::new(pass, share, pool, layer.segment_length())?;
+            layer.backward(pass, (kept, input), gradients, &mut sums)?;
+            sink.segment(Segment::Layer(layer.index()), sums.into_nodes())?;
+        }
+
+        let LayerGradients { hidden: dy, residual: dz, partials, .. } = gradients;
+        self.embeddings.backward(pass, &self.embedding, dy, [&mut *dz, &mut *partials])?;
+        let mut sums = SegmentSums::new(pass, share, pool, self.embeddings.segment_length())?;
+        self.embeddings.sum(pass, &mut sums, dz, partials)?;
+        sink.segment(Segment::Embeddings, sums.into_nodes())?;
+
+        let (ops, pack, hidden) = (pass.ops, pass.pack, self.embeddings.hidden());
+        let words = share.sum_rows(pack.as_ref(), |lane| ops.word_gradient(WordGradient { pack, lane, hidden, dz }))?;
+        sink.words(words)
+    }
+
+    fn grow_gradients(&mut self, pass: &Pass<'_, O>) -> Result<(), DeviceError> {
+        let (tokens, blocks) = (pass.tokens(), pass.blocks());
+        for layer in &self.layers {
+            layer.grow_gradients(pass.ops, &mut self.gradients, tokens, blocks)?;
+        }
+        pass.ops.grow(&mut self.gradients.partials, blocks * self.embeddings.partials())
+    }
+}

@@ -1,0 +1,193 @@
+//! Pooler, classifier and loss.
+
+use std::ops::Range;
+
+use medley_common::model::ModelConfig;
+
+use super::Pass;
+use super::lane_sums::SegmentSums;
+use crate::layout::{Layout, Segment};
+use crate::ops::dropout::Site;
+use crate::ops::head::{CrossEntropy, FirstTokens, FirstTokensBackward, TanhDropout, TanhDropoutBackward};
+use crate::ops::linear::{Linear, LinearInputGradient, LinearShape, Write};
+use crate::ops::{DeviceError, Ops, Slice};
+
+/// Where the head's parameters lie, and its sizes.
+#[derive(Debug)]
+pub struct Head {
+    hidden: usize,
+    labels: usize,
+    segment: Range<usize>,
+    /// Ranges within the segment.
+    pooler_weight: Range<usize>,
+    pooler_bias: Range<usize>,
+    classifier_weight: Range<usize>,
+    classifier_bias: Range<usize>,
+}
+
+/// What forward keeps for backward. `S` sequences, `H` hidden.
+#[derive(Debug, Default)]
+pub struct HeadActivations<B> {
+    /// Hidden states of the first tokens, `[S, H]`.
+    first: B,
+    /// Output of the pooler, `[S, H]`.
+    pooled: B,
+    /// The same after dropout, `[S, H]`.
+    dropped: B,
+    /// `[S, labels]`.
+    logits: B,
+    /// `[S, labels]`.
+    dlogits: B,
+    /// `[S]`.
+    losses: B,
+    /// Gradient of the pooler's output; becomes that of its input to the activation, `[S, H]`.
+    dpooled: B,
+    /// Gradient of the first tokens' hidden states, `[S, H]`.
+    dfirst: B,
+}
+
+impl Head {
+    /// The head of a model of this layout.
+    #[must_use]
+    pub fn new(config: &ModelConfig, layout: &Layout) -> Self {
+        let (hidden, labels) = (config.hidden_size as usize, config.num_labels as usize);
+        let pooler_weight = 0..hidden * hidden;
+        let pooler_bias = pooler_weight.end..pooler_weight.end + hidden;
+        let classifier_weight = pooler_bias.end..pooler_bias.end + labels * hidden;
+        let classifier_bias = classifier_weight.end..classifier_weight.end + labels;
+        let segment = layout.range(Segment::Head);
+        Self { hidden, labels, segment, pooler_weight, pooler_bias, classifier_weight, classifier_bias }
+    }
+
+    /// Elements of the head's segment.
+    #[must_use]
+    pub fn segment_length(&self) -> usize {
+        self.segment.len()
+    }
+
+    /// Makes room for `sequences` sequences.
+    ///
+    /// # Errors
+    /// The device's memory is exhausted.
+    pub fn grow<O: Ops>(
+        &self,
+        ops: &O,
+        kept: &mut HeadActivations<O::Buffer>,
+        sequences: usize,
+    ) -> Result<(), DeviceError> {
+        for buffer in [&mut kept.first, &mut kept.pooled, &mut kept.dropped, &mut kept.dpooled, &mut kept.dfirst] {
+            ops.grow(buffer, sequences * self.hidden)?;
+        }
+        for buffer in [&mut kept.logits, &mut kept.dlogits] {
+            ops.grow(buffer, sequences * self.labels)?;
+        }
+        ops.grow(&mut kept.losses, sequences)
+    }
+
+    fn parameters<'a, O: Ops>(&self, pass: &Pass<'a, O>, within: &Range<usize>) -> Slice<'a, O::Buffer> {
+        pass.parameters(self.segment.start + within.start..self.segment.start + within.end)
+    }
+
+    fn shape<O: Ops>(&self, pass: &Pass<'_, O>, outputs: usize) -> LinearShape {
+        LinearShape { rows: pass.sequences(), inputs: self.hidden, outputs }
+    }
+
+    /// Computes the logits from the last hidden states, `[T, H]`.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn forward<O: Ops>(
+        &self,
+        pass: &Pass<'_, O>,
+        kept: &mut HeadActivations<O::Buffer>,
+        input: &O::Buffer,
+    ) -> Result<(), DeviceError> {
+        let (ops, pack, hidden) = (pass.ops, pass.pack, self.hidden);
+        ops.first_tokens(FirstTokens { pack, hidden, x: input, y: &mut kept.first })?;
+        ops.linear(Linear {
+            shape: self.shape(pass, hidden),
+            x: &kept.first,
+            weight: self.parameters(pass, &self.pooler_weight),
+            bias: Some(self.parameters(pass, &self.pooler_bias)),
+            y: &mut kept.pooled,
+        })?;
+        let dropout = pass.dropout(Site::Pooled);
+        ops.tanh_dropout(TanhDropout { pack, hidden, dropout, x: &mut kept.pooled, y: &mut kept.dropped })?;
+        ops.linear(Linear {
+            shape: self.shape(pass, self.labels),
+            x: &kept.dropped,
+            weight: self.parameters(pass, &self.classifier_weight),
+            bias: Some(self.parameters(pass, &self.classifier_bias)),
+            y: &mut kept.logits,
+        })
+    }
+
+    /// The logits that forward has left, `[S, labels]`.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn logits<O: Ops>(
+        &self,
+        pass: &Pass<'_, O>,
+        kept: &HeadActivations<O::Buffer>,
+    ) -> Result<Vec<f32>, DeviceError> {
+        pass.ops.read(Slice { buffer: &kept.logits, range: 0..pass.sequences() * self.labels })
+    }
+
+    /// The losses that backward has left, `[S]`.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn losses<O: Ops>(
+        &self,
+        pass: &Pass<'_, O>,
+        kept: &HeadActivations<O::Buffer>,
+    ) -> Result<Vec<f32>, DeviceError> {
+        pass.ops.read(Slice { buffer: &kept.losses, range: 0..pass.sequences() })
+    }
+
+    /// Computes the losses, writes the gradient of the last hidden states to `dinput`, `[T, H]`, and sums those of the
+    /// parameters.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn backward<O: Ops>(
+        &self,
+        pass: &Pass<'_, O>,
+        kept: &mut HeadActivations<O::Buffer>,
+        smoothing: f64,
+        (dinput, sums): (&mut O::Buffer, &mut SegmentSums<'_, O>),
+    ) -> Result<(), DeviceError> {
+        let (ops, pack, hidden, labels) = (pass.ops, pass.pack, self.hidden, self.labels);
+        ops.cross_entropy(CrossEntropy {
+            pack,
+            labels,
+            smoothing,
+            logits: &kept.logits,
+            dlogits: &mut kept.dlogits,
+            losses: &mut kept.losses,
+        })?;
+        sums.head_weight(self.classifier_weight.clone(), &kept.dlogits, &kept.dropped, hidden)?;
+        sums.head_bias(self.classifier_bias.clone(), &kept.dlogits)?;
+        ops.linear_input_gradient(LinearInputGradient {
+            shape: self.shape(pass, labels),
+            dy: &kept.dlogits,
+            weight: self.parameters(pass, &self.classifier_weight),
+            dx: &mut kept.dpooled,
+            write: Write::Set,
+        })?;
+        let dropout = pass.dropout(Site::Pooled);
+        let gradient = &mut kept.dpooled;
+        ops.tanh_dropout_backward(TanhDropoutBackward { pack, hidden, dropout, x: &kept.pooled, gradient })?;
+        sums.head_weight(self.pooler_weight.clone(), &kept.dpooled, &kept.first, hidden)?;
+        sums.head_bias(self.pooler_bias.clone(), &kept.dpooled)?;
+        ops.linear_input_gradient(LinearInputGradient {
+            shape: self.shape(pass, hidden),
+            dy: &kept.dpooled,
+            weight: self.parameters(pass, &self.pooler_weight),
+            dx: &mut kept.dfirst,
+            write: Write::Set,
+        })?;
+        ops.first_tokens_backward(FirstTokensBackward { pack, hidden, dy: &kept.dfirst, dx: dinput })
+    }
+}

@@ -1,0 +1,248 @@
+//! Gradients summed over a rank's lanes, in the order of the lane tree.
+//!
+//! Each tensor's gradient is computed lane by lane and added up the tree at once, while it is in cache; no more than one
+//! partial sum for each level of the tree exists at a time. Lanes without rows take no part.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use medley_common::lane::{LaneTree, Node};
+
+use super::Pass;
+use super::words::merge;
+use crate::batch::{Batch, LaneSpan};
+use crate::collective::SparseRows;
+use crate::ops::linear::{ColumnSum, LinearWeightGradient};
+use crate::ops::{DeviceError, Ops, SliceMut};
+
+/// Buffers for sums, kept from one update to the next.
+pub struct BufferPool<O: Ops> {
+    free: BTreeMap<usize, Vec<O::Buffer>>,
+    /// How many buffers of each length were made: no more than these are taken back.
+    made: BTreeMap<usize, usize>,
+}
+
+impl<O: Ops> Default for BufferPool<O> {
+    fn default() -> Self {
+        Self { free: BTreeMap::new(), made: BTreeMap::new() }
+    }
+}
+
+impl<O: Ops> BufferPool<O> {
+    /// Takes a buffer of `length` elements of unspecified values.
+    ///
+    /// # Errors
+    /// The device's memory is exhausted.
+    pub fn take(&mut self, ops: &O, length: usize) -> Result<O::Buffer, DeviceError> {
+        if let Some(buffer) = self.free.entry(length).or_default().pop() {
+            return Ok(buffer);
+        }
+        *self.made.entry(length).or_default() += 1;
+        ops.zeros(length)
+    }
+
+    /// Takes back a buffer of `length` elements.
+    pub fn give(&mut self, buffer: O::Buffer, length: usize) {
+        let free = self.free.entry(length).or_default();
+        if free.len() < self.made.get(&length).copied().unwrap_or(0) {
+            free.push(buffer);
+        }
+    }
+}
+
+/// A rank's share of the lane tree.
+#[derive(Debug, Clone)]
+pub struct LaneShare {
+    tree: LaneTree,
+    cover: Vec<Node>,
+    first_lane: u32,
+}
+
+impl LaneShare {
+    /// The share of a rank that computes `lanes` of `tree`.
+    #[must_use]
+    pub fn new(tree: LaneTree, lanes: Range<u32>) -> Self {
+        Self { tree, cover: tree.cover(lanes.clone()), first_lane: lanes.start }
+    }
+
+    fn lane<'b>(&self, batch: &'b Batch, node: Node) -> &'b LaneSpan {
+        &batch.lanes[(self.tree.range(node).start - self.first_lane) as usize]
+    }
+
+    /// Whether any lane below `node` has rows.
+    fn is_present(&self, batch: &Batch, node: Node) -> bool {
+        let lanes = self.tree.range(node);
+        (lanes.start - self.first_lane..lanes.end - self.first_lane)
+            .any(|lane| batch.lanes.get(lane as usize).is_some_and(|lane| !lane.is_empty()))
+    }
+
+    /// The nodes of the share that have rows below them, in lane order.
+    fn present<'s>(&'s self, batch: &'s Batch) -> impl Iterator<Item = Node> + 's {
+        self.cover.iter().copied().filter(|node| self.is_present(batch, *node))
+    }
+
+    /// The rows of the word embedding's gradient, summed below each node.
+    ///
+    /// # Errors
+    /// What `leaf` returns for a lane.
+    pub fn sum_rows(
+        &self,
+        batch: &Batch,
+        mut leaf: impl FnMut(&LaneSpan) -> Result<SparseRows, DeviceError>,
+    ) -> Result<Vec<(Node, SparseRows)>, DeviceError> {
+        self.present(batch).map(|node| Ok((node, self.rows_below(batch, node, &mut leaf)?))).collect()
+    }
+
+    fn rows_below(
+        &self,
+        batch: &Batch,
+        node: Node,
+        leaf: &mut impl FnMut(&LaneSpan) -> Result<SparseRows, DeviceError>,
+    ) -> Result<SparseRows, DeviceError> {
+        let Some((left, right)) = self.tree.children(node) else {
+            return leaf(self.lane(batch, node));
+        };
+        match (self.is_present(batch, left), right.filter(|right| self.is_present(batch, *right))) {
+            (true, None) => self.rows_below(batch, left, leaf),
+            (false, Some(right)) => self.rows_below(batch, right, leaf),
+            (true, Some(right)) => {
+                let left = self.rows_below(batch, left, leaf)?;
+                Ok(merge(&left, &self.rows_below(batch, right, leaf)?))
+            }
+            (false, None) => Ok(SparseRows::default()),
+        }
+    }
+}
+
+/// The sums of one segment: a buffer for each node of a rank's share.
+pub struct SegmentSums<'a, O: Ops> {
+    pass: &'a Pass<'a, O>,
+    share: &'a LaneShare,
+    pool: &'a mut BufferPool<O>,
+    nodes: Vec<(Node, O::Buffer)>,
+}
+
+/// Computes one lane's gradient of some tensors.
+type Leaf<'l, B> = dyn FnMut(&LaneSpan, SliceMut<'_, B>) -> Result<(), DeviceError> + 'l;
+
+impl<'a, O: Ops> SegmentSums<'a, O> {
+    /// Sums for a segment of `length` elements, all of which must then be written.
+    ///
+    /// # Errors
+    /// The device's memory is exhausted.
+    pub fn new(
+        pass: &'a Pass<'a, O>,
+        share: &'a LaneShare,
+        pool: &'a mut BufferPool<O>,
+        length: usize,
+    ) -> Result<Self, DeviceError> {
+        let present = share.present(pass.pack.as_ref());
+        let nodes = present.map(|node| Ok((node, pool.take(pass.ops, length)?))).collect::<Result<_, _>>()?;
+        Ok(Self { pass, share, pool, nodes })
+    }
+
+    /// The gradient of a weight matrix at `range` of the segment: `dyᵀ x` over tokens, `x` of `inputs` columns.
+    ///
+    /// # Errors
+    /// The device failed; so for all that follow.
+    pub fn weight(
+        &mut self,
+        range: Range<usize>,
+        dy: &O::Buffer,
+        x: &O::Buffer,
+        inputs: usize,
+    ) -> Result<(), DeviceError> {
+        let ops = self.pass.ops;
+        self.sum(range, &mut |lane, dweight| {
+            ops.linear_weight_gradient(LinearWeightGradient { rows: lane.tokens.clone(), dy, x, inputs, dweight })
+        })
+    }
+
+    /// The gradient of a weight matrix of the head: as [`SegmentSums::weight`], over sequences.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn head_weight(
+        &mut self,
+        range: Range<usize>,
+        dy: &O::Buffer,
+        x: &O::Buffer,
+        inputs: usize,
+    ) -> Result<(), DeviceError> {
+        let ops = self.pass.ops;
+        self.sum(range, &mut |lane, dweight| {
+            ops.linear_weight_gradient(LinearWeightGradient { rows: lane.sequences.clone(), dy, x, inputs, dweight })
+        })
+    }
+
+    /// The gradient of a bias: the sum of `dy` over tokens.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn bias(&mut self, range: Range<usize>, dy: &O::Buffer) -> Result<(), DeviceError> {
+        let ops = self.pass.ops;
+        self.sum(range, &mut |lane, sum| ops.column_sum(ColumnSum { rows: lane.tokens.clone(), x: dy, sum }))
+    }
+
+    /// The gradient of a bias of the head: the sum of `dy` over sequences.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn head_bias(&mut self, range: Range<usize>, dy: &O::Buffer) -> Result<(), DeviceError> {
+        let ops = self.pass.ops;
+        self.sum(range, &mut |lane, sum| ops.column_sum(ColumnSum { rows: lane.sequences.clone(), x: dy, sum }))
+    }
+
+    /// Gradients that an operation has left as one row of `partials` for each block of tokens.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn blocks(&mut self, range: Range<usize>, partials: &O::Buffer) -> Result<(), DeviceError> {
+        let ops = self.pass.ops;
+        self.sum(range, &mut |lane, sum| ops.column_sum(ColumnSum { rows: lane.blocks.clone(), x: partials, sum }))
+    }
+
+    /// Gradients that `leaf` computes for one lane.
+    ///
+    /// # Errors
+    /// What `leaf` returns, or the device failed.
+    pub fn sum(&mut self, range: Range<usize>, leaf: &mut Leaf<'_, O::Buffer>) -> Result<(), DeviceError> {
+        let mut nodes = std::mem::take(&mut self.nodes);
+        let result = nodes
+            .iter_mut()
+            .try_for_each(|(node, buffer)| self.sum_below(*node, SliceMut { buffer, range: range.clone() }, leaf));
+        self.nodes = nodes;
+        result
+    }
+
+    fn sum_below(
+        &mut self,
+        node: Node,
+        mut into: SliceMut<'_, O::Buffer>,
+        leaf: &mut Leaf<'_, O::Buffer>,
+    ) -> Result<(), DeviceError> {
+        let batch = self.pass.pack.as_ref();
+        let Some((left, right)) = self.share.tree.children(node) else {
+            return leaf(self.share.lane(batch, node), into);
+        };
+        let right = right.filter(|right| self.share.is_present(batch, *right));
+        if !self.share.is_present(batch, left) {
+            return right.map_or(Ok(()), |right| self.sum_below(right, into, leaf));
+        }
+        self.sum_below(left, into.reborrow(), leaf)?;
+        let Some(right) = right else { return Ok(()) };
+        let length = into.range.len();
+        let mut buffer = self.pool.take(self.pass.ops, length)?;
+        let mut sum = SliceMut { buffer: &mut buffer, range: 0..length };
+        self.sum_below(right, sum.reborrow(), leaf)?;
+        self.pass.ops.add(into, sum.as_slice())?;
+        self.pool.give(buffer, length);
+        Ok(())
+    }
+
+    /// The sums.
+    #[must_use]
+    pub fn into_nodes(self) -> Vec<(Node, O::Buffer)> {
+        self.nodes
+    }
+}

@@ -1,0 +1,70 @@
+//! One step of AdamW (Loshchilov and Hutter, 2019).
+
+use super::{Ops, Slice, SliceMut};
+
+/// The numbers of one step, the same for all elements that decay alike.
+///
+/// With `g` the gradient times `gradient_scale`:
+///
+/// ```text
+/// m = beta1 m + (1 - beta1) g
+/// v = beta2 v + (1 - beta2) g²
+/// p -= decay_before p
+/// p -= step_size m / (sqrt(v) root_scale + epsilon)
+/// p -= decay_after p
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Coefficients {
+    /// Divides by the number of rows and clips.
+    pub gradient_scale: f32,
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// `1 - beta1`, rounded once.
+    pub one_minus_beta1: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// `1 - beta2`, rounded once.
+    pub one_minus_beta2: f32,
+    /// Learning rate with bias corrections.
+    pub step_size: f32,
+    /// Bias correction of the root of the second moment; 1 where `step_size` holds it.
+    pub root_scale: f32,
+    /// Added to the root of the second moment.
+    pub epsilon: f32,
+    /// Weight decay before the step.
+    pub decay_before: f32,
+    /// Weight decay after the step.
+    pub decay_after: f32,
+}
+
+/// A step of elements with a dense gradient.
+pub struct AdamW<'a, O: Ops + ?Sized> {
+    /// The numbers.
+    pub coefficients: Coefficients,
+    /// `p`.
+    pub parameters: SliceMut<'a, O::Buffer>,
+    /// `m`.
+    pub first: SliceMut<'a, O::Buffer>,
+    /// `v`.
+    pub second: SliceMut<'a, O::Buffer>,
+    /// The gradient, as summed.
+    pub gradient: Slice<'a, O::Buffer>,
+}
+
+/// A step of a matrix of which only some rows have a gradient; that of the others is 0, and they move all the same.
+pub struct AdamWRows<'a, O: Ops + ?Sized> {
+    /// The numbers.
+    pub coefficients: Coefficients,
+    /// `p`, `[.., width]`.
+    pub parameters: SliceMut<'a, O::Buffer>,
+    /// `m`.
+    pub first: SliceMut<'a, O::Buffer>,
+    /// `v`.
+    pub second: SliceMut<'a, O::Buffer>,
+    /// Columns.
+    pub width: usize,
+    /// The rows that have a gradient, ascending.
+    pub rows: &'a [u32],
+    /// Their gradients, as summed, `[rows, width]`.
+    pub gradient: &'a O::Buffer,
+}

@@ -1,0 +1,80 @@
+use super::*;
+use crate::ops::cpu::oracle::{assert_close, noise, with_threads};
+use crate::ops::{Slice, SliceMut};
+
+fn product(shape: LinearShape, x: &Vec<f32>, weight: &Vec<f32>, bias: Option<&Vec<f32>>) -> Vec<f32> {
+    let mut y = vec![f32::NAN; shape.rows * shape.outputs];
+    let bias = bias.map(|buffer| Slice { buffer, range: 0..shape.outputs });
+    let weight = Slice { buffer: weight, range: 0..shape.inputs * shape.outputs };
+    forward(Linear { shape, x, weight, bias, y: &mut y });
+    y
+}
+
+fn back(shape: LinearShape, dy: &Vec<f32>, weight: &Vec<f32>, write: Write) -> Vec<f32> {
+    let mut dx = noise(shape.rows * shape.inputs, 9);
+    let weight = Slice { buffer: weight, range: 0..shape.inputs * shape.outputs };
+    input_gradient(LinearInputGradient { shape, dy, weight, dx: &mut dx, write });
+    dx
+}
+
+/// `Σ_k a(i, k) b(k, j)` in double precision.
+fn plain(sizes: [usize; 3], a: impl Fn(usize, usize) -> f32, b: impl Fn(usize, usize) -> f32) -> Vec<f32> {
+    let [rows, inner, columns] = sizes;
+    let element = |i: usize, j: usize| (0..inner).map(|k| f64::from(a(i, k)) * f64::from(b(k, j))).sum::<f64>() as f32;
+    (0..rows).flat_map(|i| (0..columns).map(move |j| (i, j))).map(|(i, j)| element(i, j)).collect()
+}
+
+#[test]
+fn products_are_those_of_the_formulas() {
+    for (rows, inputs, outputs) in [(1, 20, 3), (5, 32, 96), (70, 20, 60), (33, 384, 130)] {
+        let shape = LinearShape { rows, inputs, outputs };
+        let (x, weight) = (noise(rows * inputs, 1), noise(inputs * outputs, 2));
+        let (dy, bias) = (noise(rows * outputs, 3), noise(outputs, 4));
+        let y = plain([rows, inputs, outputs], |i, k| x[i * inputs + k], |k, j| weight[j * inputs + k]);
+        assert_close("y", &product(shape, &x, &weight, None), &y, 1e-6);
+        let biased: Vec<f32> = y.iter().zip(bias.iter().cycle()).map(|(y, bias)| y + bias).collect();
+        assert_close("y + bias", &product(shape, &x, &weight, Some(&bias)), &biased, 1e-6);
+        let dx = plain([rows, outputs, inputs], |i, k| dy[i * outputs + k], |k, j| weight[k * inputs + j]);
+        assert_close("dx", &back(shape, &dy, &weight, Write::Set), &dx, 1e-6);
+        let added: Vec<f32> = dx.iter().zip(noise(rows * inputs, 9)).map(|(dx, before)| dx + before).collect();
+        assert_close("dx added", &back(shape, &dy, &weight, Write::Add), &added, 1e-6);
+        let rows = rows / 3..rows;
+        let dw = plain(
+            [outputs, rows.len(), inputs],
+            |i, k| dy[(rows.start + k) * outputs + i],
+            |k, j| x[(rows.start + k) * inputs + j],
+        );
+        let got = with_threads(|| {
+            let mut dweight = vec![f32::NAN; inputs * outputs + 1];
+            let slice = SliceMut { buffer: &mut dweight, range: 1..inputs * outputs + 1 };
+            weight_gradient(LinearWeightGradient { rows: rows.clone(), dy: &dy, x: &x, inputs, dweight: slice });
+            dweight.split_off(1)
+        });
+        assert_close("dweight", &got, &dw, 1e-6);
+    }
+}
+
+/// The property of `gemm` that everything rests on: a row has the same bits whatever the number of rows, and of threads.
+#[test]
+fn rows_have_the_same_bits_in_whatever_company() {
+    const ROWS: usize = 300;
+    let counts = || (1..=17).chain([31, 63, 64, 65, 66, 85, 86, 128, 129, 257]);
+    for outputs in [1, 2, 3, 20, 32, 64, 65, 96, 384, 1152] {
+        for inputs in [1, 2, 3, 20, 32, 65, 384, 1536] {
+            let (x, weight) = (noise(ROWS * inputs, 1), noise(inputs * outputs, 2));
+            let (dy, bias) = (noise(ROWS * outputs, 3), noise(outputs, 4));
+            let shape = |rows| LinearShape { rows, inputs, outputs };
+            let y = with_threads(|| product(shape(ROWS), &x, &weight, Some(&bias)));
+            let dx = with_threads(|| back(shape(ROWS), &dy, &weight, Write::Set));
+            for rows in counts() {
+                let first = ROWS - rows;
+                let some_x = x[first * inputs..].to_vec();
+                let some_dy = dy[first * outputs..].to_vec();
+                let some_y = product(shape(rows), &some_x, &weight, Some(&bias));
+                assert!(some_y == y[first * outputs..], "forward, {rows} rows of {inputs} -> {outputs}");
+                let some_dx = back(shape(rows), &some_dy, &weight, Write::Set);
+                assert!(some_dx == dx[first * inputs..], "backward, {rows} rows of {inputs} <- {outputs}");
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The classification head: what is done to each sequence's first token.
+
+use super::Ops;
+use super::dropout::Dropout;
+
+/// `y[sequence] = x[first token of sequence]`.
+pub struct FirstTokens<'a, O: Ops + ?Sized> {
+    /// The sequences.
+    pub pack: &'a O::Pack,
+    /// Columns: `H`.
+    pub hidden: usize,
+    /// `[T, H]`.
+    pub x: &'a O::Buffer,
+    /// `[S, H]`.
+    pub y: &'a mut O::Buffer,
+}
+
+/// The gradient of [`FirstTokens`]: `dx[first token of sequence] = dy[sequence]`, 0 at all other tokens.
+pub struct FirstTokensBackward<'a, O: Ops + ?Sized> {
+    /// The sequences.
+    pub pack: &'a O::Pack,
+    /// Columns: `H`.
+    pub hidden: usize,
+    /// `[S, H]`.
+    pub dy: &'a O::Buffer,
+    /// `[T, H]`.
+    pub dx: &'a mut O::Buffer,
+}
+
+/// `x = tanh(x)`, `y = dropout(x)`.
+///
+/// An element's number in its dropout mask is its column.
+pub struct TanhDropout<'a, O: Ops + ?Sized> {
+    /// The sequences.
+    pub pack: &'a O::Pack,
+    /// Columns: `H`.
+    pub hidden: usize,
+    /// Dropout of the pooled output.
+    pub dropout: Option<Dropout>,
+    /// `[S, H]`.
+    pub x: &'a mut O::Buffer,
+    /// `[S, H]`.
+    pub y: &'a mut O::Buffer,
+}
+
+/// The gradient of [`TanhDropout`]: `dx = dropout(dy) (1 - x²)`.
+pub struct TanhDropoutBackward<'a, O: Ops + ?Sized> {
+    /// The sequences.
+    pub pack: &'a O::Pack,
+    /// Columns: `H`.
+    pub hidden: usize,
+    /// Dropout, as in the forward pass.
+    pub dropout: Option<Dropout>,
+    /// `[S, H]`, as the forward pass wrote it.
+    pub x: &'a O::Buffer,
+    /// `[S, H]`: `dy`; becomes `dx`.
+    pub gradient: &'a mut O::Buffer,
+}
+
+/// Cross-entropy of each sequence's label, and its gradient; sums over sequences are not divided.
+///
+/// `p = softmax(logits)`, `q = (1 - smoothing) onehot(label) + smoothing / labels`, `loss = -Σ q ln p`,
+/// `dlogits = p - q`: `torch.nn.CrossEntropyLoss` with `label_smoothing`.
+pub struct CrossEntropy<'a, O: Ops + ?Sized> {
+    /// The sequences; all have labels.
+    pub pack: &'a O::Pack,
+    /// Columns of the logits.
+    pub labels: usize,
+    /// Probability mass spread evenly over all labels.
+    pub smoothing: f64,
+    /// `[S, labels]`.
+    pub logits: &'a O::Buffer,
+    /// `[S, labels]`.
+    pub dlogits: &'a mut O::Buffer,
+    /// `[S]`.
+    pub losses: &'a mut O::Buffer,
+}

@@ -1,0 +1,136 @@
+//! The gradient of one update, summed over all lanes of all workers.
+
+use crate::collective::{SparseRows, Summed};
+use crate::layout::{Layout, Segment};
+use crate::ops::{DeviceError, Ops, Slice};
+
+/// The summed gradient: dense segments, and the word embedding as rows.
+pub struct Gradients<O: Ops> {
+    segments: Vec<(Segment, O::Buffer)>,
+    words: Vec<u32>,
+    word_values: O::Buffer,
+    word_elements: usize,
+}
+
+/// Why sums are not a gradient of the model.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GradientError {
+    /// A segment is missing, or one is there that should not.
+    #[error("the collective summed {summed} dense segments; the model has {expected}")]
+    Segments {
+        /// Segments that came back.
+        summed: usize,
+        /// Segments of the model, the word embedding not counted.
+        expected: usize,
+    },
+    /// A segment has another length than the model's.
+    #[error("the collective's sum of {segment:?} has {elements} elements; the model has {expected}")]
+    Length {
+        /// The segment.
+        segment: Segment,
+        /// Elements that came back.
+        elements: usize,
+        /// Elements of the model's segment.
+        expected: usize,
+    },
+    /// The rows of the word embedding do not fit.
+    #[error("the collective's {rows} word rows with {elements} elements do not fit the model")]
+    Words {
+        /// Rows that came back.
+        rows: usize,
+        /// Their elements.
+        elements: usize,
+    },
+}
+
+impl<O: Ops> Gradients<O> {
+    /// Takes what the collective has summed.
+    ///
+    /// # Errors
+    /// The device failed, or the sums are not of this model.
+    pub fn new<E>(ops: &O, layout: &Layout, summed: Summed) -> Result<(Self, Vec<Vec<f32>>), E>
+    where
+        E: From<DeviceError> + From<GradientError>,
+    {
+        let Summed { mut segments, words, spare } = summed;
+        check(layout, &segments, &words)?;
+        // The norm is a sum over segments: their order must not depend on the collective.
+        segments.sort_by_key(|(segment, _)| *segment);
+        let to_device = |(segment, values)| Ok((segment, ops.from_host(values)?));
+        let segments = segments.into_iter().map(to_device).collect::<Result<_, DeviceError>>()?;
+        let SparseRows { rows, values } = words;
+        let word_elements = values.len();
+        Ok((Self { segments, words: rows, word_values: ops.from_host(values)?, word_elements }, spare))
+    }
+
+    /// The dense segments, in the order of the layout.
+    #[must_use]
+    pub fn segments(&self) -> &[(Segment, O::Buffer)] {
+        &self.segments
+    }
+
+    /// The rows of the word embedding that have a gradient, ascending, and their values.
+    #[must_use]
+    pub fn words(&self) -> (&[u32], &O::Buffer) {
+        (&self.words, &self.word_values)
+    }
+
+    /// The L2 norm of the summed gradient: the same bits on all ranks and for any number of threads.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn norm(&self, ops: &O, layout: &Layout) -> Result<f64, DeviceError> {
+        let mut squares = ops.square_sum(Slice { buffer: &self.word_values, range: 0..self.word_elements })?;
+        for (segment, buffer) in &self.segments {
+            squares += ops.square_sum(Slice { buffer, range: 0..layout.range(*segment).len() })?;
+        }
+        Ok(squares.sqrt())
+    }
+
+    /// The dense segments' buffers, for reuse.
+    #[must_use]
+    pub fn into_segments(self) -> Vec<(Segment, O::Buffer)> {
+        self.segments
+    }
+}
+
+/// What the mean gradient is multiplied by so that its norm is at most `max_norm`: `torch.nn.utils.clip_grad_norm_`.
+#[must_use]
+pub fn clip(norm: f64, max_norm: Option<f64>) -> f64 {
+    max_norm.map_or(1.0, |max_norm| (max_norm / (norm + 1e-6)).min(1.0))
+}
+
+fn check(layout: &Layout, segments: &[(Segment, Vec<f32>)], words: &SparseRows) -> Result<(), GradientError> {
+    let expected = layout.segments().iter().filter(|(segment, _)| *segment != Segment::Words);
+    let (summed, expected) = (segments.len(), expected.count());
+    let found = |segment: &Segment| segments.iter().any(|(known, _)| known == segment);
+    let mut known = layout.segments().iter().map(|(segment, _)| segment).filter(|segment| **segment != Segment::Words);
+    if summed != expected || !known.all(found) {
+        return Err(GradientError::Segments { summed, expected });
+    }
+    for (segment, values) in segments {
+        let (segment, elements, expected) = (*segment, values.len(), layout.range(*segment).len());
+        if elements != expected {
+            return Err(GradientError::Length { segment, elements, expected });
+        }
+    }
+    let table = &layout.slots()[0].shape;
+    let ascending = words.rows.is_sorted_by(|left, right| left < right);
+    let inside = words.rows.last().is_none_or(|row| (*row as usize) < table[0]);
+    if !ascending || !inside || words.values.len() != words.rows.len() * table[1] {
+        return Err(GradientError::Words { rows: words.rows.len(), elements: words.values.len() });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clipping_is_torchs() {
+        assert_eq!(clip(3.0, None), 1.0);
+        assert_eq!(clip(0.5, Some(1.0)), 1.0);
+        assert_eq!(clip(3.0, Some(1.0)), 1.0 / 3.000_001);
+    }
+}

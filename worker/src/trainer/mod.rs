@@ -1,0 +1,127 @@
+//! The trainer: model, parameters and optimizer of one worker, and the two things it does with them.
+//!
+//! [`Trainer::step`] makes one update together with all other workers, [`Trainer::predict`] computes logits. What a
+//! trainer holds after an update depends on the recipe and the data alone: not on the number of workers or threads.
+
+use medley_common::identity::Update;
+use medley_common::model::{ModelConfig, ModelError};
+use medley_common::spec::TrainSpec;
+
+use crate::layout::Layout;
+use crate::model::bert::Bert;
+use crate::model::lane_sums::BufferPool;
+use crate::ops::cpu::Cpu;
+use crate::ops::{DeviceError, Ops};
+use crate::optim::adamw::AdamW;
+
+mod predict;
+mod step;
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod parity_test;
+
+pub use predict::PredictError;
+pub use step::StepError;
+
+/// Trains one replica of the model.
+pub struct Trainer<O: Ops = Cpu> {
+    ops: O,
+    config: ModelConfig,
+    spec: TrainSpec,
+    layout: Layout,
+    model: Bert<O>,
+    parameters: O::Buffer,
+    optimizer: AdamW<O>,
+    pool: BufferPool<O>,
+    update: Update,
+}
+
+/// Why a trainer cannot be made or restored.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum TrainerError {
+    /// The model's shape is impossible.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A flat buffer has another length than the model.
+    #[error("{name}: {elements} numbers; the model has {expected} parameters")]
+    Length {
+        /// What the buffer holds.
+        name: &'static str,
+        /// Its elements.
+        elements: usize,
+        /// Parameters of the model.
+        expected: usize,
+    },
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+impl<O: Ops> Trainer<O> {
+    /// A trainer that has made no update, with `parameters` in the order of the model's [`Layout`].
+    ///
+    /// # Errors
+    /// The model is impossible, the parameters are not its own, or the device's memory is exhausted.
+    pub fn new(ops: O, config: ModelConfig, spec: TrainSpec, parameters: Vec<f32>) -> Result<Self, TrainerError> {
+        config.validate()?;
+        let layout = Layout::new(&config);
+        check_length("parameters", parameters.len(), &layout)?;
+        Ok(Self {
+            model: Bert::new(&config, &layout),
+            parameters: ops.from_host(parameters)?,
+            optimizer: AdamW::new(&ops, &layout, spec.optimizer)?,
+            pool: BufferPool::default(),
+            update: Update(0),
+            ops,
+            config,
+            spec,
+            layout,
+        })
+    }
+
+    /// Goes on after `update`, with the optimizer's first and second moments as they were then.
+    ///
+    /// # Errors
+    /// The moments are not the model's, or the device's memory is exhausted.
+    pub fn restore(&mut self, [first, second]: [Vec<f32>; 2], update: Update) -> Result<(), TrainerError> {
+        check_length("first moments", first.len(), &self.layout)?;
+        check_length("second moments", second.len(), &self.layout)?;
+        self.optimizer.restore(self.ops.from_host(first)?, self.ops.from_host(second)?);
+        self.update = update;
+        Ok(())
+    }
+
+    /// The number of updates made.
+    #[must_use]
+    pub fn update(&self) -> Update {
+        self.update
+    }
+
+    /// Where each parameter lies in the flat buffers.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+}
+
+impl<O: Ops<Buffer = Vec<f32>>> Trainer<O> {
+    /// All parameters, in the order of the layout.
+    #[must_use]
+    pub fn parameters(&self) -> &[f32] {
+        &self.parameters
+    }
+
+    /// The optimizer's first and second moments, in the order of the layout.
+    #[must_use]
+    pub fn moments(&self) -> [&[f32]; 2] {
+        let (first, second) = self.optimizer.moments();
+        [first, second]
+    }
+}
+
+fn check_length(name: &'static str, elements: usize, layout: &Layout) -> Result<(), TrainerError> {
+    let expected = layout.len();
+    if elements == expected { Ok(()) } else { Err(TrainerError::Length { name, elements, expected }) }
+}

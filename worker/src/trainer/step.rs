@@ -1,0 +1,195 @@
+//! One update, from top to bottom.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use medley_common::example::Example;
+use medley_common::identity::Update;
+use medley_common::lane::{LaneTree, Node};
+use medley_common::message::{LaneReport, Timing, UpdateReport};
+use medley_common::plan::UpdatePlan;
+
+use super::Trainer;
+use crate::batch::{Batch, Labels, RowError, Source};
+use crate::collective::{Collective, CollectiveError, SparseRows};
+use crate::layout::Segment;
+use crate::model::Pass;
+use crate::model::bert::{Backward, GradientSink, Purpose};
+use crate::model::lane_sums::LaneShare;
+use crate::ops::dropout::Masks;
+use crate::ops::{DeviceError, Ops};
+use crate::optim::adamw::StepSize;
+use crate::optim::gradients::{GradientError, Gradients, clip};
+
+/// Why an update was not made; parameters and moments are as before.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The plan is not that of the next update.
+    #[error("asked for update {asked} after {done} updates")]
+    Order {
+        /// The update asked for.
+        asked: Update,
+        /// Updates made.
+        done: Update,
+    },
+    /// The lanes are not the plan's.
+    #[error("update {update}: asked for lanes {}..{}; the plan has {planned}", lanes.start, lanes.end)]
+    Lanes {
+        /// The update.
+        update: Update,
+        /// The lanes asked for.
+        lanes: Range<u32>,
+        /// Lanes of the plan.
+        planned: usize,
+    },
+    /// A row cannot be computed.
+    #[error(transparent)]
+    Row(#[from] RowError),
+    /// The gradient is not a number, or infinite.
+    #[error(
+        "update {update}: the gradient's norm is {norm}; losses of this worker's lanes: {}: lower learning_rate",
+        losses(lanes)
+    )]
+    NonFinite {
+        /// The update.
+        update: Update,
+        /// The norm.
+        norm: f64,
+        /// This worker's lanes.
+        lanes: Vec<LaneReport>,
+    },
+    /// The gradients were not summed.
+    #[error(transparent)]
+    Collective(#[from] CollectiveError),
+    /// The sums are not the model's.
+    #[error(transparent)]
+    Gradient(#[from] GradientError),
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+impl<O: Ops> Trainer<O> {
+    /// Makes the update of `plan`, of which this worker computes `lanes`, and blocks until it is applied.
+    ///
+    /// # Errors
+    /// Why it was not made; the trainer is then as before and can go on.
+    pub fn step(
+        &mut self,
+        plan: &UpdatePlan,
+        lanes: Range<u32>,
+        examples: &[Example],
+        collective: &mut dyn Collective,
+    ) -> Result<UpdateReport, StepError> {
+        let update = self.next(plan)?;
+        let mut clock = Clock::start();
+        let pack = self.ops.load(self.batch(plan, &lanes, examples)?)?;
+        let masks = Masks::new(&self.config, self.spec.seed, update);
+        let pass = Pass { ops: &self.ops, parameters: &self.parameters, pack: &pack, masks };
+        self.model.forward(&pass, Purpose::Training)?;
+        let forward_seconds = clock.lap();
+
+        let share = LaneShare::new(LaneTree::new(plan.lanes.len() as u32), lanes);
+        let backward = Backward { share: &share, pool: &mut self.pool, smoothing: self.spec.label_smoothing };
+        self.model.backward(&pass, backward, &mut Launch { ops: &self.ops, collective })?;
+        let lanes = lane_reports(pack.as_ref(), &self.model.losses(&pass)?);
+        let backward_seconds = clock.lap();
+
+        let (gradients, spare) = Gradients::new::<StepError>(&self.ops, &self.layout, collective.fence()?)?;
+        let wait_seconds = clock.lap();
+
+        let rows = f64::from(plan.rows());
+        let norm = gradients.norm(&self.ops, &self.layout)? / rows;
+        if !norm.is_finite() {
+            return Err(StepError::NonFinite { update, norm, lanes });
+        }
+        let learning_rate = self.spec.schedule.at(update);
+        let gradient_scale = clip(norm, self.spec.optimizer.max_grad_norm) / rows;
+        let size = StepSize { update, learning_rate, gradient_scale };
+        self.optimizer.step(&self.ops, &mut self.parameters, &gradients, size)?;
+        self.update = update;
+        self.recycle(gradients, spare)?;
+        let optimizer_seconds = clock.lap();
+
+        let timing = Timing { forward_seconds, backward_seconds, wait_seconds, optimizer_seconds };
+        let tokens = pack.as_ref().tokens.len() as u64;
+        Ok(UpdateReport { update, learning_rate, grad_norm: norm, lanes, tokens, timing })
+    }
+
+    fn next(&self, plan: &UpdatePlan) -> Result<Update, StepError> {
+        let (asked, done) = (plan.update, self.update);
+        if asked == done.next() { Ok(asked) } else { Err(StepError::Order { asked, done }) }
+    }
+
+    fn batch(&self, plan: &UpdatePlan, lanes: &Range<u32>, examples: &[Example]) -> Result<Batch, StepError> {
+        let source = Source { model: &self.config, examples, labels: Labels::Required };
+        let (update, planned) = (plan.update, plan.lanes.len());
+        let lanes_of_rank = plan.lanes.get(lanes.start as usize..lanes.end as usize);
+        let rows = lanes_of_rank.ok_or_else(|| StepError::Lanes { update, lanes: lanes.clone(), planned })?;
+        Ok(Batch::pack(lanes.start, rows, source)?)
+    }
+
+    /// Keeps the gradients' buffers for the next update.
+    fn recycle(&mut self, gradients: Gradients<O>, spare: Vec<Vec<f32>>) -> Result<(), DeviceError> {
+        for (segment, buffer) in gradients.into_segments() {
+            self.pool.give(buffer, self.layout.range(segment).len());
+        }
+        for buffer in spare {
+            let length = buffer.len();
+            self.pool.give(self.ops.from_host(buffer)?, length);
+        }
+        Ok(())
+    }
+}
+
+/// Hands gradients to the collective as they become ready.
+struct Launch<'a, O: Ops> {
+    ops: &'a O,
+    collective: &'a mut dyn Collective,
+}
+
+impl<O: Ops> GradientSink<O> for Launch<'_, O> {
+    type Error = StepError;
+
+    fn segment(&mut self, segment: Segment, sums: Vec<(Node, O::Buffer)>) -> Result<(), StepError> {
+        let to_host = |(node, buffer)| Ok((node, self.ops.to_host(buffer)?));
+        let sums = sums.into_iter().map(to_host).collect::<Result<_, DeviceError>>()?;
+        Ok(self.collective.launch(segment, sums)?)
+    }
+
+    fn words(&mut self, sums: Vec<(Node, SparseRows)>) -> Result<(), StepError> {
+        Ok(self.collective.launch_words(sums)?)
+    }
+}
+
+fn lane_reports(batch: &Batch, losses: &[f32]) -> Vec<LaneReport> {
+    let report = |span: &crate::batch::LaneSpan| LaneReport {
+        lane: span.lane,
+        rows: batch.rows[span.sequences.clone()].to_vec(),
+        loss_sum: losses[span.sequences.clone()].iter().map(|loss| f64::from(*loss)).sum(),
+    };
+    batch.lanes.iter().map(report).collect()
+}
+
+fn losses(lanes: &[LaneReport]) -> String {
+    let lane = |report: &LaneReport| format!("{}: {} over {} rows", report.lane, report.loss_sum, report.rows.len());
+    lanes.iter().map(lane).collect::<Vec<_>>().join(", ")
+}
+
+struct Clock(Instant);
+
+impl Clock {
+    fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Seconds since the last lap.
+    fn lap(&mut self) -> f64 {
+        let now = Instant::now();
+        (now - std::mem::replace(&mut self.0, now)).as_secs_f64()
+    }
+}
+
+#[cfg(test)]
+#[path = "step_test.rs"]
+mod tests;

@@ -1,0 +1,139 @@
+use medley_common::identity::RowId;
+use medley_common::model::ModelConfig;
+use medley_common::schedule::{Decay, LrSchedule};
+use medley_common::spec::{OptimizerKind, TrainSpec};
+
+use super::*;
+use crate::trainer::fixture::{config, examples, group, plan, spec, train, trainer};
+
+fn with_dropout(config: ModelConfig) -> ModelConfig {
+    ModelConfig { hidden_dropout: 0.1, attention_dropout: 0.1, classifier_dropout: 0.1, ..config }
+}
+
+/// A model whose sizes are neither powers of two nor multiples of a vector.
+fn odd() -> ModelConfig {
+    ModelConfig {
+        hidden_size: 70,
+        num_attention_heads: 5,
+        intermediate_size: 130,
+        vocab_size: 2001,
+        num_labels: 4,
+        ..config()
+    }
+}
+
+fn smooth(lanes: u32) -> TrainSpec {
+    TrainSpec { label_smoothing: 0.1, ..spec(OptimizerKind::AdamwHf, lanes) }
+}
+
+/// INV-3 and more: the weights depend neither on the number of workers nor on that of threads.
+#[test]
+fn weights_have_the_same_bits_for_any_number_of_workers_and_threads() {
+    for (config, lanes) in [(with_dropout(config()), 8), (with_dropout(odd()), 5)] {
+        // The second update leaves lanes empty, and with them the share of a rank.
+        let plans = [plan(1, 0..11, lanes), plan(2, 11..13, lanes), plan(3, 13..29, lanes)];
+        let make = || trainer(&config, smooth(lanes));
+        let (expected, reports) = train(&make, &plans, (1, 1));
+        assert_ne!(expected.parameters(), make().parameters());
+        for group in [(1, 2), (1, 3), (2, 1), (3, 1), (3, 2), (lanes, 1)] {
+            let (got, others) = train(&make, &plans, group);
+            assert!(got.parameters() == expected.parameters(), "{group:?}");
+            assert!(got.moments() == expected.moments(), "{group:?}");
+            let first = |reports: &[UpdateReport]| reports[0].lanes[0].clone();
+            assert_eq!(first(&others), first(&reports));
+        }
+    }
+}
+
+#[test]
+fn a_batch_is_memorised_in_spite_of_dropout() {
+    let plans: Vec<_> = (0..20).map(|update| plan(update + 1, 0..8, 4)).collect();
+    let constant = |seed| {
+        let schedule = LrSchedule { decay: Decay::Constant, peak: 2e-3, warmup_updates: 0, total_updates: 20 };
+        TrainSpec { seed, schedule, ..spec(OptimizerKind::AdamwTorch, 4) }
+    };
+    let make = || trainer(&with_dropout(config()), constant(42));
+    let (once, reports) = train(&make, &plans, (1, 2));
+    let loss = |report: &UpdateReport| report.lanes.iter().map(|lane| lane.loss_sum).sum::<f64>() / 8.0;
+    assert!(loss(&reports[19]) < 0.5 * loss(&reports[0]), "{} {}", loss(&reports[0]), loss(&reports[19]));
+    assert!(train(&make, &plans, (1, 2)).0.parameters() == once.parameters());
+    let (other, _) = train(&|| trainer(&with_dropout(config()), constant(43)), &plans, (1, 2));
+    assert!(other.parameters() != once.parameters(), "the seed does not show");
+}
+
+#[test]
+fn a_restored_trainer_goes_on_with_the_same_bits() {
+    let plans = [1, 2, 3, 4].map(|update| plan(update, update as u32 * 8..update as u32 * 8 + 8, 4));
+    let make = || trainer(&with_dropout(config()), smooth(4));
+    let (whole, _) = train(&make, &plans, (1, 1));
+    let (half, _) = train(&make, &plans[..2], (1, 1));
+    let resume = || {
+        let parameters = half.parameters().to_vec();
+        let mut trainer = Trainer::new(crate::ops::cpu::Cpu, with_dropout(config()), smooth(4), parameters).unwrap();
+        trainer.restore(half.moments().map(<[f32]>::to_vec), half.update()).unwrap();
+        trainer
+    };
+    let (resumed, _) = train(&resume, &plans[2..], (1, 1));
+    assert!(resumed.parameters() == whole.parameters() && resumed.moments() == whole.moments());
+    assert_eq!(resumed.update(), Update(4));
+}
+
+#[test]
+fn the_report_tells_what_was_computed() {
+    let (_, reports) = train(&|| trainer(&config(), smooth(4)), &[plan(1, 0..8, 4)], (1, 1));
+    let examples = examples();
+    let rows: Vec<Vec<RowId>> = reports[0].lanes.iter().map(|lane| lane.rows.clone()).collect();
+    assert_eq!(rows, plan(1, 0..8, 4).lanes);
+    assert_eq!(reports[0].tokens, examples[..8].iter().map(|example| example.len() as u64).sum::<u64>());
+    assert_eq!(reports[0].learning_rate, 0.0);
+}
+
+#[test]
+fn logits_of_a_row_have_the_same_bits_in_whatever_company() {
+    let examples = examples();
+    for config in [with_dropout(config()), odd()] {
+        let mut trainer = trainer(&config, smooth(1));
+        let rows: Vec<RowId> = (0..examples.len() as u32).map(RowId).collect();
+        let all = trainer.predict(&rows, &examples).unwrap();
+        assert_eq!(all.iter().map(|prediction| prediction.row).collect::<Vec<_>>(), rows);
+        for row in [3, 17, 95] {
+            let alone = trainer.predict(&[RowId(row)], &examples).unwrap();
+            assert_eq!(alone[0], all[row as usize]);
+        }
+        assert_eq!(trainer.predict(&[], &examples).unwrap(), []);
+    }
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_and_changes_nothing() {
+    let mut examples = examples();
+    let mut trainer = trainer(&config(), smooth(4));
+    let before = trainer.parameters().to_vec();
+    let mut member = group(1, 4).remove(0);
+    let mut refused = |plan: &UpdatePlan, lanes: Range<u32>, examples: &[Example]| {
+        trainer.step(plan, lanes, examples, &mut member).unwrap_err().to_string()
+    };
+    assert_eq!(refused(&plan(2, 0..8, 4), 0..4, &examples), "asked for update 2 after 0 updates");
+    assert_eq!(refused(&plan(1, 0..8, 4), 0..5, &examples), "update 1: asked for lanes 0..5; the plan has 4");
+    assert!(refused(&plan(1, 170..178, 4), 0..4, &examples).contains("row 176 does not exist"));
+    examples[3].label = None;
+    assert!(refused(&plan(1, 0..8, 4), 0..4, &examples).contains("row 3 has no label"));
+    examples[3].tokens[1] = 2000;
+    assert!(trainer.predict(&[RowId(3)], &examples).unwrap_err().to_string().contains("token id 2000 at place 1"));
+    assert!(trainer.parameters() == before && trainer.update() == Update(0));
+}
+
+#[test]
+fn a_gradient_that_is_no_number_is_an_error_and_changes_nothing() {
+    let mut parameters = trainer(&config(), smooth(4)).parameters().to_vec();
+    let last = parameters.len() - 1;
+    parameters[last] = f32::NAN;
+    let mut trainer = Trainer::new(crate::ops::cpu::Cpu, config(), smooth(4), parameters.clone()).unwrap();
+    let mut member = group(1, 4).remove(0);
+    let error = trainer.step(&plan(1, 0..8, 4), 0..4, &examples(), &mut member).unwrap_err();
+    assert!(matches!(&error, StepError::NonFinite { update: Update(1), lanes, .. } if lanes.len() == 4));
+    assert!(error.to_string().contains("update 1: the gradient's norm is NaN; losses of this worker's lanes: 0: NaN"));
+    let same = |(one, other): (&f32, &f32)| one.to_bits() == other.to_bits();
+    assert!(trainer.parameters().iter().zip(&parameters).all(same));
+    assert!(trainer.moments()[0].iter().all(|moment| *moment == 0.0));
+}
