@@ -1,0 +1,131 @@
+"""Fine-tunes a BERT classifier on MedNLI-format JSONL with Hugging Face's Trainer, the way `run_glue.py` does.
+
+All flags of TrainingArguments are accepted. Rows are tokenised before training and held in memory as lists, which is
+faster than the `datasets` library that `run_glue.py` reads them through.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    EvalPrediction,
+    HfArgumentParser,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainingArguments,
+    default_data_collator,
+    set_seed,
+)
+
+from pairs import LABELS, Pair, read_pairs
+from predictions import write_predictions
+
+
+@dataclass
+class DataArguments:
+    """What `run_glue.py` calls its model and data arguments, and the threads."""
+
+    model_name_or_path: str
+    train_file: Path | None = None
+    validation_file: Path | None = None
+    test_file: Path | None = None
+    labels: str = ",".join(LABELS)
+    max_seq_length: int = 128
+    padding: str = field(
+        default="max_length",
+        metadata={"choices": ["max_length", "longest", "longest_grouped"],
+                  "help": "to --max_seq_length (the default of run_glue.py), to a batch's longest row, or so with "
+                          "batches of rows of similar length"},
+    )
+    threads: int = field(default=0, metadata={"help": "of PyTorch; 0: its own choice"})
+
+
+def main() -> None:
+    """Trains, evaluates and predicts, as the flags say."""
+    data, training = HfArgumentParser((DataArguments, TrainingArguments)).parse_args_into_dataclasses()
+    if data.padding == "longest_grouped":
+        training.train_sampling_strategy = "group_by_length"
+    if data.threads:
+        torch.set_num_threads(data.threads)
+    set_seed(training.seed)
+
+    labels = data.labels.split(",")
+    tokenizer = AutoTokenizer.from_pretrained(data.model_name_or_path)
+    model = load_model(data.model_name_or_path, labels)
+    trainer = Trainer(
+        model=model,
+        args=training,
+        processing_class=tokenizer,
+        data_collator=default_data_collator if data.padding == "max_length" else DataCollatorWithPadding(tokenizer),
+        compute_metrics=accuracy,
+    )
+
+    def rows(flag: str, path: Path | None) -> list[dict]:
+        if path is None:
+            raise SystemExit(f"--{flag} is needed")
+        return encode(read_pairs(path, labels), tokenizer, data)
+
+    if training.do_train:
+        trainer.train_dataset = rows("train_file", data.train_file)
+        train(trainer)
+    # group_by_length would put the evaluated rows out of order, too.
+    training.train_sampling_strategy = "random"
+    if training.do_eval:
+        evaluated = rows("validation_file", data.validation_file)
+        metrics = trainer.evaluate(evaluated)
+        trainer.save_metrics("eval", metrics | {"eval_samples": len(evaluated)})
+    if training.do_predict:
+        predicted = rows("test_file", data.test_file)
+        output = trainer.predict(predicted, metric_key_prefix="predict")
+        trainer.save_metrics("predict", output.metrics | {"predict_samples": len(predicted)})
+        write_predictions(Path(training.output_dir), output.predictions, labels)
+
+
+def load_model(name: str, labels: list[str]) -> torch.nn.Module:
+    """The pretrained model with a new classifier, unless it has one of as many labels; float32."""
+    config = AutoConfig.from_pretrained(
+        name,
+        num_labels=len(labels),
+        id2label=dict(enumerate(labels)),
+        label2id={label: index for index, label in enumerate(labels)},
+    )
+    return AutoModelForSequenceClassification.from_pretrained(
+        name, config=config, attn_implementation="sdpa", dtype=torch.float32
+    )
+
+
+def encode(pairs: list[Pair], tokenizer: PreTrainedTokenizerBase, data: DataArguments) -> list[dict]:
+    """Tokenises rows; labels are left out if a row has none."""
+    padding = "max_length" if data.padding == "max_length" else False
+    rows = [
+        dict(tokenizer(pair.premise, pair.hypothesis, truncation=True, max_length=data.max_seq_length, padding=padding))
+        for pair in pairs
+    ]
+    if all(pair.label is not None for pair in pairs):
+        for row, pair in zip(rows, pairs, strict=True):
+            row["labels"] = pair.label
+    return rows
+
+
+def train(trainer: Trainer) -> None:
+    """Trains, and writes the model, train_results.json and trainer_state.json."""
+    metrics = trainer.train().metrics
+    trainer.save_model()
+    trainer.save_metrics("train", metrics | {"train_samples": len(trainer.train_dataset)})
+    trainer.save_state()
+
+
+def accuracy(prediction: EvalPrediction) -> dict[str, float]:
+    """The share of rows whose highest logit is that of their label."""
+    correct = prediction.predictions.argmax(axis=1) == prediction.label_ids
+    return {"accuracy": float(correct.astype(np.float32).mean())}
+
+
+if __name__ == "__main__":
+    main()
