@@ -1,9 +1,18 @@
 //! The training engine: one worker process on one device.
 
+pub mod agent;
 pub mod batch;
 pub mod collective;
+pub mod device;
+pub mod engine;
 pub mod layout;
 pub mod model;
 pub mod ops;
 pub mod optim;
+pub mod session;
 pub mod trainer;
+pub mod weights;
+
+// Parameters and gradients travel as the bytes they have in memory, which are little-endian in every file and frame.
+#[cfg(target_endian = "big")]
+compile_error!("tensor bytes are reinterpreted, never swapped: only little-endian targets are supported");

@@ -1,0 +1,84 @@
+//! The model's state in files: what Hugging Face and PyTorch write is read, and what they read is written.
+//!
+//! A file arrives as bytes and leaves as flat `f32` parameters in the order of the layout. Nothing in a file is ever
+//! executed, and a damaged file gives an error, whatever the damage.
+
+use medley_common::identity::Digest;
+use medley_common::model::ModelConfig;
+use sha2::{Digest as _, Sha256};
+
+use crate::layout::Layout;
+
+mod archive;
+mod error;
+mod initial;
+mod moments;
+mod pickle;
+mod placement;
+mod safetensors_file;
+mod state_dict;
+mod state_file;
+mod stored;
+mod stream;
+
+pub use error::{Mismatch, WeightsError};
+pub use initial::initialise;
+pub use moments::{Moments, read_moments, write_moments};
+pub use state_file::{StateFile, write_model};
+
+/// Parameters read from a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// All parameters, in the order of the layout.
+    pub parameters: Vec<f32>,
+    /// Tensors of the model that the file lacks and that were initialised: the classifier, the pooler.
+    pub initialised: Vec<String>,
+    /// Entries of the file that the model has no use for, by their names there, ascending.
+    pub ignored: Vec<String>,
+}
+
+/// Reads parameters from the bytes of `model.safetensors` or `pytorch_model.bin`; the file's name tells which.
+///
+/// Takes safetensors, and both formats of `torch.save`: the zip archive and, from before torch 1.6, the stream of
+/// pickles. Elements of 16, 32 or 64 bits become `f32`. Names may lack the `bert.` prefix, and layer norms may be
+/// called gamma and beta. A pooler or classifier that the file lacks is initialised from `seed`, the same on every
+/// worker.
+///
+/// # Errors
+/// The file is damaged or in another format; tensors are missing or of another shape, all of which are named in one
+/// error; a parameter is not finite.
+pub fn read(
+    file_name: &str,
+    bytes: Vec<u8>,
+    layout: &Layout,
+    config: &ModelConfig,
+    seed: u64,
+) -> Result<Loaded, WeightsError> {
+    let checkpoint = open(file_name, &bytes)
+        .map_err(|problem| WeightsError::Unreadable { file_name: file_name.to_owned(), problem })?;
+    placement::place(file_name, checkpoint, layout, |slot, out| initial::initialise_slot(slot, config, seed, out))
+}
+
+/// SHA-256 over the parameters' little-endian bytes.
+#[must_use]
+pub fn digest(parameters: &[f32]) -> Digest {
+    Digest(Sha256::digest(bytemuck::cast_slice::<f32, u8>(parameters)).into())
+}
+
+fn open<'a>(file_name: &str, bytes: &'a [u8]) -> Result<stored::Checkpoint<'a>, String> {
+    if bytes.starts_with(b"version https://git-lfs") {
+        return Err("is a Git LFS pointer, not the weights; fetch them with `git lfs pull`".to_owned());
+    }
+    match file_name.rsplit_once('.').map(|(_, extension)| extension) {
+        Some("safetensors") => safetensors_file::open(bytes),
+        Some("bin" | "pt" | "pth") if bytes.starts_with(b"PK") => archive::open(bytes),
+        Some("bin" | "pt" | "pth") if bytes.starts_with(&[pickle::PROTO]) => stream::open(bytes),
+        Some("bin" | "pt" | "pth") => Err("is neither a zip archive nor a pickle stream of torch.save".to_owned()),
+        _ => Err("cannot tell the format; expected a name ending in .safetensors or .bin".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod checkpoint_test;
+#[cfg(test)]
+mod weights_test;

@@ -1,0 +1,118 @@
+//! The tensors of a file in the places of the layout.
+
+use std::collections::BTreeMap;
+
+use super::stored::{Checkpoint, Element, StoredTensor};
+use super::{Loaded, Mismatch, WeightsError};
+use crate::layout::{Layout, Slot};
+
+/// Copies every tensor of the layout from the checkpoint into its place; `initialise` fills those of the pooler and
+/// the classifier that are missing.
+pub(super) fn place(
+    file_name: &str,
+    checkpoint: Checkpoint<'_>,
+    layout: &Layout,
+    initialise: impl Fn(&Slot, &mut [f32]),
+) -> Result<Loaded, WeightsError> {
+    let mut sorted = Sorted::new(&checkpoint.tensors, layout);
+    sorted.mismatches.extend(layout.slots().iter().filter_map(|slot| mismatch(slot, &sorted.tensors)));
+    if !sorted.mismatches.is_empty() {
+        return Err(WeightsError::Mismatch { file_name: file_name.to_owned(), mismatches: sorted.mismatches });
+    }
+    let mut parameters = vec![0.0; layout.len()];
+    let mut initialised = Vec::new();
+    for slot in layout.slots() {
+        let out = &mut parameters[slot.range.clone()];
+        match sorted.tensors.get(&slot.name) {
+            Some(tensor) => {
+                tensor.copy_to(out);
+                finite(file_name, &slot.name, out)?;
+            }
+            None => {
+                initialise(slot, out);
+                initialised.push(slot.name.clone());
+            }
+        }
+    }
+    let mut ignored = sorted.ignored;
+    ignored.extend(checkpoint.others);
+    ignored.sort_unstable();
+    Ok(Loaded { parameters, initialised, ignored })
+}
+
+/// Refuses an infinite or undefined element.
+pub(super) fn finite(file_name: &str, name: &str, elements: &[f32]) -> Result<(), WeightsError> {
+    match elements.iter().position(|value| !value.is_finite()) {
+        None => Ok(()),
+        Some(index) => Err(WeightsError::NotFinite {
+            file_name: file_name.to_owned(),
+            name: name.to_owned(),
+            index,
+            value: elements[index],
+        }),
+    }
+}
+
+/// The file's tensors, sorted by what they are to the model.
+struct Sorted<'t, 'a> {
+    /// By the layout's names.
+    tensors: BTreeMap<String, &'t StoredTensor<'a>>,
+    ignored: Vec<String>,
+    mismatches: Vec<Mismatch>,
+}
+
+impl<'t, 'a> Sorted<'t, 'a> {
+    fn new(tensors: &'t [StoredTensor<'a>], layout: &Layout) -> Self {
+        let known: BTreeMap<&str, &Slot> = layout.slots().iter().map(|slot| (slot.name.as_str(), slot)).collect();
+        let mut sorted = Self { tensors: BTreeMap::new(), ignored: Vec::new(), mismatches: Vec::new() };
+        for tensor in tensors {
+            let name = canonical(&tensor.name);
+            if known.contains_key(name.as_str()) {
+                if sorted.tensors.insert(name.clone(), tensor).is_some() {
+                    sorted.mismatches.push(Mismatch::Twice { name });
+                }
+            } else if name.starts_with("bert.") && !is_buffer(&name) {
+                // One more layer, or a projection: to leave it out would compute another model than the file's.
+                sorted.mismatches.push(Mismatch::Unexpected { name, found: tensor.shape.clone() });
+            } else {
+                sorted.ignored.push(tensor.name.clone());
+            }
+        }
+        sorted
+    }
+}
+
+fn mismatch(slot: &Slot, tensors: &BTreeMap<String, &StoredTensor<'_>>) -> Option<Mismatch> {
+    let name = slot.name.clone();
+    match tensors.get(&slot.name) {
+        None if is_head(&name) => None,
+        None => Some(Mismatch::Missing { name, shape: slot.shape.clone() }),
+        Some(tensor) if tensor.shape != slot.shape => {
+            Some(Mismatch::Shape { name, expected: slot.shape.clone(), found: tensor.shape.clone() })
+        }
+        Some(tensor) if matches!(tensor.element, Element::Other { .. }) => Some(Mismatch::Element { name }),
+        Some(_) => None,
+    }
+}
+
+/// The layout's name for a tensor: with the prefix, which a bare `BertModel` lacks, and with today's names for the
+/// layer norms' gamma and beta.
+fn canonical(name: &str) -> String {
+    let bare = ["embeddings.", "encoder.", "pooler."].into_iter().any(|part| name.starts_with(part));
+    let prefix = if bare { "bert." } else { "" };
+    match (name.strip_suffix(".gamma"), name.strip_suffix(".beta")) {
+        (Some(stem), _) => format!("{prefix}{stem}.weight"),
+        (_, Some(stem)) => format!("{prefix}{stem}.bias"),
+        _ => format!("{prefix}{name}"),
+    }
+}
+
+/// Constants that older versions of transformers saved along with the parameters.
+fn is_buffer(name: &str) -> bool {
+    matches!(name, "bert.embeddings.position_ids" | "bert.embeddings.token_type_ids")
+}
+
+/// Tensors that a pretrained model may lack: fine-tuning starts with new ones.
+fn is_head(name: &str) -> bool {
+    name.starts_with("bert.pooler.") || name.starts_with("classifier.")
+}
