@@ -10,15 +10,13 @@ use std::sync::mpsc as orders;
 
 use medley_common::example::Example;
 use medley_common::identity::{Digest, Generation, Split, Update};
-use medley_common::lane::LaneTree;
 use medley_common::message::{ArtifactKind, Command, Event, Failure, FailureKind, Form, Welcome};
 use medley_common::plan::{Plan, evaluation_shards};
 use tokio::sync::mpsc;
 
-use crate::collective::solo::Solo;
-use crate::collective::tcp::{Limits, Listener, Tcp};
-use crate::collective::{Collective, CollectiveError};
+use crate::collective::{AbortSwitch, Collective, CollectiveError, Listener, Solo, Tcp, TcpSettings};
 use crate::layout::Layout;
+use crate::ops::cpu::Cpu;
 use crate::trainer::{StepError, Trainer};
 use crate::weights;
 
@@ -91,7 +89,6 @@ struct Engine {
     layout: Layout,
     trainer: Trainer,
     plan: Plan,
-    tree: LaneTree,
     total: Update,
     examples: BTreeMap<Split, Vec<Example>>,
     listener: Listener,
@@ -124,20 +121,16 @@ impl Engine {
         };
         let lengths = examples.get(&Split::Train).map_or_else(Vec::new, |rows| lengths(rows));
         let plan = Plan::new(&welcome.spec, lengths);
-        let tree = LaneTree::new(welcome.spec.lanes);
         let total = Update(welcome.spec.schedule.total_updates);
-        let mut trainer = Trainer::new(welcome.model, welcome.spec, parameters).map_err(config)?;
-        for rows in examples.values() {
-            trainer.check(rows).map_err(data)?;
-        }
+        let mut trainer = Trainer::new(Cpu, welcome.model, welcome.spec, parameters).map_err(config)?;
         if let Some((_, bytes)) = artifacts.remove(&ArtifactKind::Optimizer) {
             let moments = weights::read_moments(&bytes, &layout).map_err(data)?;
-            trainer.restore(moments, welcome.start).map_err(data)?;
+            trainer.restore([moments.exp_avg, moments.exp_avg_sq], welcome.start).map_err(data)?;
         }
         let listener = Listener::bind(collective).map_err(config)?;
         let prepared = Event::Prepared { layout: layout.fingerprint(), endpoint: listener.endpoint() };
         let engine =
-            Self { orders, outputs, layout, trainer, plan, tree, total, examples, listener, group: None };
+            Self { orders, outputs, layout, trainer, plan, total, examples, listener, group: None };
         engine.report(prepared);
         Ok(engine)
     }
@@ -195,10 +188,11 @@ impl Engine {
     fn form(&mut self, form: &Form) -> Result<(), Failure> {
         self.group = None;
         let collective: Box<dyn Collective> = if form.peers.len() == 1 {
-            Box::new(Solo::new(self.tree))
+            Box::new(Solo::new(&self.layout))
         } else {
-            let vocabulary = self.trainer.config().vocab_size;
-            Box::new(Tcp::connect(&self.listener, form, vocabulary, Limits::default()).map_err(lost)?)
+            let switch = AbortSwitch::new().map_err(internal)?;
+            let settings = TcpSettings::default();
+            Box::new(Tcp::connect(&self.listener, form, &self.layout, settings, switch).map_err(lost)?)
         };
         let lanes = form.lanes.get(form.rank.0 as usize).cloned().unwrap_or_default();
         let through = self.trainer.update();
@@ -227,12 +221,14 @@ impl Engine {
         }
         let parameters = self.trainer.parameters();
         let digest = weights::digest(parameters);
-        let first = self.group.as_ref().is_some_and(|group| group.collective.rank().0 == 0);
+        let is_first = self.group.as_ref().is_some_and(|group| group.collective.rank().0 == 0);
         let mut files = Vec::new();
-        if first {
-            let (exp_avg, exp_avg_sq) = self.trainer.moments();
-            files.push((ArtifactKind::Weights, weights::write_model(parameters, &self.layout)));
-            files.push((ArtifactKind::Optimizer, weights::write_moments(exp_avg, exp_avg_sq, update, &self.layout)));
+        if is_first {
+            let [first, second] = self.trainer.moments();
+            let model = weights::write_model(parameters, &self.layout).map_err(internal)?;
+            let moments = weights::write_moments(first, second, update, &self.layout).map_err(internal)?;
+            files.push((ArtifactKind::Weights, model.to_vec()));
+            files.push((ArtifactKind::Optimizer, moments.to_vec()));
         }
         self.hand_up(Output::Saved { generation, update, parameters: digest, files });
         Ok(())
@@ -269,6 +265,10 @@ fn lengths(examples: &[Example]) -> Vec<u32> {
 
 fn data(error: impl std::error::Error) -> Failure {
     Failure { kind: FailureKind::Data, message: error.to_string() }
+}
+
+fn internal(error: impl std::error::Error) -> Failure {
+    Failure { kind: FailureKind::Internal, message: error.to_string() }
 }
 
 fn config(error: impl std::error::Error) -> Failure {

@@ -12,7 +12,7 @@ use super::output_dir::OutputDir;
 /// `index<TAB>prediction`, as `run_glue.py` writes it, label names and a header line included.
 pub const PREDICTIONS_TABLE: &str = "predict_results.txt";
 
-/// One JSON object a row: `index`, `prediction` and the `probabilities` of all labels in label order.
+/// One JSON object a row: `index`, `prediction`, and the `logits` and `probabilities` of all labels in label order.
 pub const PREDICTIONS_LINES: &str = "predictions.jsonl";
 
 /// Writes both files. `labels` are the labels' names in label order; one that lacks is called `LABEL_<n>`. Blocks.
@@ -27,7 +27,12 @@ pub fn save_predictions(output: &OutputDir, predictions: &[Prediction], labels: 
         // A label with a tab or a line break in it would tear the table.
         let plain = name.replace(char::is_control, " ");
         writeln!(table, "{}\t{plain}", prediction.row).unwrap_or_default();
-        let line = Line { index: prediction.row.0, prediction: &name, probabilities: softmax(&prediction.logits) };
+        let line = Line {
+            index: prediction.row.0,
+            prediction: &name,
+            logits: &prediction.logits,
+            probabilities: softmax(&prediction.logits),
+        };
         serde_json::to_writer(&mut lines, &line)
             .map_err(|error| ArchiveError::io("write", &output.path().join(PREDICTIONS_LINES))(error.into()))?;
         lines.push(b'\n');
@@ -40,6 +45,7 @@ pub fn save_predictions(output: &OutputDir, predictions: &[Prediction], labels: 
 struct Line<'a> {
     index: u32,
     prediction: &'a str,
+    logits: &'a [f32],
     probabilities: Vec<f64>,
 }
 
