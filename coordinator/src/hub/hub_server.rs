@@ -89,7 +89,7 @@ fn read(stream: TcpStream) -> Option<(TcpStream, Request)> {
     let path = lines.next()?.ok()?.split(' ').nth(1)?.to_owned();
     let mut authorization = None;
     for line in lines.map_while(Result::ok).take_while(|line| !line.is_empty()) {
-        if let Some(("authorization", value)) = line.split_once(": ").map(|(name, value)| (name, value)) {
+        if let Some(("authorization", value)) = line.split_once(": ") {
             authorization = Some(value.to_owned());
         }
     }
