@@ -1,4 +1,7 @@
-//! Sentence pairs to token ids, as Hugging Face's `tokenizer(sentence1, sentence2, truncation=True, max_length=M)`.
+//! Sentence pairs to token ids, as Hugging Face's `tokenizer(sentences1, sentences2, truncation=True, max_length=M)`.
+//!
+//! That is the call on lists, as `run_glue` makes it: an empty second sentence still gets its `[SEP]`, which the call
+//! on single strings leaves out.
 
 use std::num::NonZeroUsize;
 use std::thread;
@@ -114,6 +117,22 @@ mod tests {
         assert!(all.truncated > 0 && all.truncated < pairs.rows.len() as u64);
         assert!(all.examples.iter().zip(&pairs.rows).all(|(example, row)| example.label == row.label));
         assert_eq!(encode_pairs(&tokenizer, &[], limit).unwrap(), Encoded::default());
+    }
+
+    #[test]
+    fn empty_sentences_keep_their_frame() {
+        let tokenizer = WordPieceTokenizer::load(&fixture().join("model"), None).unwrap();
+        let limit = SequenceLimit::new(5, &tokenizer, 128).unwrap();
+        let pair = |first: &str, second: &str| Pair {
+            line: 1,
+            sentence1: first.into(),
+            sentence2: second.into(),
+            label: Some(2),
+        };
+        let encoded = encode_pairs(&tokenizer, &[pair("", ""), pair("(((", "")], limit).unwrap();
+        let example = |tokens: &[u32], first_segment| Example { tokens: tokens.into(), first_segment, label: Some(2) };
+        assert_eq!(encoded.examples, [example(&[2, 3, 3], 2), example(&[2, 9, 9, 3, 3], 4)]);
+        assert_eq!(encoded.truncated, 1);
     }
 
     #[test]
