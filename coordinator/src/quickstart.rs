@@ -116,7 +116,7 @@ fn command(arguments: &Quickstart) -> Vec<String> {
         ("--per_device_train_batch_size", "32".into()),
         ("--learning_rate", "1e-3".into()),
         ("--warmup_ratio", "0.1".into()),
-        ("--num_train_epochs", "20".into()),
+        ("--num_train_epochs", "15".into()),
         ("--evaluation_strategy", "epoch".into()),
         ("--logging_strategy", "epoch".into()),
         ("--save_strategy", "no".into()),

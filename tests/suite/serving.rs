@@ -37,7 +37,8 @@ async fn status_shows_the_run() {
     let scratch = Scratch::new(100);
     let mut run = scratch.start(&format!("train {RECIPE} --num_train_epochs 10000 --save_strategy no --workers 2"));
     let address = address(&mut run);
-    let mut client = StatusServiceClient::connect(format!("http://{address}")).await.unwrap();
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let mut client = StatusServiceClient::new(endpoint.connect().await.unwrap());
     let mut watch = client.watch_status(v1::WatchStatusRequest {}).await.unwrap().into_inner();
     let mut last = 0;
     while last < 3 {
