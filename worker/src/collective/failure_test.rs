@@ -2,10 +2,11 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use medley_common::identity::{Generation, Rank};
-use medley_common::lane::Node;
+use medley_common::lane::{LaneTree, Node};
 use medley_common::message::Form;
 
 use super::frame::{Header, Kind};
@@ -107,20 +108,22 @@ fn a_silent_peer_is_an_error_after_the_timeout() {
 fn a_blocked_fence_is_aborted_from_another_thread() {
     let listeners = [listener(), listener()];
     let forms = forms(&listeners, 3, &split(2, 2));
+    let (aborted, wait) = mpsc::channel();
     let started = Instant::now();
     std::thread::scope(|scope| {
-        let other = scope.spawn(|| {
-            let mut tcp = join(&listeners[1], &forms[1], SETTINGS).unwrap();
-            tcp.launch(Segment::Head, vec![(lane(1), head())]).unwrap();
-            tcp.launch_words(Vec::new()).unwrap();
-            tcp.fence().map(|_| ()).unwrap_err()
+        let (listener, form) = (&listeners[1], &forms[1]);
+        let other = scope.spawn(move || {
+            let mut tcp = join(listener, form, SETTINGS).unwrap();
+            wait.recv().unwrap();
+            tcp.launch(Segment::Head, vec![(lane(1), head())]).and_then(|()| tcp.fence()).map(|_| ()).unwrap_err()
         });
         let switch = AbortSwitch::new().unwrap();
         let mut tcp = Tcp::connect(&listeners[0], &forms[0], &layout(), SETTINGS, switch.clone()).unwrap();
+        tcp.launch(Segment::Head, vec![(lane(0), head())]).unwrap();
         scope.spawn(move || switch.abort());
-        tcp.launch(Segment::Head, vec![(lane(0), head())]).ok();
         assert!(matches!(tcp.fence(), Err(CollectiveError::Aborted)));
         assert!(matches!(tcp.launch(Segment::Head, Vec::new()), Err(CollectiveError::Aborted)));
+        aborted.send(()).unwrap();
         // The sockets are shut: the peer learns of it although `tcp` still lives.
         let error = other.join().unwrap();
         assert!(matches!(error, CollectiveError::Connection { peer: Rank(0), .. }), "{error}");
@@ -209,13 +212,15 @@ fn a_listener_serves_one_group_after_another() {
 
 #[test]
 fn who_has_its_sums_may_leave() {
+    let lanes = split(3, 3);
     for _ in 0..20 {
-        run(&split(3, 3), SETTINGS, |rank, mut tcp| {
-            tcp.launch(Segment::Head, vec![(lane(rank as u32), head())]).unwrap();
+        run(&lanes, SETTINGS, |rank, mut tcp| {
+            let node = LaneTree::new(3).cover(lanes[rank].clone())[0];
+            tcp.launch(Segment::Head, vec![(node, head())]).unwrap();
             assert_eq!(tcp.fence().unwrap().segments[0].1[0], 3.0);
             if rank > 0 {
-                // One more with rank 0, which has left, is an error.
-                tcp.launch(Segment::Head, vec![(lane(rank as u32), head())]).ok();
+                // One more sum with rank 0, which has left, fails.
+                tcp.launch(Segment::Head, vec![(node, head())]).ok();
                 assert!(tcp.fence().is_err());
             }
         });
