@@ -185,15 +185,11 @@ impl Batch {
     pub fn pack(first_lane: u32, lanes: &[Vec<RowId>], source: Source<'_>) -> Result<Self, RowError> {
         let mut batch = Self { offsets: vec![0], ..Self::default() };
         for (lane, rows) in (first_lane..).zip(lanes) {
-            let start = (batch.rows.len(), batch.tokens.len(), batch.blocks.len());
+            let (sequence, token) = (batch.rows.len(), batch.tokens.len());
             for row in rows {
                 batch.push(*row, source.example(*row)?);
             }
-            let tokens = start.1..batch.tokens.len();
-            let blocks = tokens.clone().step_by(BLOCK_TOKENS);
-            batch.blocks.extend(blocks.map(|block| block..(block + BLOCK_TOKENS).min(tokens.end)));
-            let (sequences, blocks) = (start.0..batch.rows.len(), start.2..batch.blocks.len());
-            batch.lanes.push(LaneSpan { lane, sequences, tokens, blocks });
+            batch.push_lane(lane, sequence..batch.rows.len(), token..batch.tokens.len());
         }
         Ok(batch)
     }
@@ -209,6 +205,37 @@ impl Batch {
         self.rows.push(row);
         self.labels.push(example.label);
         self.offsets.push(self.tokens.len());
+    }
+
+    /// The batch of each sequence's first token alone.
+    ///
+    /// A classifier reads nothing else of the last layer, so what that layer does to the other tokens need not be
+    /// computed.
+    #[must_use]
+    pub fn first_tokens(&self) -> Self {
+        let count = self.rows.len();
+        let firsts = &self.offsets[..count];
+        let mut batch = Self {
+            rows: self.rows.clone(),
+            offsets: (0..=count).collect(),
+            labels: self.labels.clone(),
+            tokens: firsts.iter().map(|token| self.tokens[*token]).collect(),
+            positions: vec![0; count],
+            segments: firsts.iter().map(|token| self.segments[*token]).collect(),
+            sequences: firsts.iter().map(|token| self.sequences[*token]).collect(),
+            ..Self::default()
+        };
+        for span in &self.lanes {
+            batch.push_lane(span.lane, span.sequences.clone(), span.sequences.clone());
+        }
+        batch
+    }
+
+    fn push_lane(&mut self, lane: u32, sequences: Range<usize>, tokens: Range<usize>) {
+        let first_block = self.blocks.len();
+        let blocks = tokens.clone().step_by(BLOCK_TOKENS);
+        self.blocks.extend(blocks.map(|block| block..(block + BLOCK_TOKENS).min(tokens.end)));
+        self.lanes.push(LaneSpan { lane, sequences, tokens, blocks: first_block..self.blocks.len() });
     }
 
     /// The tokens of `sequence`.
@@ -258,6 +285,13 @@ mod tests {
         assert_eq!(batch.positions[40..46], [0, 1, 2, 3, 4, 0]);
         assert_eq!(batch.segments[40..46], [0, 1, 1, 1, 1, 0]);
         assert_eq!(batch.sequences[39..46], [0, 1, 1, 1, 1, 1, 2]);
+
+        let firsts = batch.first_tokens();
+        assert_eq!((firsts.offsets, firsts.sequences), (vec![0, 1, 2, 3], vec![0, 1, 2]));
+        assert_eq!((firsts.rows, firsts.positions), (batch.rows, vec![0; 3]));
+        assert_eq!(firsts.blocks, [0..2, 2..3]);
+        let spans: Vec<_> = firsts.lanes.iter().map(|span| (span.lane, span.tokens.clone())).collect();
+        assert_eq!(spans, [(4, 0..2), (5, 2..2), (6, 2..3)]);
     }
 
     #[test]

@@ -97,13 +97,13 @@ impl<O: Ops> Bert<O> {
         self.embeddings.forward(pass, &mut self.embedding, &mut self.hidden[0])?;
         for (index, layer) in self.layers.iter().enumerate() {
             let kept = &mut self.kept[if training { index } else { 0 }];
-            layer.grow(pass.ops, kept, tokens)?;
             let mut output = std::mem::take(&mut self.hidden[place(index + 1)]);
             pass.ops.grow(&mut output, tokens * width)?;
             layer.forward(pass, kept, &self.hidden[place(index)], &mut output)?;
             self.hidden[place(index + 1)] = output;
         }
-        self.head.grow(pass.ops, &mut self.classification, pass.sequences())?;
+        let pass = &pass.over_firsts();
+        self.head.grow(pass.ops, &mut self.classification, pass.tokens())?;
         self.head.forward(pass, &mut self.classification, &self.hidden[place(self.layers.len())])
     }
 
@@ -112,7 +112,7 @@ impl<O: Ops> Bert<O> {
     /// # Errors
     /// The device failed.
     pub fn logits(&self, pass: &Pass<'_, O>) -> Result<Vec<f32>, DeviceError> {
-        self.head.logits(pass, &self.classification)
+        self.head.logits(&pass.over_firsts(), &self.classification)
     }
 
     /// The losses of the pass that backward was computed for, one a sequence.
@@ -120,7 +120,7 @@ impl<O: Ops> Bert<O> {
     /// # Errors
     /// The device failed.
     pub fn losses(&self, pass: &Pass<'_, O>) -> Result<Vec<f32>, DeviceError> {
-        self.head.losses(pass, &self.classification)
+        self.head.losses(&pass.over_firsts(), &self.classification)
     }
 
     /// Computes all gradients of the summed loss, from the head to the embeddings, and hands each segment's to `sink` as
@@ -135,11 +135,14 @@ impl<O: Ops> Bert<O> {
         sink: &mut S,
     ) -> Result<(), S::Error> {
         let Backward { share, pool, smoothing } = backward;
-        self.grow_gradients(pass)?;
-        let gradients = &mut self.gradients;
+        let (gradients, width) = (&mut self.gradients, self.embeddings.hidden());
+        // Layers swap these two, so both hold all tokens.
+        pass.ops.grow(&mut gradients.hidden, pass.tokens() * width)?;
+        pass.ops.grow(&mut gradients.residual, pass.tokens() * width)?;
 
         let mut sums = SegmentSums::new(pass, share, pool, self.head.segment_length())?;
-        self.head.backward(pass, &mut self.classification, smoothing, (&mut gradients.hidden, &mut sums))?;
+        let output = (&self.hidden[self.layers.len()], &mut gradients.hidden);
+        self.head.backward(&pass.over_firsts(), &mut self.classification, output, (smoothing, &mut sums))?;
         sink.segment(Segment::Head, sums.into_nodes())?;
 
         for (layer, (kept, input)) in self.layers.iter().zip(self.kept.iter().zip(&self.hidden)).rev() {
@@ -148,22 +151,15 @@ impl<O: Ops> Bert<O> {
             sink.segment(Segment::Layer(layer.index()), sums.into_nodes())?;
         }
 
+        pass.ops.grow(&mut gradients.partials, pass.blocks() * self.embeddings.partials())?;
         let LayerGradients { hidden: dy, residual: dz, partials, .. } = gradients;
         self.embeddings.backward(pass, &self.embedding, dy, [&mut *dz, &mut *partials])?;
         let mut sums = SegmentSums::new(pass, share, pool, self.embeddings.segment_length())?;
         self.embeddings.sum(pass, &mut sums, dz, partials)?;
         sink.segment(Segment::Embeddings, sums.into_nodes())?;
 
-        let (ops, pack, hidden) = (pass.ops, pass.pack, self.embeddings.hidden());
+        let (ops, pack, hidden) = (pass.ops, pass.pack, width);
         let words = share.sum_rows(pack.as_ref(), |lane| ops.word_gradient(WordGradient { pack, lane, hidden, dz }))?;
         sink.words(words)
-    }
-
-    fn grow_gradients(&mut self, pass: &Pass<'_, O>) -> Result<(), DeviceError> {
-        let (tokens, blocks) = (pass.tokens(), pass.blocks());
-        for layer in &self.layers {
-            layer.grow_gradients(pass.ops, &mut self.gradients, tokens, blocks)?;
-        }
-        pass.ops.grow(&mut self.gradients.partials, blocks * self.embeddings.partials())
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use medley_common::model::ModelConfig;
 
 use super::Pass;
-use super::lane_sums::SegmentSums;
+use super::lane_sums::{Rows, SegmentSums};
 use crate::layout::{Layout, Segment};
 use crate::ops::dropout::Site;
 use crate::ops::embedding::{Embedding, EmbeddingBackward, PositionGradient};
@@ -147,9 +147,10 @@ impl Embeddings {
         partials: &O::Buffer,
     ) -> Result<(), DeviceError> {
         let (ops, pack, hidden) = (pass.ops, pass.pack, self.hidden);
+        let lanes = &pack.as_ref().lanes;
         sums.sum(self.position.clone(), &mut |lane, dpositions| {
-            ops.position_gradient(PositionGradient { pack, lane, hidden, dz, dpositions })
+            ops.position_gradient(PositionGradient { pack, lane: &lanes[lane], hidden, dz, dpositions })
         })?;
-        sums.blocks(self.token_type.start..self.beta.end, partials)
+        sums.blocks(self.token_type.start..self.beta.end, Rows { pack, gradient: partials })
     }
 }

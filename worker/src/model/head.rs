@@ -5,10 +5,10 @@ use std::ops::Range;
 use medley_common::model::ModelConfig;
 
 use super::Pass;
-use super::lane_sums::SegmentSums;
+use super::lane_sums::{Rows, SegmentSums};
 use crate::layout::{Layout, Segment};
 use crate::ops::dropout::Site;
-use crate::ops::head::{CrossEntropy, FirstTokens, FirstTokensBackward, TanhDropout, TanhDropoutBackward};
+use crate::ops::head::{CrossEntropy, TanhDropout, TanhDropoutBackward};
 use crate::ops::linear::{Linear, LinearInputGradient, LinearShape, Write};
 use crate::ops::{DeviceError, Ops, Slice};
 
@@ -28,8 +28,6 @@ pub struct Head {
 /// What forward keeps for backward. `S` sequences, `H` hidden.
 #[derive(Debug, Default)]
 pub struct HeadActivations<B> {
-    /// Hidden states of the first tokens, `[S, H]`.
-    first: B,
     /// Output of the pooler, `[S, H]`.
     pooled: B,
     /// The same after dropout, `[S, H]`.
@@ -42,8 +40,6 @@ pub struct HeadActivations<B> {
     losses: B,
     /// Gradient of the pooler's output; becomes that of its input to the activation, `[S, H]`.
     dpooled: B,
-    /// Gradient of the first tokens' hidden states, `[S, H]`.
-    dfirst: B,
 }
 
 impl Head {
@@ -75,7 +71,7 @@ impl Head {
         kept: &mut HeadActivations<O::Buffer>,
         sequences: usize,
     ) -> Result<(), DeviceError> {
-        for buffer in [&mut kept.first, &mut kept.pooled, &mut kept.dropped, &mut kept.dpooled, &mut kept.dfirst] {
+        for buffer in [&mut kept.pooled, &mut kept.dropped, &mut kept.dpooled] {
             ops.grow(buffer, sequences * self.hidden)?;
         }
         for buffer in [&mut kept.logits, &mut kept.dlogits] {
@@ -89,10 +85,11 @@ impl Head {
     }
 
     fn shape<O: Ops>(&self, pass: &Pass<'_, O>, outputs: usize) -> LinearShape {
-        LinearShape { rows: pass.sequences(), inputs: self.hidden, outputs }
+        LinearShape { rows: pass.tokens(), inputs: self.hidden, outputs }
     }
 
-    /// Computes the logits from the last hidden states, `[T, H]`.
+    /// Computes the logits from the first tokens' last hidden states, `[S, H]`. Here and below, the pass is over the first
+    /// tokens.
     ///
     /// # Errors
     /// The device failed.
@@ -103,10 +100,9 @@ impl Head {
         input: &O::Buffer,
     ) -> Result<(), DeviceError> {
         let (ops, pack, hidden) = (pass.ops, pass.pack, self.hidden);
-        ops.first_tokens(FirstTokens { pack, hidden, x: input, y: &mut kept.first })?;
         ops.linear(Linear {
             shape: self.shape(pass, hidden),
-            x: &kept.first,
+            x: input,
             weight: self.parameters(pass, &self.pooler_weight),
             bias: Some(self.parameters(pass, &self.pooler_bias)),
             y: &mut kept.pooled,
@@ -131,7 +127,7 @@ impl Head {
         pass: &Pass<'_, O>,
         kept: &HeadActivations<O::Buffer>,
     ) -> Result<Vec<f32>, DeviceError> {
-        pass.ops.read(Slice { buffer: &kept.logits, range: 0..pass.sequences() * self.labels })
+        pass.ops.read(Slice { buffer: &kept.logits, range: 0..pass.tokens() * self.labels })
     }
 
     /// The losses that backward has left, `[S]`.
@@ -143,11 +139,10 @@ impl Head {
         pass: &Pass<'_, O>,
         kept: &HeadActivations<O::Buffer>,
     ) -> Result<Vec<f32>, DeviceError> {
-        pass.ops.read(Slice { buffer: &kept.losses, range: 0..pass.sequences() })
+        pass.ops.read(Slice { buffer: &kept.losses, range: 0..pass.tokens() })
     }
 
-    /// Computes the losses, writes the gradient of the last hidden states to `dinput`, `[T, H]`, and sums those of the
-    /// parameters.
+    /// Computes the losses, writes the gradient of `input` to `dinput`, `[S, H]`, and sums those of the parameters.
     ///
     /// # Errors
     /// The device failed.
@@ -155,8 +150,8 @@ impl Head {
         &self,
         pass: &Pass<'_, O>,
         kept: &mut HeadActivations<O::Buffer>,
-        smoothing: f64,
-        (dinput, sums): (&mut O::Buffer, &mut SegmentSums<'_, O>),
+        (input, dinput): (&O::Buffer, &mut O::Buffer),
+        (smoothing, sums): (f64, &mut SegmentSums<'_, O>),
     ) -> Result<(), DeviceError> {
         let (ops, pack, hidden, labels) = (pass.ops, pass.pack, self.hidden, self.labels);
         ops.cross_entropy(CrossEntropy {
@@ -167,8 +162,8 @@ impl Head {
             dlogits: &mut kept.dlogits,
             losses: &mut kept.losses,
         })?;
-        sums.head_weight(self.classifier_weight.clone(), &kept.dlogits, &kept.dropped, hidden)?;
-        sums.head_bias(self.classifier_bias.clone(), &kept.dlogits)?;
+        sums.weight(self.classifier_weight.clone(), Rows { pack, gradient: &kept.dlogits }, &kept.dropped, hidden)?;
+        sums.bias(self.classifier_bias.clone(), Rows { pack, gradient: &kept.dlogits })?;
         ops.linear_input_gradient(LinearInputGradient {
             shape: self.shape(pass, labels),
             dy: &kept.dlogits,
@@ -179,15 +174,14 @@ impl Head {
         let dropout = pass.dropout(Site::Pooled);
         let gradient = &mut kept.dpooled;
         ops.tanh_dropout_backward(TanhDropoutBackward { pack, hidden, dropout, x: &kept.pooled, gradient })?;
-        sums.head_weight(self.pooler_weight.clone(), &kept.dpooled, &kept.first, hidden)?;
-        sums.head_bias(self.pooler_bias.clone(), &kept.dpooled)?;
+        sums.weight(self.pooler_weight.clone(), Rows { pack, gradient: &kept.dpooled }, input, hidden)?;
+        sums.bias(self.pooler_bias.clone(), Rows { pack, gradient: &kept.dpooled })?;
         ops.linear_input_gradient(LinearInputGradient {
             shape: self.shape(pass, hidden),
             dy: &kept.dpooled,
             weight: self.parameters(pass, &self.pooler_weight),
-            dx: &mut kept.dfirst,
+            dx: dinput,
             write: Write::Set,
-        })?;
-        ops.first_tokens_backward(FirstTokensBackward { pack, hidden, dy: &kept.dfirst, dx: dinput })
+        })
     }
 }

@@ -65,8 +65,9 @@ impl LaneShare {
         Self { tree, cover: tree.cover(lanes.clone()), first_lane: lanes.start }
     }
 
-    fn lane<'b>(&self, batch: &'b Batch, node: Node) -> &'b LaneSpan {
-        &batch.lanes[(self.tree.range(node).start - self.first_lane) as usize]
+    /// The place of a lane's node in the batch.
+    fn place(&self, lane: Node) -> usize {
+        (self.tree.range(lane).start - self.first_lane) as usize
     }
 
     /// Whether any lane below `node` has rows.
@@ -100,7 +101,7 @@ impl LaneShare {
         leaf: &mut impl FnMut(&LaneSpan) -> Result<SparseRows, DeviceError>,
     ) -> Result<SparseRows, DeviceError> {
         let Some((left, right)) = self.tree.children(node) else {
-            return leaf(self.lane(batch, node));
+            return leaf(&batch.lanes[self.place(node)]);
         };
         match (self.is_present(batch, left), right.filter(|right| self.is_present(batch, *right))) {
             (true, None) => self.rows_below(batch, left, leaf),
@@ -122,8 +123,16 @@ pub struct SegmentSums<'a, O: Ops> {
     nodes: Vec<(Node, O::Buffer)>,
 }
 
-/// Computes one lane's gradient of some tensors.
-type Leaf<'l, B> = dyn FnMut(&LaneSpan, SliceMut<'_, B>) -> Result<(), DeviceError> + 'l;
+/// Computes the gradient of some tensors over the lane at this place of the batch.
+type Leaf<'l, B> = dyn FnMut(usize, SliceMut<'_, B>) -> Result<(), DeviceError> + 'l;
+
+/// A gradient with one row for each token of a batch, or for each of its blocks.
+pub struct Rows<'a, O: Ops> {
+    /// The batch: all tokens of the pass, or the first tokens alone.
+    pub pack: &'a O::Pack,
+    /// The rows.
+    pub gradient: &'a O::Buffer,
+}
 
 impl<'a, O: Ops> SegmentSums<'a, O> {
     /// Sums for a segment of `length` elements, all of which must then be written.
@@ -148,30 +157,19 @@ impl<'a, O: Ops> SegmentSums<'a, O> {
     pub fn weight(
         &mut self,
         range: Range<usize>,
-        dy: &O::Buffer,
+        dy: Rows<'_, O>,
         x: &O::Buffer,
         inputs: usize,
     ) -> Result<(), DeviceError> {
-        let ops = self.pass.ops;
+        let (ops, lanes, dy) = (self.pass.ops, &dy.pack.as_ref().lanes, dy.gradient);
         self.sum(range, &mut |lane, dweight| {
-            ops.linear_weight_gradient(LinearWeightGradient { rows: lane.tokens.clone(), dy, x, inputs, dweight })
-        })
-    }
-
-    /// The gradient of a weight matrix of the head: as [`SegmentSums::weight`], over sequences.
-    ///
-    /// # Errors
-    /// The device failed.
-    pub fn head_weight(
-        &mut self,
-        range: Range<usize>,
-        dy: &O::Buffer,
-        x: &O::Buffer,
-        inputs: usize,
-    ) -> Result<(), DeviceError> {
-        let ops = self.pass.ops;
-        self.sum(range, &mut |lane, dweight| {
-            ops.linear_weight_gradient(LinearWeightGradient { rows: lane.sequences.clone(), dy, x, inputs, dweight })
+            ops.linear_weight_gradient(LinearWeightGradient {
+                rows: lanes[lane].tokens.clone(),
+                dy,
+                x,
+                inputs,
+                dweight,
+            })
         })
     }
 
@@ -179,27 +177,18 @@ impl<'a, O: Ops> SegmentSums<'a, O> {
     ///
     /// # Errors
     /// The device failed.
-    pub fn bias(&mut self, range: Range<usize>, dy: &O::Buffer) -> Result<(), DeviceError> {
-        let ops = self.pass.ops;
-        self.sum(range, &mut |lane, sum| ops.column_sum(ColumnSum { rows: lane.tokens.clone(), x: dy, sum }))
+    pub fn bias(&mut self, range: Range<usize>, dy: Rows<'_, O>) -> Result<(), DeviceError> {
+        let (ops, lanes, x) = (self.pass.ops, &dy.pack.as_ref().lanes, dy.gradient);
+        self.sum(range, &mut |lane, sum| ops.column_sum(ColumnSum { rows: lanes[lane].tokens.clone(), x, sum }))
     }
 
-    /// The gradient of a bias of the head: the sum of `dy` over sequences.
+    /// Gradients that an operation has left as one row for each block of tokens.
     ///
     /// # Errors
     /// The device failed.
-    pub fn head_bias(&mut self, range: Range<usize>, dy: &O::Buffer) -> Result<(), DeviceError> {
-        let ops = self.pass.ops;
-        self.sum(range, &mut |lane, sum| ops.column_sum(ColumnSum { rows: lane.sequences.clone(), x: dy, sum }))
-    }
-
-    /// Gradients that an operation has left as one row of `partials` for each block of tokens.
-    ///
-    /// # Errors
-    /// The device failed.
-    pub fn blocks(&mut self, range: Range<usize>, partials: &O::Buffer) -> Result<(), DeviceError> {
-        let ops = self.pass.ops;
-        self.sum(range, &mut |lane, sum| ops.column_sum(ColumnSum { rows: lane.blocks.clone(), x: partials, sum }))
+    pub fn blocks(&mut self, range: Range<usize>, partials: Rows<'_, O>) -> Result<(), DeviceError> {
+        let (ops, lanes, x) = (self.pass.ops, &partials.pack.as_ref().lanes, partials.gradient);
+        self.sum(range, &mut |lane, sum| ops.column_sum(ColumnSum { rows: lanes[lane].blocks.clone(), x, sum }))
     }
 
     /// Gradients that `leaf` computes for one lane.
@@ -223,7 +212,7 @@ impl<'a, O: Ops> SegmentSums<'a, O> {
     ) -> Result<(), DeviceError> {
         let batch = self.pass.pack.as_ref();
         let Some((left, right)) = self.share.tree.children(node) else {
-            return leaf(self.share.lane(batch, node), into);
+            return leaf(self.share.place(node), into);
         };
         let right = right.filter(|right| self.share.is_present(batch, *right));
         if !self.share.is_present(batch, left) {

@@ -1,15 +1,19 @@
 //! One encoder layer: attention and feed-forward, each followed by dropout, residual and layer norm.
+//!
+//! Of the last layer's output only the first token of each sequence is ever read. That layer takes keys and values from
+//! all tokens, and everything else from the first tokens alone: the results are the same, the work is a sixth.
 
 use std::ops::Range;
 
 use medley_common::model::ModelConfig;
 
 use super::Pass;
-use super::lane_sums::SegmentSums;
+use super::lane_sums::{Rows, SegmentSums};
 use crate::layout::{LayerSlots, Layout, Segment};
 use crate::ops::attention::{Attention, AttentionBackward, HeadShape};
 use crate::ops::dropout::Site;
 use crate::ops::gelu::{BiasGelu, BiasGeluBackward};
+use crate::ops::head::{FirstTokens, FirstTokensBackward};
 use crate::ops::linear::{Linear, LinearInputGradient, LinearShape, Write};
 use crate::ops::norm::{Norm, ResidualNorm, ResidualNormBackward};
 use crate::ops::{DeviceError, Ops, Slice};
@@ -18,6 +22,7 @@ use crate::ops::{DeviceError, Ops, Slice};
 #[derive(Debug)]
 pub struct Layer {
     index: u32,
+    scope: Scope,
     segment: Range<usize>,
     slots: LayerSlots,
     heads: HeadShape,
@@ -25,25 +30,38 @@ pub struct Layer {
     epsilon: f64,
 }
 
-/// What forward keeps for backward. `T` tokens, `H` hidden, `I` intermediate.
+/// The tokens that a layer's output is computed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// All.
+    AllTokens,
+    /// The first of each sequence: the last layer's.
+    FirstTokens,
+}
+
+/// What forward keeps for backward. `T` tokens, `Q` tokens of the layer's scope, `H` hidden, `I` intermediate.
 #[derive(Debug, Default)]
 pub struct LayerActivations<B> {
-    /// Queries, keys and values, `[T, 3 H]`.
-    qkv: B,
-    /// Softmax statistics, `[T, heads, 2]`.
+    /// The input's rows of the layer's scope, `[Q, H]`; unused where that is all tokens.
+    firsts: B,
+    /// Queries, `[Q, H]`.
+    q: B,
+    /// Keys and values, `[T, 2 H]`.
+    kv: B,
+    /// Softmax statistics, `[Q, heads, 2]`.
     softmax: B,
-    /// The heads' outputs, `[T, H]`.
+    /// The heads' outputs, `[Q, H]`.
     context: B,
-    /// Input of the attention's layer norm, `[T, H]`.
+    /// Input of the attention's layer norm, `[Q, H]`.
     attention_z: B,
     attention_stats: B,
-    /// Output of the attention's layer norm, `[T, H]`.
+    /// Output of the attention's layer norm, `[Q, H]`.
     attention: B,
-    /// Input of the activation without its bias, `[T, I]`.
+    /// Input of the activation without its bias, `[Q, I]`.
     u: B,
-    /// Output of the activation, `[T, I]`.
+    /// Output of the activation, `[Q, I]`.
     a: B,
-    /// Input of the feed-forward's layer norm, `[T, H]`.
+    /// Input of the feed-forward's layer norm, `[Q, H]`.
     output_z: B,
     output_stats: B,
 }
@@ -51,16 +69,18 @@ pub struct LayerActivations<B> {
 /// Gradients on their way back; shared by all layers.
 #[derive(Debug, Default)]
 pub struct LayerGradients<B> {
-    /// Of the layer's output; becomes that of its input, `[T, H]`.
+    /// Of the layer's output, `[Q, H]`; becomes that of its input, `[T, H]`.
     pub hidden: B,
-    /// Along the residual connection, `[T, H]`.
+    /// Along the residual connection, `[Q, H]`.
     pub residual: B,
-    /// Of a dense layer's output, `[T, H]`.
+    /// Of a dense layer's output, `[Q, H]`.
     dense: B,
-    /// Of the activation, `[T, I]`.
+    /// Of the activation, `[Q, I]`.
     inner: B,
-    /// Of queries, keys and values, `[T, 3 H]`.
-    qkv: B,
+    /// Of the queries, `[Q, H]`.
+    q: B,
+    /// Of keys and values, `[T, 2 H]`.
+    kv: B,
     /// Each block's sums.
     pub partials: B,
 }
@@ -69,8 +89,10 @@ impl Layer {
     /// Layer `index` of a model of this layout.
     #[must_use]
     pub fn new(config: &ModelConfig, layout: &Layout, index: u32) -> Self {
+        let last = index + 1 == config.num_hidden_layers;
         Self {
             index,
+            scope: if last { Scope::FirstTokens } else { Scope::AllTokens },
             segment: layout.range(Segment::Layer(index)),
             slots: layout.layer_slots(),
             heads: HeadShape { heads: config.num_attention_heads as usize, head_size: config.head_size() as usize },
@@ -91,49 +113,12 @@ impl Layer {
         self.segment.len()
     }
 
-    /// Makes room for the activations of `tokens` tokens.
-    ///
-    /// # Errors
-    /// The device's memory is exhausted.
-    pub fn grow<O: Ops>(
-        &self,
-        ops: &O,
-        kept: &mut LayerActivations<O::Buffer>,
-        tokens: usize,
-    ) -> Result<(), DeviceError> {
-        let hidden = self.heads.hidden();
-        ops.grow(&mut kept.qkv, tokens * 3 * hidden)?;
-        ops.grow(&mut kept.softmax, tokens * self.heads.heads * 2)?;
-        for buffer in [&mut kept.context, &mut kept.attention_z, &mut kept.attention, &mut kept.output_z] {
-            ops.grow(buffer, tokens * hidden)?;
+    /// The pass over the tokens that the layer's output is computed for.
+    fn scoped<'a, O: Ops>(&self, pass: &Pass<'a, O>) -> Pass<'a, O> {
+        match self.scope {
+            Scope::AllTokens => Pass { ..*pass },
+            Scope::FirstTokens => pass.over_firsts(),
         }
-        for buffer in [&mut kept.attention_stats, &mut kept.output_stats] {
-            ops.grow(buffer, tokens * 2)?;
-        }
-        for buffer in [&mut kept.u, &mut kept.a] {
-            ops.grow(buffer, tokens * self.intermediate)?;
-        }
-        Ok(())
-    }
-
-    /// Makes room for the gradients of `tokens` tokens in `blocks` blocks.
-    ///
-    /// # Errors
-    /// The device's memory is exhausted.
-    pub fn grow_gradients<O: Ops>(
-        &self,
-        ops: &O,
-        gradients: &mut LayerGradients<O::Buffer>,
-        tokens: usize,
-        blocks: usize,
-    ) -> Result<(), DeviceError> {
-        let hidden = self.heads.hidden();
-        for buffer in [&mut gradients.hidden, &mut gradients.residual, &mut gradients.dense] {
-            ops.grow(buffer, tokens * hidden)?;
-        }
-        ops.grow(&mut gradients.inner, tokens * self.intermediate)?;
-        ops.grow(&mut gradients.qkv, tokens * 3 * hidden)?;
-        ops.grow(&mut gradients.partials, blocks * self.intermediate.max(3 * hidden))
     }
 
     fn parameters<'a, O: Ops>(&self, pass: &Pass<'a, O>, within: &Range<usize>) -> Slice<'a, O::Buffer> {
@@ -144,11 +129,47 @@ impl Layer {
         Norm { gamma: self.parameters(pass, gamma), beta: self.parameters(pass, beta), epsilon: self.epsilon }
     }
 
-    fn shape<O: Ops>(pass: &Pass<'_, O>, inputs: usize, outputs: usize) -> LinearShape {
-        LinearShape { rows: pass.tokens(), inputs, outputs }
+    /// Ranges of the queries' weight and bias, and of those of keys and values.
+    fn query_key_value(&self) -> [Range<usize>; 4] {
+        let (weight, bias, hidden) = (&self.slots.qkv_weight, &self.slots.qkv_bias, self.heads.hidden());
+        let (weights, biases) = (weight.start + hidden * hidden, bias.start + hidden);
+        [weight.start..weights, bias.start..biases, weights..weight.end, biases..bias.end]
     }
 
-    /// Computes the hidden states `output` from `input`, both `[T, H]`.
+    /// Makes room for what forward keeps.
+    fn grow<O: Ops>(&self, pass: &Pass<'_, O>, kept: &mut LayerActivations<O::Buffer>) -> Result<(), DeviceError> {
+        let (ops, tokens, asking, hidden) = (pass.ops, pass.tokens(), self.scoped(pass).tokens(), self.heads.hidden());
+        ops.grow(&mut kept.kv, tokens * 2 * hidden)?;
+        ops.grow(&mut kept.softmax, asking * self.heads.heads * 2)?;
+        for buffer in [&mut kept.q, &mut kept.context, &mut kept.attention_z, &mut kept.attention, &mut kept.output_z] {
+            ops.grow(buffer, asking * hidden)?;
+        }
+        for buffer in [&mut kept.attention_stats, &mut kept.output_stats] {
+            ops.grow(buffer, asking * 2)?;
+        }
+        for buffer in [&mut kept.u, &mut kept.a] {
+            ops.grow(buffer, asking * self.intermediate)?;
+        }
+        Ok(())
+    }
+
+    /// Makes room for backward.
+    fn grow_gradients<O: Ops>(
+        &self,
+        pass: &Pass<'_, O>,
+        gradients: &mut LayerGradients<O::Buffer>,
+    ) -> Result<(), DeviceError> {
+        let (ops, hidden, scoped) = (pass.ops, self.heads.hidden(), self.scoped(pass));
+        let (asking, blocks) = (scoped.tokens(), scoped.blocks());
+        for buffer in [&mut gradients.dense, &mut gradients.q] {
+            ops.grow(buffer, asking * hidden)?;
+        }
+        ops.grow(&mut gradients.inner, asking * self.intermediate)?;
+        ops.grow(&mut gradients.kv, pass.tokens() * 2 * hidden)?;
+        ops.grow(&mut gradients.partials, blocks * self.intermediate.max(3 * hidden))
+    }
+
+    /// Computes the hidden states `output`, `[Q, H]`, from `input`, `[T, H]`.
     ///
     /// # Errors
     /// The device failed.
@@ -159,8 +180,19 @@ impl Layer {
         input: &O::Buffer,
         output: &mut O::Buffer,
     ) -> Result<(), DeviceError> {
-        self.attention(pass, kept, input)?;
-        self.feed_forward(pass, kept, output)
+        self.grow(pass, kept)?;
+        let scoped = self.scoped(pass);
+        let mut firsts = std::mem::take(&mut kept.firsts);
+        let mut asking = input;
+        if self.scope == Scope::FirstTokens {
+            let hidden = self.heads.hidden();
+            pass.ops.grow(&mut firsts, scoped.tokens() * hidden)?;
+            pass.ops.first_tokens(FirstTokens { pack: pass.pack, hidden, x: input, y: &mut firsts })?;
+            asking = &firsts;
+        }
+        self.attention(pass, kept, input, asking)?;
+        kept.firsts = firsts;
+        self.feed_forward(&scoped, kept, output)
     }
 
     fn attention<O: Ops>(
@@ -168,35 +200,46 @@ impl Layer {
         pass: &Pass<'_, O>,
         kept: &mut LayerActivations<O::Buffer>,
         input: &O::Buffer,
+        asking: &O::Buffer,
     ) -> Result<(), DeviceError> {
-        let (ops, pack, slots, hidden) = (pass.ops, pass.pack, &self.slots, self.heads.hidden());
+        let (ops, slots, scoped, hidden) = (pass.ops, &self.slots, self.scoped(pass), self.heads.hidden());
+        let [q_weight, q_bias, kv_weight, kv_bias] = self.query_key_value();
         ops.linear(Linear {
-            shape: Self::shape(pass, hidden, 3 * hidden),
+            shape: LinearShape { rows: scoped.tokens(), inputs: hidden, outputs: hidden },
+            x: asking,
+            weight: self.parameters(pass, &q_weight),
+            bias: Some(self.parameters(pass, &q_bias)),
+            y: &mut kept.q,
+        })?;
+        ops.linear(Linear {
+            shape: LinearShape { rows: pass.tokens(), inputs: hidden, outputs: 2 * hidden },
             x: input,
-            weight: self.parameters(pass, &slots.qkv_weight),
-            bias: Some(self.parameters(pass, &slots.qkv_bias)),
-            y: &mut kept.qkv,
+            weight: self.parameters(pass, &kv_weight),
+            bias: Some(self.parameters(pass, &kv_bias)),
+            y: &mut kept.kv,
         })?;
         ops.attention(Attention {
-            pack,
+            queries: scoped.pack,
+            keys: pass.pack,
             shape: self.heads,
             dropout: pass.dropout(Site::Attention(self.index)),
-            qkv: &kept.qkv,
+            q: &kept.q,
+            kv: &kept.kv,
             context: &mut kept.context,
             stats: &mut kept.softmax,
         })?;
         ops.linear(Linear {
-            shape: Self::shape(pass, hidden, hidden),
+            shape: LinearShape { rows: scoped.tokens(), inputs: hidden, outputs: hidden },
             x: &kept.context,
             weight: self.parameters(pass, &slots.attention_weight),
             bias: None,
             y: &mut kept.attention_z,
         })?;
         ops.residual_norm(ResidualNorm {
-            pack,
+            pack: scoped.pack,
             dropout: pass.dropout(Site::AttentionOutput(self.index)),
             bias: self.parameters(pass, &slots.attention_bias),
-            residual: input,
+            residual: asking,
             norm: self.norm(pass, &slots.attention_norm_weight, &slots.attention_norm_bias),
             z: &mut kept.attention_z,
             stats: &mut kept.attention_stats,
@@ -204,6 +247,7 @@ impl Layer {
         })
     }
 
+    /// The pass is over the tokens of the layer's scope.
     fn feed_forward<O: Ops>(
         &self,
         pass: &Pass<'_, O>,
@@ -211,8 +255,9 @@ impl Layer {
         output: &mut O::Buffer,
     ) -> Result<(), DeviceError> {
         let (ops, pack, slots, hidden) = (pass.ops, pass.pack, &self.slots, self.heads.hidden());
+        let (rows, intermediate) = (pass.tokens(), self.intermediate);
         ops.linear(Linear {
-            shape: Self::shape(pass, hidden, self.intermediate),
+            shape: LinearShape { rows, inputs: hidden, outputs: intermediate },
             x: &kept.attention,
             weight: self.parameters(pass, &slots.intermediate_weight),
             bias: None,
@@ -221,7 +266,7 @@ impl Layer {
         let bias = self.parameters(pass, &slots.intermediate_bias);
         ops.bias_gelu(BiasGelu { pack, u: &kept.u, bias, a: &mut kept.a })?;
         ops.linear(Linear {
-            shape: Self::shape(pass, self.intermediate, hidden),
+            shape: LinearShape { rows, inputs: intermediate, outputs: hidden },
             x: &kept.a,
             weight: self.parameters(pass, &slots.output_weight),
             bias: None,
@@ -251,11 +296,27 @@ impl Layer {
         gradients: &mut LayerGradients<O::Buffer>,
         sums: &mut SegmentSums<'_, O>,
     ) -> Result<(), DeviceError> {
-        self.feed_forward_backward(pass, kept, gradients, sums)?;
-        self.attention_backward(pass, (kept, input), gradients, sums)
+        self.grow_gradients(pass, gradients)?;
+        let scoped = self.scoped(pass);
+        self.feed_forward_backward(&scoped, kept, gradients, sums)?;
+        self.attention_output_backward(&scoped, kept, gradients, sums)?;
+        pass.ops.attention_backward(AttentionBackward {
+            queries: scoped.pack,
+            keys: pass.pack,
+            shape: self.heads,
+            dropout: pass.dropout(Site::Attention(self.index)),
+            q: &kept.q,
+            kv: &kept.kv,
+            stats: &kept.softmax,
+            dcontext: &gradients.residual,
+            dq: &mut gradients.q,
+            dkv: &mut gradients.kv,
+        })?;
+        self.attention_input_backward(pass, (kept, input), gradients, sums)
     }
 
-    /// From `gradients.hidden` to `gradients.residual`: the gradient of the attention's layer norm.
+    /// From `gradients.hidden` to `gradients.residual`: the gradient of the attention's layer norm. The pass is over the
+    /// tokens of the layer's scope.
     fn feed_forward_backward<O: Ops>(
         &self,
         pass: &Pass<'_, O>,
@@ -264,6 +325,7 @@ impl Layer {
         sums: &mut SegmentSums<'_, O>,
     ) -> Result<(), DeviceError> {
         let (ops, pack, slots, hidden) = (pass.ops, pass.pack, &self.slots, self.heads.hidden());
+        let (rows, intermediate) = (pass.tokens(), self.intermediate);
         ops.residual_norm_backward(ResidualNormBackward {
             pack,
             dropout: pass.dropout(Site::FeedForwardOutput(self.index)),
@@ -275,10 +337,11 @@ impl Layer {
             du: &mut gradients.dense,
             partials: &mut gradients.partials,
         })?;
-        sums.blocks(slots.output_bias.start..slots.output_norm_bias.end, &gradients.partials)?;
-        sums.weight(slots.output_weight.clone(), &gradients.dense, &kept.a, self.intermediate)?;
+        let norm = slots.output_bias.start..slots.output_norm_bias.end;
+        sums.blocks(norm, Rows { pack, gradient: &gradients.partials })?;
+        sums.weight(slots.output_weight.clone(), Rows { pack, gradient: &gradients.dense }, &kept.a, intermediate)?;
         ops.linear_input_gradient(LinearInputGradient {
-            shape: Self::shape(pass, self.intermediate, hidden),
+            shape: LinearShape { rows, inputs: intermediate, outputs: hidden },
             dy: &gradients.dense,
             weight: self.parameters(pass, &slots.output_weight),
             dx: &mut gradients.inner,
@@ -291,10 +354,11 @@ impl Layer {
             gradient: &mut gradients.inner,
             partials: &mut gradients.partials,
         })?;
-        sums.blocks(slots.intermediate_bias.clone(), &gradients.partials)?;
-        sums.weight(slots.intermediate_weight.clone(), &gradients.inner, &kept.attention, hidden)?;
+        sums.blocks(slots.intermediate_bias.clone(), Rows { pack, gradient: &gradients.partials })?;
+        let inner = Rows { pack, gradient: &gradients.inner };
+        sums.weight(slots.intermediate_weight.clone(), inner, &kept.attention, hidden)?;
         ops.linear_input_gradient(LinearInputGradient {
-            shape: Self::shape(pass, hidden, self.intermediate),
+            shape: LinearShape { rows, inputs: hidden, outputs: intermediate },
             dy: &gradients.inner,
             weight: self.parameters(pass, &slots.intermediate_weight),
             dx: &mut gradients.residual,
@@ -302,11 +366,12 @@ impl Layer {
         })
     }
 
-    /// From `gradients.residual` to `gradients.hidden`: the gradient of the layer's input.
-    fn attention_backward<O: Ops>(
+    /// From `gradients.residual` to the gradients of the residual connection, in `gradients.hidden`, and of the heads'
+    /// outputs, in `gradients.residual`. The pass is over the tokens of the layer's scope.
+    fn attention_output_backward<O: Ops>(
         &self,
         pass: &Pass<'_, O>,
-        (kept, input): (&LayerActivations<O::Buffer>, &O::Buffer),
+        kept: &LayerActivations<O::Buffer>,
         gradients: &mut LayerGradients<O::Buffer>,
         sums: &mut SegmentSums<'_, O>,
     ) -> Result<(), DeviceError> {
@@ -322,32 +387,57 @@ impl Layer {
             du: &mut gradients.dense,
             partials: &mut gradients.partials,
         })?;
-        sums.blocks(slots.attention_bias.start..slots.attention_norm_bias.end, &gradients.partials)?;
-        sums.weight(slots.attention_weight.clone(), &gradients.dense, &kept.context, hidden)?;
+        let norm = slots.attention_bias.start..slots.attention_norm_bias.end;
+        sums.blocks(norm, Rows { pack, gradient: &gradients.partials })?;
+        let dense = Rows { pack, gradient: &gradients.dense };
+        sums.weight(slots.attention_weight.clone(), dense, &kept.context, hidden)?;
         ops.linear_input_gradient(LinearInputGradient {
-            shape: Self::shape(pass, hidden, hidden),
+            shape: LinearShape { rows: pass.tokens(), inputs: hidden, outputs: hidden },
             dy: &gradients.dense,
             weight: self.parameters(pass, &slots.attention_weight),
             dx: &mut gradients.residual,
             write: Write::Set,
-        })?;
-        ops.attention_backward(AttentionBackward {
-            pack,
-            shape: self.heads,
-            dropout: pass.dropout(Site::Attention(self.index)),
-            qkv: &kept.qkv,
-            stats: &kept.softmax,
-            dcontext: &gradients.residual,
-            dqkv: &mut gradients.qkv,
-        })?;
-        sums.bias(slots.qkv_bias.clone(), &gradients.qkv)?;
-        sums.weight(slots.qkv_weight.clone(), &gradients.qkv, input, hidden)?;
+        })
+    }
+
+    /// From the gradients of queries, keys, values and residual connection to that of the layer's input.
+    fn attention_input_backward<O: Ops>(
+        &self,
+        pass: &Pass<'_, O>,
+        (kept, input): (&LayerActivations<O::Buffer>, &O::Buffer),
+        gradients: &mut LayerGradients<O::Buffer>,
+        sums: &mut SegmentSums<'_, O>,
+    ) -> Result<(), DeviceError> {
+        let (ops, scoped, hidden) = (pass.ops, self.scoped(pass), self.heads.hidden());
+        let [q_weight, q_bias, kv_weight, kv_bias] = self.query_key_value();
+        let asking = if self.scope == Scope::FirstTokens { &kept.firsts } else { input };
+        sums.bias(q_bias, Rows { pack: scoped.pack, gradient: &gradients.q })?;
+        sums.weight(q_weight.clone(), Rows { pack: scoped.pack, gradient: &gradients.q }, asking, hidden)?;
+        sums.bias(kv_bias, Rows { pack: pass.pack, gradient: &gradients.kv })?;
+        sums.weight(kv_weight.clone(), Rows { pack: pass.pack, gradient: &gradients.kv }, input, hidden)?;
         ops.linear_input_gradient(LinearInputGradient {
-            shape: Self::shape(pass, hidden, 3 * hidden),
-            dy: &gradients.qkv,
-            weight: self.parameters(pass, &slots.qkv_weight),
+            shape: LinearShape { rows: scoped.tokens(), inputs: hidden, outputs: hidden },
+            dy: &gradients.q,
+            weight: self.parameters(pass, &q_weight),
             dx: &mut gradients.hidden,
             write: Write::Add,
-        })
+        })?;
+        let mut write = Write::Add;
+        if self.scope == Scope::FirstTokens {
+            std::mem::swap(&mut gradients.hidden, &mut gradients.residual);
+            write = Write::Set;
+        }
+        ops.linear_input_gradient(LinearInputGradient {
+            shape: LinearShape { rows: pass.tokens(), inputs: hidden, outputs: 2 * hidden },
+            dy: &gradients.kv,
+            weight: self.parameters(pass, &kv_weight),
+            dx: &mut gradients.hidden,
+            write,
+        })?;
+        if self.scope == Scope::FirstTokens {
+            let (dy, dx) = (&gradients.residual, &mut gradients.hidden);
+            ops.first_tokens_backward(FirstTokensBackward { pack: pass.pack, hidden, dy, dx })?;
+        }
+        Ok(())
     }
 }

@@ -25,13 +25,21 @@ pub struct Pass<'a, O: Ops> {
     pub ops: &'a O,
     /// All parameters, in the order of the layout.
     pub parameters: &'a O::Buffer,
-    /// The rows.
+    /// All tokens.
     pub pack: &'a O::Pack,
+    /// The first token of each sequence: all that the last layer's output and the head are needed for.
+    pub firsts: &'a O::Pack,
     /// The dropout masks.
     pub masks: Masks,
 }
 
 impl<'a, O: Ops> Pass<'a, O> {
+    /// The same pass over the first tokens alone.
+    #[must_use]
+    pub fn over_firsts(&self) -> Self {
+        Self { pack: self.firsts, ..*self }
+    }
+
     /// Some of the parameters.
     fn parameters(&self, range: std::ops::Range<usize>) -> Slice<'a, O::Buffer> {
         Slice { buffer: self.parameters, range }
@@ -43,10 +51,6 @@ impl<'a, O: Ops> Pass<'a, O> {
 
     fn tokens(&self) -> usize {
         self.pack.as_ref().tokens.len()
-    }
-
-    fn sequences(&self) -> usize {
-        self.pack.as_ref().rows.len()
     }
 
     fn blocks(&self) -> usize {

@@ -1,4 +1,7 @@
 //! Scaled dot-product attention within each sequence and head.
+//!
+//! A sequence's queries are those of its first tokens: of all, or of as many as the queries' batch has. `Q` is the number
+//! of queries of all sequences.
 
 use super::Ops;
 use super::dropout::Dropout;
@@ -22,19 +25,23 @@ impl HeadShape {
 
 /// For every sequence and head: `P = softmax(Q Kᵀ / sqrt(head_size))`, `context = dropout(P) V`.
 ///
-/// Element `(i, j)` of `P` in a sequence of `n` tokens has the number `(head * n + i) * n + j` in its dropout mask.
+/// `P`'s element for query `i` and key `j` of `n` keys has the number `(head * n + i) * n + j` in its dropout mask.
 pub struct Attention<'a, O: Ops + ?Sized> {
-    /// The sequences.
-    pub pack: &'a O::Pack,
+    /// The sequences' tokens that ask.
+    pub queries: &'a O::Pack,
+    /// All tokens of the sequences.
+    pub keys: &'a O::Pack,
     /// The heads.
     pub shape: HeadShape,
     /// Dropout of `P`.
     pub dropout: Option<Dropout>,
-    /// `[T, 3 H]`: a token's queries, keys and values, biases added.
-    pub qkv: &'a O::Buffer,
-    /// `[T, H]`.
+    /// `[Q, H]`: queries, biases added.
+    pub q: &'a O::Buffer,
+    /// `[T, 2 H]`: a token's keys and values, biases added.
+    pub kv: &'a O::Buffer,
+    /// `[Q, H]`.
     pub context: &'a mut O::Buffer,
-    /// `[T, heads, 2]`, sequence by sequence and therein head by head: each softmax's maximum and reciprocal sum, from
+    /// `[Q, heads, 2]`, sequence by sequence and therein head by head: each softmax's maximum and reciprocal sum, from
     /// which backward computes `P` again (to keep it would take memory quadratic in the length).
     pub stats: &'a mut O::Buffer,
 }
@@ -44,18 +51,24 @@ pub struct Attention<'a, O: Ops + ?Sized> {
 /// `dV = dropout(P)ᵀ dcontext`, `dP = dropout(dcontext Vᵀ)`, `dS = P (dP - Σ_j P dP)`, `dQ = dS K / sqrt(head_size)`,
 /// `dK = dSᵀ Q / sqrt(head_size)`.
 pub struct AttentionBackward<'a, O: Ops + ?Sized> {
-    /// The sequences.
-    pub pack: &'a O::Pack,
+    /// The sequences' tokens that ask.
+    pub queries: &'a O::Pack,
+    /// All tokens of the sequences.
+    pub keys: &'a O::Pack,
     /// The heads.
     pub shape: HeadShape,
     /// Dropout of `P`, as in the forward pass.
     pub dropout: Option<Dropout>,
-    /// `[T, 3 H]`, as in the forward pass.
-    pub qkv: &'a O::Buffer,
+    /// `[Q, H]`, as in the forward pass.
+    pub q: &'a O::Buffer,
+    /// `[T, 2 H]`, as in the forward pass.
+    pub kv: &'a O::Buffer,
     /// As the forward pass wrote it.
     pub stats: &'a O::Buffer,
-    /// `[T, H]`.
+    /// `[Q, H]`.
     pub dcontext: &'a O::Buffer,
-    /// `[T, 3 H]`.
-    pub dqkv: &'a mut O::Buffer,
+    /// `[Q, H]`.
+    pub dq: &'a mut O::Buffer,
+    /// `[T, 2 H]`.
+    pub dkv: &'a mut O::Buffer,
 }

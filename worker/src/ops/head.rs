@@ -15,7 +15,7 @@ pub struct FirstTokens<'a, O: Ops + ?Sized> {
     pub y: &'a mut O::Buffer,
 }
 
-/// The gradient of [`FirstTokens`]: `dx[first token of sequence] = dy[sequence]`, 0 at all other tokens.
+/// The gradient of [`FirstTokens`]: `dx[first token of sequence] += dy[sequence]`.
 pub struct FirstTokensBackward<'a, O: Ops + ?Sized> {
     /// The sequences.
     pub pack: &'a O::Pack,

@@ -56,8 +56,10 @@ impl<O: Ops> Trainer<O> {
 
     fn predict_pack(&mut self, rows: &[RowId], examples: &[Example]) -> Result<Vec<Prediction>, PredictError> {
         let source = Source { model: &self.config, examples, labels: Labels::Optional };
-        let pack = self.ops.load(Batch::pack(0, &[rows.to_vec()], source)?)?;
-        let pass = Pass { ops: &self.ops, parameters: &self.parameters, pack: &pack, masks: Masks::none() };
+        let batch = Batch::pack(0, &[rows.to_vec()], source)?;
+        let (firsts, pack) = (self.ops.load(batch.first_tokens())?, self.ops.load(batch)?);
+        let (ops, parameters, masks) = (&self.ops, &self.parameters, Masks::none());
+        let pass = Pass { ops, parameters, pack: &pack, firsts: &firsts, masks };
         self.model.forward(&pass, Purpose::Prediction)?;
         let logits = self.model.logits(&pass)?;
         let batch = pack.as_ref();

@@ -83,9 +83,10 @@ impl<O: Ops> Trainer<O> {
     ) -> Result<UpdateReport, StepError> {
         let update = self.next(plan)?;
         let mut clock = Clock::start();
-        let pack = self.ops.load(self.batch(plan, &lanes, examples)?)?;
+        let batch = self.batch(plan, &lanes, examples)?;
+        let (firsts, pack) = (self.ops.load(batch.first_tokens())?, self.ops.load(batch)?);
         let masks = Masks::new(&self.config, self.spec.seed, update);
-        let pass = Pass { ops: &self.ops, parameters: &self.parameters, pack: &pack, masks };
+        let pass = Pass { ops: &self.ops, parameters: &self.parameters, pack: &pack, firsts: &firsts, masks };
         self.model.forward(&pass, Purpose::Training)?;
         let forward_seconds = clock.lap();
 

@@ -36,113 +36,152 @@ fn with_tiles<const N: usize>(elements: usize, work: impl FnOnce([&mut [f32]; N]
 struct Task<'a> {
     shape: HeadShape,
     head: usize,
-    tokens: Range<usize>,
-    qkv: &'a [f32],
+    queries: Range<usize>,
+    keys: Range<usize>,
+    q: &'a [f32],
+    kv: &'a [f32],
     mask: Option<RowMask>,
 }
 
-/// The tasks of a batch, head by head within each sequence.
-fn tasks<'a>(batch: &'a Batch, shape: HeadShape, qkv: &'a [f32], dropout: Option<Dropout>) -> Vec<Task<'a>> {
-    let sequences = (0..batch.rows.len()).map(|sequence| (batch.sequence(sequence), batch.rows[sequence]));
-    sequences
-        .flat_map(|(tokens, row)| {
-            let mask = dropout.map(|dropout| dropout.row(row));
-            (0..shape.heads).map(move |head| Task { shape, head, tokens: tokens.clone(), qkv, mask })
-        })
-        .collect()
+struct Inputs<'a> {
+    queries: &'a Batch,
+    keys: &'a Batch,
+    shape: HeadShape,
+    q: &'a [f32],
+    kv: &'a [f32],
+    dropout: Option<Dropout>,
+}
+
+impl<'a> Inputs<'a> {
+    /// The tasks, head by head within each sequence.
+    fn tasks(&self) -> Vec<Task<'a>> {
+        let Self { queries, keys, shape, q, kv, dropout } = *self;
+        let sequence = |sequence: usize| {
+            let mask = dropout.map(|dropout| dropout.row(keys.rows[sequence]));
+            let (queries, keys) = (queries.sequence(sequence), keys.sequence(sequence));
+            let task = move |head| Task { shape, head, queries: queries.clone(), keys: keys.clone(), q, kv, mask };
+            (0..shape.heads).map(task)
+        };
+        (0..keys.rows.len()).flat_map(sequence).collect()
+    }
 }
 
 impl<'a> Task<'a> {
-    /// Queries, keys or values (0, 1, 2) of the head, `[tokens, head_size]`.
-    fn part(&self, which: usize) -> Matrix<'a> {
-        let width = 3 * self.shape.hidden();
-        let first = self.tokens.start * width + which * self.shape.hidden() + self.head * self.shape.head_size;
-        Matrix::strided(&self.qkv[first..], self.tokens.len(), self.shape.head_size, width)
+    /// The head's columns of some rows of `values`, whose rows are `width` wide and of which `before` columns come first.
+    fn columns(&self, values: &'a [f32], rows: &Range<usize>, [before, width]: [usize; 2]) -> Matrix<'a> {
+        let size = self.shape.head_size;
+        let first = rows.start * width + before + self.head * size;
+        Matrix::strided(&values[first..], rows.len(), size, width)
     }
 
-    fn context(&self, dcontext: &'a [f32]) -> Matrix<'a> {
-        let first = self.tokens.start * self.shape.hidden() + self.head * self.shape.head_size;
-        Matrix::strided(&dcontext[first..], self.tokens.len(), self.shape.head_size, self.shape.hidden())
+    fn queries(&self) -> Matrix<'a> {
+        self.columns(self.q, &self.queries, [0, self.shape.hidden()])
+    }
+
+    fn keys(&self) -> Matrix<'a> {
+        self.columns(self.kv, &self.keys, [0, 2 * self.shape.hidden()])
+    }
+
+    fn values(&self) -> Matrix<'a> {
+        self.columns(self.kv, &self.keys, [self.shape.hidden(), 2 * self.shape.hidden()])
     }
 
     fn scale(&self) -> f32 {
         1.0 / (self.shape.head_size as f32).sqrt()
     }
 
+    /// Rows and columns of the probabilities.
+    fn size(&self) -> (usize, usize) {
+        (self.queries.len(), self.keys.len())
+    }
+
     /// The number of the first element of the head's probabilities in their dropout mask.
     fn first_element(&self) -> u32 {
-        (self.head * self.tokens.len() * self.tokens.len()) as u32
+        (self.head * self.keys.len() * self.keys.len()) as u32
     }
 
     fn scores(&self, tile: &mut [f32]) {
-        let count = self.tokens.len();
-        let c = MatrixMut::new(tile, count, count);
-        let (a, b) = (self.part(0), self.part(1).transposed());
+        let (rows, columns) = self.size();
+        let c = MatrixMut::new(tile, rows, columns);
+        let (a, b) = (self.queries(), self.keys().transposed());
         Product { a, b, c, scale: self.scale(), write: Write::Set, threads: Threads::One }.compute();
     }
 
     fn forward(&self, stats: &mut [f32], context: MatrixMut<'_>) {
-        let count = self.tokens.len();
-        with_tiles(count * count, |[probabilities]| {
+        let (rows, columns) = self.size();
+        with_tiles(rows * columns, |[probabilities]| {
             self.scores(probabilities);
-            softmax(probabilities, stats);
+            softmax(probabilities, columns, stats);
             if let Some(mask) = &self.mask {
                 drop_out(mask, self.first_element(), probabilities);
             }
-            let a = Matrix::new(probabilities, count, count);
-            Product { a, b: self.part(2), c: context, scale: 1.0, write: Write::Set, threads: Threads::One }.compute();
+            let (a, b) = (Matrix::new(probabilities, rows, columns), self.values());
+            Product { a, b, c: context, scale: 1.0, write: Write::Set, threads: Threads::One }.compute();
         });
     }
 
-    /// `[dq, dk, dv]` are the head's parts of `dqkv`.
+    /// `[dq, dk, dv]` are the head's parts of the gradients.
     fn backward(&self, stats: &[f32], dcontext: &[f32], [dq, dk, dv]: [MatrixMut<'_>; 3]) {
-        let count = self.tokens.len();
-        let dcontext = self.context(dcontext);
+        let (rows, columns) = self.size();
+        let dcontext = self.dcontext(dcontext);
         let (scale, write, threads) = (self.scale(), Write::Set, Threads::One);
-        with_tiles(count * count, |[probabilities, gradient, dropped]| {
+        with_tiles(rows * columns, |[probabilities, gradient, dropped]| {
             self.scores(probabilities);
-            softmax_again(probabilities, stats);
-            let (b, c) = (self.part(2).transposed(), MatrixMut::new(gradient, count, count));
+            softmax_again(probabilities, columns, stats);
+            let (b, c) = (self.values().transposed(), MatrixMut::new(gradient, rows, columns));
             Product { a: dcontext, b, c, scale: 1.0, write, threads }.compute();
             let mut kept = &*probabilities;
             if let Some(mask) = &self.mask {
                 drop_out_pair(mask, self.first_element(), [probabilities, dropped, gradient]);
                 kept = dropped;
             }
-            let a = Matrix::new(kept, count, count).transposed();
+            let a = Matrix::new(kept, rows, columns).transposed();
             Product { a, b: dcontext, c: dv, scale: 1.0, write, threads }.compute();
-            softmax_backward(probabilities, gradient);
-            let a = Matrix::new(gradient, count, count);
-            Product { a, b: self.part(1), c: dq, scale, write, threads }.compute();
-            Product { a: a.transposed(), b: self.part(0), c: dk, scale, write, threads }.compute();
+            softmax_backward(probabilities, columns, gradient);
+            let a = Matrix::new(gradient, rows, columns);
+            Product { a, b: self.keys(), c: dq, scale, write, threads }.compute();
+            Product { a: a.transposed(), b: self.queries(), c: dk, scale, write, threads }.compute();
         });
+    }
+
+    fn dcontext<'b>(&self, dcontext: &'b [f32]) -> Matrix<'b>
+    where
+        'a: 'b,
+    {
+        self.columns(dcontext, &self.queries, [0, self.shape.hidden()])
     }
 }
 
 pub(super) fn forward(op: Attention<'_, Cpu>) {
-    let tasks = tasks(op.pack, op.shape, op.qkv, op.dropout);
+    let (queries, keys) = (op.queries, op.keys);
+    let tasks = Inputs { queries, keys, shape: op.shape, q: op.q, kv: op.kv, dropout: op.dropout }.tasks();
     let stats = by_task(op.stats, &tasks);
     let context = SharedColumns::new(op.context, op.shape.hidden());
     tasks.par_iter().with_max_len(1).zip(stats).for_each(|(task, stats)| {
         let size = task.shape.head_size;
         // SAFETY: no two tasks have the same sequence and head, so no other part overlaps this one.
-        let context = unsafe { context.part(task.tokens.start, task.tokens.len(), task.head * size, size) };
+        let context = unsafe { context.part(&task.queries, task.head * size, size) };
         task.forward(stats, context);
     });
 }
 
 pub(super) fn backward(op: AttentionBackward<'_, Cpu>) {
-    let tasks = tasks(op.pack, op.shape, op.qkv, op.dropout);
+    let (queries, keys) = (op.queries, op.keys);
+    let tasks = Inputs { queries, keys, shape: op.shape, q: op.q, kv: op.kv, dropout: op.dropout }.tasks();
     let hidden = op.shape.hidden();
-    let dqkv = SharedColumns::new(op.dqkv, 3 * hidden);
+    let (dq, dkv) = (SharedColumns::new(op.dq, hidden), SharedColumns::new(op.dkv, 2 * hidden));
     tasks.par_iter().with_max_len(1).for_each(|task| {
-        let (size, heads, count) = (task.shape.head_size, task.shape.heads, task.tokens.len());
-        let first = 2 * (task.tokens.start * heads + task.head * count);
-        let parts = [0, 1, 2].map(|which| {
-            // SAFETY: the three parts are different columns, and no two tasks have the same sequence and head.
-            unsafe { dqkv.part(task.tokens.start, count, which * hidden + task.head * size, size) }
-        });
-        task.backward(&op.stats[first..][..2 * count], op.dcontext, parts);
+        let (size, heads, count) = (task.shape.head_size, task.shape.heads, task.queries.len());
+        let (column, stats) = (task.head * size, 2 * (task.queries.start * heads + task.head * count));
+        // SAFETY: the three parts are different columns or buffers, and no two tasks have the same sequence and head.
+        let parts = unsafe {
+            [
+                dq.part(&task.queries, column, size),
+                dkv.part(&task.keys, column, size),
+                dkv.part(&task.keys, hidden + column, size),
+            ]
+        };
+        task.backward(&op.stats[stats..][..2 * count], op.dcontext, parts);
     });
 }
 
@@ -150,7 +189,7 @@ pub(super) fn backward(op: AttentionBackward<'_, Cpu>) {
 fn by_task<'a>(mut stats: &'a mut [f32], tasks: &[Task<'_>]) -> Vec<&'a mut [f32]> {
     let mut pieces = Vec::with_capacity(tasks.len());
     for task in tasks {
-        let (piece, rest) = stats.split_at_mut(2 * task.tokens.len());
+        let (piece, rest) = stats.split_at_mut(2 * task.queries.len());
         pieces.push(piece);
         stats = rest;
     }
@@ -159,8 +198,7 @@ fn by_task<'a>(mut stats: &'a mut [f32], tasks: &[Task<'_>]) -> Vec<&'a mut [f32
 
 wide! {
     /// Softmax of every row, in place.
-    fn softmax(tile: &mut [f32], stats: &mut [f32]) {
-        let count = stats.len() / 2;
+    fn softmax(tile: &mut [f32], count: usize, stats: &mut [f32]) {
         for (row, stats) in tile.chunks_exact_mut(count).zip(stats.chunks_exact_mut(2)) {
             let most = max(row);
             for value in row.iter_mut() {
@@ -177,8 +215,7 @@ wide! {
 
 wide! {
     /// The same softmax, to the bit, from the statistics that [`softmax`] left.
-    fn softmax_again(tile: &mut [f32], stats: &[f32]) {
-        let count = stats.len() / 2;
+    fn softmax_again(tile: &mut [f32], count: usize, stats: &[f32]) {
         for (row, stats) in tile.chunks_exact_mut(count).zip(stats.chunks_exact(2)) {
             for value in row.iter_mut() {
                 *value = exp(*value - stats[0]) * stats[1];
@@ -211,8 +248,7 @@ wide! {
 
 wide! {
     /// `dS = P (dP - Σ P dP)` in every row, in the place of `dP`.
-    fn softmax_backward(probabilities: &[f32], gradient: &mut [f32]) {
-        let count = gradient.len().isqrt();
+    fn softmax_backward(probabilities: &[f32], count: usize, gradient: &mut [f32]) {
         for (gradient, probabilities) in gradient.chunks_exact_mut(count).zip(probabilities.chunks_exact(count)) {
             let mean = sum(count, |i| gradient[i] * probabilities[i]);
             for i in 0..count {

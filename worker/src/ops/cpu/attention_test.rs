@@ -8,53 +8,89 @@ use crate::ops::dropout::Site;
 const SHAPE: HeadShape = HeadShape { heads: 4, head_size: 5 };
 const HIDDEN: usize = 20;
 
-fn run(batch: &Batch, dropout: Option<Dropout>, qkv: &Vec<f32>, dcontext: &Vec<f32>) -> [Vec<f32>; 2] {
-    let tokens = batch.tokens.len();
-    let (mut context, mut stats) = (vec![f32::NAN; tokens * HIDDEN], vec![0.0; tokens * SHAPE.heads * 2 + 3]);
-    let mut dqkv = vec![f32::NAN; tokens * 3 * HIDDEN];
-    forward(Attention { pack: batch, shape: SHAPE, dropout, qkv, context: &mut context, stats: &mut stats });
-    let (shape, stats, dqkv_ref) = (SHAPE, &stats, &mut dqkv);
-    backward(AttentionBackward { pack: batch, shape, dropout, qkv, stats, dcontext, dqkv: dqkv_ref });
-    [context, dqkv]
+/// The queries and the keys and values of `[T, 3 H]`.
+fn split(batches: [&Batch; 2], qkv: &[f32]) -> [Vec<f32>; 2] {
+    let [queries, keys] = batches;
+    let firsts = (0..keys.rows.len()).flat_map(|i| keys.sequence(i).take(queries.sequence(i).len()));
+    let q = firsts.flat_map(|token| &qkv[token * 3 * HIDDEN..][..HIDDEN]).copied().collect();
+    let kv = qkv.chunks_exact(3 * HIDDEN).flat_map(|row| &row[HIDDEN..]).copied().collect();
+    [q, kv]
 }
 
-/// The attention of one sequence, `[tokens, 3 H]` to `[tokens, H]`.
-fn plain(qkv: &Tensor, factors: Option<&Tensor>) -> Tensor {
-    let tokens = qkv.dim(0).unwrap();
-    let parts = qkv.reshape((tokens, 3, SHAPE.heads, SHAPE.head_size)).unwrap().permute((1, 2, 0, 3)).unwrap();
-    let [q, k, v] = [0, 1, 2].map(|which| parts.get(which).unwrap().contiguous().unwrap());
+/// The context and the gradients of queries and of keys and values.
+fn run(
+    [queries, keys]: [&Batch; 2],
+    dropout: Option<Dropout>,
+    [q, kv]: &[Vec<f32>; 2],
+    dcontext: &Vec<f32>,
+) -> [Vec<f32>; 3] {
+    let (tokens, asking, shape) = (keys.tokens.len(), queries.tokens.len(), SHAPE);
+    let (mut context, mut stats) = (vec![f32::NAN; asking * HIDDEN], vec![0.0; asking * SHAPE.heads * 2 + 3]);
+    let (mut dq, mut dkv) = (vec![f32::NAN; asking * HIDDEN], vec![f32::NAN; tokens * 2 * HIDDEN]);
+    forward(Attention { queries, keys, shape, dropout, q, kv, context: &mut context, stats: &mut stats });
+    let (stats, dq_ref, dkv_ref) = (&stats, &mut dq, &mut dkv);
+    backward(AttentionBackward { queries, keys, shape, dropout, q, kv, stats, dcontext, dq: dq_ref, dkv: dkv_ref });
+    [context, dq, dkv]
+}
+
+/// The attention of one sequence: queries `[queries, H]`, keys and values `[tokens, 2 H]` to `[queries, H]`.
+fn plain(q: &Tensor, kv: &Tensor, factors: Option<&Tensor>) -> Tensor {
+    let (asking, tokens) = (q.dim(0).unwrap(), kv.dim(0).unwrap());
+    let heads = |x: Tensor, rows: usize| {
+        x.contiguous()
+            .unwrap()
+            .reshape((rows, SHAPE.heads, SHAPE.head_size))
+            .unwrap()
+            .transpose(0, 1)
+            .unwrap()
+            .contiguous()
+            .unwrap()
+    };
+    let q = heads(q.clone(), asking);
+    let [k, v] = [0, HIDDEN].map(|first| heads(kv.narrow(1, first, HIDDEN).unwrap(), tokens));
     let scores = (q.matmul(&k.t().unwrap().contiguous().unwrap()).unwrap() / (SHAPE.head_size as f64).sqrt()).unwrap();
     let mut probabilities = candle_nn::ops::softmax(&scores, D::Minus1).unwrap();
     if let Some(factors) = factors {
         probabilities = (probabilities * factors).unwrap();
     }
-    probabilities.matmul(&v).unwrap().transpose(0, 1).unwrap().contiguous().unwrap().reshape((tokens, HIDDEN)).unwrap()
+    probabilities.matmul(&v).unwrap().transpose(0, 1).unwrap().contiguous().unwrap().reshape((asking, HIDDEN)).unwrap()
 }
 
 #[test]
 fn values_and_gradients_are_those_of_the_plain_formula() {
-    let batch = oracle::packed(&[&[0, 2, 4], &[], &[3, 6]]);
-    let tokens = batch.tokens.len();
-    let qkv: Vec<f32> = noise(tokens * 3 * HIDDEN, 1).iter().map(|value| value * 3.0).collect();
-    let dcontext = noise(tokens * HIDDEN, 2);
-    for dropout in [None, Some(oracle::dropout(Site::Attention(1)))] {
-        let [context, dqkv] = oracle::with_threads(|| run(&batch, dropout, &qkv, &dcontext));
-        for (sequence, row) in batch.rows.iter().enumerate() {
-            let range = batch.sequence(sequence);
-            let count = range.len();
-            let part = |values: &[f32], width: usize| values[range.start * width..range.end * width].to_vec();
-            let factors = dropout.map(|dropout| {
-                let mask = dropout.row(*row);
-                let factors: Vec<f32> = (0..(SHAPE.heads * count * count) as u32).map(|i| mask.factor(i)).collect();
-                oracle::tensor(&factors, &[SHAPE.heads, count, count])
-            });
-            let variable = oracle::variable(&part(&qkv, 3 * HIDDEN), &[count, 3 * HIDDEN]);
-            let y = plain(&variable, factors.as_ref());
-            assert_close("context", &part(&context, HIDDEN), &oracle::flat(&y), 2e-6);
-            let dy = oracle::tensor(&part(&dcontext, HIDDEN), &[count, HIDDEN]);
-            let [expected] = oracle::gradients(&y, &dy, [&variable]);
-            assert_close("dqkv", &part(&dqkv, 3 * HIDDEN), &expected, 1e-5);
+    let keys = oracle::packed(&[&[0, 2, 4], &[], &[3, 6]]);
+    let qkv: Vec<f32> = noise(keys.tokens.len() * 3 * HIDDEN, 1).iter().map(|value| value * 3.0).collect();
+    for queries in [keys.clone(), keys.first_tokens()] {
+        for dropout in [None, Some(oracle::dropout(Site::Attention(1)))] {
+            check([&queries, &keys], dropout, &split([&queries, &keys], &qkv));
         }
+    }
+}
+
+fn check([queries, keys]: [&Batch; 2], dropout: Option<Dropout>, inputs: &[Vec<f32>; 2]) {
+    let dcontext = noise(queries.tokens.len() * HIDDEN, 2);
+    let [context, dq, dkv] = oracle::with_threads(|| run([queries, keys], dropout, inputs, &dcontext));
+    for (sequence, row) in keys.rows.iter().enumerate() {
+        let [asking, tokens] = [queries, keys].map(|batch| batch.sequence(sequence));
+        let part = |values: &[f32], range: &Range<usize>, width: usize| {
+            values[range.start * width..range.end * width].to_vec()
+        };
+        let count = tokens.len();
+        let factors = dropout.map(|dropout| {
+            let mask = dropout.row(*row);
+            let factor =
+                |head: usize| (0..asking.len() * count).map(move |i| mask.factor((head * count * count + i) as u32));
+            let factors: Vec<f32> = (0..SHAPE.heads).flat_map(factor).collect();
+            oracle::tensor(&factors, &[SHAPE.heads, asking.len(), count])
+        });
+        let q = oracle::variable(&part(&inputs[0], &asking, HIDDEN), &[asking.len(), HIDDEN]);
+        let kv = oracle::variable(&part(&inputs[1], &tokens, 2 * HIDDEN), &[count, 2 * HIDDEN]);
+        let y = plain(&q, &kv, factors.as_ref());
+        assert_close("context", &part(&context, &asking, HIDDEN), &oracle::flat(&y), 2e-6);
+        let dy = oracle::tensor(&part(&dcontext, &asking, HIDDEN), &[asking.len(), HIDDEN]);
+        let [expected_dq, expected_dkv] = oracle::gradients(&y, &dy, [&q, &kv]);
+        assert_close("dq", &part(&dq, &asking, HIDDEN), &expected_dq, 1e-5);
+        assert_close("dkv", &part(&dkv, &tokens, 2 * HIDDEN), &expected_dkv, 1e-5);
     }
 }
 
@@ -65,7 +101,8 @@ fn a_sequence_has_the_same_bits_in_whatever_company() {
     let (qkv, dcontext) = (noise(together.tokens.len() * 3 * HIDDEN, 1), noise(together.tokens.len() * HIDDEN, 2));
     let range = together.sequence(1);
     let part = |values: &[f32], width: usize| values[range.start * width..range.end * width].to_vec();
-    let [context, dqkv] = run(&together, dropout, &qkv, &dcontext);
-    let one = run(&alone, dropout, &part(&qkv, 3 * HIDDEN), &part(&dcontext, HIDDEN));
-    assert!(one == [part(&context, HIDDEN), part(&dqkv, 3 * HIDDEN)]);
+    let [context, dq, dkv] = run([&together; 2], dropout, &split([&together; 2], &qkv), &dcontext);
+    let inputs = split([&alone; 2], &part(&qkv, 3 * HIDDEN));
+    let one = run([&alone; 2], dropout, &inputs, &part(&dcontext, HIDDEN));
+    assert!(one == [part(&context, HIDDEN), part(&dq, HIDDEN), part(&dkv, 2 * HIDDEN)]);
 }

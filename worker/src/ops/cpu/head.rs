@@ -10,9 +10,8 @@ pub(super) fn first_tokens(op: FirstTokens<'_, Cpu>) {
 }
 
 pub(super) fn first_tokens_backward(op: FirstTokensBackward<'_, Cpu>) {
-    op.dx[..op.pack.tokens.len() * op.hidden].fill(0.0);
     for (start, dy) in op.pack.offsets.iter().zip(op.dy.chunks_exact(op.hidden)).take(op.pack.rows.len()) {
-        op.dx[start * op.hidden..][..op.hidden].copy_from_slice(dy);
+        op.dx[start * op.hidden..][..op.hidden].iter_mut().zip(dy).for_each(|(dx, dy)| *dx += dy);
     }
 }
 

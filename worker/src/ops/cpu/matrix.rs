@@ -1,6 +1,7 @@
 //! Matrix products by the `gemm` crate.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use gemm::Parallelism;
 
@@ -79,11 +80,12 @@ impl<'a> SharedColumns<'a> {
     ///
     /// # Safety
     /// As long as the result lives, nothing else may touch these elements.
-    pub(super) unsafe fn part(self, row: usize, rows: usize, column: usize, columns: usize) -> MatrixMut<'a> {
-        assert!((row + rows) * self.width <= self.length && column + columns <= self.width, "a part exceeds its whole");
-        // SAFETY: the first element of the part lies within the buffer, by the assertion.
-        let first = unsafe { self.first.add(row * self.width + column) };
-        MatrixMut { first, rows, columns, row_stride: self.width, elements: PhantomData }
+    pub(super) unsafe fn part(self, rows: &Range<usize>, column: usize, columns: usize) -> MatrixMut<'a> {
+        let inside = rows.start <= rows.end && rows.end * self.width <= self.length && column + columns <= self.width;
+        assert!(inside, "a part exceeds its whole");
+        // SAFETY: the first element of the part lies within the buffer, or one behind it, by the assertion.
+        let first = unsafe { self.first.add(rows.start * self.width + column * usize::from(!rows.is_empty())) };
+        MatrixMut { first, rows: rows.len(), columns, row_stride: self.width, elements: PhantomData }
     }
 }
 
