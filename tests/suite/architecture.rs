@@ -124,15 +124,25 @@ fn functions<'a>(lines: &[&'a str]) -> Vec<(&'a str, usize)> {
 /// INV-5: the run reads no clock, no randomness, no disk, no socket.
 #[test]
 fn the_run_is_pure() {
-    let banned =
-        ["Instant::now", "SystemTime", "std::fs", "std::net", "std::env", "tokio", "tonic", "HashMap", "HashSet", "rand"];
+    let banned = [
+        "Instant::now",
+        "SystemTime",
+        "std::fs",
+        "std::net",
+        "std::env",
+        "tokio",
+        "tonic",
+        "HashMap",
+        "HashSet",
+        "rand",
+    ];
     for path in sources("coordinator/src/run") {
         let text = std::fs::read_to_string(&path).unwrap();
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
             for name in banned {
-                let is_word = line.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).any(|word| {
-                    word == name || (name.contains("::") && word.contains(name))
-                });
+                let is_word = line
+                    .split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'))
+                    .any(|word| word == name || (name.contains("::") && word.contains(name)));
                 let allowed = path.to_string_lossy().ends_with("_test.rs");
                 assert!(!is_word || allowed, "{}:{}: {name}", path.display(), number + 1);
             }

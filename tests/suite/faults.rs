@@ -69,8 +69,9 @@ fn terminating_the_launcher_saves() {
     run.signal(Signal::TERM);
     run.end().expect(75);
     workers.into_iter().for_each(wait_until_gone);
-    let state = std::fs::read_dir(scratch.path("out")).unwrap().filter_map(Result::ok).find(|entry| {
-        entry.file_name().to_string_lossy().starts_with("checkpoint-")
-    });
+    let state = std::fs::read_dir(scratch.path("out"))
+        .unwrap()
+        .filter_map(Result::ok)
+        .find(|entry| entry.file_name().to_string_lossy().starts_with("checkpoint-"));
     assert!(state.is_some(), "no checkpoint");
 }

@@ -52,10 +52,11 @@ fn a_damaged_checkpoint_is_named_and_passed_over() {
         bytes[middle] ^= 1;
         std::fs::write(&path, bytes).unwrap();
     }
-    scratch
-        .run(&format!("train {RECIPE} {LONG} --workers 1"))
-        .expect(0)
-        .says(&["checkpoint-70", "checkpoint-60", "checkpoint-50"]);
+    scratch.run(&format!("train {RECIPE} {LONG} --workers 1")).expect(0).says(&[
+        "checkpoint-70",
+        "checkpoint-60",
+        "checkpoint-50",
+    ]);
     assert_same(&scratch, &straight);
 }
 

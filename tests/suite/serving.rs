@@ -21,8 +21,7 @@ fn workers_need_nothing_but_the_address() {
     // Folders with no model and no data.
     let (left, right) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let arguments = ["--coordinator", &address, "--threads", "1"];
-    let workers =
-        [left.path(), right.path()].map(|folder| Running::start("medley-worker", &arguments, folder));
+    let workers = [left.path(), right.path()].map(|folder| Running::start("medley-worker", &arguments, folder));
     run.end().expect(0);
     for worker in workers {
         worker.end().expect(0);

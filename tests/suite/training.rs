@@ -12,9 +12,7 @@ fn ledger(scratch: &Scratch) -> Vec<(u64, Value, f64)> {
     scratch
         .json_lines("out/ledger.jsonl")
         .iter()
-        .map(|line| {
-            (line["update"].as_u64().unwrap(), line["lanes"].clone(), line["learning_rate"].as_f64().unwrap())
-        })
+        .map(|line| (line["update"].as_u64().unwrap(), line["lanes"].clone(), line["learning_rate"].as_f64().unwrap()))
         .collect()
 }
 
@@ -69,16 +67,15 @@ fn every_row_is_seen_once_an_epoch() {
 #[test]
 fn the_batch_grows_with_the_workers_only_on_request() {
     let scratch = Scratch::new(96);
-    let ended = scratch
-        .run(&format!("train {RECIPE} --num_train_epochs 1 --workers 2 --scale_batch_with_workers"))
-        .expect(0);
+    let ended =
+        scratch.run(&format!("train {RECIPE} --num_train_epochs 1 --workers 2 --scale_batch_with_workers")).expect(0);
     assert_eq!(ledger(&scratch).len(), 6, "{}", ended.stderr);
 }
 
 #[test]
 fn a_model_that_learns_gets_better() {
     let scratch = Scratch::new(64);
-    scratch.run(&format!("train {RECIPE} --num_train_epochs 12 --workers 2")).expect(0);
+    scratch.run(&format!("train {RECIPE} --num_train_epochs 12 --learning_rate 5e-3 --workers 2")).expect(0);
     let losses = losses(&scratch);
     let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
     assert!(mean(&losses[losses.len() - 8..]) < mean(&losses[..8]) - 0.1, "{losses:?}");

@@ -146,12 +146,7 @@ fn pass_down(settings: &Settings, engine: &EngineHandle, command: Command) -> Re
 }
 
 /// Forwards an output; `Some` is the failure that ends this worker.
-async fn pass_up(
-    coordinator: &Coordinator,
-    events: &EventSender,
-    worker: WorkerId,
-    output: Output,
-) -> Option<Failure> {
+async fn pass_up(coordinator: &Coordinator, events: &EventSender, worker: WorkerId, output: Output) -> Option<Failure> {
     match output {
         Output::Report(event) => {
             // A session that is over is noticed by the command side, which knows why.
@@ -175,8 +170,11 @@ async fn pass_up(
 /// Tells the coordinator, and stays until it has heard: it closes the session or orders to stop.
 async fn report_failure(session: &mut Session, events: &EventSender, failure: Failure) -> AgentError {
     if events.send(Event::Failed(failure.clone())).await {
-        let heard = async { while let Ok(Some(command)) = session.command().await
-            && !matches!(command, Command::Stop { .. }) {} };
+        let heard = async {
+            while let Ok(Some(command)) = session.command().await
+                && !matches!(command, Command::Stop { .. })
+            {}
+        };
         // The failure itself is what matters: a coordinator that never answers must not keep a failed worker alive.
         tokio::time::timeout(Duration::from_secs(5), heard).await.ok();
     }

@@ -129,8 +129,7 @@ impl Engine {
         }
         let listener = Listener::bind(collective).map_err(config)?;
         let prepared = Event::Prepared { layout: layout.fingerprint(), endpoint: listener.endpoint() };
-        let engine =
-            Self { orders, outputs, layout, trainer, plan, total, examples, listener, group: None };
+        let engine = Self { orders, outputs, layout, trainer, plan, total, examples, listener, group: None };
         engine.report(prepared);
         Ok(engine)
     }
@@ -205,10 +204,8 @@ impl Engine {
         let Some(group) = self.group.as_mut() else { return Ok(()) };
         let Some(examples) = self.examples.get(&Split::Train) else { return Ok(()) };
         let plan = self.plan.update(self.trainer.update().next());
-        let report = self
-            .trainer
-            .step(&plan, group.lanes.clone(), examples, group.collective.as_mut())
-            .map_err(step_failure)?;
+        let report =
+            self.trainer.step(&plan, group.lanes.clone(), examples, group.collective.as_mut()).map_err(step_failure)?;
         let generation = group.generation;
         self.report(Event::Updated { generation, report });
         Ok(())
@@ -241,9 +238,7 @@ impl Engine {
         let rows: Vec<_> = shards[rank.0 as usize].clone().map(medley_common::identity::RowId).collect();
         for rows in rows.chunks(REPORTED_ROWS) {
             let predictions = self.trainer.predict(rows, examples).map_err(data)?;
-            self.outputs
-                .blocking_send(Output::Report(Event::Predicted { generation, split, predictions }))
-                .ok();
+            self.outputs.blocking_send(Output::Report(Event::Predicted { generation, split, predictions })).ok();
         }
         self.report(Event::Evaluated { generation, split });
         Ok(())

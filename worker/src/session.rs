@@ -99,8 +99,7 @@ impl Coordinator {
     /// # Errors
     /// The address cannot be understood, or nobody answered in time.
     pub async fn connect(address: &str, patience: Duration) -> Result<Self, SessionError> {
-        let unreachable =
-            |cause: String| SessionError::Unreachable { address: address.to_owned(), cause };
+        let unreachable = |cause: String| SessionError::Unreachable { address: address.to_owned(), cause };
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|error| unreachable(error.to_string()))?
             .connect_timeout(Duration::from_secs(5))
@@ -150,13 +149,8 @@ impl Coordinator {
     pub async fn examples(&self, worker: WorkerId, split: Split, rows: u32) -> Result<Vec<Example>, SessionError> {
         let broken = |cause: String| self.broken("fetch the examples", cause);
         let request = v1::FetchExamplesRequest { worker: worker.0, split: v1::Split::from(split).into() };
-        let mut stream = self
-            .client
-            .clone()
-            .fetch_examples(request)
-            .await
-            .map_err(|status| broken(describe(&status)))?
-            .into_inner();
+        let mut stream =
+            self.client.clone().fetch_examples(request).await.map_err(|status| broken(describe(&status)))?.into_inner();
         let mut examples = Vec::new();
         while let Some(message) = stream.message().await.map_err(|status| broken(describe(&status)))? {
             for example in message.examples {
@@ -189,15 +183,9 @@ impl Coordinator {
         if artifact.bytes > MAX_ARTIFACT_BYTES {
             return Err(broken(format!("{} has {} bytes", artifact.file_name, artifact.bytes)));
         }
-        let request =
-            v1::FetchArtifactRequest { worker: worker.0, kind: v1::ArtifactKind::from(artifact.kind).into() };
-        let mut stream = self
-            .client
-            .clone()
-            .fetch_artifact(request)
-            .await
-            .map_err(|status| broken(describe(&status)))?
-            .into_inner();
+        let request = v1::FetchArtifactRequest { worker: worker.0, kind: v1::ArtifactKind::from(artifact.kind).into() };
+        let mut stream =
+            self.client.clone().fetch_artifact(request).await.map_err(|status| broken(describe(&status)))?.into_inner();
         let size = usize::try_from(artifact.bytes).map_err(|error| broken(error.to_string()))?;
         let mut bytes = Vec::with_capacity(size);
         let mut announced = None;

@@ -285,5 +285,9 @@ fn name_of(event: &Event) -> &'static str {
 mod tests;
 
 #[cfg(test)]
+#[path = "ending_test.rs"]
+mod ending_tests;
+
+#[cfg(test)]
 #[path = "simulation_test.rs"]
 mod simulation;

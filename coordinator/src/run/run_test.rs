@@ -113,20 +113,20 @@ pub(super) fn report(job: &Job, update: u64, lanes: std::ops::Range<u32>) -> Upd
 }
 
 /// A run with its clock, driven by hand.
-struct Drive {
-    run: Run,
-    now: Instant,
-    job: Job,
+pub(super) struct Drive {
+    pub(super) run: Run,
+    pub(super) now: Instant,
+    pub(super) job: Job,
 }
 
 impl Drive {
-    fn new(job: Job) -> Self {
+    pub(super) fn new(job: Job) -> Self {
         let now = Instant::now();
         Self { run: Run::new(now, job.clone()), now, job }
     }
 
     /// A run whose group stands.
-    fn formed(job: Job) -> (Self, Vec<Action>) {
+    pub(super) fn formed(job: Job) -> (Self, Vec<Action>) {
         let mut drive = Self::new(job);
         let mut last = Vec::new();
         for worker in 1..=u64::from(drive.job.workers) {
@@ -140,16 +140,16 @@ impl Drive {
         (drive, last)
     }
 
-    fn input(&mut self, input: Input) -> Vec<Action> {
+    pub(super) fn input(&mut self, input: Input) -> Vec<Action> {
         self.run.handle(self.now, input)
     }
 
-    fn from(&mut self, worker: u64, event: Event) -> Vec<Action> {
+    pub(super) fn from(&mut self, worker: u64, event: Event) -> Vec<Action> {
         self.input(Input::From(WorkerId(worker), event))
     }
 
     /// Both of two workers report `update`.
-    fn update(&mut self, update: u64) -> Vec<Action> {
+    pub(super) fn update(&mut self, update: u64) -> Vec<Action> {
         let mut actions = Vec::new();
         for (worker, lanes) in [(1, 0..2), (2, 2..4)] {
             let report = report(&self.job, update, lanes);
@@ -158,7 +158,7 @@ impl Drive {
         actions
     }
 
-    fn save(&mut self, update: u64) -> Vec<Action> {
+    pub(super) fn save(&mut self, update: u64) -> Vec<Action> {
         (1..=2).flat_map(|worker| self.from(worker, saved(update, 1))).collect()
     }
 
@@ -176,7 +176,7 @@ fn prepared(layout: u8) -> Event {
     Event::Prepared { layout: Digest([layout; 32]), endpoint: "10.0.0.1:4000".into() }
 }
 
-fn saved(update: u64, parameters: u8) -> Event {
+pub(super) fn saved(update: u64, parameters: u8) -> Event {
     Event::Saved { generation: Generation(1), update: Update(update), parameters: Digest([parameters; 32]) }
 }
 
@@ -189,7 +189,7 @@ fn train(worker: u64, through: u64) -> Action {
     Action::Order(WorkerId(worker), Command::Train { generation: Generation(1), through: Update(through) })
 }
 
-fn save(worker: u64, update: u64) -> Action {
+pub(super) fn save(worker: u64, update: u64) -> Action {
     Action::Order(WorkerId(worker), Command::Save { generation: Generation(1), update: Update(update) })
 }
 
@@ -198,7 +198,7 @@ fn evaluate(worker: u64) -> Action {
 }
 
 /// The message of the failure that ends `actions`.
-fn failure(actions: &[Action]) -> &str {
+pub(super) fn failure(actions: &[Action]) -> &str {
     match actions.last() {
         Some(Action::Finish(Outcome::Failed(failure))) => &failure.message,
         other => panic!("no failure but {other:?}"),
@@ -352,36 +352,6 @@ fn the_end_saves_summarises_and_gives_the_results() {
 }
 
 #[test]
-fn a_stop_saves_where_the_grants_end() {
-    let (mut drive, _) = Drive::formed(job(2));
-    drive.update(1);
-    assert_eq!(drive.input(Input::StopRequested), [], "update 3 is granted");
-    assert!(matches!(&drive.update(2)[..], [Action::Record(_), Action::Log(_)]));
-    let actions = drive.update(3);
-    assert_eq!(actions[1..], [Action::Receive(WorkerId(1), Update(3)), save(1, 3), save(2, 3)]);
-    drive.save(3);
-    let actions = drive.input(Input::Committed(Update(3)));
-    assert_eq!(actions.last(), Some(&Action::Finish(Outcome::Stopped { update: Update(3) })));
-}
-
-#[test]
-fn a_second_stop_does_not_wait() {
-    let (mut drive, _) = Drive::formed(job(2));
-    drive.input(Input::StopRequested);
-    let actions = drive.input(Input::StopRequested);
-    assert_eq!(actions.last(), Some(&Action::Finish(Outcome::Stopped { update: Update(0) })));
-}
-
-#[test]
-fn ranks_with_other_parameters_end_the_run() {
-    let (mut drive, _) = Drive::formed(job(2));
-    (1..=6).for_each(|update| drop(drive.update(update)));
-    drive.from(1, saved(6, 1));
-    let actions = drive.from(2, saved(6, 2));
-    assert!(failure(&actions).contains("rank 1") && failure(&actions).contains("different parameters"));
-}
-
-#[test]
 fn a_resumed_run_that_is_done_only_gives_its_results() {
     let (drive, first) = Drive::formed(Job { start: Update(6), ..job(2) });
     assert_eq!(first, [Action::Receive(WorkerId(1), Update(6)), save(1, 6), save(2, 6)]);
@@ -402,53 +372,4 @@ fn rows_must_come_once_from_their_share() {
         });
         assert!(failed.unwrap().contains(expected));
     }
-}
-
-#[test]
-fn a_death_is_named_before_its_consequences() {
-    let (mut drive, _) = Drive::formed(job(2));
-    let reset = Failure { kind: FailureKind::Lost, message: "rank 0 at 10.0.0.1:4000: reset".into() };
-    assert_eq!(drive.from(2, Event::Failed(reset)), [], "the cause may still come");
-    let actions = drive.input(Input::Left(WorkerId(1), "it was killed by signal 9".into()));
-    assert!(failure(&actions).contains("rank 0, host node7, pid 1"), "{}", failure(&actions));
-    assert!(failure(&actions).contains("signal 9"), "{}", failure(&actions));
-}
-
-#[test]
-fn a_lost_connection_without_a_death_ends_the_run_in_time() {
-    let (mut drive, _) = Drive::formed(job(2));
-    let reset = Failure { kind: FailureKind::Lost, message: "rank 0 at 10.0.0.1:4000: reset".into() };
-    drive.from(2, Event::Failed(reset));
-    drive.now = drive.run.deadline().unwrap();
-    let actions = drive.input(Input::Elapsed);
-    assert!(failure(&actions).contains("reset") && failure(&actions).contains("training update 1"));
-}
-
-#[test]
-fn silence_is_a_loss() {
-    let (mut drive, _) = Drive::formed(job(2));
-    drive.now += Duration::from_secs(4);
-    drive.from(1, Event::Heartbeat);
-    drive.now = drive.run.deadline().unwrap();
-    let actions = drive.input(Input::Elapsed);
-    assert!(failure(&actions).contains("pid 2") && failure(&actions).contains("not heard of"));
-    assert!(failure(&actions).contains("there is no checkpoint"));
-}
-
-#[test]
-fn a_run_does_not_wait_for_workers_for_ever() {
-    let mut drive = Drive::new(job(2));
-    assert_eq!(drive.run.deadline(), Some(drive.now + Duration::from_secs(60)));
-    drive.now += Duration::from_secs(60);
-    let actions = drive.input(Input::Elapsed);
-    assert!(failure(&actions).contains("0 of 2 workers"));
-}
-
-#[test]
-fn a_diverged_run_says_so() {
-    let (mut drive, _) = Drive::formed(job(1));
-    let mut nan = report(&drive.job, 1, 0..4);
-    nan.lanes[0].loss_sum = f64::NAN;
-    let actions = drive.from(1, Event::Updated { generation: Generation(1), report: nan });
-    assert!(failure(&actions).contains("diverged"), "{}", failure(&actions));
 }

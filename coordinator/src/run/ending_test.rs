@@ -1,0 +1,89 @@
+//! How runs end before their work is done.
+
+use std::time::Duration;
+
+use medley_common::identity::{Generation, Update, WorkerId};
+use medley_common::message::{Event, Failure, FailureKind};
+
+use super::report::Outcome;
+use super::tests::{Drive, failure, job, report, save, saved};
+use super::{Action, Input};
+
+#[test]
+fn a_stop_saves_where_the_grants_end() {
+    let (mut drive, _) = Drive::formed(job(2));
+    drive.update(1);
+    assert_eq!(drive.input(Input::StopRequested), [], "update 3 is granted");
+    assert!(matches!(&drive.update(2)[..], [Action::Record(_), Action::Log(_)]));
+    let actions = drive.update(3);
+    assert_eq!(actions[1..], [Action::Receive(WorkerId(1), Update(3)), save(1, 3), save(2, 3)]);
+    drive.save(3);
+    let actions = drive.input(Input::Committed(Update(3)));
+    assert_eq!(actions.last(), Some(&Action::Finish(Outcome::Stopped { update: Update(3) })));
+}
+
+#[test]
+fn a_second_stop_does_not_wait() {
+    let (mut drive, _) = Drive::formed(job(2));
+    drive.input(Input::StopRequested);
+    let actions = drive.input(Input::StopRequested);
+    assert_eq!(actions.last(), Some(&Action::Finish(Outcome::Stopped { update: Update(0) })));
+}
+
+#[test]
+fn ranks_with_other_parameters_end_the_run() {
+    let (mut drive, _) = Drive::formed(job(2));
+    (1..=6).for_each(|update| drop(drive.update(update)));
+    drive.from(1, saved(6, 1));
+    let actions = drive.from(2, saved(6, 2));
+    assert!(failure(&actions).contains("rank 1") && failure(&actions).contains("different parameters"));
+}
+
+#[test]
+fn a_death_is_named_before_its_consequences() {
+    let (mut drive, _) = Drive::formed(job(2));
+    let reset = Failure { kind: FailureKind::Lost, message: "rank 0 at 10.0.0.1:4000: reset".into() };
+    assert_eq!(drive.from(2, Event::Failed(reset)), [], "the cause may still come");
+    let actions = drive.input(Input::Left(WorkerId(1), "it was killed by signal 9".into()));
+    assert!(failure(&actions).contains("rank 0, host node7, pid 1"), "{}", failure(&actions));
+    assert!(failure(&actions).contains("signal 9"), "{}", failure(&actions));
+}
+
+#[test]
+fn a_lost_connection_without_a_death_ends_the_run_in_time() {
+    let (mut drive, _) = Drive::formed(job(2));
+    let reset = Failure { kind: FailureKind::Lost, message: "rank 0 at 10.0.0.1:4000: reset".into() };
+    drive.from(2, Event::Failed(reset));
+    drive.now = drive.run.deadline().unwrap();
+    let actions = drive.input(Input::Elapsed);
+    assert!(failure(&actions).contains("reset") && failure(&actions).contains("training update 1"));
+}
+
+#[test]
+fn silence_is_a_loss() {
+    let (mut drive, _) = Drive::formed(job(2));
+    drive.now += Duration::from_secs(4);
+    drive.from(1, Event::Heartbeat);
+    drive.now = drive.run.deadline().unwrap();
+    let actions = drive.input(Input::Elapsed);
+    assert!(failure(&actions).contains("pid 2") && failure(&actions).contains("not heard of"));
+    assert!(failure(&actions).contains("there is no checkpoint"));
+}
+
+#[test]
+fn a_run_does_not_wait_for_workers_for_ever() {
+    let mut drive = Drive::new(job(2));
+    assert_eq!(drive.run.deadline(), Some(drive.now + Duration::from_secs(60)));
+    drive.now += Duration::from_secs(60);
+    let actions = drive.input(Input::Elapsed);
+    assert!(failure(&actions).contains("0 of 2 workers"));
+}
+
+#[test]
+fn a_diverged_run_says_so() {
+    let (mut drive, _) = Drive::formed(job(1));
+    let mut nan = report(&drive.job, 1, 0..4);
+    nan.lanes[0].loss_sum = f64::NAN;
+    let actions = drive.from(1, Event::Updated { generation: Generation(1), report: nan });
+    assert!(failure(&actions).contains("diverged"), "{}", failure(&actions));
+}
