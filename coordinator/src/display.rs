@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use medley_common::identity::{Split, Update};
 
 use crate::meter::Rates;
+use crate::run::Occasion;
 use crate::run::report::{EvaluationReport, TrainLog, UpdateRecord};
 use crate::spec::Progress;
 use crate::status_view::duration;
@@ -69,8 +70,12 @@ impl Display {
         ));
     }
 
-    /// Shows a result.
-    pub fn evaluation(&self, report: &EvaluationReport) {
+    /// Shows a result: those of the run stand out from those on the way.
+    pub fn evaluation(&self, report: &EvaluationReport, occasion: Occasion) {
+        let when = match occasion {
+            Occasion::Training => format!("after update {}", report.update),
+            Occasion::End => "at the end".to_owned(),
+        };
         let what = match report.split {
             Split::Train => "train",
             Split::Validation => "validation",
@@ -82,7 +87,7 @@ impl Display {
             (Some(accuracy), Some(loss)) => format!("accuracy {accuracy:.4}, loss {loss:.4}"),
             _ => "predicted (no labels)".to_owned(),
         };
-        self.line(&format!("{what} after update {}: {result} ({rows} rows, {rate:.0} rows/s)", report.update));
+        self.line(&format!("{what} {when}: {result} ({rows} rows, {rate:.0} rows/s)"));
     }
 
     /// Takes the bar away, for the last words.

@@ -198,7 +198,7 @@ impl Driver {
             Action::Commit(state) => self.record(Entry::Commit(state)),
             Action::Summarise(summary) => self.record(Entry::Summary(summary)),
             Action::Publish(report, occasion) => {
-                self.display.evaluation(&report);
+                self.display.evaluation(&report, occasion);
                 self.record(Entry::Evaluation(report, occasion));
             }
             Action::Finish(outcome) => ties.outcome = Some(outcome),
