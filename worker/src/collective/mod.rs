@@ -9,6 +9,27 @@ use medley_common::lane::Node;
 
 use crate::layout::Segment;
 
+mod abort;
+mod courier;
+mod dense;
+mod exchange;
+mod frame;
+mod group;
+mod handshake;
+mod link;
+mod listener;
+mod mesh;
+mod pool;
+mod solo;
+mod tcp;
+mod tree_sum;
+mod words;
+
+pub use abort::AbortSwitch;
+pub use listener::Listener;
+pub use solo::Solo;
+pub use tcp::{Tcp, TcpSettings};
+
 /// Gradient rows of the word embedding.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SparseRows {
@@ -86,7 +107,20 @@ pub enum CollectiveError {
         /// What did not fit.
         problem: String,
     },
+    /// The group or the sums handed over cannot be, or this machine refuses a thread.
+    #[error("{problem}")]
+    Invalid {
+        /// What cannot be.
+        problem: String,
+    },
     /// The collective was aborted from outside.
     #[error("aborted: the group is being dissolved")]
     Aborted,
 }
+
+#[cfg(test)]
+mod failure_test;
+#[cfg(test)]
+mod local_group;
+#[cfg(test)]
+mod tcp_test;

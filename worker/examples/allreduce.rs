@@ -1,0 +1,123 @@
+//! Measures the collective: ranks as threads of one process, over the loopback interface.
+//!
+//! `cargo run --release -p medley-worker --example allreduce -- --ranks 2 --megabytes 90`
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use medley_common::identity::{Generation, Rank};
+use medley_common::lane::LaneTree;
+use medley_common::message::Form;
+use medley_common::model::ModelConfig;
+use medley_worker::collective::{AbortSwitch, Collective, Listener, Tcp, TcpSettings};
+use medley_worker::layout::{Layout, Segment};
+
+/// Sums gradients over ranks that are threads of this process.
+#[derive(Parser)]
+struct Arguments {
+    /// Number of ranks.
+    #[arg(long, default_value_t = 2)]
+    ranks: u32,
+    /// Gradients of each rank, in MB, in layers of MiniLM's size (7.1 MB).
+    #[arg(long, default_value_t = 90)]
+    megabytes: u32,
+    /// Sums that are timed.
+    #[arg(long, default_value_t = 20)]
+    rounds: u32,
+    /// Elements that travel and are added at a time.
+    #[arg(long, default_value_t = TcpSettings::default().chunk_elements)]
+    chunk_elements: usize,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let layout = layout(arguments.megabytes);
+    let listeners = (0..arguments.ranks)
+        .map(|_| Listener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))))
+        .collect::<Result<Vec<_>, _>>()?;
+    let peers: Vec<String> = listeners.iter().map(Listener::endpoint).collect();
+    let times = std::thread::scope(|scope| {
+        let threads: Vec<_> = listeners
+            .iter()
+            .zip(0..)
+            .map(|(listener, rank)| {
+                let lanes = LaneTree::new(arguments.ranks).assign(arguments.ranks);
+                let form =
+                    Form { generation: Generation(1), rank: Rank(rank), peers: peers.clone(), secret: [1; 32], lanes };
+                let (layout, arguments) = (&layout, &arguments);
+                scope.spawn(move || sum(listener, &form, layout, arguments))
+            })
+            .collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Vec<Duration>>>| {
+            thread.join().ok().context("a rank panicked")?
+        };
+        threads.into_iter().map(join).collect::<Result<Vec<_>>>()
+    })?;
+    let mut times = times.into_iter().next().context("no ranks")?;
+    times.sort_unstable();
+    let bytes = 4 * dense(&layout).map(|(_, length)| length).sum::<usize>();
+    let rate = |time: Duration| bytes as f64 / time.as_secs_f64() / 1e9;
+    let (best, median) = (times[0], times[times.len() / 2]);
+    println!(
+        "{} ranks, {:.1} MB each: median {:.1} ms = {:.2} GB/s, best {:.1} ms = {:.2} GB/s",
+        arguments.ranks,
+        bytes as f64 / 1e6,
+        median.as_secs_f64() * 1e3,
+        rate(median),
+        best.as_secs_f64() * 1e3,
+        rate(best)
+    );
+    Ok(())
+}
+
+/// Joins the group and sums; the time of each round.
+fn sum(listener: &Listener, form: &Form, layout: &Layout, arguments: &Arguments) -> Result<Vec<Duration>> {
+    let settings = TcpSettings { chunk_elements: arguments.chunk_elements, ..TcpSettings::default() };
+    let mut tcp = Tcp::connect(listener, form, layout, settings, AbortSwitch::new()?)?;
+    let lanes = form.lanes[form.rank.0 as usize].clone();
+    let node = LaneTree::new(arguments.ranks).cover(lanes)[0];
+    let mut buffers: Vec<Vec<f32>> = dense(layout).map(|(_, length)| vec![1.0; length]).collect();
+    let mut times = Vec::new();
+    for round in 0..=arguments.rounds {
+        let started = Instant::now();
+        for ((segment, _), buffer) in dense(layout).zip(buffers.drain(..)) {
+            tcp.launch(segment, vec![(node, buffer)])?;
+        }
+        let summed = tcp.fence()?;
+        if round > 0 {
+            times.push(started.elapsed());
+        }
+        buffers.extend(summed.segments.into_iter().map(|(_, buffer)| buffer));
+        buffers.iter_mut().for_each(|buffer| buffer.fill(1.0));
+    }
+    Ok(times)
+}
+
+/// The encoder layers, last to first, as backward finishes them.
+fn dense(layout: &Layout) -> impl Iterator<Item = (Segment, usize)> {
+    let layers = layout.segments().iter().rev().filter(|(segment, _)| matches!(segment, Segment::Layer(_)));
+    layers.map(|(segment, range)| (*segment, range.len()))
+}
+
+fn layout(megabytes: u32) -> Layout {
+    let config = ModelConfig {
+        vocab_size: 1000,
+        hidden_size: 384,
+        num_hidden_layers: 1,
+        num_attention_heads: 12,
+        intermediate_size: 1536,
+        max_position_embeddings: 512,
+        type_vocab_size: 2,
+        layer_norm_eps: 1e-12,
+        hidden_dropout: 0.1,
+        attention_dropout: 0.1,
+        classifier_dropout: 0.1,
+        initializer_range: 0.02,
+        num_labels: 3,
+    };
+    let layer_bytes = 4 * Layout::new(&config).range(Segment::Layer(0)).len();
+    let layers = (megabytes as f64 * 1e6 / layer_bytes as f64).round().max(1.0) as u32;
+    Layout::new(&ModelConfig { num_hidden_layers: layers, ..config })
+}

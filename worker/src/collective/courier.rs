@@ -1,0 +1,175 @@
+//! The thread that exchanges sums with all peers while the caller computes.
+//!
+//! One thread serves all sockets and waits only in `poll`, never in a read or a write. So it cannot deadlock on full
+//! socket buffers: it always takes what it may from every peer, whatever it has to send. A peer's frame has to wait
+//! only until this rank has launched the sum it belongs to, which depends on no peer, or until slower peers have sent
+//! the same chunk, whose frames never wait. And since this thread owns every buffer in exchange, there is nothing to
+//! lock and nothing is copied to share it.
+
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
+use std::time::{Duration, Instant};
+
+use medley_common::lane::Node;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::abort::AbortSwitch;
+use super::dense::Dense;
+use super::exchange::Exchanges;
+use super::group::Group;
+use super::link::Link;
+use super::words::Words;
+use super::{CollectiveError, SparseRows, Summed};
+use crate::layout::Segment;
+
+/// What the caller asks for.
+pub(super) enum Order {
+    Dense(Segment, Vec<(Node, Vec<f32>)>),
+    Words(Vec<(Node, SparseRows)>),
+    Fence,
+}
+
+/// The exchange with all peers.
+pub(super) struct Courier {
+    pub group: Arc<Group>,
+    pub links: Vec<Link>,
+    pub exchanges: Exchanges,
+    pub switch: AbortSwitch,
+    pub orders: Receiver<Order>,
+    pub replies: Sender<Result<Summed, CollectiveError>>,
+    /// How long a fence waits without anything moving.
+    pub silence_timeout: Duration,
+    /// Set while the caller waits in a fence: when something moved last.
+    pub moved_at: Option<Instant>,
+}
+
+impl Courier {
+    /// Serves until the caller hangs up or something fails. Gives back the connections: they stay open until the
+    /// caller lets go, lest the peers take this rank for the one that failed.
+    pub(super) fn run(mut self) -> Vec<Link> {
+        if let Err(error) = self.serve() {
+            if matches!(error, CollectiveError::Aborted) {
+                self.links.iter().for_each(Link::shut_down);
+            }
+            // Nobody listens to a caller that has hung up.
+            match self.replies.send(Err(error)) {
+                Ok(()) | Err(_) => {}
+            }
+        }
+        self.links
+    }
+
+    fn serve(&mut self) -> Result<(), CollectiveError> {
+        while self.take_orders()? {
+            if self.switch.is_aborted() {
+                return Err(CollectiveError::Aborted);
+            }
+            let mut moved = false;
+            for link in &mut self.links {
+                moved |= link.receive(&mut self.exchanges, &self.group)?;
+                moved |= link.send(&mut self.exchanges, &self.group)?;
+            }
+            if self.moved_at.is_some()
+                && let Some(summed) = self.exchanges.finish()
+            {
+                self.moved_at = None;
+                match self.replies.send(Ok(summed)) {
+                    Ok(()) | Err(_) => {}
+                }
+            } else if moved {
+                self.moved_at = self.moved_at.map(|_| Instant::now());
+            } else {
+                self.wait()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes all orders that are there; `false` once the caller has hung up.
+    fn take_orders(&mut self) -> Result<bool, CollectiveError> {
+        loop {
+            let sequence = self.exchanges.next_sequence();
+            match self.orders.try_recv() {
+                Ok(Order::Dense(segment, nodes)) => {
+                    let pool = &mut self.exchanges.pool;
+                    let dense = Dense::new(Arc::clone(&self.group), sequence, segment, nodes, pool)?;
+                    self.exchanges.launch(Box::new(dense));
+                }
+                Ok(Order::Words(nodes)) => {
+                    let words = Words::new(Arc::clone(&self.group), sequence, nodes)?;
+                    self.exchanges.launch(Box::new(words));
+                }
+                Ok(Order::Fence) => self.moved_at = Some(Instant::now()),
+                Err(TryRecvError::Empty) => return Ok(true),
+                Err(TryRecvError::Disconnected) => return Ok(false),
+            }
+        }
+    }
+
+    /// Waits until a peer or the caller moves, or for too long.
+    fn wait(&mut self) -> Result<(), CollectiveError> {
+        let left = match self.moved_at {
+            None => None,
+            Some(moved_at) => match self.silence_timeout.checked_sub(moved_at.elapsed()) {
+                Some(left) => Some(left),
+                None => return self.silent(),
+            },
+        };
+        let mut fds = vec![PollFd::from_borrowed_fd(self.switch.ear(), PollFlags::IN)];
+        let mut open = Vec::new();
+        for (index, link) in self.links.iter().enumerate() {
+            if link.is_closed() {
+                self.still_needed(link)?;
+                continue;
+            }
+            let mut interest = PollFlags::empty();
+            interest.set(PollFlags::IN, !link.is_stalled());
+            interest.set(PollFlags::OUT, link.has_output(&self.exchanges));
+            fds.push(PollFd::from_borrowed_fd(link.fd(), interest));
+            open.push(index);
+        }
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => {
+                let problem = format!("poll of {} sockets: {}", fds.len(), io::Error::from(error));
+                return Err(CollectiveError::Invalid { problem });
+            }
+        }
+        let events: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
+        if events.first().is_some_and(|event| !event.is_empty()) {
+            self.switch.hush();
+        }
+        for (index, event) in open.into_iter().zip(events.into_iter().skip(1)) {
+            // A stalled peer's hang-up would not be seen by a read, and would wake `poll` for ever.
+            if event.intersects(PollFlags::ERR | PollFlags::HUP) && self.links[index].is_stalled() {
+                self.links[index].hang_up(&self.exchanges, &self.group)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a peer that has left although something is to be done with it.
+    fn still_needed(&self, link: &Link) -> Result<(), CollectiveError> {
+        match self.exchanges.outstanding(link.peer()) {
+            None => Ok(()),
+            Some(outstanding) => {
+                let source = ErrorKind::UnexpectedEof.into();
+                Err(self.group.connection(link.peer(), outstanding.doing(), source))
+            }
+        }
+    }
+
+    /// Names the peer that is silent. One whose part is missing comes first: others may only be waiting for it, too.
+    fn silent(&self) -> Result<(), CollectiveError> {
+        let peers = self.group.peers().filter_map(|peer| Some((self.exchanges.outstanding(peer)?, peer)));
+        match peers.min() {
+            None => Ok(()),
+            Some((outstanding, peer)) => {
+                let text = format!("nothing for {} ms", self.silence_timeout.as_millis());
+                Err(self.group.connection(peer, outstanding.doing(), io::Error::new(ErrorKind::TimedOut, text)))
+            }
+        }
+    }
+}

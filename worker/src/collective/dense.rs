@@ -1,0 +1,249 @@
+//! The sum of a dense segment.
+//!
+//! Each rank adds up a share of the segment: the others send it their nodes' elements there, chunk by chunk; it adds a
+//! chunk as soon as all are there, and sends every peer the sum.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+
+use medley_common::lane::Node;
+
+use super::exchange::{Admission, Exchange, Next};
+use super::frame::{Header, Kind};
+use super::group::{Chunks, Group};
+use super::pool::Pool;
+use super::tree_sum::{ChunkSum, Value};
+use super::{CollectiveError, Summed};
+use crate::layout::Segment;
+
+/// How many chunks one peer may be ahead of the slowest: bounds the memory for chunks that cannot be added yet.
+const WINDOW: usize = 4;
+
+pub(super) struct Dense {
+    group: Arc<Group>,
+    sequence: u64,
+    segment: Segment,
+    length: usize,
+    /// This rank's nodes. The first becomes the sum: this rank's share of it is only read here, and a peer's share is
+    /// only overwritten by sums to which the old elements have been sent.
+    buffers: Vec<Vec<f32>>,
+    /// For each node of this rank's cover, its buffer; `None` where its lanes are empty.
+    places: Vec<Option<usize>>,
+    progress: Vec<Progress>,
+    /// Chunks of this rank's share that are summed.
+    summed: usize,
+    /// What has arrived of the chunks after those.
+    columns: VecDeque<Column>,
+}
+
+/// How far the exchange with one peer is, in frames.
+#[derive(Debug, Default)]
+struct Progress {
+    parts_sent: usize,
+    sums_sent: usize,
+    parts_received: usize,
+    sums_received: usize,
+    /// The chunk that is being received.
+    incoming: Option<Vec<f32>>,
+}
+
+/// What has arrived of one chunk.
+#[derive(Default)]
+struct Column {
+    frames: usize,
+    parts: BTreeMap<Node, Value>,
+}
+
+impl Dense {
+    /// A sum of this rank's `nodes`.
+    pub(super) fn new(
+        group: Arc<Group>,
+        sequence: u64,
+        segment: Segment,
+        nodes: Vec<(Node, Vec<f32>)>,
+        pool: &mut Pool,
+    ) -> Result<Self, CollectiveError> {
+        let invalid = |problem: String| Err(CollectiveError::Invalid { problem });
+        let Some(length) = group.lengths.get(&segment).copied() else {
+            return invalid(format!("the model has no dense segment {segment:?}"));
+        };
+        let mut places = vec![None; group.cover().len()];
+        let mut buffers = Vec::new();
+        for (node, buffer) in nodes {
+            let place = group.cover().iter().position(|known| *known == node).and_then(|place| places.get_mut(place));
+            let Some(place @ None) = place else {
+                return invalid(format!("{node:?} of {segment:?} is not one of this rank's nodes, or is there twice"));
+            };
+            if buffer.len() != length {
+                return invalid(format!("{segment:?} has {length} elements, not {}", buffer.len()));
+            }
+            *place = Some(buffers.len());
+            buffers.push(buffer);
+        }
+        if buffers.is_empty() {
+            buffers.push(vec![0.0; length]);
+        }
+        let progress = (0..group.world()).map(|_| Progress::default()).collect();
+        let mut dense =
+            Self { group, sequence, segment, length, buffers, places, progress, summed: 0, columns: VecDeque::new() };
+        dense.add_up(pool);
+        Ok(dense)
+    }
+
+    fn chunks(&self, owner: usize) -> Chunks {
+        Chunks::new(self.group.share(self.length, owner), self.group.chunk_elements)
+    }
+
+    fn header(&self, kind: Kind, node: Node, range: Range<usize>) -> Header {
+        Header {
+            kind,
+            present: true,
+            generation: self.group.generation,
+            sequence: self.sequence,
+            segment: self.segment,
+            node,
+            offset: range.start as u64,
+            count: u32::try_from(range.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// The frame that `from` sends as its `frame`th part to the owner of a share.
+    fn part(&self, from: usize, owner: usize, frame: usize) -> Option<(Header, usize)> {
+        let cover = &self.group.covers[from];
+        let (chunk, node) = (frame.checked_div(cover.len())?, frame.checked_rem(cover.len())?);
+        let chunks = self.chunks(owner);
+        (chunk < chunks.count()).then(|| (self.header(Kind::Part, cover[node], chunks.get(chunk)), node))
+    }
+
+    /// The frame that an owner sends as the `frame`th of its sums.
+    fn sum(&self, owner: usize, frame: usize) -> Option<Header> {
+        let chunks = self.chunks(owner);
+        (frame < chunks.count()).then(|| self.header(Kind::Sum, self.group.tree.root(), chunks.get(frame)))
+    }
+
+    /// Adds up every chunk that has arrived from all peers.
+    fn add_up(&mut self, pool: &mut Pool) {
+        let due: usize = self.group.peers().map(|peer| self.group.covers[peer].len()).sum();
+        let chunks = self.chunks(self.group.rank);
+        while self.summed < chunks.count() && self.columns.front().map_or(0, |column| column.frames) == due {
+            let mut parts = self.columns.pop_front().unwrap_or_default().parts;
+            for (node, place) in self.group.cover().iter().zip(&self.places) {
+                parts.extend(place.map(|place| (*node, Value::Own(place))));
+            }
+            let range = chunks.get(self.summed);
+            ChunkSum { tree: self.group.tree, buffers: &mut self.buffers, range, pool }.run(parts);
+            self.summed += 1;
+        }
+    }
+}
+
+impl Exchange for Dense {
+    fn next(&self, peer: usize, kind: Kind) -> Next {
+        let progress = &self.progress[peer];
+        match kind {
+            Kind::Part => match self.part(self.group.rank, peer, progress.parts_sent) {
+                None => Next::Done,
+                Some((header, node)) => Next::Frame(Header { present: self.places[node].is_some(), ..header }),
+            },
+            Kind::Sum => match self.sum(self.group.rank, progress.sums_sent) {
+                None => Next::Done,
+                Some(_) if progress.sums_sent >= self.summed => Next::NotYet,
+                Some(header) => Next::Frame(header),
+            },
+        }
+    }
+
+    fn payload(&self, _peer: usize, header: &Header) -> [&[u8]; 2] {
+        let place = match header.kind {
+            Kind::Sum => Some(0),
+            Kind::Part => {
+                let node = self.group.cover().iter().position(|node| *node == header.node);
+                node.and_then(|node| self.places[node])
+            }
+        };
+        let start = header.offset as usize;
+        let elements = place.map_or(&[][..], |place| &self.buffers[place][start..start + header.count as usize]);
+        [bytemuck::cast_slice(elements), &[]]
+    }
+
+    fn sent(&mut self, peer: usize, kind: Kind) {
+        let progress = &mut self.progress[peer];
+        match kind {
+            Kind::Part => progress.parts_sent += 1,
+            Kind::Sum => progress.sums_sent += 1,
+        }
+    }
+
+    fn expects(&self, peer: usize, kind: Kind) -> bool {
+        let progress = &self.progress[peer];
+        match kind {
+            Kind::Part => self.part(peer, self.group.rank, progress.parts_received).is_some(),
+            Kind::Sum => self.sum(peer, progress.sums_received).is_some(),
+        }
+    }
+
+    fn admit(&mut self, peer: usize, header: &Header, pool: &mut Pool) -> Result<Admission, String> {
+        let progress = &self.progress[peer];
+        let due = match header.kind {
+            Kind::Part => self.part(peer, self.group.rank, progress.parts_received).map(|(due, _)| due),
+            Kind::Sum => self.sum(peer, progress.sums_received),
+        };
+        let present = header.present || header.kind == Kind::Sum;
+        if due.map(|due| Header { present, ..due }) != Some(*header) {
+            return Err(format!("sent {header:?} where {due:?} was due"));
+        }
+        match header.kind {
+            Kind::Part => {
+                let chunk = progress.parts_received / self.group.covers[peer].len().max(1);
+                if chunk >= self.summed + WINDOW {
+                    return Ok(Admission::Later);
+                }
+                self.progress[peer].incoming = header.present.then(|| pool.take());
+            }
+            Kind::Sum => {
+                // What the sum overwrites must have been sent to the peer: it cannot have added it otherwise.
+                if progress.parts_sent < (progress.sums_received + 1) * self.places.len() {
+                    return Err("sent a sum before it had all parts".to_owned());
+                }
+            }
+        }
+        Ok(Admission::Granted)
+    }
+
+    fn space(&mut self, peer: usize, header: &Header) -> [&mut [u8]; 2] {
+        let count = header.count as usize;
+        let elements = match (header.kind, &mut self.progress[peer].incoming) {
+            (Kind::Part, Some(chunk)) => &mut chunk[..count],
+            (Kind::Part, None) => &mut [],
+            (Kind::Sum, _) => &mut self.buffers[0][header.offset as usize..][..count],
+        };
+        [bytemuck::cast_slice_mut(elements), &mut []]
+    }
+
+    fn received(&mut self, peer: usize, header: &Header, pool: &mut Pool) -> Result<(), String> {
+        let progress = &mut self.progress[peer];
+        if header.kind == Kind::Sum {
+            progress.sums_received += 1;
+            return Ok(());
+        }
+        let chunk = progress.parts_received / self.group.covers[peer].len().max(1);
+        let column = chunk - self.summed;
+        if self.columns.len() <= column {
+            self.columns.resize_with(column + 1, Column::default);
+        }
+        self.columns[column].frames += 1;
+        if let Some(elements) = progress.incoming.take() {
+            self.columns[column].parts.insert(header.node, Value::Chunk(elements));
+        }
+        progress.parts_received += 1;
+        self.add_up(pool);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, summed: &mut Summed) {
+        let mut buffers = self.buffers.into_iter();
+        summed.segments.extend(buffers.next().map(|sum| (self.segment, sum)));
+        summed.spare.extend(buffers);
+    }
+}

@@ -1,0 +1,134 @@
+//! What all ranks of a group know alike: who they are, who has which lanes, and who adds what.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use medley_common::identity::{Generation, Rank};
+use medley_common::lane::{LaneTree, Node};
+use medley_common::message::Form;
+
+use super::CollectiveError;
+use crate::layout::{Layout, Segment};
+
+/// More ranks than any tree of lanes can use well; bounds what a wrong `Form` can cost.
+const MOST_RANKS: usize = 1024;
+
+/// A frame of a dense segment has at most 64 MB.
+const MOST_CHUNK_ELEMENTS: usize = 1 << 24;
+
+/// The facts of a group.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub generation: Generation,
+    /// This worker's rank.
+    pub rank: usize,
+    pub addresses: Vec<String>,
+    pub tree: LaneTree,
+    /// The nodes that each rank hands over, in lane order; a rank without lanes has none.
+    pub covers: Vec<Vec<Node>>,
+    /// Elements of each dense segment.
+    pub lengths: BTreeMap<Segment, usize>,
+    /// Rows of the word embedding.
+    pub vocabulary: usize,
+    /// Elements of a row.
+    pub hidden: usize,
+    /// Elements of a frame of a dense segment.
+    pub chunk_elements: usize,
+}
+
+impl Group {
+    pub(super) fn new(form: &Form, layout: &Layout, chunk_elements: usize) -> Result<Self, CollectiveError> {
+        let world = form.peers.len();
+        let rank = form.rank.0 as usize;
+        let invalid = |problem: String| Err(CollectiveError::Invalid { problem });
+        if rank >= world || form.lanes.len() != world || world > MOST_RANKS {
+            let lanes = form.lanes.len();
+            return invalid(format!("rank {rank} cannot be in a group of {world} ranks with lanes for {lanes}"));
+        }
+        if !(1..=MOST_CHUNK_ELEMENTS).contains(&chunk_elements) {
+            return invalid(format!("chunk_elements is {chunk_elements}; expected 1 to {MOST_CHUNK_ELEMENTS}"));
+        }
+        let mut end = 0;
+        for lanes in &form.lanes {
+            if lanes.start != end || lanes.end < lanes.start {
+                return invalid(format!("lanes {lanes:?} do not follow on lane {end}"));
+            }
+            end = lanes.end;
+        }
+        let (Some(words), Some(segments)) = (layout.slots().first(), layout.segments().get(1..)) else {
+            return invalid("the layout is empty".to_owned());
+        };
+        let tree = LaneTree::new(end);
+        Ok(Self {
+            generation: form.generation,
+            rank,
+            addresses: form.peers.clone(),
+            tree,
+            covers: form.lanes.iter().map(|lanes| tree.cover(lanes.clone())).collect(),
+            lengths: segments.iter().map(|(segment, range)| (*segment, range.len())).collect(),
+            vocabulary: words.shape.first().copied().unwrap_or(0),
+            hidden: words.shape.get(1).copied().unwrap_or(0),
+            chunk_elements,
+        })
+    }
+
+    pub(super) fn world(&self) -> usize {
+        self.addresses.len()
+    }
+
+    /// The nodes that this rank hands over.
+    pub(super) fn cover(&self) -> &[Node] {
+        &self.covers[self.rank]
+    }
+
+    /// The ranks other than this one.
+    pub(super) fn peers(&self) -> impl Iterator<Item = usize> + use<> {
+        let rank = self.rank;
+        (0..self.world()).filter(move |peer| *peer != rank)
+    }
+
+    /// The part of `length` elements that `rank` adds up.
+    pub(super) fn share(&self, length: usize, rank: usize) -> Range<usize> {
+        let bound = |rank: usize| (length as u128 * rank as u128 / self.world() as u128) as usize;
+        bound(rank)..bound(rank + 1)
+    }
+
+    pub(super) fn connection(&self, peer: usize, doing: &'static str, source: std::io::Error) -> CollectiveError {
+        CollectiveError::Connection { peer: number(peer), address: self.address(peer), doing, source }
+    }
+
+    pub(super) fn protocol(&self, peer: usize, problem: String) -> CollectiveError {
+        CollectiveError::Protocol { peer: number(peer), address: self.address(peer), problem }
+    }
+
+    fn address(&self, peer: usize) -> String {
+        self.addresses.get(peer).cloned().unwrap_or_default()
+    }
+}
+
+/// A rank's number as messages carry it.
+pub(super) fn number(rank: usize) -> Rank {
+    Rank(u32::try_from(rank).unwrap_or(u32::MAX))
+}
+
+/// A range in chunks of equal length, the last one possibly short.
+#[derive(Debug, Clone)]
+pub(super) struct Chunks {
+    range: Range<usize>,
+    elements: usize,
+}
+
+impl Chunks {
+    pub(super) fn new(range: Range<usize>, elements: usize) -> Self {
+        Self { range, elements }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.range.len().div_ceil(self.elements)
+    }
+
+    pub(super) fn get(&self, chunk: usize) -> Range<usize> {
+        let start = self.range.start + chunk * self.elements;
+        start..(start + self.elements).min(self.range.end)
+    }
+}

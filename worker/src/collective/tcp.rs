@@ -1,0 +1,183 @@
+//! The collective of CPU workers: a full mesh of TCP connections.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use medley_common::identity::Rank;
+use medley_common::lane::Node;
+use medley_common::message::Form;
+
+use super::abort::AbortSwitch;
+use super::courier::{Courier, Order};
+use super::exchange::Exchanges;
+use super::group::{Group, number};
+use super::link::Link;
+use super::listener::Listener;
+use super::mesh;
+use super::{Collective, CollectiveError, SparseRows, Summed};
+use crate::layout::{Layout, Segment};
+
+/// Limits of the collective.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpSettings {
+    /// How long connecting the whole group may take.
+    pub connect_timeout: Duration,
+    /// How long a fence waits while nothing arrives and nothing can be sent.
+    pub silence_timeout: Duration,
+    /// Elements that travel and are added at a time, 1 to 2^24; the same on all ranks.
+    pub chunk_elements: usize,
+}
+
+impl Default for TcpSettings {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(60),
+            silence_timeout: Duration::from_secs(60),
+            chunk_elements: 64 << 10,
+        }
+    }
+}
+
+/// Sums over TCP. A thread of its own exchanges them while the caller computes.
+///
+/// Dropping it closes the connections and joins the thread, at once.
+#[derive(Debug)]
+pub struct Tcp {
+    group: Arc<Group>,
+    switch: AbortSwitch,
+    /// `None` while dropping.
+    orders: Option<Sender<Order>>,
+    replies: Receiver<Result<Summed, CollectiveError>>,
+    courier: Option<JoinHandle<Vec<Link>>>,
+    /// What went wrong first.
+    failed: Option<CollectiveError>,
+}
+
+impl Tcp {
+    /// Connects this worker with all others of the group; blocks until it is connected with each.
+    ///
+    /// All ranks have the same `layout` and the same `settings`. `switch` aborts this call, too.
+    ///
+    /// # Errors
+    /// The group cannot be; a peer could not be reached or did not connect in time; it was aborted.
+    pub fn connect(
+        listener: &Listener,
+        form: &Form,
+        layout: &Layout,
+        settings: TcpSettings,
+        switch: AbortSwitch,
+    ) -> Result<Self, CollectiveError> {
+        let group = Arc::new(Group::new(form, layout, settings.chunk_elements)?);
+        let links = mesh::connect_all(listener, form, &group, settings.connect_timeout, &switch)?;
+        let (orders, order_queue) = mpsc::channel();
+        let (reply_queue, replies) = mpsc::channel();
+        let courier = Courier {
+            group: Arc::clone(&group),
+            links,
+            exchanges: Exchanges::new(Arc::clone(&group)),
+            switch: switch.clone(),
+            orders: order_queue,
+            replies: reply_queue,
+            silence_timeout: settings.silence_timeout,
+            moved_at: None,
+        };
+        let courier = std::thread::Builder::new()
+            .name("collective".to_owned())
+            .spawn(|| courier.run())
+            .map_err(|error| CollectiveError::Invalid { problem: format!("start the collective's thread: {error}") })?;
+        Ok(Self { group, switch, orders: Some(orders), replies, courier: Some(courier), failed: None })
+    }
+
+    fn order(&mut self, order: Order) -> Result<(), CollectiveError> {
+        if self.failed.is_some() || self.switch.is_aborted() {
+            return Err(self.failure(None));
+        }
+        // A reply that nobody asked for is a failure.
+        match self.replies.try_recv() {
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) | Ok(Ok(_)) => return Err(self.failure(None)),
+            Ok(Err(error)) => return Err(self.failure(Some(error))),
+        }
+        if self.orders.as_ref().is_some_and(|orders| orders.send(order).is_ok()) {
+            self.switch.ring();
+            return Ok(());
+        }
+        let error = self.replies.recv().ok().and_then(Result::err);
+        Err(self.failure(error))
+    }
+
+    /// Keeps the first failure, and tells it again and again.
+    fn failure(&mut self, error: Option<CollectiveError>) -> CollectiveError {
+        if self.failed.is_none() {
+            self.failed = error;
+        }
+        if self.switch.is_aborted() {
+            return CollectiveError::Aborted;
+        }
+        self.failed.as_ref().map_or_else(
+            || CollectiveError::Invalid { problem: "the collective's thread has ended".to_owned() },
+            CollectiveError::again,
+        )
+    }
+}
+
+impl Collective for Tcp {
+    fn rank(&self) -> Rank {
+        number(self.group.rank)
+    }
+
+    fn world(&self) -> u32 {
+        number(self.group.world()).0
+    }
+
+    fn launch(&mut self, segment: Segment, sums: Vec<(Node, Vec<f32>)>) -> Result<(), CollectiveError> {
+        self.order(Order::Dense(segment, sums))
+    }
+
+    fn launch_words(&mut self, sums: Vec<(Node, SparseRows)>) -> Result<(), CollectiveError> {
+        self.order(Order::Words(sums))
+    }
+
+    fn fence(&mut self) -> Result<Summed, CollectiveError> {
+        self.order(Order::Fence)?;
+        match self.replies.recv() {
+            Ok(Ok(summed)) => Ok(summed),
+            Ok(Err(error)) => Err(self.failure(Some(error))),
+            Err(_) => Err(self.failure(None)),
+        }
+    }
+}
+
+impl Drop for Tcp {
+    fn drop(&mut self) {
+        self.orders = None;
+        self.switch.ring();
+        if let Some(courier) = self.courier.take() {
+            // A panic in there has been reported by the panic hook.
+            if let Ok(links) = courier.join() {
+                links.iter().for_each(Link::shut_down);
+            }
+        }
+    }
+}
+
+impl CollectiveError {
+    /// The same error once more.
+    fn again(&self) -> Self {
+        match self {
+            Self::Connection { peer, address, doing, source } => Self::Connection {
+                peer: *peer,
+                address: address.clone(),
+                doing,
+                source: std::io::Error::new(source.kind(), source.to_string()),
+            },
+            Self::Protocol { peer, address, problem } => {
+                Self::Protocol { peer: *peer, address: address.clone(), problem: problem.clone() }
+            }
+            Self::Invalid { problem } => Self::Invalid { problem: problem.clone() },
+            Self::Aborted => Self::Aborted,
+        }
+    }
+}

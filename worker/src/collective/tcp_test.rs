@@ -1,0 +1,185 @@
+//! The sum has the same bits whoever holds which lanes.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use medley_common::lane::{LaneTree, Node};
+use medley_common::model::ModelConfig;
+use medley_common::plan::mix;
+
+use super::local_group::{SETTINGS, forms, layout, listener, run, split};
+use super::{AbortSwitch, Collective, SparseRows, Summed, Tcp, TcpSettings};
+use crate::layout::{Layout, Segment};
+
+/// Gradients of one update, lane by lane; `None` for an empty lane.
+struct Update {
+    tree: LaneTree,
+    dense: Vec<(Segment, Vec<Option<Vec<f32>>>)>,
+    words: Vec<Option<BTreeMap<u32, Vec<f32>>>>,
+}
+
+impl Update {
+    /// Numbers of very different size, so that every other order of adding gives other bits.
+    fn new(lanes: u32, empty: &[u32], seed: u64) -> Self {
+        let number = |place: u64| {
+            let random = mix(seed ^ mix(place));
+            let sign = if random & 1 == 0 { 1.0 } else { -1.0 };
+            sign * (1.0 + (random >> 40) as f32 / 16_777_216.0) * 2f32.powi((random >> 8) as i32 % 20 - 10)
+        };
+        let layout = layout();
+        let segments = layout.segments()[1..].iter().rev();
+        let lane = |lane: u32, range: &Range<usize>| {
+            let numbers = range.clone().map(|element| number(u64::from(lane) << 32 | element as u64));
+            (!empty.contains(&lane)).then(|| numbers.collect())
+        };
+        let dense =
+            segments.map(|(segment, range)| (*segment, (0..lanes).map(|index| lane(index, range)).collect())).collect();
+        let rows = |lane: u32| {
+            let rows = (0..53).filter(|row| mix(seed ^ u64::from(lane * 64 + row)).is_multiple_of(3));
+            let values = |row: u32| (0..12).map(|column| number(u64::from(lane * 1000 + row * 12 + column))).collect();
+            (!empty.contains(&lane)).then(|| rows.map(|row| (row, values(row))).collect())
+        };
+        Self { tree: LaneTree::new(lanes), dense, words: (0..lanes).map(rows).collect() }
+    }
+
+    fn dense(&self, node: Node, lanes: &[Option<Vec<f32>>]) -> Option<Vec<f32>> {
+        let Some((left, right)) = self.tree.children(node) else { return lanes[node.index as usize].clone() };
+        let (left, right) = (self.dense(left, lanes), right.and_then(|right| self.dense(right, lanes)));
+        match (left, right) {
+            (Some(left), Some(right)) => Some(left.iter().zip(&right).map(|(left, right)| left + right).collect()),
+            (value, None) | (None, value) => value,
+        }
+    }
+
+    fn rows(&self, node: Node) -> Option<BTreeMap<u32, Vec<f32>>> {
+        let Some((left, right)) = self.tree.children(node) else { return self.words[node.index as usize].clone() };
+        let (left, right) = (self.rows(left), right.and_then(|right| self.rows(right)));
+        let (Some(mut left), Some(right)) = (left.clone(), right.clone()) else { return left.or(right) };
+        for (row, values) in right {
+            match left.get_mut(&row) {
+                Some(sum) => sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value),
+                None => {
+                    left.insert(row, values);
+                }
+            }
+        }
+        Some(left)
+    }
+
+    fn sparse(&self, node: Node) -> Option<SparseRows> {
+        let rows = self.rows(node)?;
+        Some(SparseRows { rows: rows.keys().copied().collect(), values: rows.into_values().flatten().collect() })
+    }
+
+    /// Hands over what a rank with these lanes has, as a worker does.
+    fn launch(&self, collective: &mut impl Collective, lanes: Range<u32>) -> usize {
+        let cover = self.tree.cover(lanes);
+        let mut buffers = 0;
+        for (segment, values) in &self.dense {
+            let sums = cover.iter().filter_map(|node| Some((*node, self.dense(*node, values)?)));
+            let sums: Vec<_> = sums.collect();
+            buffers += sums.len();
+            collective.launch(*segment, sums).unwrap();
+        }
+        let words: Vec<_> = cover.iter().filter_map(|node| Some((*node, self.sparse(*node)?))).collect();
+        buffers += words.len();
+        collective.launch_words(words).unwrap();
+        buffers
+    }
+
+    fn check(&self, summed: &Summed, context: &str) {
+        let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+        assert_eq!(summed.segments.len(), self.dense.len(), "{context}");
+        for ((segment, sum), (launched, lanes)) in summed.segments.iter().zip(&self.dense) {
+            assert_eq!(segment, launched, "{context}");
+            let expected = self.dense(self.tree.root(), lanes).unwrap_or_else(|| vec![0.0; sum.len()]);
+            assert_eq!(bits(sum), bits(&expected), "{context} {segment:?}");
+        }
+        let expected = self.sparse(self.tree.root()).unwrap_or_default();
+        assert_eq!(summed.words.rows, expected.rows, "{context}");
+        assert_eq!(bits(&summed.words.values), bits(&expected.values), "{context}");
+    }
+}
+
+fn check_split(updates: &[Update], lanes: &[Range<u32>]) {
+    run(lanes, SETTINGS, |rank, mut tcp| {
+        for (index, update) in updates.iter().enumerate() {
+            let buffers = update.launch(&mut tcp, lanes[rank].clone());
+            let summed = tcp.fence().unwrap();
+            update.check(&summed, &format!("update {index}, lanes {lanes:?}, rank {rank}"));
+            assert!(summed.spare.len() + summed.segments.len() >= buffers, "every buffer comes back");
+        }
+        assert!(tcp.fence().unwrap().segments.is_empty(), "nothing was launched");
+    });
+}
+
+#[test]
+fn every_split_of_the_lanes_gives_the_same_bits() {
+    for lanes in [5, 8] {
+        let empties = [vec![], vec![1], vec![0, 2, 3], vec![lanes - 1, 4], (1..lanes).collect(), (0..lanes).collect()];
+        let updates: Vec<Update> =
+            empties.iter().enumerate().map(|(seed, empty)| Update::new(lanes, empty, seed as u64)).collect();
+        for world in [1, 2, 3, 4, 5, 7, 8] {
+            check_split(&updates, &split(lanes, world));
+        }
+    }
+}
+
+#[test]
+fn uneven_splits_give_the_same_bits() {
+    let updates = [Update::new(8, &[], 1), Update::new(8, &[2, 5, 6], 2)];
+    for bounds in [[0, 8, 8], [0, 0, 8], [1, 7, 8], [3, 3, 8], [5, 6, 8]] {
+        check_split(&updates, &[0..bounds[0], bounds[0]..bounds[1], bounds[1]..bounds[2]]);
+    }
+}
+
+/// The reference itself: adding the lanes in another order gives other bits.
+#[test]
+fn the_order_of_adding_shows() {
+    let update = Update::new(8, &[], 1);
+    let (_, lanes) = &update.dense[0];
+    let tree = update.dense(update.tree.root(), lanes).unwrap();
+    let mut line = lanes[0].clone().unwrap();
+    for lane in lanes[1..].iter().flatten() {
+        line.iter_mut().zip(lane).for_each(|(sum, value)| *sum += value);
+    }
+    assert_ne!(tree, line);
+}
+
+/// Segments larger than all socket buffers, sent both ways at once, with the production chunks.
+#[test]
+fn full_socket_buffers_do_not_block() {
+    let layout = Layout::new(&ModelConfig {
+        vocab_size: 100,
+        hidden_size: 1024,
+        num_hidden_layers: 1,
+        num_attention_heads: 2,
+        intermediate_size: 8192,
+        max_position_embeddings: 9,
+        type_vocab_size: 2,
+        layer_norm_eps: 1e-12,
+        hidden_dropout: 0.0,
+        attention_dropout: 0.0,
+        classifier_dropout: 0.0,
+        initializer_range: 0.02,
+        num_labels: 3,
+    });
+    let segment = Segment::Layer(0);
+    let length = layout.range(segment).len();
+    assert!(length > 80 << 18, "80 MB");
+    let listeners = [listener(), listener(), listener()];
+    let lanes = split(3, 3);
+    let forms = forms(&listeners, 1, &lanes);
+    std::thread::scope(|scope| {
+        for (rank, (listener, form)) in listeners.iter().zip(&forms).enumerate() {
+            let (layout, node) = (&layout, LaneTree::new(3).cover(lanes[rank].clone())[0]);
+            scope.spawn(move || {
+                let switch = AbortSwitch::new().unwrap();
+                let mut tcp = Tcp::connect(listener, form, layout, TcpSettings::default(), switch).unwrap();
+                tcp.launch(segment, vec![(node, vec![(rank + 1) as f32; length])]).unwrap();
+                let summed = tcp.fence().unwrap();
+                assert!(summed.segments[0].1.iter().all(|value| *value == 6.0));
+            });
+        }
+    });
+}
