@@ -1,13 +1,14 @@
 //! What the collective does when peers fail, lie, are silent or are strangers.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use medley_common::identity::{Generation, Rank};
 use medley_common::lane::{LaneTree, Node};
 use medley_common::message::Form;
+use medley_common::plan::mix;
 
 use super::frame::{Header, Kind};
 use super::handshake::{Greeting, REPLY_BYTES};
@@ -287,6 +288,39 @@ fn wrong_words_are_refused() {
     }
 }
 
+/// What a true peer sends, with a few bytes changed: other numbers, or an error that names the peer.
+#[test]
+fn damaged_streams_never_panic() {
+    let length = head().len();
+    let frames = (0..length / 2).step_by(37).map(|offset| {
+        let count = 37.min(length / 2 - offset);
+        let header = Header { offset: offset as u64, ..due(count as u32) };
+        [&header.encode()[..], &vec![0; count * 4]].concat()
+    });
+    let stream: Vec<u8> = frames.collect::<Vec<_>>().concat();
+    let mut refused = 0;
+    for case in 0..150u64 {
+        let mut damaged = stream.clone();
+        for flip in 0..=case % 3 {
+            let random = mix(case * 4 + flip + 1);
+            // Headers come every 196 bytes.
+            let place = (random % 8 * 196 + (random >> 8) % 64) as usize % damaged.len();
+            damaged[place] ^= (random >> 32) as u8 | 1;
+        }
+        let Duet { mut peer, mut tcp, .. } = duet(SETTINGS);
+        tcp.launch(Segment::Head, vec![(lane(0), head())]).unwrap();
+        // The collective may have hung up before the end.
+        peer.write_all(&damaged).ok();
+        peer.shutdown(Shutdown::Write).ok();
+        match tcp.fence().map(|_| ()).unwrap_err() {
+            CollectiveError::Protocol { peer: Rank(1), .. } => refused += 1,
+            CollectiveError::Connection { peer: Rank(1), .. } => {}
+            error => panic!("case {case}: {error}"),
+        }
+    }
+    assert!(refused > 50, "{refused} of 150 were refused");
+}
+
 #[test]
 fn a_sum_that_cannot_be_is_refused() {
     let refused = |launch: &dyn Fn(&mut Tcp)| {
@@ -317,5 +351,10 @@ fn a_group_that_cannot_be_is_refused() {
     ];
     for form in wrong {
         assert!(matches!(join(&listeners[0], &form, SETTINGS), Err(CollectiveError::Invalid { .. })), "{form:?}");
+    }
+    let form = forms(&listeners, 3, &split(2, 2)).remove(0);
+    for chunk_elements in [0, usize::MAX] {
+        let settings = TcpSettings { chunk_elements, ..SETTINGS };
+        assert!(matches!(join(&listeners[0], &form, settings), Err(CollectiveError::Invalid { .. })));
     }
 }

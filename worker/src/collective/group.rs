@@ -13,6 +13,9 @@ use crate::layout::{Layout, Segment};
 /// More ranks than any tree of lanes can use well; bounds what a wrong `Form` can cost.
 const MOST_RANKS: usize = 1024;
 
+/// A frame of a dense segment has at most 64 MB.
+const MOST_CHUNK_ELEMENTS: usize = 1 << 24;
+
 /// The facts of a group.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -42,6 +45,9 @@ impl Group {
             let lanes = form.lanes.len();
             return invalid(format!("rank {rank} cannot be in a group of {world} ranks with lanes for {lanes}"));
         }
+        if !(1..=MOST_CHUNK_ELEMENTS).contains(&chunk_elements) {
+            return invalid(format!("chunk_elements is {chunk_elements}; expected 1 to {MOST_CHUNK_ELEMENTS}"));
+        }
         let mut end = 0;
         for lanes in &form.lanes {
             if lanes.start != end || lanes.end < lanes.start {
@@ -62,7 +68,7 @@ impl Group {
             lengths: segments.iter().map(|(segment, range)| (*segment, range.len())).collect(),
             vocabulary: words.shape.first().copied().unwrap_or(0),
             hidden: words.shape.get(1).copied().unwrap_or(0),
-            chunk_elements: chunk_elements.max(1),
+            chunk_elements,
         })
     }
 

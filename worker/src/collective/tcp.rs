@@ -26,7 +26,7 @@ pub struct TcpSettings {
     pub connect_timeout: Duration,
     /// How long a fence waits while nothing arrives and nothing can be sent.
     pub silence_timeout: Duration,
-    /// Elements that travel and are added at a time; the same on all ranks.
+    /// Elements that travel and are added at a time, 1 to 2^24; the same on all ranks.
     pub chunk_elements: usize,
 }
 
@@ -156,9 +156,8 @@ impl Drop for Tcp {
         self.switch.ring();
         if let Some(courier) = self.courier.take() {
             // A panic in there has been reported by the panic hook.
-            match courier.join() {
-                Ok(links) => links.iter().for_each(Link::shut_down),
-                Err(_) => {}
+            if let Ok(links) = courier.join() {
+                links.iter().for_each(Link::shut_down);
             }
         }
     }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use medley_common::lane::{LaneTree, Node};
+use medley_common::model::ModelConfig;
 use medley_common::plan::mix;
 
-use super::local_group::{SETTINGS, layout, run, split};
-use super::{Collective, SparseRows, Summed, TcpSettings};
-use crate::layout::Segment;
+use super::local_group::{SETTINGS, forms, layout, listener, run, split};
+use super::{AbortSwitch, Collective, SparseRows, Summed, Tcp, TcpSettings};
+use crate::layout::{Layout, Segment};
 
 /// Gradients of one update, lane by lane; `None` for an empty lane.
 struct Update {
@@ -34,7 +35,7 @@ impl Update {
         let dense =
             segments.map(|(segment, range)| (*segment, (0..lanes).map(|index| lane(index, range)).collect())).collect();
         let rows = |lane: u32| {
-            let rows = (0..53).filter(|row| mix(seed ^ u64::from(lane * 64 + row)) % 3 == 0);
+            let rows = (0..53).filter(|row| mix(seed ^ u64::from(lane * 64 + row)).is_multiple_of(3));
             let values = |row: u32| (0..12).map(|column| number(u64::from(lane * 1000 + row * 12 + column))).collect();
             (!empty.contains(&lane)).then(|| rows.map(|row| (row, values(row))).collect())
         };
@@ -148,11 +149,6 @@ fn the_order_of_adding_shows() {
 /// Segments larger than all socket buffers, sent both ways at once, with the production chunks.
 #[test]
 fn full_socket_buffers_do_not_block() {
-    use super::local_group::{forms, listener};
-    use super::{AbortSwitch, Tcp};
-    use crate::layout::Layout;
-    use medley_common::model::ModelConfig;
-
     let layout = Layout::new(&ModelConfig {
         vocab_size: 100,
         hidden_size: 1024,
