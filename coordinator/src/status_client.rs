@@ -1,6 +1,6 @@
 //! `medley status`: asks a coordinator and shows its answer.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use medley_proto::v1;
@@ -73,6 +73,10 @@ fn print(arguments: &Status, status: &v1::Status) -> Result<(), StatusError> {
     if arguments.json {
         writeln!(out, "{}", status_view::json(status))?;
     } else {
+        if arguments.watch && out.is_terminal() {
+            // One picture that changes, not a roll of them: clear the screen and begin at its top.
+            write!(out, "\x1b[2J\x1b[H")?;
+        }
         writeln!(out, "{}", status_view::text(status))?;
     }
     Ok(out.flush()?)
