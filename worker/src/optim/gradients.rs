@@ -56,11 +56,11 @@ impl<O: Ops> Gradients<O> {
         check(layout, &segments, &words)?;
         // The norm is a sum over segments: their order must not depend on the collective.
         segments.sort_by_key(|(segment, _)| *segment);
-        let to_device = |(segment, values)| Ok((segment, ops.from_host(values)?));
+        let to_device = |(segment, values)| Ok((segment, ops.upload(values)?));
         let segments = segments.into_iter().map(to_device).collect::<Result<_, DeviceError>>()?;
         let SparseRows { rows, values } = words;
         let word_elements = values.len();
-        Ok((Self { segments, words: rows, word_values: ops.from_host(values)?, word_elements }, spare))
+        Ok((Self { segments, words: rows, word_values: ops.upload(values)?, word_elements }, spare))
     }
 
     /// The dense segments, in the order of the layout.

@@ -137,7 +137,7 @@ impl<O: Ops> Trainer<O> {
         }
         for buffer in spare {
             let length = buffer.len();
-            self.pool.give(self.ops.from_host(buffer)?, length);
+            self.pool.give(self.ops.upload(buffer)?, length);
         }
         Ok(())
     }
@@ -153,7 +153,7 @@ impl<O: Ops> GradientSink<O> for Launch<'_, O> {
     type Error = StepError;
 
     fn segment(&mut self, segment: Segment, sums: Vec<(Node, O::Buffer)>) -> Result<(), StepError> {
-        let to_host = |(node, buffer)| Ok((node, self.ops.to_host(buffer)?));
+        let to_host = |(node, buffer)| Ok((node, self.ops.download(buffer)?));
         let sums = sums.into_iter().map(to_host).collect::<Result<_, DeviceError>>()?;
         Ok(self.collective.launch(segment, sums)?)
     }
