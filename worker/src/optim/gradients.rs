@@ -41,17 +41,17 @@ pub enum GradientError {
         /// Their elements.
         elements: usize,
     },
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
 }
 
 impl<O: Ops> Gradients<O> {
-    /// Takes what the collective has summed.
+    /// Takes what the collective has summed; the second part are the buffers that it did not need.
     ///
     /// # Errors
     /// The device failed, or the sums are not of this model.
-    pub fn new<E>(ops: &O, layout: &Layout, summed: Summed) -> Result<(Self, Vec<Vec<f32>>), E>
-    where
-        E: From<DeviceError> + From<GradientError>,
-    {
+    pub fn new(ops: &O, layout: &Layout, summed: Summed) -> Result<(Self, Vec<Vec<f32>>), GradientError> {
         let Summed { mut segments, words, spare } = summed;
         check(layout, &segments, &words)?;
         // The norm is a sum over segments: their order must not depend on the collective.

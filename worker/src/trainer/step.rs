@@ -96,7 +96,7 @@ impl<O: Ops> Trainer<O> {
         let lanes = lane_reports(pack.as_ref(), &self.model.losses(&pass)?);
         let backward_seconds = clock.lap();
 
-        let (gradients, spare) = Gradients::new::<StepError>(&self.ops, &self.layout, collective.fence()?)?;
+        let (gradients, spare) = Gradients::new(&self.ops, &self.layout, collective.fence()?)?;
         let wait_seconds = clock.lap();
 
         let rows = f64::from(plan.rows());
