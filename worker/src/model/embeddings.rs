@@ -10,7 +10,7 @@ use crate::layout::{Layout, Segment};
 use crate::ops::dropout::Site;
 use crate::ops::embedding::{Embedding, EmbeddingBackward, PositionGradient};
 use crate::ops::norm::Norm;
-use crate::ops::{DeviceError, Ops};
+use crate::ops::{DeviceError, Ops, Slice};
 
 /// Where the embeddings' parameters lie, and their sizes.
 #[derive(Debug)]
@@ -80,10 +80,6 @@ impl Embeddings {
         ops.grow(&mut kept.stats, tokens * 2)
     }
 
-    fn parameters(&self, within: &Range<usize>) -> Range<usize> {
-        self.segment.start + within.start..self.segment.start + within.end
-    }
-
     /// Writes the first hidden states to `output`, `[T, H]`.
     ///
     /// # Errors
@@ -94,17 +90,14 @@ impl Embeddings {
         kept: &mut EmbeddingActivations<O::Buffer>,
         output: &mut O::Buffer,
     ) -> Result<(), DeviceError> {
+        let weights = pass.segment(&self.segment);
         pass.ops.embedding(Embedding {
             pack: pass.pack,
             dropout: pass.dropout(Site::Embedding),
-            words: pass.parameters(self.words.clone()),
-            positions: pass.parameters(self.parameters(&self.position)),
-            types: pass.parameters(self.parameters(&self.token_type)),
-            norm: Norm {
-                gamma: pass.parameters(self.parameters(&self.gamma)),
-                beta: pass.parameters(self.parameters(&self.beta)),
-                epsilon: self.epsilon,
-            },
+            words: Slice { buffer: pass.parameters, range: self.words.clone() },
+            positions: weights.at(&self.position),
+            types: weights.at(&self.token_type),
+            norm: Norm { gamma: weights.at(&self.gamma), beta: weights.at(&self.beta), epsilon: self.epsilon },
             z: &mut kept.z,
             stats: &mut kept.stats,
             y: output,
@@ -128,7 +121,7 @@ impl Embeddings {
             dy,
             z: &kept.z,
             stats: &kept.stats,
-            gamma: pass.parameters(self.parameters(&self.gamma)),
+            gamma: pass.segment(&self.segment).at(&self.gamma),
             types: self.types,
             dz,
             partials,

@@ -80,10 +80,6 @@ impl Head {
         ops.grow(&mut kept.losses, sequences)
     }
 
-    fn parameters<'a, O: Ops>(&self, pass: &Pass<'a, O>, within: &Range<usize>) -> Slice<'a, O::Buffer> {
-        pass.parameters(self.segment.start + within.start..self.segment.start + within.end)
-    }
-
     fn shape<O: Ops>(&self, pass: &Pass<'_, O>, outputs: usize) -> LinearShape {
         LinearShape { rows: pass.tokens(), inputs: self.hidden, outputs }
     }
@@ -100,11 +96,12 @@ impl Head {
         input: &O::Buffer,
     ) -> Result<(), DeviceError> {
         let (ops, pack, hidden) = (pass.ops, pass.pack, self.hidden);
+        let weights = pass.segment(&self.segment);
         ops.linear(Linear {
             shape: self.shape(pass, hidden),
             x: input,
-            weight: self.parameters(pass, &self.pooler_weight),
-            bias: Some(self.parameters(pass, &self.pooler_bias)),
+            weight: weights.at(&self.pooler_weight),
+            bias: Some(weights.at(&self.pooler_bias)),
             y: &mut kept.pooled,
         })?;
         let dropout = pass.dropout(Site::Pooled);
@@ -112,8 +109,8 @@ impl Head {
         ops.linear(Linear {
             shape: self.shape(pass, self.labels),
             x: &kept.dropped,
-            weight: self.parameters(pass, &self.classifier_weight),
-            bias: Some(self.parameters(pass, &self.classifier_bias)),
+            weight: weights.at(&self.classifier_weight),
+            bias: Some(weights.at(&self.classifier_bias)),
             y: &mut kept.logits,
         })
     }
@@ -154,6 +151,7 @@ impl Head {
         (smoothing, sums): (f64, &mut SegmentSums<'_, O>),
     ) -> Result<(), DeviceError> {
         let (ops, pack, hidden, labels) = (pass.ops, pass.pack, self.hidden, self.labels);
+        let weights = pass.segment(&self.segment);
         ops.cross_entropy(CrossEntropy {
             pack,
             labels,
@@ -167,7 +165,7 @@ impl Head {
         ops.linear_input_gradient(LinearInputGradient {
             shape: self.shape(pass, labels),
             dy: &kept.dlogits,
-            weight: self.parameters(pass, &self.classifier_weight),
+            weight: weights.at(&self.classifier_weight),
             dx: &mut kept.dpooled,
             write: Write::Set,
         })?;
@@ -179,7 +177,7 @@ impl Head {
         ops.linear_input_gradient(LinearInputGradient {
             shape: self.shape(pass, hidden),
             dy: &kept.dpooled,
-            weight: self.parameters(pass, &self.pooler_weight),
+            weight: weights.at(&self.pooler_weight),
             dx: dinput,
             write: Write::Set,
         })

@@ -4,20 +4,38 @@
 //! |---|---|
 //! | [`bert`] | the whole model: order of the parts, activations kept between forward and backward |
 //! | [`embeddings`] | words, positions and token types |
-//! | [`layer`] | one encoder layer: attention, feed-forward, two post-norms |
+//! | [`layer`] | one encoder layer |
+//! | [`attention`] | its attention block, with its post-norm |
+//! | [`feed_forward`] | its feed-forward block, with its post-norm |
 //! | [`head`] | pooler, classifier and loss |
 //! | [`lane_sums`] | gradients summed over lanes in the order of the lane tree |
 //! | [`words`] | the word embedding's gradient, as rows |
 
+use std::ops::Range;
+
 use crate::ops::dropout::{Dropout, Masks, Site};
 use crate::ops::{Ops, Slice};
 
+pub mod attention;
 pub mod bert;
 pub mod embeddings;
+pub mod feed_forward;
 pub mod head;
 pub mod lane_sums;
 pub mod layer;
 pub mod words;
+
+/// The parameters of a segment, by their ranges within it.
+struct SegmentParameters<'a, B> {
+    parameters: &'a B,
+    start: usize,
+}
+
+impl<'a, B> SegmentParameters<'a, B> {
+    fn at(&self, within: &Range<usize>) -> Slice<'a, B> {
+        Slice { buffer: self.parameters, range: self.start + within.start..self.start + within.end }
+    }
+}
 
 /// What every part of the model is computed with.
 pub struct Pass<'a, O: Ops> {
@@ -40,9 +58,9 @@ impl<'a, O: Ops> Pass<'a, O> {
         Self { pack: self.firsts, ..*self }
     }
 
-    /// Some of the parameters.
-    fn parameters(&self, range: std::ops::Range<usize>) -> Slice<'a, O::Buffer> {
-        Slice { buffer: self.parameters, range }
+    /// The parameters at `range`.
+    fn segment(&self, range: &Range<usize>) -> SegmentParameters<'a, O::Buffer> {
+        SegmentParameters { parameters: self.parameters, start: range.start }
     }
 
     fn dropout(&self, site: Site) -> Option<Dropout> {

@@ -7,7 +7,7 @@
 //!   of the loss with respect to `y`. `T` tokens, `S` sequences, `H` hidden, `I` intermediate, `B` blocks of tokens.
 //! * Bits: a row of an output depends on its own sequence alone, and a sum over rows on its own lane alone: never on the
 //!   other rows of the pass nor on the number of threads.
-//! * Operations are enqueued in the order called; only [`Ops::read`], [`Ops::to_host`], [`Ops::word_gradient`] and
+//! * Operations are enqueued in the order called; only [`Ops::read`], [`Ops::download`], [`Ops::word_gradient`] and
 //!   [`Ops::square_sum`] wait for a result.
 
 use std::ops::Range;
@@ -92,10 +92,10 @@ pub trait Ops {
     fn grow(&self, buffer: &mut Self::Buffer, length: usize) -> Result<(), DeviceError>;
 
     /// Moves values to the device.
-    fn from_host(&self, values: Vec<f32>) -> Result<Self::Buffer, DeviceError>;
+    fn upload(&self, values: Vec<f32>) -> Result<Self::Buffer, DeviceError>;
 
     /// Moves a buffer to the host.
-    fn to_host(&self, buffer: Self::Buffer) -> Result<Vec<f32>, DeviceError>;
+    fn download(&self, buffer: Self::Buffer) -> Result<Vec<f32>, DeviceError>;
 
     /// Copies elements to the host.
     fn read(&self, slice: Slice<'_, Self::Buffer>) -> Result<Vec<f32>, DeviceError>;

@@ -41,26 +41,26 @@ pub enum GradientError {
         /// Their elements.
         elements: usize,
     },
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
 }
 
 impl<O: Ops> Gradients<O> {
-    /// Takes what the collective has summed.
+    /// Takes what the collective has summed; the second part are the buffers that it did not need.
     ///
     /// # Errors
     /// The device failed, or the sums are not of this model.
-    pub fn new<E>(ops: &O, layout: &Layout, summed: Summed) -> Result<(Self, Vec<Vec<f32>>), E>
-    where
-        E: From<DeviceError> + From<GradientError>,
-    {
+    pub fn new(ops: &O, layout: &Layout, summed: Summed) -> Result<(Self, Vec<Vec<f32>>), GradientError> {
         let Summed { mut segments, words, spare } = summed;
         check(layout, &segments, &words)?;
         // The norm is a sum over segments: their order must not depend on the collective.
         segments.sort_by_key(|(segment, _)| *segment);
-        let to_device = |(segment, values)| Ok((segment, ops.from_host(values)?));
+        let to_device = |(segment, values)| Ok((segment, ops.upload(values)?));
         let segments = segments.into_iter().map(to_device).collect::<Result<_, DeviceError>>()?;
         let SparseRows { rows, values } = words;
         let word_elements = values.len();
-        Ok((Self { segments, words: rows, word_values: ops.from_host(values)?, word_elements }, spare))
+        Ok((Self { segments, words: rows, word_values: ops.upload(values)?, word_elements }, spare))
     }
 
     /// The dense segments, in the order of the layout.

@@ -128,12 +128,14 @@ struct Parts {
     launched: Vec<Segment>,
 }
 
+type Peer = (Sender<Arc<Parts>>, Receiver<Arc<Parts>>);
+
 /// A rank of a group whose members are threads of this process.
 pub(super) struct Member {
     rank: u32,
     tree: LaneTree,
     parts: Parts,
-    peers: Vec<(Sender<Arc<Parts>>, Receiver<Arc<Parts>>)>,
+    peers: Vec<Peer>,
     /// The sums of the last update.
     pub(super) segments: Vec<(Segment, Vec<f32>)>,
     pub(super) words: SparseRows,
@@ -141,7 +143,7 @@ pub(super) struct Member {
 
 /// A group of `world` ranks that sums `lanes` lanes.
 pub(super) fn group(world: u32, lanes: u32) -> Vec<Member> {
-    let mut ends: Vec<Vec<(Sender<_>, Receiver<_>)>> = (0..world).map(|_| Vec::new()).collect();
+    let mut ends: Vec<Vec<Peer>> = (0..world).map(|_| Vec::new()).collect();
     for left in 0..world as usize {
         for right in 0..left {
             let ((to_left, from_right), (to_right, from_left)) = (channel(), channel());

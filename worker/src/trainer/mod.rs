@@ -70,7 +70,7 @@ impl<O: Ops> Trainer<O> {
         check_length("parameters", parameters.len(), &layout)?;
         Ok(Self {
             model: Bert::new(&config, &layout),
-            parameters: ops.from_host(parameters)?,
+            parameters: ops.upload(parameters)?,
             optimizer: AdamW::new(&ops, &layout, spec.optimizer)?,
             pool: BufferPool::default(),
             update: Update(0),
@@ -88,7 +88,7 @@ impl<O: Ops> Trainer<O> {
     pub fn restore(&mut self, [first, second]: [Vec<f32>; 2], update: Update) -> Result<(), TrainerError> {
         check_length("first moments", first.len(), &self.layout)?;
         check_length("second moments", second.len(), &self.layout)?;
-        self.optimizer.restore(self.ops.from_host(first)?, self.ops.from_host(second)?);
+        self.optimizer.restore(self.ops.upload(first)?, self.ops.upload(second)?);
         self.update = update;
         Ok(())
     }

@@ -96,7 +96,7 @@ impl<O: Ops> Trainer<O> {
         let lanes = lane_reports(pack.as_ref(), &self.model.losses(&pass)?);
         let backward_seconds = clock.lap();
 
-        let (gradients, spare) = Gradients::new::<StepError>(&self.ops, &self.layout, collective.fence()?)?;
+        let (gradients, spare) = Gradients::new(&self.ops, &self.layout, collective.fence()?)?;
         let wait_seconds = clock.lap();
 
         let rows = f64::from(plan.rows());
@@ -137,7 +137,7 @@ impl<O: Ops> Trainer<O> {
         }
         for buffer in spare {
             let length = buffer.len();
-            self.pool.give(self.ops.from_host(buffer)?, length);
+            self.pool.give(self.ops.upload(buffer)?, length);
         }
         Ok(())
     }
@@ -153,7 +153,7 @@ impl<O: Ops> GradientSink<O> for Launch<'_, O> {
     type Error = StepError;
 
     fn segment(&mut self, segment: Segment, sums: Vec<(Node, O::Buffer)>) -> Result<(), StepError> {
-        let to_host = |(node, buffer)| Ok((node, self.ops.to_host(buffer)?));
+        let to_host = |(node, buffer)| Ok((node, self.ops.download(buffer)?));
         let sums = sums.into_iter().map(to_host).collect::<Result<_, DeviceError>>()?;
         Ok(self.collective.launch(segment, sums)?)
     }

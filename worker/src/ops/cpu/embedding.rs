@@ -48,8 +48,8 @@ wide! {
             }
             kernel.norm.row(z, stats, y);
             if let Some((mask, number)) = token_mask(kernel.dropout, batch, token, width) {
-                for i in 0..width {
-                    y[i] *= mask.factor(number + i as u32);
+                for (i, value) in y.iter_mut().enumerate() {
+                    *value *= mask.factor(number + i as u32);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Functions of one number without branches or calls, so that loops over them become vector instructions.
 
-use std::f32::consts::{FRAC_1_SQRT_2, LOG2_E};
+use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, LOG2_E};
 
 /// Partial sums of a row: enough to fill the widest vectors.
 const LANES: usize = 16;
@@ -37,7 +37,7 @@ pub(super) fn erf(x: f32) -> f32 {
     let above = above * square + 3.408_291e-3;
     let above = above * square + 5.095_569_4e-2;
     let above = above * square + 1.852_083_2e-1;
-    let above = above * square + 1.128_379_1;
+    let above = above * square + FRAC_2_SQRT_PI;
     let below = -1.179_160_3e-7;
     let below = below * square + 2.354_796_6e-5;
     let below = below * square + 1.017_962_6e-3;

@@ -78,11 +78,11 @@ impl Ops for Cpu {
         Ok(())
     }
 
-    fn from_host(&self, values: Vec<f32>) -> Result<Vec<f32>, DeviceError> {
+    fn upload(&self, values: Vec<f32>) -> Result<Vec<f32>, DeviceError> {
         Ok(values)
     }
 
-    fn to_host(&self, buffer: Vec<f32>) -> Result<Vec<f32>, DeviceError> {
+    fn download(&self, buffer: Vec<f32>) -> Result<Vec<f32>, DeviceError> {
         Ok(buffer)
     }
 

@@ -159,8 +159,8 @@ wide! {
                     }
                 }
                 None => {
+                    du.copy_from_slice(dz);
                     for i in 0..width {
-                        du[i] = dz[i];
                         dbias[i] += dz[i];
                     }
                 }
