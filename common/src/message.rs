@@ -35,6 +35,8 @@ pub enum Event {
         layout: Digest,
         /// Where peers reach this worker's collective; empty where it needs none.
         endpoint: String,
+        /// What a person should know of the weights, e.g. that a classifier is new.
+        notes: Vec<String>,
     },
     /// The group of this generation is connected.
     Formed {
@@ -180,6 +182,8 @@ pub enum Command {
         generation: Generation,
         /// Position of the state.
         update: Update,
+        /// The files that rank 0 sends.
+        parts: Vec<ArtifactKind>,
     },
     /// Predict this worker's share of a split.
     Evaluate {
@@ -192,7 +196,20 @@ pub enum Command {
     Stop {
         /// Why, for its log.
         reason: String,
+        /// What that means for the worker.
+        verdict: Verdict,
     },
+}
+
+/// What the end of its session means for a worker; decides its exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The run is complete, or was stopped in order.
+    Over,
+    /// The run failed.
+    Failed,
+    /// The worker cannot take part.
+    Refused,
 }
 
 /// All that a worker needs to know of a run.

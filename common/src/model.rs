@@ -74,6 +74,18 @@ impl ModelConfig {
         self.hidden_size / self.num_attention_heads.max(1)
     }
 
+    /// Number of parameters.
+    #[must_use]
+    pub fn parameters(&self) -> u64 {
+        let (hidden, intermediate) = (u64::from(self.hidden_size), u64::from(self.intermediate_size));
+        let rows =
+            u64::from(self.vocab_size) + u64::from(self.max_position_embeddings) + u64::from(self.type_vocab_size);
+        let norm = 2 * hidden;
+        let layer = 4 * hidden * (hidden + 1) + 2 * hidden * intermediate + intermediate + hidden + 2 * norm;
+        let head = hidden * (hidden + 1) + u64::from(self.num_labels) * (hidden + 1);
+        rows * hidden + norm + u64::from(self.num_hidden_layers) * layer + head
+    }
+
     /// Checks the sizes and rates against each other.
     ///
     /// # Errors
@@ -129,6 +141,29 @@ mod tests {
             initializer_range: 0.02,
             num_labels: 3,
         }
+    }
+
+    /// As the model cards say: 333,475,840 and 108,232,704 without the classifier.
+    #[test]
+    fn biolinkbert_has_its_published_size() {
+        let published = ModelConfig {
+            vocab_size: 28_895,
+            max_position_embeddings: 512,
+            hidden_size: 1_024,
+            num_hidden_layers: 24,
+            num_attention_heads: 16,
+            intermediate_size: 4_096,
+            ..tiny()
+        };
+        assert_eq!(published.parameters(), 333_475_840 + 3_075);
+        let base = ModelConfig {
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            intermediate_size: 3_072,
+            ..published
+        };
+        assert_eq!(base.parameters(), 108_232_704 + 2_307);
     }
 
     #[test]

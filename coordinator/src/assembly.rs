@@ -2,31 +2,22 @@
 //! training starts. Everything that can be wrong with the input is found here, before a worker is asked.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use medley_common::example::Example;
 use medley_common::identity::{Digest, Split, Update};
 use medley_common::message::{Artifact, ArtifactKind, Failure, FailureKind};
-use medley_common::model::ModelConfig;
-use sha2::{Digest as _, Sha256};
 
 use crate::archive::{
-    self, ArchiveError, Checkpoint, Found, MODEL_FILES, ModelFile, OutputDir, Recipe, RunContents, SpaceNeed, Start,
+    self, ArchiveError, Checkpoint, Found, LEDGER_FILE, Ledger, OutputDir, Recipe, RunContents, SpaceNeed, Start,
     StartRequest,
 };
-use crate::dataset::encode::encode_pairs;
-use crate::dataset::labels::LabelSet;
-use crate::dataset::rows::{Labels, read_pairs};
-use crate::dataset::sequence_limit::SequenceLimit;
-use crate::hub::{self, environment::HubEnv, progress_bar::DownloadBar};
-use crate::model_folder::{self, ModelFolder};
+use crate::inputs::{INITIAL_WEIGHTS, Inputs};
 use crate::recorder::Setting;
 use crate::run::{Job, Patience, SplitRows, TrainingJob};
 use crate::service::Store;
 use crate::spec::{Bound, Existing, InitialWeights, Machine, Note, PlanSummary, Resume, RunLength, RunSpec, Team};
-use crate::tokenizer::WordPieceTokenizer;
 
 /// Updates that workers may make ahead of the slowest one's report: enough to hide a round trip, few enough that a
 /// stop comes at once.
@@ -64,17 +55,6 @@ pub struct Request {
     pub secret: [u8; 32],
 }
 
-/// The model, and the rows of every split as token ids.
-struct Inputs {
-    folder: ModelFolder,
-    model: ModelConfig,
-    labels: LabelSet,
-    splits: BTreeMap<Split, Vec<Example>>,
-    files: Vec<ModelFile>,
-    digests: BTreeMap<String, Digest>,
-    notes: Vec<String>,
-}
-
 /// Where training starts.
 struct Origin {
     resumed: Option<Checkpoint>,
@@ -90,9 +70,10 @@ struct Origin {
 pub fn assemble(request: &Request) -> Result<Assembly, Failure> {
     let spec = &request.spec;
     spec.sources().check_files().map_err(data)?;
-    let inputs = read_inputs(spec)?;
+    let inputs = Inputs::read(spec)?;
     let train_rows = inputs.splits.get(&Split::Train).map_or(0, |rows| rows.len() as u64);
     let bound = spec.bind(train_rows, &Machine::here()).map_err(config)?;
+    refuse_own_model(spec, &inputs)?;
     let output = OutputDir::open(&spec.output().dir).map_err(archived)?;
     let mut notes: Vec<String> = bound.notes.iter().map(Note::to_string).collect();
     notes.extend(inputs.notes.iter().cloned());
@@ -111,91 +92,36 @@ pub fn assemble(request: &Request) -> Result<Assembly, Failure> {
     let summary = bound.summary(spec, train_rows);
     let training = trains.then(|| inputs.splits.get(&Split::Train)).flatten();
     let start = origin.resumed.as_ref().map_or(Update(0), Checkpoint::update);
-    let job = Job { artifacts, start, secret: request.secret, ..job(spec, &bound, &inputs, training) };
+    let job = Job {
+        artifacts,
+        start,
+        past_losses: past_losses(&origin),
+        secret: request.secret,
+        ..job(spec, &bound, &inputs, training)
+    };
     let setting = setting(spec, &bound, &inputs, origin, &request.command);
     let examples = inputs.splits.into_iter().map(|(split, rows)| (split, Arc::new(rows))).collect();
     let store = Store { examples, artifacts: store };
     Ok(Assembly { job, store, output, contents, setting, team: bound.team, summary, notes })
 }
 
-fn read_inputs(spec: &RunSpec) -> Result<Inputs, Failure> {
-    let sources = spec.sources();
-    let environment = HubEnv::from_env();
-    let mut bar = DownloadBar::new(environment.bars);
-    let path = hub::resolve(&sources.model, &environment, &mut |transfer| bar.show(transfer)).map_err(data)?;
-    let start = match sources.weights {
-        InitialWeights::Pretrained => model_folder::Start::Pretrained,
-        InitialWeights::Random => model_folder::Start::Scratch,
-    };
-    let folder = ModelFolder::open(&path, start).map_err(data)?;
-    let labels = LabelSet::new(sources.labels.clone()).map_err(config)?;
-    let model = folder.config(&labels);
-    model.validate().map_err(data)?;
-    let tokenizer = WordPieceTokenizer::load(&path, None).map_err(data)?;
-    tokenizer.check_fits(model.vocab_size).map_err(data)?;
-    let limit =
-        SequenceLimit::new(sources.max_seq_length, &tokenizer, model.max_position_embeddings).map_err(config)?;
-    let mut notes: Vec<String> = tokenizer.warnings().iter().map(|warning| format!("warning: {warning}")).collect();
-    notes.extend(folder.warnings(&labels).iter().map(|warning| format!("warning: {warning}")));
-    if limit.tokens() < sources.max_seq_length {
-        let (tokens, asked) = (limit.tokens(), sources.max_seq_length);
-        notes.push(format!("warning: the model takes {tokens} tokens, so pairs are cut there, not at {asked}"));
+/// Training into the folder that the weights come from would replace them.
+fn refuse_own_model(spec: &RunSpec, inputs: &Inputs) -> Result<(), Failure> {
+    let dir = &spec.output().dir;
+    let same = dir.canonicalize().is_ok_and(|dir| inputs.folder.path().canonicalize().is_ok_and(|model| model == dir));
+    if same && spec.sources().train_file.is_some() {
+        return Err(refused(format!(
+            "--output_dir {} is the folder of --model_name_or_path, whose weights would be replaced; name another",
+            dir.display()
+        )));
     }
-    let (mut splits, mut digests) = (BTreeMap::new(), BTreeMap::new());
-    for (split, _, file) in sources.files() {
-        let need = if split == Split::Test { Labels::Optional } else { Labels::Required };
-        let pairs = read_pairs(file, &labels, need).map_err(data)?;
-        let encoded = encode_pairs(&tokenizer, &pairs.rows, limit).map_err(data)?;
-        let name = file.display();
-        let counts = [
-            (pairs.no_consensus, "rows without an agreed label (\"-\") skipped"),
-            (pairs.empty_sentences, "rows have an empty sentence"),
-            (encoded.truncated, "rows cut to the maximal length"),
-        ];
-        notes.extend(
-            counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("note: {name}: {count} {what}")),
-        );
-        digests.insert(format!("{split}_rows"), rows_digest(&encoded.examples));
-        splits.insert(split, encoded.examples);
-    }
-    let files = model_files(&path, &folder, &labels)?;
-    Ok(Inputs { folder, model, labels, splits, files, digests, notes })
-}
-
-/// The configuration and the tokenizer, as they go into every folder that the run writes.
-fn model_files(path: &Path, folder: &ModelFolder, labels: &LabelSet) -> Result<Vec<ModelFile>, Failure> {
-    let config = format!("{:#}\n", folder.export_config(labels));
-    let mut files = vec![ModelFile::new(model_folder::CONFIG_FILE, config.into_bytes()).map_err(archived)?];
-    let tokenizer_files =
-        MODEL_FILES.into_iter().filter(|name| *name != model_folder::CONFIG_FILE && *name != "README.md");
-    for name in tokenizer_files {
-        match std::fs::read(path.join(name)) {
-            Ok(bytes) => files.push(ModelFile::new(name, bytes).map_err(archived)?),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => {
-                let message = format!("read {}: {error}", path.join(name).display());
-                return Err(Failure { kind: FailureKind::Data, message });
-            }
-        }
-    }
-    Ok(files)
-}
-
-/// A digest of the rows as the model sees them.
-fn rows_digest(rows: &[Example]) -> Digest {
-    let mut hash = Sha256::new();
-    for row in rows {
-        hash.update((row.tokens.len() as u64).to_le_bytes());
-        row.tokens.iter().for_each(|token| hash.update(token.to_le_bytes()));
-        hash.update(row.first_segment.to_le_bytes());
-        hash.update(row.label.map_or(u32::MAX, |label| label).to_le_bytes());
-    }
-    Digest(hash.finalize().into())
+    Ok(())
 }
 
 fn recipe(bound: &Bound, inputs: &Inputs) -> Recipe {
     let rows = inputs.digests.get("train_rows").copied().unwrap_or(Digest([0; 32]));
-    Recipe::new(&bound.train, &inputs.model, rows)
+    let weights = inputs.digests.get(INITIAL_WEIGHTS).map_or_else(|| "from scratch".to_owned(), Digest::to_string);
+    Recipe::new(&bound.train, &inputs.model, rows).with(INITIAL_WEIGHTS, weights)
 }
 
 /// Decides where training starts; refuses what would lose or mix runs.
@@ -239,6 +165,17 @@ fn origin(spec: &RunSpec, output: &OutputDir, recipe: &Recipe, notes: &mut Vec<S
     }
 }
 
+/// The losses of the updates done, where the ledger beside the checkpoint still has all of them.
+fn past_losses(origin: &Origin) -> Vec<f64> {
+    let Some(checkpoint) = &origin.resumed else { return Vec::new() };
+    let Some(folder) = checkpoint.path().parent() else { return Vec::new() };
+    let done = checkpoint.update().0 as usize;
+    // A ledger that cannot be read is reported when it is resumed; sums then begin anew.
+    let records = Ledger::read(&folder.join(LEDGER_FILE)).unwrap_or_default();
+    let losses: Vec<f64> = records.iter().take(done).map(|record| record.loss).collect();
+    if losses.len() == done { losses } else { Vec::new() }
+}
+
 /// The files that workers read the state from: as they are announced, and where they lie.
 type StateFiles = (Vec<Artifact>, BTreeMap<ArtifactKind, std::path::PathBuf>);
 
@@ -277,6 +214,7 @@ fn job(spec: &RunSpec, bound: &Bound, inputs: &Inputs, training: Option<&Vec<Exa
         validation: rows(Split::Validation),
         test: rows(Split::Test),
         start: Update(0),
+        past_losses: Vec::new(),
         artifacts: Vec::new(),
         workers: bound.team.workers,
         patience: Patience {
@@ -319,20 +257,10 @@ fn space_need(spec: &RunSpec, bound: &Bound, inputs: &Inputs, origin: &Origin) -
     let done = origin.resumed.as_ref().map_or(0, |checkpoint| checkpoint.update().0);
     let saved = (1..=done).filter(|update| bound.cadence.saves_after(Update(*update))).count() as u64;
     SpaceNeed {
-        parameter_bytes: 4 * parameters(&inputs.model),
+        parameter_bytes: 4 * inputs.model.parameters(),
         checkpoints: bound.cadence.checkpoints().saturating_sub(saved),
         save_total_limit: spec.output().save_total_limit.and_then(std::num::NonZeroU32::new),
     }
-}
-
-/// Parameters of a BERT classifier of this shape.
-fn parameters(model: &ModelConfig) -> u64 {
-    let size = u64::from;
-    let (hidden, intermediate) = (size(model.hidden_size), size(model.intermediate_size));
-    let embeddings = size(model.vocab_size) + size(model.max_position_embeddings) + size(model.type_vocab_size);
-    let layer = 4 * hidden * (hidden + 1) + 2 * hidden * intermediate + intermediate + hidden + 4 * hidden;
-    let head = hidden * (hidden + 1) + size(model.num_labels) * (hidden + 1);
-    (embeddings + 2) * hidden + size(model.num_hidden_layers) * layer + head
 }
 
 fn data(error: impl std::error::Error) -> Failure {

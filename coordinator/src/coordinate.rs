@@ -1,17 +1,19 @@
 //! One run from its command to its exit code: assembles it, listens, starts local workers, drives it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use medley_common::identity::Update;
 use medley_common::message::{Failure, FailureKind};
 use medley_proto::v1;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::TcpListenerStream;
 
 use crate::assembly::{Assembly, Request, assemble};
-use crate::display::Display;
+use crate::display::{Display, say};
 use crate::driver::Driver;
 use crate::launch::{LocalWorkers, WorkerCommand, find_binary};
 use crate::recorder;
@@ -20,6 +22,8 @@ use crate::run::report::Outcome;
 use crate::service::{Service, Uploads};
 use crate::spec::{Device, Role};
 
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
 /// Events that may wait for the run.
 const QUEUED_ARRIVALS: usize = 1024;
 /// How long workers may take to end when the run has.
@@ -42,11 +46,7 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
     // Before anything slow: a signal that comes while the data are read must stop the run as well.
     let mut stops = stop_requests()?;
     let placement = *request.spec.placement();
-    let listener = TcpListener::bind(placement.listen).await.map_err(|error| {
-        let message = format!("listen on {}: {error}; choose another address with --listen", placement.listen);
-        Failure { kind: FailureKind::Config, message }
-    })?;
-    let address = listener.local_addr().map_err(|error| internal(&error))?;
+    let socket = bind(placement.listen)?;
     let binary = match placement.role {
         Role::Train => Some(find_binary().map_err(|error| config(&error))?),
         Role::Serve => None,
@@ -55,8 +55,10 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
     let assembling = tokio::task::spawn_blocking(move || assemble(&request));
     let assembly = tokio::select! {
         assembly = assembling => assembly.map_err(|error| internal(&error))??,
-        _ = stops.recv() => return Ok(Outcome::Stopped { update: medley_common::identity::Update(0) }),
+        _ = stops.recv() => return Ok(Outcome::Stopped { update: Update(0), saved: None }),
     };
+    let listener = socket.listen(BACKLOG).map_err(|error| unavailable(placement.listen, &error))?;
+    let address = listener.local_addr().map_err(|error| internal(&error))?;
     announce(&assembly);
     let display = Display::new(assembly.job.total(), progress);
     display.line(&format!("coordinator listens on {address}; medley status --coordinator {address}"));
@@ -70,9 +72,32 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
             let command = WorkerCommand { binary, coordinator: address, device: device.to_owned(), threads };
             LocalWorkers::start(&command, assembly.team.workers).map_err(|error| config(&error))?
         }
-        None => LocalWorkers::default(),
+        None => {
+            let workers = assembly.team.workers;
+            say(&format!(
+                "waiting for workers, {workers} in all; start each with: medley-worker --coordinator {address}"
+            ));
+            LocalWorkers::default()
+        }
     };
     Ok(serve(assembly, listener, Ties { stops, local, display, started }).await)
+}
+
+/// Takes the address early, so that one in use is known before the data are read; nobody is answered until the run can
+/// start, so workers that come early are turned away and try again.
+fn bind(address: SocketAddr) -> Result<TcpSocket, Failure> {
+    let bind = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(socket)
+    };
+    bind().map_err(|error| unavailable(address, &error))
+}
+
+fn unavailable(address: SocketAddr, error: &std::io::Error) -> Failure {
+    let message = format!("listen on {address}: {error}; choose another address with --listen");
+    Failure { kind: FailureKind::Config, message }
 }
 
 struct Ties {
@@ -98,7 +123,8 @@ async fn serve(assembly: Assembly, listener: TcpListener, ties: Ties) -> Outcome
     };
     let server = service.router(feed).serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown);
     let server = tokio::spawn(server);
-    let run = Run::new(started, assembly.job);
+    // Waiting for workers begins now, however long the data took.
+    let run = Run::new(Instant::now(), assembly.job);
     let driver = Driver { run, arrivals, recorder, answers, stops, local, display, status, started };
     let (outcome, local) = driver.drive().await;
     local.stop(WORKERS_GRACE).await;
@@ -109,14 +135,15 @@ async fn serve(assembly: Assembly, listener: TcpListener, ties: Ties) -> Outcome
 }
 
 fn announce(assembly: &Assembly) {
-    eprint!("{}", assembly.summary);
-    assembly.notes.iter().for_each(|note| eprintln!("{note}"));
+    say(assembly.summary.to_string().trim_end());
+    assembly.notes.iter().for_each(|note| say(note));
 }
 
-/// SIGINT and SIGTERM as requests to stop.
+/// SIGINT, SIGTERM and SIGHUP as requests to stop; a hang-up that is ignored (`nohup`) stays ignored.
 fn stop_requests() -> Result<mpsc::Receiver<()>, Failure> {
     let (sender, receiver) = mpsc::channel(4);
-    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+    let hangup = (!ignores_hangup()).then(SignalKind::hangup);
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()].into_iter().chain(hangup) {
         let mut signals = signal(kind).map_err(|error| internal(&error))?;
         let sender = sender.clone();
         tokio::spawn(async move {
@@ -127,6 +154,13 @@ fn stop_requests() -> Result<mpsc::Receiver<()>, Failure> {
         });
     }
     Ok(receiver)
+}
+
+/// Whether this process was started with SIGHUP ignored, by the kernel's mask of ignored signals.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 fn internal(error: &dyn std::error::Error) -> Failure {

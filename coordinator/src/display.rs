@@ -1,6 +1,6 @@
 //! What a person sees while a run goes on: a progress bar on a terminal, plain lines elsewhere; on standard error.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -16,6 +16,11 @@ use crate::status_view::duration;
 const PLAIN_PAUSE: Duration = Duration::from_secs(10);
 /// Redraws of the bar a second.
 const REDRAWS: u8 = 8;
+
+/// Writes a line to standard error. A reader that has gone away (`| head`) must not end the run.
+pub fn say(line: &str) {
+    writeln!(std::io::stderr().lock(), "{line}").ok();
+}
 
 /// Shows a run.
 #[derive(Debug)]
@@ -37,8 +42,8 @@ impl Display {
     /// Shows a line for good.
     pub fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| say(text)),
+            None => say(text),
         }
     }
 
@@ -57,7 +62,7 @@ impl Display {
             || record.update == self.total
         {
             self.last_line = Some(now);
-            eprintln!("update {}/{}: {numbers}, {pace}", record.update, self.total);
+            say(&format!("update {}/{}: {numbers}, {pace}", record.update, self.total));
         }
     }
 
@@ -101,7 +106,7 @@ impl Display {
 fn bar(total: Update) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total.0), ProgressDrawTarget::stderr_with_hz(REDRAWS));
     // A template that does not parse would be a fault of this line alone: fall back to the plain bar.
-    let style = ProgressStyle::with_template("{bar:30.cyan/dim} {pos}/{len} {msg}");
+    let style = ProgressStyle::with_template("{wide_bar:.cyan/dim} {pos}/{len} {msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar
 }

@@ -2,11 +2,11 @@
 //!
 //! The only place where the run meets the world; it decides nothing itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use medley_common::identity::WorkerId;
-use medley_common::message::{Command, Event, Failure, FailureKind};
+use medley_common::message::{Command, Event, Failure, FailureKind, Verdict};
 use medley_proto::v1;
 use tokio::sync::{mpsc, watch};
 
@@ -54,7 +54,15 @@ struct Ties {
     leaving: BTreeMap<WorkerId, (Instant, String)>,
     meter: Meter,
     was_training: bool,
+    /// What was said of the weights.
+    told: BTreeSet<String>,
     outcome: Option<Outcome>,
+}
+
+/// The recorder's thread has ended before the run: it panicked.
+fn recorder_gone() -> Answer {
+    let message = "the thread that writes the results panicked; its message stands above".to_owned();
+    Answer::Input(Input::Broken(Failure { kind: FailureKind::Internal, message }))
 }
 
 /// One thing that happened.
@@ -104,7 +112,7 @@ impl Driver {
             // What has arrived is heard before the clock: a busy driver must not take a worker for silent.
             biased;
             Some(arrival) = self.arrivals.recv() => Happening::Arrival(arrival),
-            Some(answer) = self.answers.recv() => Happening::Answer(answer),
+            answer = self.answers.recv() => Happening::Answer(answer.unwrap_or_else(recorder_gone)),
             exit = self.local.next_exit() => Happening::Exit(exit),
             Some(()) = self.stops.recv() => Happening::Stop,
             () = clock => Happening::Elapsed,
@@ -119,11 +127,10 @@ impl Driver {
                 vec![Input::Joined(worker)]
             }
             Happening::Arrival(Arrival::From(worker, event)) => {
-                if let Event::Hello(hello) = &event {
-                    let (host, pid, device) = (&hello.host, hello.pid, &hello.device);
-                    let threads = hello.threads;
-                    self.display
-                        .line(&format!("worker {worker} joined: {host}, pid {pid}, {device}, {threads} threads"));
+                if let Event::Prepared { notes, .. } = &event {
+                    // All workers read the same weights: what the first one says of them is said once.
+                    let new = notes.iter().filter(|note| ties.told.insert((*note).clone()));
+                    new.for_each(|note| self.display.line(note));
                 }
                 vec![Input::From(worker, event)]
             }
@@ -141,7 +148,7 @@ impl Driver {
             }
             Happening::Exit(exit) => vec![self.exited(&exit, ties)],
             Happening::Stop => {
-                self.display.line("stopping: the update under way is finished and saved; once more to stop at once");
+                self.display.line("stopping: what is under way is finished and saved; once more to stop at once");
                 vec![Input::StopRequested]
             }
             Happening::Elapsed => {
@@ -178,10 +185,15 @@ impl Driver {
     fn perform(&mut self, action: Action, ties: &mut Ties) {
         let now = Instant::now();
         match action {
-            Action::Order(worker, command) => ties.order(worker, command),
+            Action::Order(worker, command) => {
+                if let Command::Welcome(_) = command {
+                    self.welcome(worker);
+                }
+                ties.order(worker, command);
+            }
             Action::Refuse(worker, reason) => {
                 self.display.line(&format!("refused worker {worker}: {reason}"));
-                ties.order(worker, Command::Stop { reason });
+                ties.order(worker, Command::Stop { reason, verdict: Verdict::Refused });
                 ties.commands.remove(&worker);
             }
             Action::Receive(worker, update) => self.record(Entry::Receive(worker, update)),
@@ -205,8 +217,15 @@ impl Driver {
         }
     }
 
+    fn welcome(&self, worker: WorkerId) {
+        if let Some(view) = self.run.view().workers.iter().find(|view| view.worker == worker) {
+            let (host, pid, device) = (view.host, view.pid, view.device);
+            self.display.line(&format!("worker {worker} joined: {host}, pid {pid}, {device}"));
+        }
+    }
+
     fn record(&self, entry: Entry) {
-        // The recorder ends only with this sender; were it to panic, its answers would end and `settle` would say so.
+        // The recorder ends only with this sender; were it to panic, its answers would end and the run be told.
         self.recorder.send(entry).ok();
     }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use medley_common::message::FailureKind;
 use medley_coordinator::assembly::Request;
 use medley_coordinator::cli::{self, Cli};
+use medley_coordinator::display::say;
 use medley_coordinator::run::report::Outcome;
 use medley_coordinator::spec::RunSpec;
 use medley_coordinator::{coordinate, quickstart, status_client};
@@ -35,11 +36,11 @@ fn main() -> ExitCode {
             Ok(spec) => {
                 let code = runtime.block_on(train(spec, command));
                 if code == ExitCode::SUCCESS {
-                    println!("{}", quickstart::farewell(&arguments));
+                    say(&quickstart::farewell(&arguments));
                 }
                 code
             }
-            Err(error) => fail(65, &error),
+            Err(error) => fail(error.exit_code(), &error),
         },
     };
     // Tasks that are still running serve nobody any more.
@@ -55,15 +56,20 @@ async fn train(spec: RunSpec, command: Vec<String>) -> ExitCode {
     };
     match coordinate::run(Request { spec, command, secret }).await {
         Outcome::Completed => {
-            eprintln!("done: the results are in {}", dir.display());
+            say(&format!("done: the results are in {}", dir.display()));
             ExitCode::SUCCESS
         }
-        Outcome::Stopped { update } if update.0 > 0 => {
-            eprintln!("stopped after update {update}, saved as a checkpoint; the same command goes on from there");
-            ExitCode::from(75)
-        }
-        Outcome::Stopped { .. } => {
-            eprintln!("stopped before the first update; nothing was written");
+        Outcome::Stopped { update, saved } => {
+            say(&match saved {
+                Some(saved) if saved == update => {
+                    format!("stopped after update {update}, which is saved: the same command goes on from there")
+                }
+                Some(saved) => format!(
+                    "stopped at once after update {update}: the same command goes on from the checkpoint of update {saved}"
+                ),
+                None if update.0 > 0 => format!("stopped at once after update {update}: nothing of it is saved"),
+                None => "stopped; nothing was trained yet".to_owned(),
+            });
             ExitCode::from(75)
         }
         Outcome::Failed(failure) => {
@@ -86,6 +92,6 @@ fn secret() -> std::io::Result<[u8; 32]> {
 }
 
 fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("medley: {error}");
+    say(&format!("medley: {error}"));
     ExitCode::from(code)
 }

@@ -3,12 +3,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use medley_common::message::Failure;
 use serde_json::json;
 
 use crate::cli::{self, Cli, CliError, Quickstart};
 use crate::dataset::labels::LabelSet;
 use crate::dataset::rows::{DataError, Labels, read_pairs};
+use crate::display::say;
 use crate::model_folder::CONFIG_FILE;
 use crate::spec::RunSpec;
 use crate::tokenizer::learning::learn_vocabulary;
@@ -48,9 +48,27 @@ pub enum QuickstartError {
     /// The command that it stands for is refused.
     #[error(transparent)]
     Command(#[from] CliError),
-    /// The run cannot start.
-    #[error(transparent)]
-    Run(#[from] Failure),
+    /// A file of another content lies where one of the quickstart's would.
+    #[error("{} is there already, with other content; name an empty folder with --output_dir", path.display())]
+    Occupied {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The command that it stands for is no training, which is a fault of the program.
+    #[error("the quickstart's own command is no training")]
+    NoTraining,
+}
+
+impl QuickstartError {
+    /// The exit code of the process.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Write { .. } | Self::Occupied { .. } => 78,
+            Self::Data(_) | Self::Tokenizer(_) => 65,
+            Self::Command(_) | Self::NoTraining => 70,
+        }
+    }
 }
 
 /// Writes the data and a model without weights, and answers the run that trains it. Blocks.
@@ -61,6 +79,12 @@ pub fn prepare(arguments: &Quickstart) -> Result<RunSpec, QuickstartError> {
     let (data, model) = (arguments.output_dir.join("data"), arguments.output_dir.join("untrained"));
     for folder in [&data, &model] {
         std::fs::create_dir_all(folder).map_err(|source| QuickstartError::Write { path: folder.clone(), source })?;
+    }
+    for (name, content) in FILES {
+        let path = data.join(name);
+        if path.exists() && std::fs::read(&path).ok().as_deref() != Some(content.as_bytes()) {
+            return Err(QuickstartError::Occupied { path });
+        }
     }
     for (name, content) in FILES {
         write(&data.join(name), content)?;
@@ -76,13 +100,10 @@ pub fn prepare(arguments: &Quickstart) -> Result<RunSpec, QuickstartError> {
         "attention_probs_dropout_prob": 0.1, "initializer_range": 0.02, "pad_token_id": 0,
     });
     write(&model.join(CONFIG_FILE), &format!("{config:#}\n"))?;
-    eprintln!("quickstart stands for this command:\n\n  {}\n", command(arguments).join(" "));
+    say(&format!("quickstart stands for this command:\n\n  {}\n", command(arguments).join(" ")));
     match cli::parse(command(arguments))? {
         Cli::Train(spec) => Ok(*spec),
-        Cli::Serve(_) | Cli::Status(_) | Cli::Quickstart(_) => Err(QuickstartError::Write {
-            path: model,
-            source: io::Error::other("the quickstart's own command is no training"),
-        }),
+        Cli::Serve(_) | Cli::Status(_) | Cli::Quickstart(_) => Err(QuickstartError::NoTraining),
     }
 }
 
@@ -91,9 +112,10 @@ pub fn prepare(arguments: &Quickstart) -> Result<RunSpec, QuickstartError> {
 pub fn farewell(arguments: &Quickstart) -> String {
     let (folder, model) = (arguments.output_dir.display(), arguments.output_dir.join("model"));
     format!(
-        "\nA BERT of 2 layers learnt, from nothing and {} worker processes, what trial reports say about treatments.\n\
-         \n  {model}/            the model, as transformers loads it\n  {model}/predict_results.txt    its predictions \
-         for the test rows\n  {folder}/data/             the rows (Evidence Inference 2.0, MIT)\n\n\
+        "\nA BERT of 2 layers, its vocabulary included, trained from nothing by {} worker processes, on pairs from trial \n\
+         reports. Guessing the most frequent label would get 0.48 of the test rows.\n\n  \
+         {model}    the model, as transformers loads it\n  {model}/predict_results.txt    its predictions for the test \
+         rows\n  {folder}/data    the rows (Evidence Inference 2.0, MIT)\n\n\
          Next, your own data on a published model:\n\n  medley train --model_name_or_path \
          michiyasunaga/BioLinkBERT-base --do_train --train_file train.jsonl \\\n      --do_eval --validation_file \
          dev.jsonl --max_seq_length 128 --learning_rate 3e-5 --output_dir out --workers 2\n",

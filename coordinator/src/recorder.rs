@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use medley_common::identity::{Digest, Split, Update, WorkerId};
-use medley_common::message::{Failure, FailureKind};
+use medley_common::message::Failure;
 use tokio::sync::{mpsc, watch};
 
 use crate::archive::{
-    Agreed, Archive, ArchiveError, Begun, Cadence, Checkpoint, JsonObject, Ledger, Metrics, ModelSource, OutputDir,
-    RunContents, RunFacts, TrainerState, save_predictions,
+    Agreed, Archive, ArchiveError, Begun, Cadence, Checkpoint, JsonObject, LEDGER_FILE, Ledger, Metrics, ModelSource,
+    OutputDir, RunContents, RunFacts, Staging, TRAIN_RESULTS_FILE, TrainerState, save_predictions,
 };
 use crate::run::report::{EvaluationReport, TrainLog, TrainSummary, UpdateRecord};
 use crate::run::{Input, Occasion, SavedState};
@@ -81,10 +81,11 @@ pub fn spawn(
             None => TrainerState::new(&setting.cadence),
         };
         let folder = Folder::Untouched(output, contents);
-        let mut recorder = Recorder { setting, slot, answers: answers.clone(), state, folder, trained: false };
+        let mut recorder =
+            Recorder { setting, slot, answers: answers.clone(), state, folder, trained: None, owns_log: false };
         while let Some(entry) = entries.blocking_recv() {
             if let Err(error) = recorder.write(entry) {
-                let failure = Failure { kind: FailureKind::Internal, message: error.to_string() };
+                let failure = Failure { kind: error.kind(), message: error.to_string() };
                 // A closed channel means that the run is over, and with it the interest in what failed.
                 answers.send(Answer::Input(Input::Broken(failure))).ok();
             }
@@ -99,7 +100,19 @@ struct Recorder {
     answers: mpsc::UnboundedSender<Answer>,
     state: TrainerState,
     folder: Folder,
-    trained: bool,
+    /// The final model, from its last update until the results of training stand beside it.
+    trained: Option<Trained>,
+    /// Whether this run has trained, and so owns the log in the folder.
+    owns_log: bool,
+}
+
+/// A final model that is on the disk, but not yet in its place.
+#[derive(Debug)]
+struct Trained {
+    agreed: Agreed,
+    staging: Arc<Mutex<Staging>>,
+    /// Where the weights are, if a checkpoint has them.
+    checkpoint: Option<Checkpoint>,
 }
 
 /// Nothing of an older run is touched before this one has something to write.
@@ -154,6 +167,9 @@ impl Recorder {
         let committed = if purpose.is_checkpoint() {
             let committed = archive.commit(&staging, &agreed, &self.state)?;
             self.say(format!("saved {}", committed.checkpoint.path().display()));
+            if let Some(aside) = &committed.aside {
+                self.say(format!("warning: a folder of another program was moved to {}", aside.display()));
+            }
             if let Some(warning) = &committed.warning {
                 self.say(format!("warning: {warning}"));
             }
@@ -161,29 +177,49 @@ impl Recorder {
         } else {
             None
         };
+        drop(staging);
         if purpose.is_final() {
-            let (flags, inputs) = (self.setting.flags.clone(), self.setting.inputs.clone());
-            let facts = RunFacts { epoch: self.state.epoch, agreed, flags, inputs };
-            let source = match &committed {
-                Some(committed) => ModelSource::Checkpoint(&committed.checkpoint),
-                None => ModelSource::Staged(&staging),
-            };
-            archive.export(&source, facts)?;
+            let checkpoint = committed.map(|committed| committed.checkpoint);
+            self.trained = Some(Trained { agreed, staging: slot.staging, checkpoint });
         }
         self.answer(Answer::Input(Input::Committed(update)));
         Ok(())
     }
 
     fn summary(&mut self, summary: &TrainSummary) -> Result<(), ArchiveError> {
-        self.trained = true;
-        if summary.updates == 0 {
-            // Resumed when all updates were made: the results of training are there already.
-            return Ok(());
-        }
-        self.state.log_summary(summary);
+        self.owns_log = true;
         let Some(output) = self.output() else { return Ok(()) };
-        Metrics::of_training(summary, self.setting.train_rows).save(output)?;
-        self.state.save(output.path())
+        if summary.updates > 0 {
+            Metrics::of_training(summary, self.setting.train_rows).save(output)?;
+        } else if !output.path().join(TRAIN_RESULTS_FILE).exists() {
+            // Resumed after the last update, by a process that ended before it could say what training came to.
+            let records = Ledger::read(&output.path().join(LEDGER_FILE))?;
+            let losses: f64 = records.iter().map(|record| record.loss).sum();
+            let mean_loss = losses / records.len().max(1) as f64;
+            Metrics::of_training(&TrainSummary { mean_loss, ..*summary }, self.setting.train_rows).save(output)?;
+        }
+        if summary.updates > 0 {
+            self.state.log_summary(summary);
+        }
+        if let Some(output) = self.output() {
+            self.state.save(output.path())?;
+        }
+        self.export()
+    }
+
+    /// Puts the final model in its place. The run's record, written last, says that training is complete, so the
+    /// results of training stand beside it by then.
+    fn export(&mut self) -> Result<(), ArchiveError> {
+        let (Folder::Begun(archive, _), Some(trained)) = (&self.folder, self.trained.take()) else { return Ok(()) };
+        let (flags, inputs) = (self.setting.flags.clone(), self.setting.inputs.clone());
+        let facts = RunFacts { epoch: self.state.epoch, agreed: trained.agreed, flags, inputs };
+        let staging = lock(&trained.staging);
+        let source = match &trained.checkpoint {
+            Some(checkpoint) => ModelSource::Checkpoint(checkpoint),
+            None => ModelSource::Staged(&staging),
+        };
+        archive.export(&source, facts)?;
+        Ok(())
     }
 
     fn evaluation(&mut self, report: &EvaluationReport, occasion: Occasion) -> Result<(), ArchiveError> {
@@ -199,7 +235,7 @@ impl Recorder {
         if report.split == Split::Test {
             save_predictions(output, &report.predictions, &self.setting.labels)?;
         }
-        if self.trained { self.state.save(output.path()) } else { Ok(()) }
+        if self.owns_log { self.state.save(output.path()) } else { Ok(()) }
     }
 
     /// Takes the folder over for this run, once.
@@ -211,8 +247,12 @@ impl Recorder {
                 return Ok(());
             }
         };
-        let Begun { archive, ledger, cut: _, removed } =
-            Archive::begin(output, self.setting.resumed.as_ref(), contents)?;
+        let Begun { archive, ledger, cut, removed } = Archive::begin(output, self.setting.resumed.as_ref(), contents)?;
+        if let Some(cut) = cut.filter(|cut| cut.kept < cut.through) {
+            let (from, through) = (cut.kept.next(), cut.through);
+            let aside = cut.aside.map_or_else(String::new, |path| format!("; it is kept as {}", path.display()));
+            self.say(format!("warning: {LEDGER_FILE} lacks the updates {from} to {through}{aside}"));
+        }
         for path in removed {
             self.say(format!("removed {}", path.display()));
         }

@@ -10,6 +10,9 @@ use tonic::transport::{Channel, Endpoint};
 use crate::cli::Status;
 use crate::status_view;
 
+/// How long a coordinator may take to answer: it never waits for the run.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Why there is nothing to show.
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
@@ -44,7 +47,9 @@ pub async fn show(arguments: &Status) -> Result<(), StatusError> {
     let broken =
         |status: tonic::Status| StatusError::Call { address: address.clone(), reason: status.message().to_owned() };
     if !arguments.watch {
-        let response = client.get_status(v1::GetStatusRequest {}).await.map_err(broken)?;
+        let mut request = tonic::Request::new(v1::GetStatusRequest {});
+        request.set_timeout(ANSWER_TIMEOUT);
+        let response = client.get_status(request).await.map_err(broken)?;
         return print(arguments, &response.into_inner().status.unwrap_or_default());
     }
     let mut stream = client.watch_status(v1::WatchStatusRequest {}).await.map_err(broken)?.into_inner();
@@ -63,7 +68,10 @@ async fn connect(address: &str) -> Result<StatusServiceClient<Channel>, StatusEr
         StatusError::Unreachable { address: address.to_owned(), reason: cause.to_string() }
     };
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| unreachable(&error))?;
-    let endpoint = endpoint.connect_timeout(Duration::from_secs(5));
+    let endpoint = endpoint
+        .connect_timeout(ANSWER_TIMEOUT)
+        .http2_keep_alive_interval(ANSWER_TIMEOUT)
+        .keep_alive_timeout(ANSWER_TIMEOUT);
     let channel = endpoint.connect().await.map_err(|error| unreachable(&error))?;
     Ok(StatusServiceClient::new(channel))
 }

@@ -57,7 +57,7 @@ pub fn of(view: &RunView<'_>, rates: Option<Rates>, started: Instant, now: Insta
 pub fn outcome(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Completed => "completed".to_owned(),
-        Outcome::Stopped { update } => format!("stopped after update {update}"),
+        Outcome::Stopped { update, .. } => format!("stopped after update {update}"),
         Outcome::Failed(failure) => format!("failed: {failure}"),
     }
 }

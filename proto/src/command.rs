@@ -18,11 +18,17 @@ impl From<Command> for v1::SessionResponse {
             Command::Train { generation, through } => {
                 Wire::Train(v1::Train { generation: generation.0, through: through.0 })
             }
-            Command::Save { generation, update } => Wire::Save(v1::Save { generation: generation.0, update: update.0 }),
+            Command::Save { generation, update, parts } => Wire::Save(v1::Save {
+                generation: generation.0,
+                update: update.0,
+                parts: parts.into_iter().map(|kind| v1::ArtifactKind::from(kind).into()).collect(),
+            }),
             Command::Evaluate { generation, split } => {
                 Wire::Evaluate(v1::Evaluate { generation: generation.0, split: v1::Split::from(split).into() })
             }
-            Command::Stop { reason } => Wire::Stop(v1::Stop { reason }),
+            Command::Stop { reason, verdict } => {
+                Wire::Stop(v1::Stop { reason, verdict: v1::Verdict::from(verdict).into() })
+            }
         };
         Self { command: Some(command) }
     }
@@ -38,11 +44,18 @@ impl TryFrom<v1::SessionResponse> for Command {
             Wire::Train(train) => {
                 Self::Train { generation: Generation(train.generation), through: Update(train.through) }
             }
-            Wire::Save(save) => Self::Save { generation: Generation(save.generation), update: Update(save.update) },
+            Wire::Save(save) => Self::Save {
+                generation: Generation(save.generation),
+                update: Update(save.update),
+                parts: save.parts().map(TryInto::try_into).collect::<Result<_, WireError>>()?,
+            },
             Wire::Evaluate(evaluate) => {
                 Self::Evaluate { generation: Generation(evaluate.generation), split: evaluate.split().try_into()? }
             }
-            Wire::Stop(stop) => Self::Stop { reason: stop.reason },
+            Wire::Stop(stop) => {
+                let verdict = stop.verdict().try_into()?;
+                Self::Stop { reason: stop.reason, verdict }
+            }
         })
     }
 }
@@ -239,7 +252,7 @@ impl TryFrom<v1::Form> for Form {
 #[cfg(test)]
 mod tests {
     use medley_common::identity::Split;
-    use medley_common::message::ArtifactKind;
+    use medley_common::message::{ArtifactKind, Verdict};
 
     use super::*;
 
@@ -297,9 +310,13 @@ mod tests {
             Command::Welcome(Box::new(welcome())),
             Command::Form(form),
             Command::Train { generation, through: Update(12) },
-            Command::Save { generation, update: Update(12) },
+            Command::Save {
+                generation,
+                update: Update(12),
+                parts: vec![ArtifactKind::Weights, ArtifactKind::Optimizer],
+            },
             Command::Evaluate { generation, split: Split::Validation },
-            Command::Stop { reason: "done".into() },
+            Command::Stop { reason: "done".into(), verdict: Verdict::Refused },
         ];
         for command in commands {
             assert_eq!(Command::try_from(v1::SessionResponse::from(command.clone())), Ok(command));

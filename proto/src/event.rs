@@ -12,8 +12,8 @@ impl From<Event> for v1::SessionRequest {
     fn from(event: Event) -> Self {
         let event = match event {
             Event::Hello(hello) => Wire::Hello(hello.into()),
-            Event::Prepared { layout, endpoint } => {
-                Wire::Prepared(v1::Prepared { layout: layout.0.to_vec(), endpoint })
+            Event::Prepared { layout, endpoint, notes } => {
+                Wire::Prepared(v1::Prepared { layout: layout.0.to_vec(), endpoint, notes })
             }
             Event::Formed { generation } => Wire::Formed(v1::Formed { generation: generation.0 }),
             Event::Updated { generation, report } => Wire::Updated(updated(generation, report)),
@@ -43,9 +43,11 @@ impl TryFrom<v1::SessionRequest> for Event {
     fn try_from(request: v1::SessionRequest) -> Result<Self, WireError> {
         Ok(match required(request.event, "session_request.event")? {
             Wire::Hello(hello) => Self::Hello(hello.into()),
-            Wire::Prepared(prepared) => {
-                Self::Prepared { layout: digest(&prepared.layout, "prepared.layout")?, endpoint: prepared.endpoint }
-            }
+            Wire::Prepared(prepared) => Self::Prepared {
+                layout: digest(&prepared.layout, "prepared.layout")?,
+                endpoint: prepared.endpoint,
+                notes: prepared.notes,
+            },
             Wire::Formed(formed) => Self::Formed { generation: Generation(formed.generation) },
             Wire::Updated(updated) => {
                 Self::Updated { generation: Generation(updated.generation), report: report(updated) }
@@ -169,7 +171,7 @@ mod tests {
         let generation = Generation(2);
         let events = [
             Event::Hello(hello),
-            Event::Prepared { layout: Digest([7; 32]), endpoint: "10.0.0.1:4000".into() },
+            Event::Prepared { layout: Digest([7; 32]), endpoint: "10.0.0.1:4000".into(), notes: vec!["new".into()] },
             Event::Formed { generation },
             Event::Updated { generation, report },
             Event::Saved { generation, update: Update(9), parameters: Digest([1; 32]) },
@@ -187,7 +189,7 @@ mod tests {
     fn what_is_missing_is_named() {
         let empty = v1::SessionRequest { event: None };
         assert_eq!(Event::try_from(empty), Err(WireError::Missing { field: "session_request.event" }));
-        let short = v1::Prepared { layout: vec![1, 2], endpoint: String::new() };
+        let short = v1::Prepared { layout: vec![1, 2], ..Default::default() };
         let request = v1::SessionRequest { event: Some(Wire::Prepared(short)) };
         assert_eq!(Event::try_from(request), Err(WireError::Size { field: "prepared.layout", expected: 32, found: 2 }));
         let evaluated = v1::Evaluated { generation: 1, split: 99 };

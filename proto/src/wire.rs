@@ -1,7 +1,7 @@
 //! What all conversions share: the error, and the small values.
 
 use medley_common::identity::{Digest, Split};
-use medley_common::message::{ArtifactKind, FailureKind};
+use medley_common::message::{ArtifactKind, FailureKind, Verdict};
 
 use crate::v1;
 
@@ -86,6 +86,29 @@ impl TryFrom<v1::ArtifactKind> for ArtifactKind {
             v1::ArtifactKind::Weights => Ok(Self::Weights),
             v1::ArtifactKind::Optimizer => Ok(Self::Optimizer),
             v1::ArtifactKind::Unspecified => Err(WireError::Missing { field: "artifact.kind" }),
+        }
+    }
+}
+
+impl From<Verdict> for v1::Verdict {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Over => Self::Over,
+            Verdict::Failed => Self::Failed,
+            Verdict::Refused => Self::Refused,
+        }
+    }
+}
+
+impl TryFrom<v1::Verdict> for Verdict {
+    type Error = WireError;
+
+    fn try_from(verdict: v1::Verdict) -> Result<Self, WireError> {
+        match verdict {
+            v1::Verdict::Over => Ok(Self::Over),
+            v1::Verdict::Failed => Ok(Self::Failed),
+            v1::Verdict::Refused => Ok(Self::Refused),
+            v1::Verdict::Unspecified => Err(WireError::Missing { field: "stop.verdict" }),
         }
     }
 }

@@ -89,6 +89,24 @@ fn what_was_there_is_not_written_over() {
 }
 
 #[test]
+fn training_does_not_replace_the_model_it_starts_from() {
+    let scratch = Scratch::new(10);
+    let before = scratch.sha256("model/model.safetensors");
+    let own = RECIPE.replace("--output_dir out", "--output_dir model");
+    scratch.run(&format!("train {own} {ONE} --overwrite_output_dir")).expect(78).says(&["--output_dir"]);
+    assert_eq!(scratch.sha256("model/model.safetensors"), before);
+}
+
+#[test]
+fn labels_in_another_order_are_not_guessed() {
+    let scratch = Scratch::new(10);
+    let alone = "train --model_name_or_path model --do_eval --validation_file dev.jsonl --output_dir out --workers 1";
+    let labels = "--labels contradiction,neutral,entailment";
+    scratch.run(&format!("{alone} {labels}")).expect(78).says(&["give --labels entailment,neutral,contradiction"]);
+    scratch.run(alone).expect(0);
+}
+
+#[test]
 fn a_port_in_use_is_named() {
     let scratch = Scratch::new(10);
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -60,6 +60,28 @@ fn workers_do_not_outlive_a_killed_launcher() {
     workers.into_iter().for_each(wait_until_gone);
 }
 
+/// As a service manager does it: the signal goes to every process.
+#[test]
+fn terminating_all_processes_saves_too() {
+    let scratch = Scratch::new(100);
+    let mut run = scratch.start(&format!("train {RECIPE} {ENDLESS}"));
+    let workers = workers(&mut run);
+    run.wait_for("update 1/");
+    workers.iter().for_each(|worker| kill_process(*worker, Signal::TERM).unwrap());
+    run.signal(Signal::TERM);
+    run.end().expect(75).says(&["saved"]);
+}
+
+/// A terminal that is closed, or a reader that had enough.
+#[test]
+fn a_hang_up_saves() {
+    let scratch = Scratch::new(100);
+    let mut run = scratch.start(&format!("train {RECIPE} {ENDLESS}"));
+    run.wait_for("update 1/");
+    run.signal(Signal::HUP);
+    run.end().expect(75).says(&["saved"]);
+}
+
 #[test]
 fn terminating_the_launcher_saves() {
     let scratch = Scratch::new(100);

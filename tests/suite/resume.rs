@@ -5,7 +5,7 @@ use rustix::process::Signal;
 
 use crate::RECIPE;
 
-const LONG: &str = "--num_train_epochs 6 --save_strategy steps --save_steps 10 --do_eval --validation_file dev.jsonl";
+const LONG: &str = "--logging_steps 7 --num_train_epochs 6 --save_strategy steps --save_steps 10 --do_eval --validation_file dev.jsonl";
 
 fn uninterrupted() -> Scratch {
     let scratch = Scratch::new(100);
@@ -16,6 +16,19 @@ fn uninterrupted() -> Scratch {
 fn assert_same(resumed: &Scratch, straight: &Scratch) {
     assert_eq!(resumed.sha256("out/model.safetensors"), straight.sha256("out/model.safetensors"));
     assert_eq!(resumed.read("out/ledger.jsonl"), straight.read("out/ledger.jsonl"));
+    let logged = |scratch: &Scratch| {
+        let state = scratch.json("out/trainer_state.json");
+        let log = state["log_history"].as_array().unwrap().clone();
+        log.into_iter()
+            .filter_map(|entry| Some((entry["step"].clone(), entry.get("loss")?.clone())))
+            .collect::<Vec<_>>()
+    };
+    assert!(!logged(straight).is_empty());
+    assert_eq!(logged(resumed), logged(straight));
+    assert_eq!(
+        resumed.json("out/train_results.json")["train_loss"],
+        straight.json("out/train_results.json")["train_loss"]
+    );
     assert_eq!(
         resumed.json("out/trainer_state.json")["global_step"],
         straight.json("out/trainer_state.json")["global_step"]
@@ -86,4 +99,21 @@ fn old_checkpoints_go_by_the_limit() {
         .collect();
     left.sort();
     assert_eq!(left, ["checkpoint-10", "checkpoint-8"]);
+}
+
+/// A process that ended between its last checkpoint and the final model leaves nothing out.
+#[test]
+fn a_run_that_ended_before_its_results_gets_them() {
+    let scratch = Scratch::new(40);
+    let command = format!("train {RECIPE} --num_train_epochs 2 --save_steps 5 --workers 1");
+    scratch.run(&command).expect(0);
+    let loss = scratch.json("out/train_results.json")["train_loss"].clone();
+    for lost in ["model.safetensors", "medley_run.json", "train_results.json", "all_results.json", "trainer_state.json"]
+    {
+        std::fs::remove_file(scratch.path(&format!("out/{lost}"))).unwrap();
+    }
+    scratch.run(&command).expect(0);
+    assert_eq!(scratch.json("out/train_results.json")["train_loss"], loss);
+    assert_eq!(scratch.json("out/trainer_state.json")["global_step"], 10);
+    assert!(scratch.path("out/model.safetensors").is_file());
 }

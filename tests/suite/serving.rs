@@ -59,6 +59,18 @@ async fn status_shows_the_run() {
 }
 
 #[test]
+fn a_worker_too_many_is_refused_by_name() {
+    let scratch = Scratch::new(100);
+    let mut run = scratch
+        .start(&format!("serve {RECIPE} --num_train_epochs 10000 --save_strategy no --workers 1 --listen 127.0.0.1:0"));
+    let address = address(&mut run);
+    let _first = scratch.start_worker(&format!("--coordinator {address} --threads 1"));
+    run.wait_for("update 1/");
+    let second = scratch.start_worker(&format!("--coordinator {address} --threads 1")).end();
+    second.expect(78).says(&["full"]);
+}
+
+#[test]
 fn a_status_without_a_coordinator_says_so() {
     let scratch = Scratch::new(1);
     let ended = scratch.run("status --coordinator 127.0.0.1:1");

@@ -1,11 +1,12 @@
 //! The worker's life: join, fetch, and pass orders down to the engine and its reports up, until told to stop.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use medley_common::identity::WorkerId;
-use medley_common::message::{Command, Event, Failure, FailureKind, Hello, PROTOCOL, Welcome};
+use medley_common::message::{Command, Event, Failure, FailureKind, Hello, PROTOCOL, Verdict, Welcome};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
@@ -26,6 +27,8 @@ pub struct Settings {
     pub collective_host: Option<IpAddr>,
     /// Threads to compute with.
     pub threads: u32,
+    /// Whether a launcher on this machine speaks for this worker.
+    pub is_local: bool,
 }
 
 /// Why a worker ended before it was told to.
@@ -34,6 +37,12 @@ pub enum AgentError {
     /// The coordinator could not be reached or was lost.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// Somebody accepts connections but says nothing.
+    #[error("{address} accepts connections but does not answer as a coordinator; is the address right?")]
+    Silent {
+        /// The address.
+        address: String,
+    },
     /// The coordinator closed the session without a word.
     #[error("coordinator at {address} ended the session; has it stopped?")]
     Abandoned {
@@ -63,16 +72,16 @@ pub enum AgentError {
     Engine(Failure),
 }
 
-/// Takes part in a run until the coordinator orders to stop; returns its reason.
+/// Takes part in a run until the coordinator orders to stop; returns what that means, and its reason.
 ///
 /// # Errors
 /// See [`AgentError`].
-pub async fn run(settings: Settings) -> Result<String, AgentError> {
+pub async fn run(settings: Settings) -> Result<(Verdict, String), AgentError> {
     let coordinator = Coordinator::connect(&settings.coordinator, settings.patience).await?;
-    let mut session = coordinator.open(Event::Hello(hello(&settings))).await?;
-    let welcome = match session.command().await? {
+    let (mut session, first) = greet(&settings, &coordinator).await?;
+    let welcome = match first {
         Some(Command::Welcome(welcome)) => *welcome,
-        Some(Command::Stop { reason }) => return Ok(reason),
+        Some(Command::Stop { reason, verdict }) => return Ok((verdict, reason)),
         Some(other) => return Err(out_of_turn(&settings, &other)),
         None => return Err(AgentError::Abandoned { address: settings.coordinator }),
     };
@@ -82,13 +91,29 @@ pub async fn run(settings: Settings) -> Result<String, AgentError> {
     end
 }
 
+/// Opens the session and waits for the first command: whoever listens there may be no coordinator at all.
+async fn greet(settings: &Settings, coordinator: &Coordinator) -> Result<(Session, Option<Command>), AgentError> {
+    let greeting = async {
+        let mut session = coordinator.open(Event::Hello(hello(settings))).await?;
+        let first = session.command().await?;
+        Ok((session, first))
+    };
+    match tokio::time::timeout(settings.patience, greeting).await {
+        Ok(greeted) => greeted,
+        Err(_) => Err(AgentError::Silent { address: settings.coordinator.clone() }),
+    }
+}
+
 async fn take_part(
     settings: &Settings,
     coordinator: &Coordinator,
     session: &mut Session,
     welcome: Welcome,
-) -> Result<String, AgentError> {
+) -> Result<(Verdict, String), AgentError> {
     let worker = welcome.worker;
+    if !settings.is_local {
+        say(&format!("joined {} as worker {worker}, with {} threads", settings.coordinator, settings.threads));
+    }
     let host = match settings.collective_host {
         Some(host) => host,
         None => route_to(&settings.coordinator)
@@ -101,7 +126,7 @@ async fn take_part(
     loop {
         tokio::select! {
             command = session.command() => match command? {
-                Some(Command::Stop { reason }) => return Ok(reason),
+                Some(Command::Stop { reason, verdict }) => return Ok((verdict, reason)),
                 Some(command) => pass_down(settings, &engine, command)?,
                 None => return Err(AgentError::Abandoned { address: settings.coordinator.clone() }),
             },
@@ -179,6 +204,11 @@ async fn report_failure(session: &mut Session, events: &EventSender, failure: Fa
         tokio::time::timeout(Duration::from_secs(5), heard).await.ok();
     }
     AgentError::Engine(failure)
+}
+
+/// Writes a line to standard error, if anybody still reads it.
+pub fn say(line: &str) {
+    writeln!(std::io::stderr().lock(), "medley-worker: {line}").ok();
 }
 
 async fn heartbeat(events: EventSender, every: Duration) {

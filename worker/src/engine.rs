@@ -18,8 +18,10 @@ use crate::collective::{AbortSwitch, Collective, CollectiveError, Listener, Solo
 use crate::layout::Layout;
 use crate::ops::cpu::Cpu;
 use crate::trainer::{StepError, Trainer};
-use crate::weights;
+use crate::weights::{self, Loaded};
 
+/// Names of tensors that a note lists.
+const SHOWN_NAMES: usize = 8;
 /// Rows of an evaluation that are reported at once.
 const REPORTED_ROWS: usize = 512;
 
@@ -112,9 +114,11 @@ impl Engine {
     ) -> Result<Self, Failure> {
         let Preparation { welcome, examples, mut artifacts, collective } = preparation;
         let layout = Layout::new(&welcome.model);
+        let mut notes = Vec::new();
         let parameters = match artifacts.remove(&ArtifactKind::Weights) {
             Some((name, bytes)) => {
                 let loaded = weights::read(&name, bytes, &layout, &welcome.model, welcome.spec.seed).map_err(data)?;
+                notes = weights_notes(&name, &loaded);
                 loaded.parameters
             }
             None => weights::initialise(&layout, &welcome.model, welcome.spec.seed),
@@ -125,10 +129,15 @@ impl Engine {
         let mut trainer = Trainer::new(Cpu, welcome.model, welcome.spec, parameters).map_err(config)?;
         if let Some((_, bytes)) = artifacts.remove(&ArtifactKind::Optimizer) {
             let moments = weights::read_moments(&bytes, &layout).map_err(data)?;
+            if moments.update != welcome.start {
+                let (found, start) = (moments.update, welcome.start);
+                let message = format!("the optimizer's state is of update {found}; expected {start}");
+                return Err(Failure { kind: FailureKind::Data, message });
+            }
             trainer.restore([moments.exp_avg, moments.exp_avg_sq], welcome.start).map_err(data)?;
         }
         let listener = Listener::bind(collective).map_err(config)?;
-        let prepared = Event::Prepared { layout: layout.fingerprint(), endpoint: listener.endpoint() };
+        let prepared = Event::Prepared { layout: layout.fingerprint(), endpoint: listener.endpoint(), notes };
         let engine = Self { orders, outputs, layout, trainer, plan, total, examples, listener, group: None };
         engine.report(prepared);
         Ok(engine)
@@ -169,8 +178,8 @@ impl Engine {
                 }
                 Ok(())
             }
-            Command::Save { generation, update } if self.member_of(generation).is_some() => {
-                self.save(generation, update)
+            Command::Save { generation, update, parts } if self.member_of(generation).is_some() => {
+                self.save(generation, update, &parts)
             }
             Command::Evaluate { generation, split } if self.member_of(generation).is_some() => {
                 self.evaluate(generation, split)
@@ -211,7 +220,7 @@ impl Engine {
         Ok(())
     }
 
-    fn save(&mut self, generation: Generation, update: Update) -> Result<(), Failure> {
+    fn save(&mut self, generation: Generation, update: Update, parts: &[ArtifactKind]) -> Result<(), Failure> {
         if self.trainer.update() != update {
             let message = format!("asked to save update {update}, but {} are made", self.trainer.update());
             return Err(Failure { kind: FailureKind::Internal, message });
@@ -221,11 +230,16 @@ impl Engine {
         let is_first = self.group.as_ref().is_some_and(|group| group.collective.rank().0 == 0);
         let mut files = Vec::new();
         if is_first {
-            let [first, second] = self.trainer.moments();
-            let model = weights::write_model(parameters, &self.layout).map_err(internal)?;
-            let moments = weights::write_moments(first, second, update, &self.layout).map_err(internal)?;
-            files.push((ArtifactKind::Weights, model.to_vec()));
-            files.push((ArtifactKind::Optimizer, moments.to_vec()));
+            for part in parts {
+                let file = match part {
+                    ArtifactKind::Weights => weights::write_model(parameters, &self.layout),
+                    ArtifactKind::Optimizer => {
+                        let [first, second] = self.trainer.moments();
+                        weights::write_moments(first, second, update, &self.layout)
+                    }
+                };
+                files.push((*part, file.map_err(internal)?.to_vec()));
+            }
         }
         self.hand_up(Output::Saved { generation, update, parameters: digest, files });
         Ok(())
@@ -252,6 +266,21 @@ impl Engine {
         // A closed channel means that the worker is ending: the next look for orders ends this thread.
         self.outputs.blocking_send(output).ok();
     }
+}
+
+/// What a person should know of weights that are fit to start from.
+fn weights_notes(file_name: &str, loaded: &Loaded) -> Vec<String> {
+    let listed = |names: &[String]| {
+        let rest = names.len().saturating_sub(SHOWN_NAMES);
+        let shown = names[..names.len() - rest].join(", ");
+        if rest > 0 { format!("{shown} and {rest} more") } else { shown }
+    };
+    let new = (!loaded.initialised.is_empty()).then(|| {
+        format!("warning: not in {file_name}, so drawn anew and to be trained: {}", listed(&loaded.initialised))
+    });
+    let ignored = (!loaded.ignored.is_empty())
+        .then(|| format!("note: in {file_name}, but of no use here: {}", listed(&loaded.ignored)));
+    new.into_iter().chain(ignored).collect()
 }
 
 fn lengths(examples: &[Example]) -> Vec<u32> {

@@ -247,6 +247,7 @@ mod tests {
         assert!(layout.segments().windows(2).all(|pair| pair[0].1.end == pair[1].1.start));
         assert_eq!(layout.segments().len(), 12 + 3);
         assert_eq!(layout.segments()[14].1.end, layout.len());
+        assert_eq!(layout.len() as u64, config().parameters());
     }
 
     #[test]

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use medley_common::message::{Failure, FailureKind};
-use medley_worker::agent::{self, AgentError, Settings};
+use medley_common::message::{Failure, FailureKind, Verdict};
+use medley_worker::agent::{self, AgentError, Settings, say};
 use medley_worker::device::Device;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// One worker of a Medley run: computes forward and backward passes on its device and sums gradients with its peers.
 ///
@@ -48,15 +49,15 @@ fn main() -> ExitCode {
         }
     };
     match run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
-            eprintln!("medley-worker: {error:#}");
+            say(&format!("{error:#}"));
             ExitCode::from(exit_code(&error))
         }
     }
 }
 
-fn run(arguments: Arguments) -> anyhow::Result<()> {
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Some(parent) = arguments.parent {
         die_with(parent).context("bind this worker's life to its launcher's")?;
     }
@@ -71,17 +72,47 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
     rayon::ThreadPoolBuilder::new().num_threads(threads as usize).build_global().context("start the threads")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let is_local = arguments.parent.is_some();
     let settings = Settings {
         coordinator: arguments.coordinator,
         patience: Duration::from_secs(arguments.connect_timeout),
         collective_host: arguments.collective_host,
         threads,
+        is_local,
     };
-    let end = runtime.block_on(agent::run(settings));
+    let end = runtime.block_on(async {
+        if is_local {
+            // A signal to the whole group of processes is the launcher's to answer: it saves, then stops its workers.
+            for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+                let mut ignored = signal(kind)?;
+                tokio::spawn(async move { while ignored.recv().await.is_some() {} });
+            }
+        }
+        anyhow::Ok(agent::run(settings).await)
+    })?;
     // The engine may sit in a collective that nobody will finish: leave it behind.
     runtime.shutdown_background();
-    end?;
-    Ok(())
+    conclude(end, is_local)
+}
+
+/// Says how it ended, where nobody else does: a launcher says what its workers have reported.
+fn conclude(end: Result<(Verdict, String), AgentError>, is_local: bool) -> anyhow::Result<ExitCode> {
+    match end {
+        Ok((Verdict::Over, reason)) => {
+            if !is_local {
+                say(&reason);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok((verdict, reason)) => {
+            if !is_local {
+                say(&reason);
+            }
+            Ok(ExitCode::from(if verdict == Verdict::Refused { 78 } else { 70 }))
+        }
+        Err(AgentError::Engine(failure)) if is_local => Ok(ExitCode::from(code_of(Some(failure.kind)))),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Asks the kernel to end this process with its parent, and makes sure that the parent has not ended before.
@@ -98,7 +129,11 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         Some(AgentError::Engine(failure)) => Some(failure),
         _ => error.downcast_ref::<Failure>(),
     };
-    match failure.map(|failure| failure.kind) {
+    code_of(failure.map(|failure| failure.kind))
+}
+
+fn code_of(kind: Option<FailureKind>) -> u8 {
+    match kind {
         Some(FailureKind::Data) => 65,
         Some(FailureKind::Config) => 78,
         Some(FailureKind::Lost | FailureKind::Internal) | None => 70,

@@ -54,7 +54,7 @@ pub use manifest::{FileRecord, MANIFEST_FILE, Manifest};
 pub use output_dir::{MODEL_FILES, OutputDir};
 pub use predictions::{PREDICTIONS_LINES, PREDICTIONS_TABLE, save_predictions};
 pub use recipe::{Difference, Recipe};
-pub use results::{ALL_RESULTS_FILE, Metrics};
+pub use results::{ALL_RESULTS_FILE, Metrics, TRAIN_RESULTS_FILE};
 pub use space::SpaceNeed;
 pub use staging::{OPTIMIZER_FILE, ReceivedFile, StagedFile, Staging, WEIGHTS_FILE, artifact_file, artifact_kind};
 pub use start::{Existing, Found, Start, StartRequest};

@@ -13,6 +13,9 @@ use super::manifest::read_text;
 use super::output_dir::OutputDir;
 use crate::run::report::{EvaluationReport, TrainSummary};
 
+/// What training came to.
+pub const TRAIN_RESULTS_FILE: &str = "train_results.json";
+
 /// The file that unites all results of a folder.
 pub const ALL_RESULTS_FILE: &str = "all_results.json";
 

@@ -103,6 +103,8 @@ pub(super) enum Task {
     Save(SavePurpose),
     /// Say what training came to.
     Summarise,
-    /// End the run.
+    /// End the run: all is done.
     Finish(Outcome),
+    /// End the run: it was asked to stop.
+    Stop,
 }

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use medley_common::identity::WorkerId;
-use medley_common::message::{Command, Failure, FailureKind};
+use medley_common::message::{Command, Failure, FailureKind, Verdict};
 
 use super::action::Task;
 use super::report::Outcome;
-use super::{Action, Phase, Run, SavePurpose};
+use super::{Action, Occasion, Phase, Run, SavePurpose};
 
 /// How long a lost connection between workers waits for the death that caused it to be seen.
 const GRACE: Duration = Duration::from_secs(1);
@@ -25,9 +25,13 @@ impl Run {
         let again = std::mem::replace(&mut self.stopping, true);
         match &self.phase {
             Phase::Failing(_) => {}
-            _ if again => self.finish(Outcome::Stopped { update: self.progress.checkpoint }, actions),
+            _ if again => self.finish(self.stopped(), actions),
             Phase::Gathering | Phase::Forming(_) => {
-                self.finish(Outcome::Stopped { update: self.progress.checkpoint }, actions);
+                self.finish(self.stopped(), actions);
+            }
+            // All that was trained is saved by then: a result that is not waited for can be asked for again.
+            Phase::Evaluating(evaluating) if evaluating.occasion == Occasion::End => {
+                self.finish(self.stopped(), actions);
             }
             // Workers come to rest where they may not go on, or when their share is done.
             Phase::Training(_) if !self.is_moving() => self.go_on(now, actions),
@@ -35,12 +39,24 @@ impl Run {
         }
     }
 
-    /// What is left to do once a stop is requested: nothing that is trained may be lost.
+    /// What is left to do once a stop is requested: nothing that is trained may be lost, nor an evaluation that a
+    /// resumed run, which starts after it, would never make up for.
     pub(super) fn stop_agenda(&self) -> VecDeque<Task> {
-        let update = self.progress.done;
-        let unsaved = update > self.progress.checkpoint;
-        let save = unsaved.then_some(Task::Save(SavePurpose::Checkpoint));
-        save.into_iter().chain([Task::Finish(Outcome::Stopped { update })]).collect()
+        let is_saved = self.progress.done <= self.progress.saved;
+        let due = |task: &&Task| match task {
+            Task::Evaluate(_, Occasion::Training) => true,
+            // What training came to is said when its model is there.
+            Task::Summarise => is_saved,
+            Task::Evaluate(_, Occasion::End) | Task::Save(_) | Task::Finish(_) | Task::Stop => false,
+        };
+        let save = (!is_saved).then_some(Task::Save(SavePurpose::Checkpoint));
+        self.agenda.iter().filter(due).cloned().chain(save).chain([Task::Stop]).collect()
+    }
+
+    /// How the run stands when it is stopped now.
+    pub(super) fn stopped(&self) -> Outcome {
+        let saved = Some(self.progress.saved).filter(|update| update.0 > 0);
+        Outcome::Stopped { update: self.progress.done, saved }
     }
 
     pub(super) fn elapsed(&mut self, now: Instant, actions: &mut Vec<Action>) {
@@ -54,7 +70,8 @@ impl Run {
         let limit = self.job.patience.heartbeat;
         if let Some((worker, heard)) = self.roster.quietest().filter(|(_, heard)| now >= *heard + limit) {
             let why = format!("it was not heard of for {:.1} s", (now - heard).as_secs_f64());
-            if matches!(self.phase, Phase::Gathering) {
+            let in_group = self.roster.get(worker).is_some_and(|member| member.rank.is_some());
+            if matches!(self.phase, Phase::Gathering) || !in_group {
                 return self.refuse(worker, why, actions);
             }
             return self.lose(worker, &why, actions);
@@ -99,8 +116,15 @@ impl Run {
                 let failure = Failure { message, ..failure };
                 self.phase = Phase::Failing(Failing { failure, until: now + GRACE });
             }
-            (_, FailureKind::Data | FailureKind::Config | FailureKind::Internal) => self.fail(failure, actions),
+            (_, FailureKind::Internal) => self.broken(failure, actions),
+            (_, FailureKind::Data | FailureKind::Config) => self.fail(failure, actions),
         }
+    }
+
+    /// Ends the run because of something outside the workers.
+    pub(super) fn broken(&mut self, failure: Failure, actions: &mut Vec<Action>) {
+        let message = format!("{}{}", failure.message, self.way_back());
+        self.fail(Failure { message, ..failure }, actions);
     }
 
     /// Ends the run because a worker of the group is gone.
@@ -117,12 +141,12 @@ impl Run {
     }
 
     pub(super) fn finish(&mut self, outcome: Outcome, actions: &mut Vec<Action>) {
-        let reason = match &outcome {
-            Outcome::Completed => "the run is complete".to_owned(),
-            Outcome::Stopped { .. } => "the run was stopped".to_owned(),
-            Outcome::Failed(failure) => failure.message.clone(),
+        let (reason, verdict) = match &outcome {
+            Outcome::Completed => ("the run is complete".to_owned(), Verdict::Over),
+            Outcome::Stopped { .. } => ("the run was stopped".to_owned(), Verdict::Over),
+            Outcome::Failed(failure) => (failure.message.clone(), Verdict::Failed),
         };
-        let stop = |worker| Action::Order(worker, Command::Stop { reason: reason.clone() });
+        let stop = |worker| Action::Order(worker, Command::Stop { reason: reason.clone(), verdict });
         actions.extend(self.roster.iter().map(|(worker, _)| stop(worker)));
         actions.push(Action::Finish(outcome.clone()));
         self.phase = Phase::Finished(outcome);

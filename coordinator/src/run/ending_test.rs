@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use medley_common::identity::{Generation, Update, WorkerId};
-use medley_common::message::{Event, Failure, FailureKind};
+use medley_common::message::{Command, Event, Failure, FailureKind};
 
 use super::report::Outcome;
-use super::tests::{Drive, failure, job, report, save, saved};
-use super::{Action, Input};
+use super::tests::{Drive, every, failure, job, report, rows, save, saved};
+use super::{Action, Input, Occasion};
 
 #[test]
 fn a_stop_saves_where_the_grants_end() {
@@ -19,7 +19,7 @@ fn a_stop_saves_where_the_grants_end() {
     assert_eq!(actions[1..], [Action::Receive(WorkerId(1), Update(3)), save(1, 3), save(2, 3)]);
     drive.save(3);
     let actions = drive.input(Input::Committed(Update(3)));
-    assert_eq!(actions.last(), Some(&Action::Finish(Outcome::Stopped { update: Update(3) })));
+    assert_eq!(actions.last(), Some(&Action::Finish(Outcome::Stopped { update: Update(3), saved: Some(Update(3)) })));
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn a_second_stop_does_not_wait() {
     let (mut drive, _) = Drive::formed(job(2));
     drive.input(Input::StopRequested);
     let actions = drive.input(Input::StopRequested);
-    assert_eq!(actions.last(), Some(&Action::Finish(Outcome::Stopped { update: Update(0) })));
+    assert_eq!(actions.last(), Some(&Action::Finish(Outcome::Stopped { update: Update(0), saved: None })));
 }
 
 #[test]
@@ -86,4 +86,23 @@ fn a_diverged_run_says_so() {
     nan.lanes[0].loss_sum = f64::NAN;
     let actions = drive.from(1, Event::Updated { generation: Generation(1), report: nan });
     assert!(failure(&actions).contains("diverged"), "{}", failure(&actions));
+}
+
+/// The resumed run starts after the boundary: an evaluation that is due there is made before the stop.
+#[test]
+fn a_stop_at_a_boundary_makes_the_evaluation_that_is_due() {
+    let mut job = job(1);
+    job.validation = Some(rows());
+    job.training.as_mut().unwrap().cadence.evaluation = every(2);
+    let (mut drive, _) = Drive::formed(job);
+    drive.input(Input::StopRequested);
+    let mut actions = Vec::new();
+    for update in [1, 2] {
+        let report = report(&drive.job, update, 0..4);
+        actions = drive.from(1, Event::Updated { generation: Generation(1), report });
+    }
+    assert!(matches!(actions.last(), Some(Action::Order(_, Command::Evaluate { .. }))), "{actions:?}");
+    let actions = drive.predict(1, 0..5);
+    assert!(matches!(&actions[0], Action::Publish(_, Occasion::Training)), "{actions:?}");
+    assert_eq!(actions.last(), Some(&save(1, 2)));
 }

@@ -16,7 +16,7 @@ use super::{Action, EvaluationView, Occasion, Phase, Run};
 #[derive(Debug)]
 pub(super) struct Evaluating {
     pub(super) split: Split,
-    occasion: Occasion,
+    pub(super) occasion: Occasion,
     since: Instant,
     shares: BTreeMap<WorkerId, Range<u32>>,
     predictions: Vec<Option<Prediction>>,
@@ -82,6 +82,9 @@ impl Run {
 
     pub(super) fn share_evaluated(&mut self, now: Instant, worker: WorkerId, split: Split, actions: &mut Vec<Action>) {
         let Phase::Evaluating(evaluating) = &mut self.phase else { return };
+        if split != evaluating.split {
+            return self.fail_worker(worker, &format!("ended its share of the {split} split out of turn"), actions);
+        }
         let share = evaluating.shares.get(&worker).cloned().unwrap_or_default();
         let missing = share.clone().find(|row| evaluating.predictions[*row as usize].is_none());
         if let Some(row) = missing {

@@ -73,6 +73,9 @@ impl Run {
 
     /// Ranks the prepared workers in the order of arrival and connects them.
     fn form(&mut self, actions: &mut Vec<Action>) {
+        let late: Vec<WorkerId> =
+            self.roster.iter().filter(|(_, member)| member.prepared.is_none()).map(|(worker, _)| worker).collect();
+        late.into_iter().for_each(|worker| self.refuse(worker, "the group is full".to_owned(), actions));
         self.generation = Generation(self.generation.0 + 1);
         let group: Vec<(WorkerId, String)> = self
             .roster

@@ -26,6 +26,8 @@ pub struct Job {
     pub test: Option<SplitRows>,
     /// Updates done: more than 0 where a run is resumed.
     pub start: Update,
+    /// The loss of each update done, in order; empty where that is not known.
+    pub past_losses: Vec<f64>,
     /// The files that workers read the state from.
     pub artifacts: Vec<Artifact>,
     /// How many workers take part.

@@ -90,7 +90,7 @@ impl Run {
             generation: Generation(0),
             started: now,
             agenda: VecDeque::new(),
-            progress: Progress::new(job.start),
+            progress: Progress::new(&job),
             stopping: false,
             evaluated: None,
             evaluations: Vec::new(),
@@ -111,7 +111,7 @@ impl Run {
         match (&self.phase, input) {
             (Phase::Finished(_), _) => {}
             (_, Input::StopRequested) => self.stop_requested(now, &mut actions),
-            (_, Input::Broken(failure)) => self.fail(failure, &mut actions),
+            (_, Input::Broken(failure)) => self.broken(failure, &mut actions),
             (_, Input::Elapsed) => self.elapsed(now, &mut actions),
             (_, Input::Joined(worker)) => self.joined(now, worker, &mut actions),
             (_, Input::Left(worker, why)) => self.left(worker, &why, &mut actions),
@@ -131,13 +131,17 @@ impl Run {
         if self.is_stale(&event) {
             return;
         }
+        let in_group = self.roster.get(worker).is_some_and(|member| member.rank.is_some());
+        if !matches!(self.phase, Phase::Gathering) && !in_group {
+            return self.refuse(worker, "the group is full".to_owned(), actions);
+        }
         match (&self.phase, event) {
             (_, Event::Heartbeat) => {}
             (_, Event::Failed(failure)) => self.worker_failed(now, worker, failure, actions),
             // Only the cause of the failure matters any more.
             (Phase::Failing(_) | Phase::Finished(_), _) => {}
             (Phase::Gathering, Event::Hello(hello)) => self.greeted(worker, hello, actions),
-            (Phase::Gathering, Event::Prepared { layout, endpoint }) => {
+            (Phase::Gathering, Event::Prepared { layout, endpoint, notes: _ }) => {
                 self.prepared(worker, layout, endpoint, actions);
             }
             (Phase::Forming(_), Event::Formed { .. }) => self.formed(now, worker, actions),
@@ -151,10 +155,8 @@ impl Run {
             (Phase::Evaluating(_), Event::Evaluated { split, .. }) => {
                 self.share_evaluated(now, worker, split, actions);
             }
-            // A worker that is refused may still say hello.
-            (Phase::Forming(_) | Phase::Training(_) | Phase::Saving(_) | Phase::Evaluating(_), Event::Hello(_)) => {
-                self.refuse(worker, "the group is full".to_owned(), actions)
-            }
+            // Said twice; the group itself is asked nothing by it.
+            (Phase::Forming(_) | Phase::Training(_) | Phase::Saving(_) | Phase::Evaluating(_), Event::Hello(_)) => {}
             (Phase::Gathering, event @ (Event::Formed { .. } | Event::Updated { .. } | Event::Saved { .. }))
             | (Phase::Gathering, event @ (Event::Predicted { .. } | Event::Evaluated { .. }))
             | (Phase::Forming(_), event @ (Event::Prepared { .. } | Event::Updated { .. } | Event::Saved { .. }))
@@ -186,7 +188,7 @@ impl Run {
 
     /// Does the next thing on the agenda; with an empty agenda, trains on.
     fn go_on(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if self.stopping {
+        if self.stopping && !matches!(self.agenda.back(), Some(Task::Stop)) {
             self.agenda = self.stop_agenda();
         }
         match self.agenda.pop_front() {
@@ -198,6 +200,7 @@ impl Run {
                 self.go_on(now, actions);
             }
             Some(Task::Finish(outcome)) => self.finish(outcome, actions),
+            Some(Task::Stop) => self.finish(self.stopped(), actions),
         }
     }
 

@@ -62,7 +62,7 @@ pub struct TrainSummary {
     pub update: Update,
     /// Epochs done.
     pub epoch: f64,
-    /// Mean loss over the updates made in this process.
+    /// Mean loss over the updates of the run, as far as they are known.
     pub mean_loss: f64,
     /// Rows computed in this process.
     pub rows: u64,
@@ -77,10 +77,12 @@ pub struct TrainSummary {
 pub enum Outcome {
     /// All that was asked for is done.
     Completed,
-    /// Stopped on request after `update`, with a checkpoint of it.
+    /// Stopped on request.
     Stopped {
-        /// Where it stopped.
+        /// Updates made.
         update: Update,
+        /// Updates done in the newest saved state; `None` where there is none.
+        saved: Option<Update>,
     },
     /// It cannot go on.
     Failed(Failure),

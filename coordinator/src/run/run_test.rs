@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use medley_common::evaluation::Prediction;
 use medley_common::identity::{Digest, RowId};
-use medley_common::message::{Command, Hello, LaneReport, PROTOCOL, Timing, UpdateReport};
+use medley_common::message::{ArtifactKind, Command, Hello, LaneReport, PROTOCOL, Timing, UpdateReport};
 use medley_common::model::ModelConfig;
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::spec::{OptimizerKind, OptimizerSpec, TrainSpec};
@@ -61,6 +61,7 @@ pub(super) fn job(workers: u32) -> Job {
         validation: None,
         test: None,
         start: Update(0),
+        past_losses: Vec::new(),
         artifacts: Vec::new(),
         workers,
         patience: Patience {
@@ -162,7 +163,7 @@ impl Drive {
         (1..=2).flat_map(|worker| self.from(worker, saved(update, 1))).collect()
     }
 
-    fn predict(&mut self, worker: u64, rows: std::ops::Range<u32>) -> Vec<Action> {
+    pub(super) fn predict(&mut self, worker: u64, rows: std::ops::Range<u32>) -> Vec<Action> {
         let predict = |row| Prediction { row: RowId(row), logits: vec![1.0, 0.0, 0.0], loss: Some(0.5) };
         let predictions = rows.map(predict).collect();
         let (generation, split) = (Generation(1), Split::Validation);
@@ -173,7 +174,7 @@ impl Drive {
 }
 
 fn prepared(layout: u8) -> Event {
-    Event::Prepared { layout: Digest([layout; 32]), endpoint: "10.0.0.1:4000".into() }
+    Event::Prepared { layout: Digest([layout; 32]), endpoint: "10.0.0.1:4000".into(), notes: Vec::new() }
 }
 
 pub(super) fn saved(update: u64, parameters: u8) -> Event {
@@ -190,7 +191,14 @@ fn train(worker: u64, through: u64) -> Action {
 }
 
 pub(super) fn save(worker: u64, update: u64) -> Action {
-    Action::Order(WorkerId(worker), Command::Save { generation: Generation(1), update: Update(update) })
+    let parts = vec![ArtifactKind::Weights, ArtifactKind::Optimizer];
+    Action::Order(WorkerId(worker), Command::Save { generation: Generation(1), update: Update(update), parts })
+}
+
+/// The model alone.
+fn save_final(worker: u64, update: u64) -> Action {
+    let parts = vec![ArtifactKind::Weights];
+    Action::Order(WorkerId(worker), Command::Save { generation: Generation(1), update: Update(update), parts })
 }
 
 fn evaluate(worker: u64) -> Action {
@@ -337,7 +345,7 @@ fn the_end_saves_summarises_and_gives_the_results() {
     job.validation = Some(rows());
     let (mut drive, _) = Drive::formed(job);
     let last = (1..=6).map(|update| drive.update(update)).last().unwrap();
-    assert!(last.ends_with(&[save(1, 6), save(2, 6)]), "{last:?}");
+    assert!(last.ends_with(&[save_final(1, 6), save_final(2, 6)]), "{last:?}");
     assert_eq!(drive.save(6), [commit(6, SavePurpose::Final)]);
     let actions = drive.input(Input::Committed(Update(6)));
     let [Action::Summarise(summary), one, two] = &actions[..] else { panic!("{actions:?}") };
@@ -354,7 +362,7 @@ fn the_end_saves_summarises_and_gives_the_results() {
 #[test]
 fn a_resumed_run_that_is_done_only_gives_its_results() {
     let (drive, first) = Drive::formed(Job { start: Update(6), ..job(2) });
-    assert_eq!(first, [Action::Receive(WorkerId(1), Update(6)), save(1, 6), save(2, 6)]);
+    assert_eq!(first, [Action::Receive(WorkerId(1), Update(6)), save_final(1, 6), save_final(2, 6)]);
     assert_eq!(drive.run.view().update, Update(6));
 }
 
@@ -372,4 +380,18 @@ fn rows_must_come_once_from_their_share() {
         });
         assert!(failed.unwrap().contains(expected));
     }
+}
+
+/// A client that opens a session and says nothing must not be taken for a worker of the group.
+#[test]
+fn a_silent_stranger_does_not_end_the_run() {
+    let mut drive = Drive::new(job(1));
+    drive.input(Input::Joined(WorkerId(7)));
+    drive.input(Input::Joined(WorkerId(8)));
+    drive.from(8, hello(8));
+    let actions = drive.from(8, prepared(1));
+    assert!(matches!(&actions[0], Action::Refuse(WorkerId(7), _)), "{actions:?}");
+    assert!(matches!(&actions[1], Action::Order(WorkerId(8), Command::Form(_))), "{actions:?}");
+    let failed = Failure { kind: FailureKind::Internal, message: "boo".into() };
+    assert_eq!(drive.from(7, Event::Failed(failed)), []);
 }

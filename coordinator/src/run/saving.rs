@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use medley_common::identity::{Digest, Update, WorkerId};
-use medley_common::message::Command;
+use medley_common::message::{ArtifactKind, Command};
 
 use super::{Action, Phase, Run, SavePurpose, SavedState};
 
@@ -21,7 +21,14 @@ impl Run {
         let (generation, update) = (self.generation, self.progress.done);
         let group = self.roster.ranked();
         actions.extend(group.first().map(|worker| Action::Receive(*worker, update)));
-        actions.extend(group.into_iter().map(|worker| Action::Order(worker, Command::Save { generation, update })));
+        let parts = match purpose {
+            SavePurpose::Final => vec![ArtifactKind::Weights],
+            SavePurpose::Checkpoint | SavePurpose::CheckpointAndFinal => {
+                vec![ArtifactKind::Weights, ArtifactKind::Optimizer]
+            }
+        };
+        let save = |worker| Action::Order(worker, Command::Save { generation, update, parts: parts.clone() });
+        actions.extend(group.into_iter().map(save));
         self.phase = Phase::Saving(Saving { purpose, digests: BTreeMap::new() });
     }
 
@@ -59,6 +66,7 @@ impl Run {
         if saving.purpose.is_checkpoint() {
             self.progress.checkpoint = update;
         }
+        self.progress.saved = update;
         self.go_on(now, actions);
     }
 }

@@ -8,7 +8,7 @@ use medley_common::lane::{LaneTree, Node};
 use medley_common::message::{Command, Failure, FailureKind, UpdateReport};
 
 use super::report::{TrainLog, TrainSummary, UpdateRecord};
-use super::{Action, Phase, Run};
+use super::{Action, Job, Phase, Run};
 
 /// Workers make updates.
 #[derive(Debug)]
@@ -28,27 +28,41 @@ pub(super) struct Progress {
     pub(super) done: Update,
     /// Updates done in the newest checkpoint, and in the state that the run started from.
     pub(super) checkpoint: Update,
+    /// Updates done in the newest state that is on the disk, as a checkpoint or as the final model.
+    pub(super) saved: Update,
     pub(super) last: Option<UpdateRecord>,
     first: Update,
+    /// Updates whose loss is known, those before a resume included, and the sum of their losses.
+    losses: (u64, f64),
     began: Option<Instant>,
     ended: Option<Instant>,
-    losses: f64,
     rows: u64,
     unlogged: (u64, f64),
 }
 
 impl Progress {
-    pub(super) fn new(start: Update) -> Self {
+    /// The position that `job` goes on from: sums go on as if the run had never stopped.
+    pub(super) fn new(job: &Job) -> Self {
+        let start = job.start;
+        let (mut losses, mut unlogged) = ((0, 0.0), (0, 0.0));
+        for (update, loss) in (1..).map(Update).zip(&job.past_losses) {
+            losses = (losses.0 + 1, losses.1 + loss);
+            unlogged = (unlogged.0 + 1, unlogged.1 + loss);
+            if job.training.as_ref().is_some_and(|training| training.cadence.logs_after(update)) {
+                unlogged = (0, 0.0);
+            }
+        }
         Self {
             done: start,
             checkpoint: start,
+            saved: start,
             last: None,
             first: start,
             began: None,
             ended: None,
-            losses: 0.0,
+            losses,
             rows: 0,
-            unlogged: (0, 0.0),
+            unlogged,
         }
     }
 
@@ -59,7 +73,7 @@ impl Progress {
     pub(super) fn summary(&self, epoch: f64) -> TrainSummary {
         let updates = self.done.0 - self.first.0;
         let seconds = self.began.zip(self.ended).map_or(0.0, |(began, ended)| (ended - began).as_secs_f64());
-        let mean_loss = if updates > 0 { self.losses / updates as f64 } else { 0.0 };
+        let mean_loss = self.losses.1 / self.losses.0.max(1) as f64;
         TrainSummary { update: self.done, epoch, mean_loss, rows: self.rows, updates, seconds }
     }
 }
@@ -147,7 +161,8 @@ impl Run {
         }
         self.progress.done = update;
         self.progress.ended = Some(now);
-        self.progress.losses += record.loss;
+        self.progress.losses.0 += 1;
+        self.progress.losses.1 += record.loss;
         self.progress.rows += record.lanes.iter().map(|lane| lane.len() as u64).sum::<u64>();
         self.progress.unlogged.0 += 1;
         self.progress.unlogged.1 += record.loss;

@@ -54,7 +54,7 @@ async fn watch(
 ) {
     loop {
         let now = status.borrow_and_update().clone();
-        let over = now.phase() == v1::Phase::Finished;
+        let over = !now.outcome.is_empty();
         if messages.send(Ok(v1::WatchStatusResponse { status: Some(now) })).await.is_err() || over {
             return;
         }

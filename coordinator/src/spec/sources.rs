@@ -53,7 +53,7 @@ impl Sources {
     /// # Errors
     /// The first flag whose value is not a file.
     pub fn check_files(&self) -> Result<(), SpecError> {
-        match self.files().find(|(_, _, path)| !path.is_file()) {
+        match self.files().find(|(_, _, path)| !path.exists()) {
             Some((_, flag, path)) => Err(SpecError::NoFile { flag, path: path.to_path_buf() }),
             None => Ok(()),
         }

@@ -361,7 +361,7 @@ fn unreachable_tokens(inner: &Tokenizer) -> Option<usize> {
     let bracketed = |token: &str| token.starts_with('[') && token.ends_with(']');
     let upper = |token: &String| {
         let ordinary = !bracketed(token) && !added.is_special_token(token);
-        ordinary && token.chars().any(char::is_uppercase)
+        ordinary && token.to_lowercase() != *token
     };
     Some(inner.get_vocab(false).into_keys().filter(upper).count()).filter(|count| *count > 0)
 }

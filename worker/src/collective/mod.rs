@@ -30,6 +30,8 @@ pub use listener::Listener;
 pub use solo::Solo;
 pub use tcp::{Tcp, TcpSettings};
 
+use tree_sum::{RowsView, merge};
+
 /// Gradient rows of the word embedding.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SparseRows {
@@ -37,6 +39,16 @@ pub struct SparseRows {
     pub rows: Vec<u32>,
     /// Their gradients, `[rows, hidden]`.
     pub values: Vec<f32>,
+}
+
+impl SparseRows {
+    /// Adds two sets of rows: `self + right` where both have a row, the one there is where only one has it.
+    #[must_use]
+    pub fn plus(&self, right: &Self) -> Self {
+        let rows = self.rows.len() + right.rows.len();
+        let hidden = (self.values.len() + right.values.len()).checked_div(rows).unwrap_or(0);
+        merge(RowsView::whole(self), RowsView::whole(right), hidden)
+    }
 }
 
 /// What a fence hands back: the sums over all lanes of all workers.

@@ -144,7 +144,7 @@ fn rows_of<'a>(tree: LaneTree, node: Node, parts: &BTreeMap<Node, RowsView<'a>>,
     }
 }
 
-fn merge(left: RowsView<'_>, right: RowsView<'_>, hidden: usize) -> SparseRows {
+pub(super) fn merge(left: RowsView<'_>, right: RowsView<'_>, hidden: usize) -> SparseRows {
     let capacity = left.rows.len() + right.rows.len();
     let mut sum = SparseRows {
         rows: Vec::with_capacity(capacity),

@@ -9,7 +9,6 @@ use std::ops::Range;
 use medley_common::lane::{LaneTree, Node};
 
 use super::Pass;
-use super::words::merge;
 use crate::batch::{Batch, LaneSpan};
 use crate::collective::SparseRows;
 use crate::ops::linear::{ColumnSum, LinearWeightGradient};
@@ -108,7 +107,7 @@ impl LaneShare {
             (false, Some(right)) => self.rows_below(batch, right, leaf),
             (true, Some(right)) => {
                 let left = self.rows_below(batch, left, leaf)?;
-                Ok(merge(&left, &self.rows_below(batch, right, leaf)?))
+                Ok(left.plus(&self.rows_below(batch, right, leaf)?))
             }
             (false, None) => Ok(SparseRows::default()),
         }

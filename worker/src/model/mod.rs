@@ -23,7 +23,6 @@ pub mod feed_forward;
 pub mod head;
 pub mod lane_sums;
 pub mod layer;
-pub mod words;
 
 /// The parameters of a segment, by their ranges within it.
 struct SegmentParameters<'a, B> {

@@ -19,7 +19,6 @@ use medley_common::spec::{OptimizerKind, OptimizerSpec, TrainSpec};
 use super::{StepError, Trainer};
 use crate::collective::{Collective, CollectiveError, SparseRows, Summed};
 use crate::layout::{Layout, Segment};
-use crate::model::words::merge;
 use crate::ops::cpu::Cpu;
 
 pub(super) fn path(name: &str) -> PathBuf {
@@ -214,7 +213,7 @@ impl Collective for Member {
             self.segments.push((*segment, total(self.tree, root, &known, &add).unwrap()));
         }
         let known = all.iter().flat_map(|parts| parts.words.clone()).collect();
-        self.words = total(self.tree, root, &known, &|left, right| merge(&left, &right)).unwrap();
+        self.words = total(self.tree, root, &known, &|left, right| left.plus(&right)).unwrap();
         Ok(Summed { segments: self.segments.clone(), words: self.words.clone(), spare: Vec::new() })
     }
 }

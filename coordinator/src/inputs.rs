@@ -1,0 +1,165 @@
+//! What a run reads: the model's folder, and the rows of every split as token ids.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use medley_common::example::Example;
+use medley_common::identity::{Digest, Split};
+use medley_common::message::{Failure, FailureKind};
+use medley_common::model::ModelConfig;
+use sha2::{Digest as _, Sha256};
+
+use crate::archive::{MODEL_FILES, ModelFile};
+use crate::dataset::encode::encode_pairs;
+use crate::dataset::labels::LabelSet;
+use crate::dataset::rows::{Labels, read_pairs};
+use crate::dataset::sequence_limit::SequenceLimit;
+use crate::hub::{self, environment::HubEnv, progress_bar::DownloadBar};
+use crate::model_folder::{self, ModelFolder};
+use crate::spec::{InitialWeights, RunSpec};
+use crate::tokenizer::WordPieceTokenizer;
+
+/// The name of the initial weights' digest in the recipe and in the run's record.
+pub const INITIAL_WEIGHTS: &str = "initial_weights_sha256";
+
+/// The model, and the rows of every split as token ids.
+#[derive(Debug)]
+pub struct Inputs {
+    /// The folder of the model.
+    pub folder: ModelFolder,
+    /// Its shape, with a classifier for the labels.
+    pub model: ModelConfig,
+    /// The labels, by id.
+    pub labels: LabelSet,
+    /// The rows of every split that is read.
+    pub splits: BTreeMap<Split, Vec<Example>>,
+    /// Configuration and tokenizer, as they go into every folder that the run writes.
+    pub files: Vec<ModelFile>,
+    /// Digests of the rows and of the initial weights.
+    pub digests: BTreeMap<String, Digest>,
+    /// What to tell before the run starts.
+    pub notes: Vec<String>,
+}
+
+impl Inputs {
+    /// Reads them. Blocks; changes nothing but the download cache.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with whose fault it is.
+    pub fn read(spec: &RunSpec) -> Result<Self, Failure> {
+        let sources = spec.sources();
+        let environment = HubEnv::from_env();
+        let mut bar = DownloadBar::new(environment.bars);
+        let path = hub::resolve(&sources.model, &environment, &mut |transfer| bar.show(transfer)).map_err(data)?;
+        let start = match sources.weights {
+            InitialWeights::Pretrained => model_folder::Start::Pretrained,
+            InitialWeights::Random => model_folder::Start::Scratch,
+        };
+        let folder = ModelFolder::open(&path, start).map_err(data)?;
+        let labels = LabelSet::new(sources.labels.clone()).map_err(config)?;
+        if sources.train_file.is_none() {
+            refuse_other_labels(&folder, &labels)?;
+        }
+        let model = folder.config(&labels);
+        model.validate().map_err(data)?;
+        let tokenizer = WordPieceTokenizer::load(&path, None).map_err(data)?;
+        tokenizer.check_fits(model.vocab_size).map_err(data)?;
+        let limit =
+            SequenceLimit::new(sources.max_seq_length, &tokenizer, model.max_position_embeddings).map_err(config)?;
+        let mut notes: Vec<String> = tokenizer.warnings().iter().map(|warning| format!("warning: {warning}")).collect();
+        notes.extend(folder.warnings(&labels).iter().map(|warning| format!("warning: {warning}")));
+        if limit.tokens() < sources.max_seq_length {
+            let (tokens, asked) = (limit.tokens(), sources.max_seq_length);
+            notes.push(format!("warning: the model takes {tokens} tokens, so pairs are cut there, not at {asked}"));
+        }
+        let (mut splits, mut digests) = (BTreeMap::new(), BTreeMap::new());
+        for (split, _, file) in sources.files() {
+            let need = if split == Split::Test { Labels::Optional } else { Labels::Required };
+            let pairs = read_pairs(file, &labels, need).map_err(data)?;
+            let encoded = encode_pairs(&tokenizer, &pairs.rows, limit).map_err(data)?;
+            let name = file.display();
+            let counts = [
+                (pairs.no_consensus, "rows without an agreed label (\"-\") skipped"),
+                (pairs.empty_sentences, "rows have an empty sentence"),
+                (encoded.truncated, "rows cut to the maximal length"),
+            ];
+            notes.extend(
+                counts
+                    .iter()
+                    .filter(|(count, _)| *count > 0)
+                    .map(|(count, what)| format!("note: {name}: {count} {what}")),
+            );
+            digests.insert(format!("{split}_rows"), rows_digest(&encoded.examples));
+            splits.insert(split, encoded.examples);
+        }
+        if let Some(weights) = folder.weights().filter(|_| sources.train_file.is_some()) {
+            digests.insert(INITIAL_WEIGHTS.to_owned(), file_digest(weights.path())?);
+        }
+        let files = model_files(&path, &folder, &labels)?;
+        Ok(Self { folder, model, labels, splits, files, digests, notes })
+    }
+}
+
+/// Without training, a classifier means what its own labels say: read in another order it would be wrong in silence.
+fn refuse_other_labels(folder: &ModelFolder, labels: &LabelSet) -> Result<(), Failure> {
+    match folder.labels().filter(|own| own.names() != labels.names()) {
+        None => Ok(()),
+        Some(own) => {
+            let (own, wanted) = (own.names().join(","), labels.names().join(","));
+            let message = format!("the model's labels are {own}, the run's {wanted}; give --labels {own}");
+            Err(Failure { kind: FailureKind::Config, message })
+        }
+    }
+}
+
+/// The configuration and the tokenizer, as they go into every folder that the run writes.
+fn model_files(path: &Path, folder: &ModelFolder, labels: &LabelSet) -> Result<Vec<ModelFile>, Failure> {
+    let config = format!("{:#}\n", folder.export_config(labels));
+    let mut files = vec![ModelFile::new(model_folder::CONFIG_FILE, config.into_bytes()).map_err(data)?];
+    let tokenizer_files =
+        MODEL_FILES.into_iter().filter(|name| *name != model_folder::CONFIG_FILE && *name != "README.md");
+    for name in tokenizer_files {
+        match std::fs::read(path.join(name)) {
+            Ok(bytes) => files.push(ModelFile::new(name, bytes).map_err(data)?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                let message = format!("read {}: {error}", path.join(name).display());
+                return Err(Failure { kind: FailureKind::Data, message });
+            }
+        }
+    }
+    Ok(files)
+}
+
+fn file_digest(path: &Path) -> Result<Digest, Failure> {
+    let unreadable = |error| Failure { kind: FailureKind::Data, message: format!("read {}: {error}", path.display()) };
+    let mut file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut hash = Sha256::new();
+    let mut chunk = vec![0; 1 << 20];
+    loop {
+        match std::io::Read::read(&mut file, &mut chunk).map_err(unreadable)? {
+            0 => return Ok(Digest(hash.finalize().into())),
+            count => hash.update(&chunk[..count]),
+        }
+    }
+}
+
+/// A digest of the rows as the model sees them.
+fn rows_digest(rows: &[Example]) -> Digest {
+    let mut hash = Sha256::new();
+    for row in rows {
+        hash.update((row.tokens.len() as u64).to_le_bytes());
+        row.tokens.iter().for_each(|token| hash.update(token.to_le_bytes()));
+        hash.update(row.first_segment.to_le_bytes());
+        hash.update(row.label.map_or(u32::MAX, |label| label).to_le_bytes());
+    }
+    Digest(hash.finalize().into())
+}
+
+fn data(error: impl std::error::Error) -> Failure {
+    Failure { kind: FailureKind::Data, message: error.to_string() }
+}
+
+fn config(error: impl std::error::Error) -> Failure {
+    Failure { kind: FailureKind::Config, message: error.to_string() }
+}
