@@ -51,18 +51,19 @@ impl Display {
     pub fn update(&mut self, record: &UpdateRecord, rates: Option<Rates>, now: Instant) {
         let left = self.total.0.saturating_sub(record.update.0) as f64;
         let pace = rates.map_or_else(String::new, |rates| {
-            format!("{:.1} rows/s, {} left", rates.rows, duration(left / rates.updates.max(f64::MIN_POSITIVE)))
+            format!(", {:.0} rows/s, {} left", rates.rows, duration(left / rates.updates.max(f64::MIN_POSITIVE)))
         });
         let UpdateRecord { epoch, loss, learning_rate, .. } = record;
-        let numbers = format!("epoch {epoch:.2}, loss {loss:.4}, lr {learning_rate:.2e}");
         if let Some(bar) = &self.bar {
             bar.set_position(record.update.0);
-            bar.set_message(format!("{numbers}, {pace}"));
+            // Short enough for 80 columns: a line that wraps is never wiped.
+            bar.set_message(format!("loss {loss:.4}, lr {learning_rate:.1e}{pace}"));
         } else if self.last_line.is_none_or(|last| now.duration_since(last) >= PLAIN_PAUSE)
             || record.update == self.total
         {
             self.last_line = Some(now);
-            say(&format!("update {}/{}: {numbers}, {pace}", record.update, self.total));
+            let numbers = format!("epoch {epoch:.2}, loss {loss:.4}, lr {learning_rate:.2e}{pace}");
+            say(&format!("update {}/{}: {numbers}", record.update, self.total));
         }
     }
 

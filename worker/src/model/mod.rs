@@ -9,7 +9,6 @@
 //! | [`feed_forward`] | its feed-forward block, with its post-norm |
 //! | [`head`] | pooler, classifier and loss |
 //! | [`lane_sums`] | gradients summed over lanes in the order of the lane tree |
-//! | [`words`] | the word embedding's gradient, as rows |
 
 use std::ops::Range;
 
