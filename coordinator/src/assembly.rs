@@ -101,7 +101,8 @@ pub fn assemble(request: &Request) -> Result<Assembly, Failure> {
     };
     let setting = setting(spec, &bound, &inputs, origin, &request.command);
     let examples = inputs.splits.into_iter().map(|(split, rows)| (split, Arc::new(rows))).collect();
-    let store = Store { examples, artifacts: store };
+    let files = store.into_iter().map(|(kind, path)| ((start, kind), path)).collect();
+    let store = Store { examples, files };
     Ok(Assembly { job, store, output, contents, setting, team: bound.team, summary, notes })
 }
 
@@ -217,6 +218,7 @@ fn job(spec: &RunSpec, bound: &Bound, inputs: &Inputs, training: Option<&Vec<Exa
         past_losses: Vec::new(),
         artifacts: Vec::new(),
         workers: bound.team.workers,
+        min_workers: placement.min_workers.min(bound.team.workers),
         patience: Patience {
             join: placement.join_timeout,
             heartbeat: placement.heartbeat_timeout,

@@ -5,15 +5,14 @@ use std::time::Instant;
 
 use clap::Parser;
 use medley_common::example::Example;
-use medley_common::identity::{Rank, RowId, Update};
-use medley_common::lane::Node;
+use medley_common::identity::{RowId, Update};
 use medley_common::message::Timing;
 use medley_common::model::ModelConfig;
 use medley_common::plan::{UpdatePlan, mix};
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::spec::{OptimizerKind, OptimizerSpec, TrainSpec};
-use medley_worker::collective::{Collective, CollectiveError, SparseRows, Summed};
-use medley_worker::layout::{Layout, Segment};
+use medley_worker::collective::Solo;
+use medley_worker::layout::Layout;
 use medley_worker::ops::cpu::Cpu;
 use medley_worker::trainer::Trainer;
 
@@ -46,34 +45,6 @@ struct Options {
     layers: u32,
 }
 
-/// A group of one whose share is the whole tree.
-#[derive(Default)]
-struct Alone(Summed);
-
-impl Collective for Alone {
-    fn rank(&self) -> Rank {
-        Rank(0)
-    }
-
-    fn world(&self) -> u32 {
-        1
-    }
-
-    fn launch(&mut self, segment: Segment, sums: Vec<(Node, Vec<f32>)>) -> Result<(), CollectiveError> {
-        self.0.segments.extend(sums.into_iter().map(|(_, sum)| (segment, sum)));
-        Ok(())
-    }
-
-    fn launch_words(&mut self, sums: Vec<(Node, SparseRows)>) -> Result<(), CollectiveError> {
-        self.0.words = sums.into_iter().next().map(|(_, rows)| rows).unwrap_or_default();
-        Ok(())
-    }
-
-    fn fence(&mut self) -> Result<Summed, CollectiveError> {
-        Ok(std::mem::take(&mut self.0))
-    }
-}
-
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = Options::parse();
     rayon::ThreadPoolBuilder::new().num_threads(options.threads).build_global()?;
@@ -86,13 +57,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let examples: Vec<Example> = (0..4 * options.rows).map(row).collect();
     let mut runs: Vec<(f64, Timing)> = Vec::new();
+    let lanes = vec![0..options.lanes];
+    let mut collective = Solo::new(trainer.layout(), options.lanes);
     for update in 1..=options.updates + 2 {
         let first = (update as u32 % 4) * options.rows;
         let lane =
             |lane: u32| (0..options.rows).filter(|i| i % options.lanes == lane).map(|i| RowId(first + i)).collect();
         let plan = UpdatePlan { update: Update(update), lanes: (0..options.lanes).map(lane).collect() };
         let start = Instant::now();
-        let report = trainer.step(&plan, 0..options.lanes, &examples, &mut Alone::default())?;
+        let report = trainer.step(&plan, &lanes, &examples, &mut collective)?;
         if update > 2 {
             runs.push((start.elapsed().as_secs_f64(), report.timing));
         }

@@ -4,7 +4,7 @@ use std::fs;
 use std::num::NonZeroU32;
 use std::path::Path;
 
-use medley_common::identity::{Digest, RowId, Update};
+use medley_common::identity::{Digest, RowId, Update, WorkerId};
 use medley_common::message::ArtifactKind;
 use medley_common::model::ModelConfig;
 use medley_common::schedule::{Decay, LrSchedule};
@@ -90,6 +90,8 @@ pub(super) fn record(update: u64) -> UpdateRecord {
         loss: 1.1 / update as f64,
         grad_norm: 0.1 + 0.2,
         lanes: vec![vec![RowId(3), RowId(1)], vec![]],
+        workers: vec![WorkerId(1), WorkerId(2)],
+        attempt: 1,
         tokens: 90,
     }
 }

@@ -26,6 +26,7 @@ mod tree_sum;
 mod words;
 
 pub use abort::AbortSwitch;
+pub(crate) use group::cover;
 pub use listener::Listener;
 pub use solo::Solo;
 pub use tcp::{Tcp, TcpSettings};
@@ -49,6 +50,18 @@ impl SparseRows {
         let hidden = (self.values.len() + right.values.len()).checked_div(rows).unwrap_or(0);
         merge(RowsView::whole(self), RowsView::whole(right), hidden)
     }
+}
+
+/// A dense segment with this rank's partial sums of it, by node.
+pub type DenseParts = (Segment, Vec<(Node, Vec<f32>)>);
+
+/// What was handed over for sums that did not come about: as it was, to be handed over again.
+#[derive(Debug, Default)]
+pub struct Parts {
+    /// The dense segments, in the order of launching.
+    pub dense: Vec<DenseParts>,
+    /// The word embedding's rows; `None` where they were not launched.
+    pub words: Option<Vec<(Node, SparseRows)>>,
 }
 
 /// What a fence hands back: the sums over all lanes of all workers.
@@ -92,6 +105,14 @@ pub trait Collective {
     /// # Errors
     /// A peer was lost, is silent for too long, or does not follow the protocol.
     fn fence(&mut self) -> Result<Summed, CollectiveError>;
+
+    /// Takes the buffers of sums back, once they are of no use: the next sums need as many. Gives back those that it
+    /// has no use for.
+    fn reuse(&mut self, sums: Vec<Vec<f32>>) -> Vec<Vec<f32>>;
+
+    /// After a failure: gives back what was handed over since the last fence. A collective that cannot gives nothing,
+    /// and all of it is computed again.
+    fn salvage(&mut self) -> Parts;
 }
 
 /// Why a sum did not come about; names the peer.

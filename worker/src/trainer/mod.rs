@@ -4,6 +4,7 @@
 //! trainer holds after an update depends on the recipe and the data alone: not on the number of workers or threads.
 
 use medley_common::identity::Update;
+use medley_common::message::Lanes;
 use medley_common::model::{ModelConfig, ModelError};
 use medley_common::spec::TrainSpec;
 
@@ -13,7 +14,10 @@ use crate::model::lane_sums::BufferPool;
 use crate::ops::cpu::Cpu;
 use crate::ops::{DeviceError, Ops};
 use crate::optim::adamw::AdamW;
+use crate::trainer::kept::Kept;
 
+mod handover;
+mod kept;
 mod predict;
 mod step;
 
@@ -22,6 +26,7 @@ mod fixture;
 #[cfg(test)]
 mod parity_test;
 
+pub use handover::{Handover, HandoverError};
 pub use predict::PredictError;
 pub use step::StepError;
 
@@ -36,6 +41,8 @@ pub struct Trainer<O: Ops = Cpu> {
     optimizer: AdamW<O>,
     pool: BufferPool<O>,
     update: Update,
+    /// The next update's partial sums, where its sums did not come about.
+    kept: Option<Kept>,
 }
 
 /// Why a trainer cannot be made or restored.
@@ -74,6 +81,7 @@ impl<O: Ops> Trainer<O> {
             optimizer: AdamW::new(&ops, &layout, spec.optimizer)?,
             pool: BufferPool::default(),
             update: Update(0),
+            kept: None,
             ops,
             config,
             spec,
@@ -90,7 +98,14 @@ impl<O: Ops> Trainer<O> {
         check_length("second moments", second.len(), &self.layout)?;
         self.optimizer.restore(self.ops.upload(first)?, self.ops.upload(second)?);
         self.update = update;
+        self.kept = None;
         Ok(())
+    }
+
+    /// The lanes of the next update that need not be computed again: those whose sums a lost peer prevented.
+    #[must_use]
+    pub fn kept(&self) -> Lanes {
+        self.kept.as_ref().map_or_else(Lanes::new, |kept| kept.lanes.clone())
     }
 
     /// The number of updates made.
