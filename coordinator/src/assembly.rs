@@ -17,7 +17,9 @@ use crate::inputs::{INITIAL_WEIGHTS, Inputs};
 use crate::recorder::Setting;
 use crate::run::{Job, Patience, SplitRows, TrainingJob};
 use crate::service::Store;
-use crate::spec::{Bound, Existing, InitialWeights, Machine, Note, PlanSummary, Resume, RunLength, RunSpec, Team};
+use crate::spec::{
+    Bound, Existing, InitialWeights, Machine, Note, Output, PlanSummary, Resume, RunLength, RunSpec, Team,
+};
 
 /// Updates that workers may make ahead of the slowest one's report: enough to hide a round trip, few enough that a
 /// stop comes at once.
@@ -126,15 +128,16 @@ fn recipe(bound: &Bound, inputs: &Inputs) -> Recipe {
 
 /// Decides where training starts; refuses what would lose or mix runs.
 fn origin(spec: &RunSpec, output: &OutputDir, recipe: &Recipe, notes: &mut Vec<String>) -> Result<Origin, Failure> {
-    let existing = match spec.output().existing {
-        Existing::Keep => archive::Existing::Continue,
-        Existing::Overwrite => archive::Existing::Overwrite,
+    let existing = match (spec.output().existing, &spec.output().resume) {
+        (Existing::Keep, _) => archive::Existing::Continue,
+        (Existing::Overwrite, Resume::Never) => archive::Existing::Discard,
+        (Existing::Overwrite, _) => archive::Existing::Replace,
     };
     let from = match &spec.output().resume {
         Resume::From(path) => Some(path.clone()),
         Resume::IfPresent | Resume::Latest | Resume::Never => None,
     };
-    let Found { start, passed_over } = output.find_start(&StartRequest { existing, from }).map_err(archived)?;
+    let Found { start, passed_over } = output.find_start(&StartRequest { existing, from }, recipe).map_err(archived)?;
     notes.extend(passed_over.iter().map(|passed| format!("warning: passed over {passed}")));
     let dir = spec.output().dir.display();
     match (start, &spec.output().resume) {
@@ -148,6 +151,7 @@ fn origin(spec: &RunSpec, output: &OutputDir, recipe: &Recipe, notes: &mut Vec<S
         ))),
         (Start::Resume(checkpoint), _) => {
             checkpoint.check_recipe(recipe).map_err(archived)?;
+            notes.extend(gone_on_with(spec, &checkpoint));
             notes.push(format!("resuming from {}", checkpoint.path().display()));
             Ok(Origin { resumed: Some(*checkpoint), complete: false })
         }
@@ -163,6 +167,19 @@ fn origin(spec: &RunSpec, output: &OutputDir, recipe: &Recipe, notes: &mut Vec<S
             Ok(Origin { resumed: None, complete: true })
         }
     }
+}
+
+/// The note on a run that is gone on with although the flags, read by the letter, ask for something else.
+fn gone_on_with(spec: &RunSpec, checkpoint: &Checkpoint) -> Option<String> {
+    let Output { dir, existing, resume, .. } = spec.output();
+    let instead = match (existing, resume) {
+        (_, Resume::From(other)) if !checkpoint.path().starts_with(other) => format!("not with {}", other.display()),
+        (Existing::Overwrite, Resume::IfPresent) => {
+            "add --resume_from_checkpoint False to start afresh instead".to_owned()
+        }
+        _ => return None,
+    };
+    Some(format!("note: {} holds this very run, unfinished, so it is gone on with: {instead}", dir.display()))
 }
 
 /// The losses of the updates done, where the ledger beside the checkpoint still has all of them.
