@@ -52,6 +52,24 @@ fn ctrl_c_saves_and_the_same_command_goes_on() {
     assert_same(&scratch, &straight);
 }
 
+/// A scheduler that types the command again must not start it over for ever.
+#[test]
+fn a_stopped_run_is_not_overwritten_by_its_own_command() {
+    let straight = uninterrupted();
+    let scratch = Scratch::new(100);
+    let command = format!("train {RECIPE} {LONG} --workers 2 --overwrite_output_dir");
+    let mut run = scratch.start(&command);
+    run.wait_for("saved out/checkpoint-10");
+    run.signal(Signal::INT);
+    run.end().expect(75);
+    scratch.run(&command).expect(0).says(&["this very run, unfinished", "resuming from out/checkpoint-"]);
+    assert_same(&scratch, &straight);
+    // Complete, it is another run's as any: the command trains again.
+    let again = scratch.run(&format!("train {RECIPE} {LONG} --workers 1 --overwrite_output_dir")).expect(0);
+    assert!(!again.stderr.contains("resuming from"), "{}", again.stderr);
+    assert_same(&scratch, &straight);
+}
+
 #[test]
 fn a_damaged_checkpoint_is_named_and_passed_over() {
     let straight = uninterrupted();

@@ -150,4 +150,5 @@ pub(super) fn names(folder: &Path) -> Vec<String> {
 }
 
 pub(super) const CONTINUE: StartRequest = StartRequest { existing: Existing::Continue, from: None };
-pub(super) const OVERWRITE: StartRequest = StartRequest { existing: Existing::Overwrite, from: None };
+pub(super) const REPLACE: StartRequest = StartRequest { existing: Existing::Replace, from: None };
+pub(super) const DISCARD: StartRequest = StartRequest { existing: Existing::Discard, from: None };

@@ -86,7 +86,7 @@ pub(crate) struct OutputFlags {
     /// Folder for the model, the results and the checkpoints [required]
     #[arg(long, value_name = "DIR")]
     pub(crate) output_dir: Option<PathBuf>,
-    /// Replace what the folder holds, instead of going on from it
+    /// Replace what another run or program left in it
     #[arg(long)]
     pub(crate) overwrite_output_dir: Truth,
     /// Checkpoint to go on from; True or False: the last or none [default: the last, if any]
