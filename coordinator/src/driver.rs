@@ -197,6 +197,7 @@ impl Driver {
                 ties.commands.remove(&worker);
             }
             Action::Receive(worker, update) => self.record(Entry::Receive(worker, update)),
+            Action::Group(group) => self.record(Entry::Group(group)),
             Action::Record(record) => {
                 let rows = record.lanes.iter().map(|lane| lane.len() as u64).sum();
                 ties.meter.update(now, rows, record.tokens);

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(70, &error),
     };
-    let command = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let command: Vec<String> = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let code = match parsed {
         Cli::Train(spec) | Cli::Serve(spec) => runtime.block_on(train(*spec, command)),
         Cli::Status(status) => match runtime.block_on(status_client::show(&status)) {
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         },
         Cli::Quickstart(arguments) => match quickstart::prepare(&arguments) {
             Ok(spec) => {
-                let code = runtime.block_on(train(spec, command));
+                let code = runtime.block_on(train(spec, quickstart::command(&arguments)));
                 if code == ExitCode::SUCCESS {
                     say(&quickstart::farewell(&arguments));
                 }
@@ -54,7 +54,11 @@ async fn train(spec: RunSpec, command: Vec<String>) -> ExitCode {
         Ok(secret) => secret,
         Err(error) => return fail(70, &error),
     };
-    match coordinate::run(Request { spec, command, secret }).await {
+    let folder = match std::env::current_dir() {
+        Ok(folder) => folder,
+        Err(error) => return fail(70, &error),
+    };
+    match coordinate::run(Request { spec, command, folder, secret }).await {
         Outcome::Completed => {
             say(&format!("done: the results are in {}", dir.display()));
             ExitCode::SUCCESS

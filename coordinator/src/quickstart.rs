@@ -124,7 +124,9 @@ pub fn farewell(arguments: &Quickstart) -> String {
     )
 }
 
-fn command(arguments: &Quickstart) -> Vec<String> {
+/// The command that a quickstart stands for.
+#[must_use]
+pub fn command(arguments: &Quickstart) -> Vec<String> {
     let file = |name: &str| arguments.output_dir.join("data").join(name).display().to_string();
     let flags = [
         ("--model_name_or_path", arguments.output_dir.join("untrained").display().to_string()),

@@ -11,16 +11,19 @@ use medley_common::message::Failure;
 use tokio::sync::{mpsc, watch};
 
 use crate::archive::{
-    Agreed, Archive, ArchiveError, Begun, Cadence, Checkpoint, JsonObject, LEDGER_FILE, Ledger, Metrics, ModelSource,
-    OutputDir, RunContents, RunFacts, Staging, TRAIN_RESULTS_FILE, TrainerState, save_predictions,
+    Agreed, Archive, ArchiveError, Begun, Cadence, Checkpoint, Evaluated, JsonObject, Ledger, LogEntry, Logged,
+    Metrics, ModelSource, Origin, OutputDir, Record, RunContents, RunFacts, Staging, TRAIN_RESULTS_FILE, TrainerState,
+    save_predictions,
 };
-use crate::run::report::{EvaluationReport, TrainLog, TrainSummary, UpdateRecord};
+use crate::run::report::{EvaluationReport, GroupRecord, TrainLog, TrainSummary, UpdateRecord};
 use crate::run::{Input, Occasion, SavedState};
 use crate::service::{Slot, lock};
 
 /// What there is to write.
 #[derive(Debug)]
 pub enum Entry {
+    /// A group of workers is connected.
+    Group(GroupRecord),
     /// An applied update.
     Update(UpdateRecord),
     /// A line of the training log.
@@ -47,8 +50,8 @@ pub enum Answer {
 /// What a recorder needs to know.
 #[derive(Debug)]
 pub struct Setting {
-    /// The checkpoint that training goes on from.
-    pub resumed: Option<Checkpoint>,
+    /// Where training goes on.
+    pub origin: Origin,
     /// What `trainer_state.json` says of the run's plan.
     pub cadence: Cadence,
     /// Rows of the training split.
@@ -76,13 +79,25 @@ pub fn spawn(
 ) -> mpsc::UnboundedSender<Entry> {
     let (sender, mut entries) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
-        let state = match &setting.resumed {
-            Some(checkpoint) => checkpoint.trainer_state().clone().resumed(&setting.cadence),
-            None => TrainerState::new(&setting.cadence),
+        let state = match &setting.origin {
+            Origin::Fresh => TrainerState::new(&setting.cadence),
+            Origin::Checkpoint(checkpoint) => checkpoint.trainer_state().clone().resumed(&setting.cadence),
+            Origin::Ledger(recovered) => recovered.history.trainer_state(&setting.cadence),
         };
-        let folder = Folder::Untouched(output, contents);
-        let mut recorder =
-            Recorder { setting, slot, answers: answers.clone(), state, folder, trained: None, owns_log: false };
+        let folder = match contents {
+            Some(contents) => Folder::Untouched(Archive::new(output, contents)),
+            None => Folder::Plain(output),
+        };
+        let mut recorder = Recorder {
+            setting,
+            slot,
+            answers: answers.clone(),
+            state,
+            folder,
+            group: None,
+            trained: None,
+            owns_log: false,
+        };
         while let Some(entry) = entries.blocking_recv() {
             if let Err(error) = recorder.write(entry) {
                 let failure = Failure { kind: error.kind(), message: error.to_string() };
@@ -100,6 +115,8 @@ struct Recorder {
     answers: mpsc::UnboundedSender<Answer>,
     state: TrainerState,
     folder: Folder,
+    /// The group that is connected, until the ledger is open.
+    group: Option<GroupRecord>,
     /// The final model, from its last update until the results of training stand beside it.
     trained: Option<Trained>,
     /// Whether this run has trained, and so owns the log in the folder.
@@ -118,8 +135,10 @@ struct Trained {
 /// Nothing of an older run is touched before this one has something to write.
 #[derive(Debug)]
 enum Folder {
-    Untouched(OutputDir, Option<RunContents>),
-    Begun(Archive, Ledger),
+    /// Nothing is trained.
+    Plain(OutputDir),
+    Untouched(Archive),
+    Begun(Archive, Box<Ledger>),
     /// Beginning failed; the run has been told.
     Lost,
 }
@@ -127,11 +146,9 @@ enum Folder {
 impl Recorder {
     fn write(&mut self, entry: Entry) -> Result<(), ArchiveError> {
         match entry {
-            Entry::Update(record) => self.update(&record),
-            Entry::Log(log) => {
-                self.state.log_training(&log);
-                Ok(())
-            }
+            Entry::Group(group) => self.group(group),
+            Entry::Update(record) => self.update(record),
+            Entry::Log(log) => self.log(&log),
             Entry::Receive(worker, update) => self.receive(worker, update),
             Entry::Commit(saved) => self.commit(saved),
             Entry::Summary(summary) => self.summary(&summary),
@@ -139,13 +156,38 @@ impl Recorder {
         }
     }
 
-    fn update(&mut self, record: &UpdateRecord) -> Result<(), ArchiveError> {
+    /// A group alone is no reason to begin: the run may end before it has trained.
+    fn group(&mut self, group: GroupRecord) -> Result<(), ArchiveError> {
+        match &mut self.folder {
+            Folder::Begun(_, ledger) => ledger.append(Record::Group(group)),
+            Folder::Plain(_) | Folder::Untouched(_) | Folder::Lost => {
+                self.group = Some(group);
+                Ok(())
+            }
+        }
+    }
+
+    /// Appends to the ledger, which a run that trains nothing does not have.
+    fn append(&mut self, record: Record) -> Result<(), ArchiveError> {
         self.begin()?;
-        self.state.advance(record.update, record.epoch, record.tokens);
         match &mut self.folder {
             Folder::Begun(_, ledger) => ledger.append(record),
-            Folder::Untouched(..) | Folder::Lost => Ok(()),
+            Folder::Plain(_) | Folder::Untouched(_) | Folder::Lost => Ok(()),
         }
+    }
+
+    fn update(&mut self, record: UpdateRecord) -> Result<(), ArchiveError> {
+        let (update, epoch, tokens) = (record.update, record.epoch, record.tokens);
+        self.append(Record::Update(record))?;
+        self.state.advance(update, epoch, tokens);
+        Ok(())
+    }
+
+    fn log(&mut self, log: &TrainLog) -> Result<(), ArchiveError> {
+        let (update, entry) = (log.update, LogEntry::of_training(log));
+        self.append(Record::Log(Logged { update, occasion: Occasion::Training, entry: entry.clone() }))?;
+        self.state.log(entry);
+        Ok(())
     }
 
     fn receive(&mut self, worker: WorkerId, update: Update) -> Result<(), ArchiveError> {
@@ -158,14 +200,14 @@ impl Recorder {
     }
 
     fn commit(&mut self, saved: SavedState) -> Result<(), ArchiveError> {
-        let (Folder::Begun(archive, _), Some(slot)) = (&self.folder, self.slot.send_replace(None)) else {
+        let (Folder::Begun(archive, ledger), Some(slot)) = (&mut self.folder, self.slot.send_replace(None)) else {
             return Ok(());
         };
         let SavedState { update, purpose, layout, parameters } = saved;
         let agreed = Agreed { layout, parameters };
         let staging = lock(&slot.staging);
         let committed = if purpose.is_checkpoint() {
-            let committed = archive.commit(&staging, &agreed, &self.state)?;
+            let committed = archive.commit(ledger, &staging, &agreed, &self.state)?;
             self.say(format!("saved {}", committed.checkpoint.path().display()));
             if let Some(aside) = &committed.aside {
                 self.say(format!("warning: a folder of another program was moved to {}", aside.display()));
@@ -188,18 +230,15 @@ impl Recorder {
 
     fn summary(&mut self, summary: &TrainSummary) -> Result<(), ArchiveError> {
         self.owns_log = true;
+        self.begin()?;
         let Some(output) = self.output() else { return Ok(()) };
-        if summary.updates > 0 {
+        if summary.updates > 0 || !output.path().join(TRAIN_RESULTS_FILE).exists() {
             Metrics::of_training(summary, self.setting.train_rows).save(output)?;
-        } else if !output.path().join(TRAIN_RESULTS_FILE).exists() {
-            // Resumed after the last update, by a process that ended before it could say what training came to.
-            let records = Ledger::read(&output.path().join(LEDGER_FILE))?;
-            let losses: f64 = records.iter().map(|record| record.loss).sum();
-            let mean_loss = losses / records.len().max(1) as f64;
-            Metrics::of_training(&TrainSummary { mean_loss, ..*summary }, self.setting.train_rows).save(output)?;
         }
         if summary.updates > 0 {
-            self.state.log_summary(summary);
+            let (update, entry) = (summary.update, LogEntry::of_summary(summary));
+            self.append(Record::Log(Logged { update, occasion: Occasion::End, entry: entry.clone() }))?;
+            self.state.log(entry);
         }
         if let Some(output) = self.output() {
             self.state.save(output.path())?;
@@ -224,8 +263,13 @@ impl Recorder {
 
     fn evaluation(&mut self, report: &EvaluationReport, occasion: Occasion) -> Result<(), ArchiveError> {
         let batch_rows = self.setting.eval_batch_rows;
+        let entry = LogEntry::of_evaluation(report, batch_rows);
+        if let Folder::Begun(_, ledger) = &mut self.folder {
+            let (update, split) = (report.update, report.split);
+            ledger.append(Record::Evaluation(Evaluated { update, split, occasion, entry: entry.clone() }))?;
+        }
         if report.split == Split::Validation {
-            self.state.log_evaluation(report, batch_rows);
+            self.state.log(entry);
         }
         if occasion == Occasion::Training {
             return Ok(());
@@ -240,30 +284,36 @@ impl Recorder {
 
     /// Takes the folder over for this run, once.
     fn begin(&mut self) -> Result<(), ArchiveError> {
-        let (output, contents) = match std::mem::replace(&mut self.folder, Folder::Lost) {
-            Folder::Untouched(output, Some(contents)) => (output, contents),
+        let archive = match std::mem::replace(&mut self.folder, Folder::Lost) {
+            Folder::Untouched(archive) => archive,
             other => {
                 self.folder = other;
                 return Ok(());
             }
         };
-        let Begun { archive, ledger, cut, removed } = Archive::begin(output, self.setting.resumed.as_ref(), contents)?;
-        if let Some(cut) = cut.filter(|cut| cut.kept < cut.through) {
-            let (from, through) = (cut.kept.next(), cut.through);
-            let aside = cut.aside.map_or_else(String::new, |path| format!("; it is kept as {}", path.display()));
-            self.say(format!("warning: {LEDGER_FILE} lacks the updates {from} to {through}{aside}"));
+        let Begun { mut ledger, dropped, removed } = archive.begin(&self.setting.origin)?;
+        if let Some(group) = self.group.take() {
+            ledger.append(Record::Group(group))?;
+        }
+        if let Some(torn) = dropped {
+            self.say(format!("warning: {torn}"));
+        }
+        let start = ledger.history().identity().start;
+        if start.0 > 0 {
+            let path = ledger.path().display();
+            self.say(format!("warning: {path} begins after update {start}: what came before cannot be proved"));
         }
         for path in removed {
             self.say(format!("removed {}", path.display()));
         }
-        self.folder = Folder::Begun(archive, ledger);
+        self.folder = Folder::Begun(archive, Box::new(ledger));
         Ok(())
     }
 
     fn output(&self) -> Option<&OutputDir> {
         match &self.folder {
-            Folder::Untouched(output, _) => Some(output),
-            Folder::Begun(archive, _) => Some(archive.output()),
+            Folder::Plain(output) => Some(output),
+            Folder::Untouched(archive) | Folder::Begun(archive, _) => Some(archive.output()),
             Folder::Lost => None,
         }
     }

@@ -10,14 +10,14 @@ const WHOLE: &str = "--do_eval --validation_file dev.jsonl --do_predict --test_f
 /// (update, rows by lane, learning rate) of every update.
 fn ledger(scratch: &Scratch) -> Vec<(u64, Value, f64)> {
     scratch
-        .json_lines("out/ledger.jsonl")
+        .updates("out/ledger.jsonl")
         .iter()
         .map(|line| (line["update"].as_u64().unwrap(), line["lanes"].clone(), line["learning_rate"].as_f64().unwrap()))
         .collect()
 }
 
 fn losses(scratch: &Scratch) -> Vec<f64> {
-    scratch.json_lines("out/ledger.jsonl").iter().map(|line| line["loss"].as_f64().unwrap()).collect()
+    scratch.updates("out/ledger.jsonl").iter().map(|line| line["loss"].as_f64().unwrap()).collect()
 }
 
 /// 100 rows make 13 updates an epoch, the last of 4 rows: fewer than lanes.

@@ -32,8 +32,8 @@ fn a_full_disk_can_be_cleared_and_the_export_tried_again() {
 
 #[test]
 fn a_checkpoints_model_is_shared() {
-    let (folder, begun) = begun(None);
-    let checkpoint = saved(&begun.archive, 9).checkpoint;
+    let (folder, mut begun) = begun(None);
+    let checkpoint = saved(&mut begun, 9).checkpoint;
     let weights = folder.path().join(WEIGHTS_FILE);
     // Twice: the second time both names are of one file already.
     for _ in 0..2 {

@@ -4,7 +4,7 @@ use std::fs;
 use std::num::NonZeroU32;
 use std::path::Path;
 
-use medley_common::identity::{Digest, RowId, Update};
+use medley_common::identity::{Digest, RowId, Update, WorkerId};
 use medley_common::message::ArtifactKind;
 use medley_common::model::ModelConfig;
 use medley_common::schedule::{Decay, LrSchedule};
@@ -56,10 +56,22 @@ pub(super) fn recipe() -> Recipe {
     Recipe::new(&spec(), &model(), Digest([3; 32]))
 }
 
+pub(super) fn identity() -> RunIdentity {
+    RunIdentity {
+        version: "0.1.0".to_owned(),
+        recipe: recipe(),
+        train: spec(),
+        lengths: (0..11_232).map(|row| 20 + row % 60).collect(),
+        start: Update(0),
+        command: ["medley", "train"].map(str::to_owned).to_vec(),
+        folder: "/somewhere".into(),
+    }
+}
+
 pub(super) fn contents(limit: Option<u32>) -> RunContents {
     let file = |name, text: &str| ModelFile::new(name, text.as_bytes().to_vec()).unwrap();
     RunContents {
-        recipe: recipe(),
+        identity: identity(),
         model_files: vec![file("config.json", "{}"), file("vocab.txt", "[PAD]\n")],
         save_total_limit: limit.and_then(NonZeroU32::new),
     }
@@ -85,20 +97,48 @@ pub(super) fn state(update: Update) -> TrainerState {
 pub(super) fn record(update: u64) -> UpdateRecord {
     UpdateRecord {
         update: Update(update),
+        attempt: 1,
         epoch: update as f64 / 351.0,
         learning_rate: 3e-5 / 1755.0 * update as f64,
         loss: 1.1 / update as f64,
         grad_norm: 0.1 + 0.2,
         lanes: vec![vec![RowId(3), RowId(1)], vec![]],
+        workers: vec![WorkerId(1), WorkerId(2)],
         tokens: 90,
+        parameters: None,
     }
 }
 
+/// A run that writes.
+pub(super) struct Writing {
+    pub(super) archive: Archive,
+    pub(super) ledger: Ledger,
+    pub(super) removed: Vec<PathBuf>,
+}
+
 /// A fresh run in a new folder.
-pub(super) fn begun(limit: Option<u32>) -> (TempDir, Begun) {
+pub(super) fn begun(limit: Option<u32>) -> (TempDir, Writing) {
     let folder = tempfile::tempdir().unwrap();
-    let begun = Archive::begin(OutputDir::open(folder.path()).unwrap(), None, contents(limit)).unwrap();
+    let begun = begin(OutputDir::open(folder.path()).unwrap(), &Origin::Fresh, limit);
     (folder, begun)
+}
+
+/// A run in `output`.
+pub(super) fn begin(output: OutputDir, origin: &Origin, limit: Option<u32>) -> Writing {
+    let archive = Archive::new(output, contents(limit));
+    let Begun { ledger, removed, .. } = archive.begin(origin).unwrap();
+    Writing { archive, ledger, removed }
+}
+
+/// A run in `folder` that goes on from its newest valid checkpoint.
+pub(super) fn resume(folder: &Path, limit: Option<u32>) -> Writing {
+    let output = OutputDir::open(folder).unwrap();
+    begin(output, &Origin::Checkpoint(Box::new(newest(folder))), limit)
+}
+
+/// The newest valid checkpoint.
+pub(super) fn newest(folder: &Path) -> Checkpoint {
+    Scan::of(folder).unwrap().newest.unwrap()
 }
 
 /// The weights after `update`.
@@ -118,17 +158,20 @@ pub(super) fn staged(archive: &Archive, update: Update) -> Staging {
     staging
 }
 
-pub(super) fn saved(archive: &Archive, update: u64) -> Committed {
+/// Records updates through `update` and saves after it.
+pub(super) fn saved(begun: &mut Writing, update: u64) -> Committed {
+    trained(begun, update, &[]);
     let update = Update(update);
-    archive.commit(&staged(archive, update), &AGREED, &state(update)).unwrap()
+    let staging = staged(&begun.archive, update);
+    begun.archive.commit(&mut begun.ledger, &staging, &AGREED, &state(update)).unwrap()
 }
 
-/// Records updates `1..=through` and saves after each of `saves`.
-pub(super) fn trained(begun: &mut Begun, through: u64, saves: &[u64]) {
+/// Records updates through `through` and saves after each of `saves`.
+pub(super) fn trained(begun: &mut Writing, through: u64, saves: &[u64]) {
     for update in begun.ledger.last().0 + 1..=through {
-        begun.ledger.append(&record(update)).unwrap();
+        begun.ledger.append(Record::Update(record(update))).unwrap();
         if saves.contains(&update) {
-            saved(&begun.archive, update);
+            saved(begun, update);
         }
     }
 }

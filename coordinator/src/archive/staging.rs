@@ -30,21 +30,6 @@ pub fn artifact_file(kind: ArtifactKind) -> &'static str {
     }
 }
 
-/// What a file that a worker sends by `name` holds.
-///
-/// # Errors
-/// It is no file of a checkpoint that workers send.
-pub fn artifact_kind(name: &str) -> Result<ArtifactKind, ArchiveError> {
-    match name {
-        WEIGHTS_FILE => Ok(ArtifactKind::Weights),
-        OPTIMIZER_FILE => Ok(ArtifactKind::Optimizer),
-        _ => {
-            let expected = format!("{WEIGHTS_FILE}, {OPTIMIZER_FILE}");
-            Err(ArchiveError::UnknownFile { name: name.to_owned(), expected })
-        }
-    }
-}
-
 /// A checkpoint that is being received.
 ///
 /// Its folder bears a name of its own, so that an upload that was given up cannot write into the next one.
@@ -120,14 +105,6 @@ impl Staging {
         }
         self.files.insert(file.name, file.record);
         Ok(())
-    }
-
-    /// Gives the checkpoint up and frees its room. Blocks.
-    ///
-    /// # Errors
-    /// The folder cannot be removed; the next staging tries again.
-    pub fn discard(self) -> Result<(), ArchiveError> {
-        Operation::Remove(self.folder).perform()
     }
 
     /// Updates done in the state that is received.

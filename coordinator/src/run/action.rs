@@ -2,8 +2,9 @@
 
 use medley_common::identity::{Digest, Split, Update, WorkerId};
 use medley_common::message::{Command, Event, Failure};
+use serde::{Deserialize, Serialize};
 
-use super::report::{EvaluationReport, Outcome, TrainLog, TrainSummary, UpdateRecord};
+use super::report::{EvaluationReport, GroupRecord, Outcome, TrainLog, TrainSummary, UpdateRecord};
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +34,8 @@ pub enum Action {
     Refuse(WorkerId, String),
     /// Take in the files of the state of this update from this worker.
     Receive(WorkerId, Update),
+    /// Append a group that is connected to the ledger.
+    Group(GroupRecord),
     /// Append an update to the ledger.
     Record(UpdateRecord),
     /// Append a line to the training log.
@@ -86,7 +89,8 @@ impl SavePurpose {
 }
 
 /// When an evaluation is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Occasion {
     /// During training, by its cadence.
     Training,

@@ -6,6 +6,7 @@ use std::time::Instant;
 use medley_common::identity::{Digest, Generation, Rank, WorkerId};
 use medley_common::message::{Command, Form, Hello, PROTOCOL, Welcome};
 
+use super::report::{GroupRecord, MemberRecord};
 use super::{Action, Phase, Run};
 
 /// The group is being connected.
@@ -113,10 +114,22 @@ impl Run {
         let Phase::Forming(forming) = &mut self.phase else { return };
         forming.formed.insert(worker);
         if forming.formed.len() == self.job.workers as usize {
+            actions.push(Action::Group(self.group()));
             self.agenda = self.first_agenda();
             self.progress.begin(now);
             self.go_on(now, actions);
         }
+    }
+
+    /// The group that is connected.
+    fn group(&self) -> GroupRecord {
+        let lanes = self.tree.assign(self.job.workers);
+        let members = self.roster.ranked().into_iter().zip(lanes).filter_map(|(worker, lanes)| {
+            let hello = self.roster.get(worker)?.hello.as_ref()?;
+            let (host, pid, device) = (hello.host.clone(), hello.pid, hello.device.clone());
+            Some(MemberRecord { worker, host, pid, device, lanes })
+        });
+        GroupRecord { generation: self.generation, members: members.collect() }
     }
 
     pub(super) fn refuse(&mut self, worker: WorkerId, reason: String, actions: &mut Vec<Action>) {

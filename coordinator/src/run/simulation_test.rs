@@ -200,7 +200,9 @@ impl World {
                 }
             }
             Action::Receive(..) | Action::Summarise(_) => {}
-            Action::Record(record) => self.history.records.push(record),
+            // Who computed it is all that may differ.
+            Action::Record(record) => self.history.records.push(report::UpdateRecord { workers: Vec::new(), ..record }),
+            Action::Group(_) => {}
             Action::Log(log) => self.history.logs.push(log),
             Action::Commit(state) => {
                 self.history.commits.push((state.update, state.purpose));

@@ -196,6 +196,7 @@ impl Run {
         let learning_rate = self.job.spec.schedule.at(update);
         let mut lanes = vec![Vec::new(); planned.lanes.len()];
         let mut losses = vec![None; planned.lanes.len()];
+        let mut workers = Vec::new();
         let mut tokens = 0;
         let mut grad_norm: Option<f64> = None;
         for (worker, assigned) in group.iter().zip(self.tree.assign(self.job.workers)) {
@@ -213,6 +214,7 @@ impl Run {
                 return Err((*worker, problem));
             }
             tokens += report.tokens;
+            workers.extend(assigned.clone().map(|_| *worker));
             for lane in &report.lanes {
                 match lanes.get_mut(lane.lane as usize).filter(|_| assigned.contains(&lane.lane)) {
                     Some(rows) => rows.clone_from(&lane.rows),
@@ -231,7 +233,18 @@ impl Run {
         }
         let loss = sum(self.tree, self.tree.root(), &losses).unwrap_or(0.0) / f64::from(planned.rows().max(1));
         let epoch = self.plan.epoch_at(update);
-        Ok(UpdateRecord { update, epoch, learning_rate, loss, grad_norm: grad_norm.unwrap_or(0.0), lanes, tokens })
+        Ok(UpdateRecord {
+            update,
+            attempt: 1,
+            epoch,
+            learning_rate,
+            loss,
+            grad_norm: grad_norm.unwrap_or(0.0),
+            lanes,
+            workers,
+            tokens,
+            parameters: None,
+        })
     }
 }
 
