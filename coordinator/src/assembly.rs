@@ -14,11 +14,14 @@ use crate::archive::{
     self, ArchiveError, Checkpoint, Found, OutputDir, Recipe, Recovered, RunContents, RunIdentity, SpaceNeed, Start,
     StartRequest, recover_for,
 };
-use crate::inputs::{INITIAL_WEIGHTS, Inputs};
+use crate::inputs::{INITIAL_WEIGHTS, Inputs, file_digest};
+use crate::launch::find_binary;
 use crate::recorder::Setting;
 use crate::run::{Job, Patience, SplitRows, TrainingJob};
 use crate::service::Store;
-use crate::spec::{Bound, Existing, InitialWeights, Machine, Note, PlanSummary, Resume, RunLength, RunSpec, Team};
+use crate::spec::{
+    Bound, Existing, InitialWeights, Machine, Note, PlanSummary, Resume, Role, RunLength, RunSpec, Team,
+};
 
 /// Updates that workers may make ahead of the slowest one's report: enough to hide a round trip, few enough that a
 /// stop comes at once.
@@ -110,7 +113,7 @@ pub fn assemble(request: &Request) -> Result<Assembly, Failure> {
         secret: request.secret,
         ..job(spec, &bound, &inputs, training)
     };
-    let setting = setting(spec, &bound, &inputs, origin, &request.command);
+    let setting = setting(spec, &bound, &inputs, origin, programs(spec)?);
     let examples = inputs.splits.into_iter().map(|(split, rows)| (split, Arc::new(rows))).collect();
     let store = Store { examples, artifacts: store };
     Ok(Assembly { job, store, output, contents, setting, team: bound.team, summary, notes })
@@ -252,9 +255,14 @@ fn job(spec: &RunSpec, bound: &Bound, inputs: &Inputs, training: Option<&Vec<Exa
     }
 }
 
-fn setting(spec: &RunSpec, bound: &Bound, inputs: &Inputs, origin: Origin, command: &[String]) -> Setting {
+fn setting(
+    spec: &RunSpec,
+    bound: &Bound,
+    inputs: &Inputs,
+    origin: Origin,
+    programs: BTreeMap<String, Digest>,
+) -> Setting {
     let train_rows = inputs.splits.get(&Split::Train).map_or(0, |rows| rows.len() as u64);
-    let flags = archive::JsonObject::from([("command".to_owned(), command.into())]);
     let recipe = spec.recipe();
     let num_train_epochs = match recipe.length {
         RunLength::Epochs(epochs) => epochs,
@@ -276,9 +284,20 @@ fn setting(spec: &RunSpec, bound: &Bound, inputs: &Inputs, origin: Origin, comma
         train_rows,
         eval_batch_rows: recipe.per_device_eval_batch_size,
         labels: inputs.labels.names().to_vec(),
-        flags,
         inputs: inputs.digests.clone(),
+        programs,
     }
+}
+
+/// Digests of the programs that run on this machine.
+fn programs(spec: &RunSpec) -> Result<BTreeMap<String, Digest>, Failure> {
+    let own = std::env::current_exe().map_err(|error| data(&error))?;
+    let mut programs = BTreeMap::from([("medley".to_owned(), file_digest(&own)?)]);
+    if spec.placement().role == Role::Train {
+        let worker = find_binary().map_err(config)?;
+        programs.insert("medley-worker".to_owned(), file_digest(&worker)?);
+    }
+    Ok(programs)
 }
 
 fn space_need(spec: &RunSpec, bound: &Bound, inputs: &Inputs, origin: &Origin) -> SpaceNeed {

@@ -165,13 +165,15 @@ impl ArchiveError {
         move |error| Self::Io { action, path: path.to_owned(), error }
     }
 
-    /// Whether the disk or the quota is full: what failed may be tried again once there is space.
+    /// Whether what failed may succeed later: the disk or the quota is full, or the disk is ill (EIO).
     #[must_use]
-    pub fn is_storage_full(&self) -> bool {
-        let full =
-            |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    pub fn may_pass(&self) -> bool {
+        let passing = |error: &io::Error| {
+            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+                || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+        };
         match self {
-            Self::Io { error, .. } | Self::Unwritable { error, .. } => full(error),
+            Self::Io { error, .. } | Self::Unwritable { error, .. } => passing(error),
             Self::Space { .. } => true,
             _ => false,
         }

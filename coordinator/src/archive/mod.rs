@@ -8,7 +8,7 @@
 //!                                   trainer_state.json, medley.json (the manifest, written last)
 //!   ledger.jsonl                    the run's durable log: a record a line, chained by digests
 //!   model.safetensors, config.json, tokenizer files      the final model
-//!   medley_run.json                 how it was made; written last: the run is complete
+//!   medley_run.json                 the certificate: how it was made; written last: the run is complete
 //!   {train,eval,predict,all}_results.json, trainer_state.json, predict_results.txt, predictions.jsonl
 //! ```
 //!
@@ -20,6 +20,7 @@
 //! [`Archive::commit`] as it goes; [`Archive::export`] and [`Metrics::save`] at its end. What may be tried again after
 //! an error says so: it leaves no half-done thing behind.
 
+mod certificate;
 mod checkpoint;
 mod commit;
 mod durable;
@@ -30,6 +31,7 @@ mod ledger;
 mod lock;
 mod manifest;
 mod output_dir;
+mod patience;
 mod predictions;
 mod recipe;
 mod results;
@@ -39,22 +41,25 @@ mod staging;
 mod start;
 mod trainer_state;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
-use medley_common::identity::Update;
+use medley_common::identity::{Digest, Update};
 
+pub use certificate::{CERTIFICATE_FILE, Certificate};
 pub use checkpoint::{Checkpoint, PassedOver, Scan, StoredArtifact};
 pub use commit::{Agreed, Committed, ModelFile};
 pub use error::ArchiveError;
-pub use export::{ModelSource, RUN_RECORD_FILE, RunFacts, RunRecord};
+pub use export::ModelSource;
 pub use json_text::JsonObject;
 pub use ledger::{
-    CheckpointRecord, Evaluated, FinalRecord, Head, History, LEDGER_FILE, Ledger, Lines, Logged, Next, PastUpdate,
-    Record, Recovered, RewindRecord, RunIdentity, TornTail,
+    CheckpointRecord, Evaluated, FinalRecord, Head, History, Host, LEDGER_FILE, Ledger, Lines, Logged, Next,
+    PastUpdate, Record, Recovered, RewindRecord, RunIdentity, TornTail,
 };
 pub use manifest::{FileRecord, MANIFEST_FILE, Manifest};
 pub use output_dir::{MODEL_FILES, OutputDir};
+pub use patience::Patience;
 pub use predictions::{PREDICTIONS_LINES, PREDICTIONS_TABLE, save_predictions};
 pub use recipe::{Difference, Recipe};
 pub use results::{ALL_RESULTS_FILE, Metrics, TRAIN_RESULTS_FILE};
@@ -79,6 +84,19 @@ pub struct RunContents {
 pub struct Archive {
     output: OutputDir,
     contents: RunContents,
+}
+
+/// What a certificate says beside what the archive knows itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunFacts {
+    /// Epochs done.
+    pub epoch: f64,
+    /// What the workers agree on.
+    pub agreed: Agreed,
+    /// Digests of what went in, by name.
+    pub inputs: BTreeMap<String, Digest>,
+    /// Digests of the programs, by name.
+    pub programs: BTreeMap<String, Digest>,
 }
 
 /// Where a run goes on.
@@ -164,12 +182,13 @@ impl Archive {
         &self.output
     }
 
-    /// Begins to receive the state after `update`. One at a time: what an earlier attempt left is removed. Blocks.
+    /// Begins to receive the state after `update`. One at a time: what an earlier attempt left is removed. What is
+    /// received waits by `patience` for a disk that refuses. Blocks.
     ///
     /// # Errors
     /// The folder cannot be written to.
-    pub fn stage(&self, update: Update) -> Result<Staging, ArchiveError> {
-        Staging::begin(&self.output, update)
+    pub fn stage(&self, update: Update, patience: &Patience) -> Result<Staging, ArchiveError> {
+        Staging::begin(&self.output, update, patience.clone())
     }
 
     /// Makes a checkpoint of a staging that holds weights and optimizer, records it in the ledger, then removes the
@@ -199,13 +218,37 @@ impl Archive {
         commit::Frame { output: &self.output, recipe, model_files, save_total_limit }
     }
 
-    /// Puts the final model into the output folder and writes the record that the run is complete. It can be tried
-    /// again. Blocks.
+    /// Puts the final model into the output folder and issues the certificate that the run is complete. It can be
+    /// tried again. Blocks.
     ///
     /// # Errors
     /// The weights are missing, or the disk refuses.
-    pub fn export(&self, source: &ModelSource<'_>, facts: RunFacts) -> Result<RunRecord, ArchiveError> {
-        export::export(&self.output, source, &self.contents.model_files, &self.contents.identity.recipe, facts)
+    pub fn export(
+        &self,
+        ledger: &mut Ledger,
+        source: &ModelSource<'_>,
+        facts: RunFacts,
+    ) -> Result<Certificate, ArchiveError> {
+        let RunContents { identity, model_files, .. } = &self.contents;
+        let files = export::export(&self.output, source, model_files)?;
+        let RunFacts { epoch, agreed: Agreed { layout, parameters }, inputs, programs } = facts;
+        let mut certificate = Certificate {
+            version: identity.version.clone(),
+            update: ledger.last(),
+            epoch,
+            layout,
+            parameters,
+            recipe: identity.recipe.clone(),
+            command: identity.command.clone(),
+            inputs,
+            programs,
+            hosts: BTreeSet::new(),
+            ledger: ledger.head(),
+            files,
+            results: BTreeMap::new(),
+        };
+        certificate.issue(&self.output, ledger)?;
+        Ok(certificate)
     }
 }
 
@@ -241,4 +284,8 @@ fn ledger_beside(checkpoint: &Checkpoint) -> PathBuf {
 }
 
 #[cfg(test)]
-mod fixture;
+mod crash_test;
+#[cfg(test)]
+pub(crate) mod faults;
+#[cfg(test)]
+pub(crate) mod fixture;

@@ -4,10 +4,10 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::certificate::CERTIFICATE_FILE;
 use super::checkpoint::Checkpoint;
 use super::durable::{self, Operation};
 use super::error::ArchiveError;
-use super::export::RUN_RECORD_FILE;
 use super::ledger::LEDGER_FILE;
 use super::lock::{FolderLock, LOCK_FILE};
 use super::manifest::MANIFEST_FILE;
@@ -185,7 +185,7 @@ fn is_leftover(name: &str) -> bool {
     let own_file = |name: &str| {
         name == WEIGHTS_FILE
             || name == LEDGER_FILE
-            || name == RUN_RECORD_FILE
+            || name == CERTIFICATE_FILE
             || RESULT_FILES.contains(&name)
             || MODEL_FILES.contains(&name)
     };

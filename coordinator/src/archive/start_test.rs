@@ -4,7 +4,7 @@ use medley_common::identity::Update;
 
 use super::*;
 use crate::archive::fixture::{
-    CONTINUE, OVERWRITE, Writing, begin, begun, contents, facts, names, newest, saved, trained,
+    CONTINUE, OVERWRITE, Writing, begin, begun, contents, facts, names, newest, patience, saved, trained,
 };
 use crate::archive::{Archive, MANIFEST_FILE, Metrics, ModelSource, Origin, WEIGHTS_FILE};
 use crate::run::report::TrainSummary;
@@ -28,7 +28,7 @@ fn kinds(ledger: &Path) -> Vec<String> {
 fn finished(begun: &mut Writing) {
     trained(begun, 4, &[2, 4]);
     let checkpoint = newest(begun.archive.output().path());
-    begun.archive.export(&ModelSource::Checkpoint(&checkpoint), facts()).unwrap();
+    begun.archive.export(&mut begun.ledger, &ModelSource::Checkpoint(&checkpoint), facts()).unwrap();
     let summary = TrainSummary { update: Update(4), epoch: 1.0, mean_loss: 0.5, rows: 128, updates: 4, seconds: 2.0 };
     Metrics::of_training(&summary, 128).save(begun.archive.output()).unwrap();
 }
@@ -71,7 +71,7 @@ fn a_foreign_folder_is_refused_by_name_and_kept_when_overwritten() {
 fn a_run_without_a_checkpoint_starts_afresh() {
     let (folder, mut begun) = begun(None);
     trained(&mut begun, 3, &[]);
-    begun.archive.stage(Update(3)).unwrap();
+    begun.archive.stage(Update(3), &patience()).unwrap();
     let output = reopen(begun, folder.path());
     assert_eq!(output.find_start(&CONTINUE).unwrap().start, Start::Fresh);
     let begun = begin(output, &Origin::Fresh, None);

@@ -1,11 +1,14 @@
 //! What a ledger's records come to: the updates, log and checkpoints that are in effect.
 
+use std::collections::BTreeSet;
+
 use medley_common::identity::{Digest, Split, Update};
+use serde::{Deserialize, Serialize};
 
 use super::record::{CheckpointRecord, FinalRecord, Record, RunIdentity};
 use crate::archive::trainer_state::{Cadence, LogEntry, TrainerState};
 use crate::run::Occasion;
-use crate::run::report::{GroupRecord, UpdateRecord};
+use crate::run::report::{GroupRecord, MemberRecord, UpdateRecord};
 
 /// An update that is in effect, without its rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,6 +29,15 @@ pub struct PastUpdate {
     pub parameters: Option<Digest>,
 }
 
+/// Who computed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Host {
+    /// The host's name.
+    pub host: String,
+    /// What it computed on.
+    pub device: String,
+}
+
 /// An entry of `log_history` that is in effect.
 #[derive(Debug, Clone, PartialEq)]
 struct PastEntry {
@@ -42,6 +54,7 @@ pub struct History {
     entries: Vec<PastEntry>,
     checkpoints: Vec<CheckpointRecord>,
     group: Option<GroupRecord>,
+    hosts: BTreeSet<Host>,
     outputs: Option<FinalRecord>,
     rewinds: u64,
     superseded: u64,
@@ -57,6 +70,7 @@ impl History {
             entries: Vec::new(),
             checkpoints: Vec::new(),
             group: None,
+            hosts: BTreeSet::new(),
             outputs: None,
             rewinds: 0,
             superseded: 0,
@@ -71,7 +85,11 @@ impl History {
         self.turn(&record)?;
         match record {
             Record::Run(_) => {}
-            Record::Group(group) => self.group = Some(group),
+            Record::Group(group) => {
+                let host = |member: &MemberRecord| Host { host: member.host.clone(), device: member.device.clone() };
+                self.hosts.extend(group.members.iter().map(host));
+                self.group = Some(group);
+            }
             Record::Update(update) => self.updates.push(PastUpdate::of(&update)),
             Record::Log(logged) => {
                 self.entries.push(PastEntry { update: logged.update, occasion: logged.occasion, entry: logged.entry });
@@ -162,6 +180,12 @@ impl History {
     #[must_use]
     pub fn group(&self) -> Option<&GroupRecord> {
         self.group.as_ref()
+    }
+
+    /// Who has computed, in whatever group.
+    #[must_use]
+    pub fn hosts(&self) -> &BTreeSet<Host> {
+        &self.hosts
     }
 
     /// The outputs, once training is complete.

@@ -25,7 +25,7 @@ use medley_common::identity::Update;
 use super::durable;
 use super::error::ArchiveError;
 
-pub use history::{History, PastUpdate};
+pub use history::{History, Host, PastUpdate};
 pub use lines::{Head, Lines, Next, TornTail};
 pub use record::{CheckpointRecord, Evaluated, FinalRecord, Logged, Record, RewindRecord, RunIdentity};
 
@@ -133,12 +133,12 @@ impl Ledger {
         self.history.turn(&record).map_err(|reason| ArchiveError::OutOfTurn { path: self.path.clone(), reason })?;
         let line = line::write(self.head.digest, &record).map_err(ArchiveError::io("write", &self.path))?;
         if self.torn {
-            self.file.set_len(self.bytes).map_err(ArchiveError::io("cut", &self.path))?;
+            durable::attempt(|| self.file.set_len(self.bytes)).map_err(ArchiveError::io("cut", &self.path))?;
             self.torn = false;
         }
-        if let Err(error) = self.file.write_all(&line) {
+        if let Err(error) = durable::attempt(|| self.file.write_all(&line)) {
             // What a full disk took of the line must go, now or before the next one is written.
-            self.torn = self.file.set_len(self.bytes).is_err();
+            self.torn = durable::attempt(|| self.file.set_len(self.bytes)).is_err();
             return Err(ArchiveError::io("write", &self.path)(error));
         }
         self.bytes += line.len() as u64;
@@ -155,13 +155,11 @@ impl Ledger {
         if self.doubtful {
             // The kernel forgets what it could not write (Rebello et al., 2020, Can applications recover from fsync
             // failures?), so all is written anew.
-            let mut bytes = std::fs::read(&self.path).map_err(ArchiveError::io("read", &self.path))?;
-            bytes.truncate(usize::try_from(self.bytes).unwrap_or(usize::MAX));
-            durable::replace(&self.path, bytes)?;
+            durable::rewrite(&self.path)?;
             self.file = append_to(&self.path)?;
             self.doubtful = false;
         }
-        let synced = self.file.sync_data().map_err(ArchiveError::io("sync", &self.path));
+        let synced = durable::attempt(|| self.file.sync_data()).map_err(ArchiveError::io("sync", &self.path));
         self.doubtful = synced.is_err();
         synced
     }
@@ -194,7 +192,7 @@ impl Ledger {
         let Recovered { history, head, dropped, bytes } = recovered;
         let file = append_to(&path)?;
         if dropped.is_some() {
-            file.set_len(bytes).map_err(ArchiveError::io("cut", &path))?;
+            durable::attempt(|| file.set_len(bytes)).map_err(ArchiveError::io("cut", &path))?;
         }
         Ok(Self { path, file, bytes, torn: false, doubtful: false, head, history })
     }
