@@ -57,6 +57,8 @@ pub struct Request {
     pub command: Vec<String>,
     /// The folder that its relative paths begin at.
     pub folder: PathBuf,
+    /// The update after which it is to stop, other than by its recipe.
+    pub until: Option<Update>,
     /// What the workers of this run share.
     pub secret: [u8; 32],
 }
@@ -113,7 +115,7 @@ pub fn assemble(request: &Request) -> Result<Assembly, Failure> {
         secret: request.secret,
         ..job(spec, &bound, &inputs, training)
     };
-    let setting = setting(spec, &bound, &inputs, origin, programs(spec)?);
+    let setting = Setting { until: request.until, ..setting(spec, &bound, &inputs, origin, programs(spec)?) };
     let examples = inputs.splits.into_iter().map(|(split, rows)| (split, Arc::new(rows))).collect();
     let store = Store { examples, artifacts: store };
     Ok(Assembly { job, store, output, contents, setting, team: bound.team, summary, notes })
@@ -286,6 +288,7 @@ fn setting(
         labels: inputs.labels.names().to_vec(),
         inputs: inputs.digests.clone(),
         programs,
+        until: None,
     }
 }
 

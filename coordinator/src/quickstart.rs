@@ -103,7 +103,9 @@ pub fn prepare(arguments: &Quickstart) -> Result<RunSpec, QuickstartError> {
     say(&format!("quickstart stands for this command:\n\n  {}\n", command(arguments).join(" ")));
     match cli::parse(command(arguments))? {
         Cli::Train(spec) => Ok(*spec),
-        Cli::Serve(_) | Cli::Status(_) | Cli::Quickstart(_) => Err(QuickstartError::NoTraining),
+        Cli::Serve(_) | Cli::Status(_) | Cli::Verify(_) | Cli::Replay(_) | Cli::Quickstart(_) => {
+            Err(QuickstartError::NoTraining)
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod architecture;
 mod bad_input;
 mod export;
 mod faults;
+mod proof;
 mod resume;
 mod serving;
 mod training;

@@ -115,7 +115,8 @@ impl Checkpoint {
     }
 
     /// What the ledger says of it.
-    pub(super) fn record(&self) -> CheckpointRecord {
+    #[must_use]
+    pub fn record(&self) -> CheckpointRecord {
         CheckpointRecord {
             update: self.update(),
             name: self.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),

@@ -82,11 +82,11 @@ impl FileRecord {
         Self { bytes: bytes.len() as u64, sha256: Digest(Sha256::digest(bytes).into()) }
     }
 
-    /// Reads a regular file, whole.
+    /// Reads a regular file, whole. Blocks.
     ///
     /// # Errors
     /// It is not there, not a regular file, or cannot be read.
-    pub(super) fn of_file(path: &Path) -> io::Result<Self> {
+    pub fn of_file(path: &Path) -> io::Result<Self> {
         const CHUNK_BYTES: usize = 128 << 10;
         let mut file = open_regular(path)?;
         let mut hash = Sha256::new();

@@ -58,7 +58,7 @@ pub use ledger::{
     PastUpdate, Record, Recovered, RewindRecord, RunIdentity, TornTail,
 };
 pub use manifest::{FileRecord, MANIFEST_FILE, Manifest};
-pub use output_dir::{MODEL_FILES, OutputDir};
+pub use output_dir::{MODEL_FILES, OutputDir, checkpoints_of};
 pub use patience::Patience;
 pub use predictions::{PREDICTIONS_LINES, PREDICTIONS_TABLE, save_predictions};
 pub use recipe::{Difference, Recipe};

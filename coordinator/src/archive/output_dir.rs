@@ -171,6 +171,16 @@ pub(super) fn checkpoint_folders(folder: &Path) -> Result<Vec<(u64, PathBuf)>, A
     read().map_err(ArchiveError::io("read", folder))
 }
 
+/// The folders of a run that are named as checkpoints are, in the order of their updates.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn checkpoints_of(folder: &Path) -> Result<Vec<PathBuf>, ArchiveError> {
+    let mut folders = checkpoint_folders(folder)?;
+    folders.sort();
+    Ok(folders.into_iter().map(|(_, path)| path).collect())
+}
+
 /// Whether Medley wrote this checkpoint folder: nothing else has such a manifest.
 pub(super) fn is_own_checkpoint(folder: &Path) -> bool {
     folder.join(MANIFEST_FILE).symlink_metadata().is_ok()

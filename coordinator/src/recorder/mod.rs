@@ -71,6 +71,8 @@ pub struct Setting {
     pub inputs: BTreeMap<String, Digest>,
     /// Digests of the programs, by name.
     pub programs: BTreeMap<String, Digest>,
+    /// The update after which the run is asked to stop, if any.
+    pub until: Option<Update>,
 }
 
 /// Starts the recorder's thread. It ends when `entries` does; `answers` ends with it.

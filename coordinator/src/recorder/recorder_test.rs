@@ -15,6 +15,7 @@ fn setting() -> Setting {
         labels: Vec::new(),
         inputs: BTreeMap::new(),
         programs: BTreeMap::new(),
+        until: None,
     }
 }
 

@@ -118,6 +118,9 @@ impl Scribe {
         self.record(Record::Update(record.clone()))?;
         self.state.advance(record.update, record.epoch, record.tokens);
         self.answer(Answer::Recorded(record.update));
+        if self.setting.until == Some(record.update) {
+            self.answer(Answer::Input(Input::StopRequested));
+        }
         Ok(())
     }
 
