@@ -2,6 +2,7 @@
 //! training starts. Everything that can be wrong with the input is found here, before a worker is asked.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,16 +11,17 @@ use medley_common::identity::{Digest, Split, Update};
 use medley_common::message::{Artifact, ArtifactKind, Failure, FailureKind};
 
 use crate::archive::{
-    self, ArchiveError, Checkpoint, Found, LEDGER_FILE, Ledger, OutputDir, Recipe, RunContents, SpaceNeed, Start,
-    StartRequest,
+    self, ArchiveError, Checkpoint, Found, OutputDir, Recipe, Recovered, RunContents, RunIdentity, SpaceNeed, Start,
+    StartRequest, recover_for,
 };
-use crate::inputs::{INITIAL_WEIGHTS, Inputs};
+use crate::inputs::{INITIAL_WEIGHTS, Inputs, file_digest};
+use crate::launch::find_binary;
 use crate::model_folder::CONFIG_FILE;
 use crate::recorder::Setting;
 use crate::run::{Job, Patience, SplitRows, TrainingJob};
 use crate::service::Store;
 use crate::spec::{
-    Bound, Existing, InitialWeights, Machine, Note, Output, PlanSummary, Resume, RunLength, RunSpec, Team,
+    Bound, Existing, InitialWeights, Machine, Note, Output, PlanSummary, Resume, Role, RunLength, RunSpec, Team,
 };
 
 /// Updates that workers may make ahead of the slowest one's report: enough to hide a round trip, few enough that a
@@ -54,6 +56,10 @@ pub struct Request {
     pub spec: RunSpec,
     /// The words of the command line, for the run's record.
     pub command: Vec<String>,
+    /// The folder that its relative paths begin at.
+    pub folder: PathBuf,
+    /// The update after which it is to stop, other than by its recipe.
+    pub until: Option<Update>,
     /// What the workers of this run share.
     pub secret: [u8; 32],
 }
@@ -61,8 +67,16 @@ pub struct Request {
 /// Where training starts.
 struct Origin {
     resumed: Option<Checkpoint>,
+    /// The ledger beside the checkpoint.
+    recovered: Option<Recovered>,
     /// The folder holds this run, complete: only its results are asked for.
     complete: bool,
+}
+
+impl Origin {
+    fn none(complete: bool) -> Self {
+        Self { resumed: None, recovered: None, complete }
+    }
 }
 
 /// Reads everything that the request names and checks that it fits together. Blocks; changes nothing but the download
@@ -84,14 +98,14 @@ pub fn assemble(request: &Request) -> Result<Assembly, Failure> {
     notes.extend(output.warning().map(|warning| format!("warning: {warning}")));
     let trains = spec.sources().train_file.is_some();
     let recipe = recipe(&bound, &inputs);
-    let origin =
-        if trains { origin(spec, &output, &recipe, &mut notes)? } else { Origin { resumed: None, complete: false } };
+    let origin = if trains { origin(spec, &output, &recipe, &mut notes)? } else { Origin::none(false) };
     let trains = trains && !origin.complete;
     if trains {
         output.preflight(&space_need(spec, &bound, &inputs, &origin), origin.resumed.as_ref()).map_err(archived)?;
     }
     let save_total_limit = spec.output().save_total_limit.and_then(std::num::NonZeroU32::new);
-    let contents = trains.then(|| RunContents { recipe, model_files: inputs.files.clone(), save_total_limit });
+    let identity = identity(request, &bound, &inputs, recipe);
+    let contents = trains.then(|| RunContents { identity, model_files: inputs.files.clone(), save_total_limit });
     let (artifacts, store) = state_files(spec, &inputs, &origin, &output)?;
     let summary = bound.summary(spec, train_rows);
     let training = trains.then(|| inputs.splits.get(&Split::Train)).flatten();
@@ -103,7 +117,7 @@ pub fn assemble(request: &Request) -> Result<Assembly, Failure> {
         secret: request.secret,
         ..job(spec, &bound, &inputs, training)
     };
-    let setting = setting(spec, &bound, &inputs, origin, &request.command);
+    let setting = Setting { until: request.until, ..setting(spec, &bound, &inputs, origin, programs(spec)?) };
     let examples = inputs.splits.into_iter().map(|(split, rows)| (split, Arc::new(rows))).collect();
     let files = store.into_iter().map(|(kind, path)| ((start, kind), path)).collect();
     let store = Store { examples, files };
@@ -167,7 +181,7 @@ fn origin(spec: &RunSpec, output: &OutputDir, recipe: &Recipe, notes: &mut Vec<S
             if !replaced.is_empty() {
                 notes.push(format!("note: {} in {dir} will be replaced", replaced.join(", ")));
             }
-            Ok(Origin { resumed: None, complete: false })
+            Ok(Origin::none(false))
         }
         (Start::Resume(_) | Start::Finished(_), Resume::Never) => Err(refused(format!(
             "{dir} holds an earlier run; use --overwrite_output_dir to replace it, or drop --resume_from_checkpoint \
@@ -177,7 +191,9 @@ fn origin(spec: &RunSpec, output: &OutputDir, recipe: &Recipe, notes: &mut Vec<S
             checkpoint.check_recipe(recipe).map_err(archived)?;
             notes.extend(gone_on_with(spec, &checkpoint));
             notes.push(format!("resuming from {}", checkpoint.path().display()));
-            Ok(Origin { resumed: Some(*checkpoint), complete: false })
+            // A damaged ledger is known before anything starts.
+            let recovered = recover_for(&checkpoint).map_err(archived)?;
+            Ok(Origin { resumed: Some(*checkpoint), recovered, complete: false })
         }
         (Start::Finished(record), _) => {
             let differences: Vec<String> = recipe.differences(&record.recipe).iter().map(ToString::to_string).collect();
@@ -188,7 +204,7 @@ fn origin(spec: &RunSpec, output: &OutputDir, recipe: &Recipe, notes: &mut Vec<S
                 )));
             }
             notes.push(format!("note: {dir} holds this run, complete: nothing is left to train"));
-            Ok(Origin { resumed: None, complete: true })
+            Ok(Origin::none(true))
         }
     }
 }
@@ -206,15 +222,28 @@ fn gone_on_with(spec: &RunSpec, checkpoint: &Checkpoint) -> Option<String> {
     Some(format!("note: {} holds this very run, unfinished, so it is gone on with: {instead}", dir.display()))
 }
 
-/// The losses of the updates done, where the ledger beside the checkpoint still has all of them.
+/// The losses of the updates done, where the ledger beside the checkpoint has all of them.
 fn past_losses(origin: &Origin) -> Vec<f64> {
-    let Some(checkpoint) = &origin.resumed else { return Vec::new() };
-    let Some(folder) = checkpoint.path().parent() else { return Vec::new() };
-    let done = checkpoint.update().0 as usize;
-    // A ledger that cannot be read is reported when it is resumed; sums then begin anew.
-    let records = Ledger::read(&folder.join(LEDGER_FILE)).unwrap_or_default();
-    let losses: Vec<f64> = records.iter().take(done).map(|record| record.loss).collect();
-    if losses.len() == done { losses } else { Vec::new() }
+    let through = origin.resumed.as_ref().map_or(Update(0), Checkpoint::update);
+    let losses = origin.recovered.as_ref().and_then(|recovered| recovered.history.losses(through));
+    losses.unwrap_or_default()
+}
+
+/// What the first record of the ledger says.
+fn identity(request: &Request, bound: &Bound, inputs: &Inputs, recipe: Recipe) -> RunIdentity {
+    RunIdentity {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        recipe,
+        train: bound.train.clone(),
+        lengths: inputs.splits.get(&Split::Train).map_or_else(Vec::new, |rows| lengths(rows)),
+        start: Update(0),
+        command: request.command.clone(),
+        folder: request.folder.clone(),
+    }
+}
+
+fn lengths(rows: &[Example]) -> Vec<u32> {
+    rows.iter().map(|row| u32::try_from(row.len()).unwrap_or(u32::MAX)).collect()
 }
 
 /// The files that workers read the state from: as they are announced, and where they lie.
@@ -241,7 +270,6 @@ fn state_files(spec: &RunSpec, inputs: &Inputs, origin: &Origin, output: &Output
 }
 
 fn job(spec: &RunSpec, bound: &Bound, inputs: &Inputs, training: Option<&Vec<Example>>) -> Job {
-    let lengths = |rows: &Vec<Example>| rows.iter().map(|row| u32::try_from(row.len()).unwrap_or(u32::MAX)).collect();
     let rows = |split| {
         let rows: &Vec<Example> = inputs.splits.get(&split)?;
         Some(SplitRows { lengths: lengths(rows), labels: rows.iter().map(|row| row.label).collect() })
@@ -269,16 +297,24 @@ fn job(spec: &RunSpec, bound: &Bound, inputs: &Inputs, training: Option<&Vec<Exa
     }
 }
 
-fn setting(spec: &RunSpec, bound: &Bound, inputs: &Inputs, origin: Origin, command: &[String]) -> Setting {
+fn setting(
+    spec: &RunSpec,
+    bound: &Bound,
+    inputs: &Inputs,
+    origin: Origin,
+    programs: BTreeMap<String, Digest>,
+) -> Setting {
     let train_rows = inputs.splits.get(&Split::Train).map_or(0, |rows| rows.len() as u64);
-    let flags = archive::JsonObject::from([("command".to_owned(), command.into())]);
     let recipe = spec.recipe();
     let num_train_epochs = match recipe.length {
         RunLength::Epochs(epochs) => epochs,
         RunLength::Updates(updates) => updates as f64 / bound.cadence.updates_per_epoch.max(1) as f64,
     };
     Setting {
-        resumed: origin.resumed,
+        origin: match origin.resumed {
+            Some(checkpoint) => archive::Origin::Checkpoint(Box::new(checkpoint)),
+            None => archive::Origin::Fresh,
+        },
         cadence: archive::Cadence {
             max_steps: bound.cadence.total_updates,
             num_train_epochs,
@@ -290,9 +326,21 @@ fn setting(spec: &RunSpec, bound: &Bound, inputs: &Inputs, origin: Origin, comma
         train_rows,
         eval_batch_rows: recipe.per_device_eval_batch_size,
         labels: inputs.labels.names().to_vec(),
-        flags,
         inputs: inputs.digests.clone(),
+        programs,
+        until: None,
     }
+}
+
+/// Digests of the programs that run on this machine.
+fn programs(spec: &RunSpec) -> Result<BTreeMap<String, Digest>, Failure> {
+    let own = std::env::current_exe().map_err(|error| data(&error))?;
+    let mut programs = BTreeMap::from([("medley".to_owned(), file_digest(&own)?)]);
+    if spec.placement().role == Role::Train {
+        let worker = find_binary().map_err(config)?;
+        programs.insert("medley-worker".to_owned(), file_digest(&worker)?);
+    }
+    Ok(programs)
 }
 
 fn space_need(spec: &RunSpec, bound: &Bound, inputs: &Inputs, origin: &Origin) -> SpaceNeed {

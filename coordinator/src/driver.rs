@@ -9,6 +9,7 @@ use medley_common::identity::{Update, WorkerId};
 use medley_common::message::{Command, Event, Failure, FailureKind, Verdict};
 use medley_proto::v1;
 use rustix::process::{Signal, getpid, kill_process};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
 use crate::archive::StoredArtifact;
@@ -33,7 +34,7 @@ pub struct Driver {
     /// What the service tells.
     pub arrivals: mpsc::Receiver<Arrival>,
     /// What the recorder is told.
-    pub recorder: mpsc::UnboundedSender<Entry>,
+    pub recorder: mpsc::Sender<Entry>,
     /// What the recorder answers.
     pub answers: mpsc::UnboundedReceiver<Answer>,
     /// Requests to stop.
@@ -173,6 +174,7 @@ impl Driver {
                 self.display.line(&line);
                 Vec::new()
             }
+            Happening::Answer(Answer::Recorded(_) | Answer::Paused(_)) => Vec::new(),
             Happening::Exit(exit) => self.exited(&exit, ties),
             Happening::Restart => {
                 let restarted = self.local.restart(Instant::now());
@@ -284,25 +286,26 @@ impl Driver {
                 ties.commands.remove(&worker);
             }
             Action::Notice(line) => self.display.line(&line),
-            Action::Rewind(update) => self.record(Entry::Rewind(update)),
-            Action::Receive(worker, update) => self.record(Entry::Receive(worker, update)),
+            Action::Rewind(update, reason) => self.record(Entry::Rewind(update, reason), ties),
+            Action::Receive(worker, update) => self.record(Entry::Receive(worker, update), ties),
+            Action::Group(group) => self.record(Entry::Group(group), ties),
             Action::Record(record) => {
                 let rows = record.lanes.iter().map(|lane| lane.len() as u64).sum();
                 ties.meter.update(now, rows, record.tokens);
                 self.display.update(&record, ties.meter.rates(), now);
                 let update = record.update;
-                self.record(Entry::Update(record));
+                self.record(Entry::Update(record), ties);
                 self.chaos.due(update).into_iter().for_each(|fault| self.strike(fault));
             }
             Action::Log(log) => {
                 self.display.log(&log);
-                self.record(Entry::Log(log));
+                self.record(Entry::Log(log), ties);
             }
-            Action::Commit(state) => self.record(Entry::Commit(state)),
-            Action::Summarise(summary) => self.record(Entry::Summary(summary)),
+            Action::Commit(state) => self.record(Entry::Commit(state), ties),
+            Action::Summarise(summary) => self.record(Entry::Summary(summary), ties),
             Action::Publish(report, occasion) => {
                 self.display.evaluation(&report, occasion);
-                self.record(Entry::Evaluation(report, occasion));
+                self.record(Entry::Evaluation(report, occasion), ties);
             }
             Action::Finish(outcome) => ties.outcome = Some(outcome),
         }
@@ -315,9 +318,14 @@ impl Driver {
         }
     }
 
-    fn record(&self, entry: Entry) {
-        // The recorder ends only with this sender; were it to panic, its answers would end and the run be told.
-        self.recorder.send(entry).ok();
+    /// Queues what is to be written. The recorder ends only with this sender; were it to panic, its answers would end
+    /// and the run be told.
+    fn record(&self, entry: Entry, ties: &mut Ties) {
+        if let Err(TrySendError::Full(_)) = self.recorder.try_send(entry) {
+            let waiting = self.recorder.max_capacity();
+            let message = format!("{waiting} records wait for the disk: the run is too far ahead of it");
+            ties.outcome = Some(Outcome::Failed(Failure { kind: FailureKind::Internal, message }));
+        }
     }
 
     /// The meter counts training time alone.
@@ -331,7 +339,7 @@ impl Driver {
 
     /// Waits until all is written; a disk that refused in the end turns the outcome.
     async fn settle(&mut self, outcome: Outcome) -> Outcome {
-        let (closed, _) = mpsc::unbounded_channel();
+        let (closed, _) = mpsc::channel(1);
         self.recorder = closed;
         let mut outcome = outcome;
         while let Some(answer) = self.answers.recv().await {
@@ -341,7 +349,7 @@ impl Driver {
                 Answer::Input(Input::Broken(failure)) if !matches!(outcome, Outcome::Failed(_)) => {
                     outcome = Outcome::Failed(failure);
                 }
-                Answer::Input(_) => {}
+                Answer::Input(_) | Answer::Recorded(_) | Answer::Paused(_) => {}
             }
         }
         outcome

@@ -35,7 +35,7 @@ pub struct Inputs {
     pub splits: BTreeMap<Split, Vec<Example>>,
     /// Configuration and tokenizer, as they go into every folder that the run writes.
     pub files: Vec<ModelFile>,
-    /// Digests of the rows and of the initial weights.
+    /// Digests of the data files and their rows, of configuration and tokenizer, and of the initial weights.
     pub digests: BTreeMap<String, Digest>,
     /// What to tell before the run starts.
     pub notes: Vec<String>,
@@ -89,11 +89,15 @@ impl Inputs {
                     .filter(|(count, _)| *count > 0)
                     .map(|(count, what)| format!("note: {name}: {count} {what}")),
             );
+            digests.insert(format!("{split}_file"), file_digest(file)?);
             digests.insert(format!("{split}_rows"), rows_digest(&encoded.examples));
             splits.insert(split, encoded.examples);
         }
         if let Some(weights) = folder.weights().filter(|_| sources.train_file.is_some()) {
             digests.insert(INITIAL_WEIGHTS.to_owned(), file_digest(weights.path())?);
+        }
+        for name in MODEL_FILES.into_iter().filter(|name| path.join(name).is_file()) {
+            digests.insert(name.to_owned(), file_digest(&path.join(name))?);
         }
         let files = model_files(&path, &folder, &labels)?;
         Ok(Self { folder, model, labels, splits, files, digests, notes })
@@ -131,7 +135,11 @@ fn model_files(path: &Path, folder: &ModelFolder, labels: &LabelSet) -> Result<V
     Ok(files)
 }
 
-fn file_digest(path: &Path) -> Result<Digest, Failure> {
+/// SHA-256 of a file. Blocks.
+///
+/// # Errors
+/// It cannot be read.
+pub fn file_digest(path: &Path) -> Result<Digest, Failure> {
     let unreadable = |error| Failure { kind: FailureKind::Data, message: format!("read {}: {error}", path.display()) };
     let mut file = std::fs::File::open(path).map_err(unreadable)?;
     let mut hash = Sha256::new();

@@ -1,14 +1,16 @@
 //! `medley`: the coordinator's command line.
 
+use std::io::Write;
 use std::process::ExitCode;
 
+use medley_common::identity::Update;
 use medley_common::message::FailureKind;
 use medley_coordinator::assembly::Request;
-use medley_coordinator::cli::{self, Cli};
+use medley_coordinator::cli::{self, Cli, Replay, Verify};
 use medley_coordinator::display::say;
 use medley_coordinator::run::report::Outcome;
 use medley_coordinator::spec::RunSpec;
-use medley_coordinator::{coordinate, quickstart, status_client};
+use medley_coordinator::{coordinate, quickstart, replay, status_client, verify};
 
 /// Exit codes: 0 done, 64 usage, 65 data, 70 internal or lost, 75 stopped: run the same command again, 78 settings.
 fn main() -> ExitCode {
@@ -25,16 +27,18 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(70, &error),
     };
-    let command = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let command: Vec<String> = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let code = match parsed {
         Cli::Train(spec) | Cli::Serve(spec) => runtime.block_on(train(*spec, command)),
         Cli::Status(status) => match runtime.block_on(status_client::show(&status)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(70, &error),
         },
+        Cli::Verify(asked) => prove(&asked),
+        Cli::Replay(asked) => runtime.block_on(replay(&asked)),
         Cli::Quickstart(arguments) => match quickstart::prepare(&arguments) {
             Ok(spec) => {
-                let code = runtime.block_on(train(spec, command));
+                let code = runtime.block_on(train(spec, quickstart::command(&arguments)));
                 if code == ExitCode::SUCCESS {
                     say(&quickstart::farewell(&arguments));
                 }
@@ -48,13 +52,39 @@ fn main() -> ExitCode {
     code
 }
 
+/// Makes updates of a run again; 65 where they differ.
+async fn replay(asked: &Replay) -> ExitCode {
+    let rerun = match replay::prepare(asked) {
+        Ok(rerun) => rerun,
+        Err(error) => return fail(65, &error),
+    };
+    match run(rerun.spec.clone(), rerun.command.clone(), Some(rerun.through)).await {
+        Ok(Outcome::Completed | Outcome::Stopped { .. }) => {}
+        Ok(Outcome::Failed(failure)) => return fail(exit_code(failure.kind), &failure),
+        Err(error) => return fail(70, &error),
+    }
+    match rerun.compare() {
+        Ok(comparison) => {
+            say(&comparison.to_string());
+            if comparison.is_equal() { ExitCode::SUCCESS } else { ExitCode::from(65) }
+        }
+        Err(error) => fail(70, &error),
+    }
+}
+
+/// Runs what is asked for, through `until` where that comes first.
+async fn run(spec: RunSpec, command: Vec<String>, until: Option<Update>) -> std::io::Result<Outcome> {
+    let (secret, folder) = (secret()?, std::env::current_dir()?);
+    Ok(coordinate::run(Request { spec, command, folder, until, secret }).await)
+}
+
 async fn train(spec: RunSpec, command: Vec<String>) -> ExitCode {
     let dir = spec.output().dir.clone();
-    let secret = match secret() {
-        Ok(secret) => secret,
+    let outcome = match run(spec, command, None).await {
+        Ok(outcome) => outcome,
         Err(error) => return fail(70, &error),
     };
-    match coordinate::run(Request { spec, command, secret }).await {
+    match outcome {
         Outcome::Completed => {
             say(&format!("done: the results are in {}", dir.display()));
             ExitCode::SUCCESS
@@ -72,14 +102,29 @@ async fn train(spec: RunSpec, command: Vec<String>) -> ExitCode {
             });
             ExitCode::from(75)
         }
-        Outcome::Failed(failure) => {
-            let code = match failure.kind {
-                FailureKind::Data => 65,
-                FailureKind::Config => 78,
-                FailureKind::Lost | FailureKind::Internal | FailureKind::Diverged => 70,
-            };
-            fail(code, &failure)
-        }
+        Outcome::Failed(failure) => fail(exit_code(failure.kind), &failure),
+    }
+}
+
+fn exit_code(kind: FailureKind) -> u8 {
+    match kind {
+        FailureKind::Data => 65,
+        FailureKind::Config => 78,
+        FailureKind::Lost | FailureKind::Internal | FailureKind::Diverged => 70,
+    }
+}
+
+/// Verifies a run; 65 where something is wrong with it.
+fn prove(asked: &Verify) -> ExitCode {
+    let verdict = match verify::verify(&asked.run) {
+        Ok(verdict) => verdict,
+        Err(error) => return fail(65, &error),
+    };
+    let text = if asked.json { serde_json::to_string_pretty(&verdict) } else { Ok(verdict.to_string()) };
+    match text.map_err(std::io::Error::from).and_then(|text| writeln!(std::io::stdout(), "{text}")) {
+        Ok(()) if verdict.holds() => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::from(65),
+        Err(error) => fail(70, &error),
     }
 }
 

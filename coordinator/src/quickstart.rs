@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::archive::{LEDGER_FILE, RUN_RECORD_FILE, RunRecord};
+use crate::archive::{CERTIFICATE_FILE, Certificate, LEDGER_FILE};
 use crate::cli::{self, Cli, CliError, Quickstart};
 use crate::dataset::labels::LabelSet;
 use crate::dataset::rows::{DataError, Labels, read_pairs};
@@ -103,7 +103,9 @@ pub fn prepare(arguments: &Quickstart) -> Result<RunSpec, QuickstartError> {
     say(&format!("quickstart stands for this command:\n\n  {}\n", command(arguments).join(" ")));
     match cli::parse(command(arguments))? {
         Cli::Train(spec) => Ok(*spec),
-        Cli::Serve(_) | Cli::Status(_) | Cli::Quickstart(_) => Err(QuickstartError::NoTraining),
+        Cli::Serve(_) | Cli::Status(_) | Cli::Verify(_) | Cli::Replay(_) | Cli::Quickstart(_) => {
+            Err(QuickstartError::NoTraining)
+        }
     }
 }
 
@@ -128,10 +130,10 @@ fn refuse_foreign(folder: &Path) -> Result<(), QuickstartError> {
         }
     }
     let trained = folder.join(TRAINED);
-    let own = match RunRecord::read(&trained) {
-        Ok(Some(record)) => record.flags.get("command").is_some_and(is_quickstart),
+    let own = match Certificate::read_alone(&trained) {
+        Ok(Some(record)) => is_quickstart(&record.command),
         Ok(None) => trained.join(LEDGER_FILE).exists() || is_empty(&trained),
-        Err(_) => return occupied(trained.join(RUN_RECORD_FILE)),
+        Err(_) => return occupied(trained.join(CERTIFICATE_FILE)),
     };
     if own { Ok(()) } else { occupied(trained) }
 }
@@ -145,8 +147,8 @@ fn is_empty(folder: &Path) -> bool {
 }
 
 /// Whether a recorded command is that of a quickstart.
-fn is_quickstart(command: &serde_json::Value) -> bool {
-    command.get(1).and_then(serde_json::Value::as_str) == Some("quickstart")
+fn is_quickstart(command: &[String]) -> bool {
+    command.get(1).is_some_and(|word| word == "quickstart")
 }
 
 /// What to type next.
@@ -166,7 +168,9 @@ pub fn farewell(arguments: &Quickstart) -> String {
     )
 }
 
-fn command(arguments: &Quickstart) -> Vec<String> {
+/// The command that a quickstart stands for.
+#[must_use]
+pub fn command(arguments: &Quickstart) -> Vec<String> {
     let file = |name: &str| arguments.output_dir.join("data").join(name).display().to_string();
     let flags = [
         ("--model_name_or_path", arguments.output_dir.join(UNTRAINED).display().to_string()),
@@ -241,8 +245,9 @@ mod tests {
 
     #[test]
     fn a_quickstart_is_known_by_its_command() {
-        assert!(is_quickstart(&json!(["medley", "quickstart", "--workers", "1"])));
-        assert!(!is_quickstart(&json!(["medley", "train", "--output_dir", "quickstart"])));
-        assert!(!is_quickstart(&json!(null)));
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        assert!(is_quickstart(&words(&["medley", "quickstart", "--workers", "1"])));
+        assert!(!is_quickstart(&words(&["medley", "train", "--output_dir", "quickstart"])));
+        assert!(!is_quickstart(&[]));
     }
 }

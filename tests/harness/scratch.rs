@@ -66,6 +66,24 @@ impl Scratch {
         lines(&self.path(name)).iter().map(|line| serde_json::from_str(line).expect("a JSON line")).collect()
     }
 
+    /// The updates of a ledger that are in effect, as its records have them, without what ties a record to its line.
+    #[must_use]
+    pub fn updates(&self, ledger: &str) -> Vec<Value> {
+        let mut updates: Vec<Value> = Vec::new();
+        for mut record in self.json_lines(ledger) {
+            match record["kind"].as_str().expect("a kind") {
+                "update" => {
+                    let fields = record.as_object_mut().expect("an object");
+                    fields.retain(|name, _| name != "previous" && name != "digest");
+                    updates.push(record);
+                }
+                "rewind" => updates.truncate(record["to"].as_u64().expect("an update") as usize),
+                _ => {}
+            }
+        }
+        updates
+    }
+
     /// SHA-256 of a file.
     #[must_use]
     pub fn sha256(&self, name: &str) -> String {

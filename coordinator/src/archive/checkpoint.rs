@@ -7,6 +7,7 @@ use medley_common::identity::{Digest, Update};
 use medley_common::message::{Artifact, ArtifactKind};
 
 use super::error::ArchiveError;
+use super::ledger::CheckpointRecord;
 use super::manifest::Manifest;
 use super::output_dir::{checkpoint_folders, is_own_checkpoint};
 use super::recipe::Recipe;
@@ -18,6 +19,8 @@ use super::trainer_state::TrainerState;
 pub struct Checkpoint {
     path: PathBuf,
     manifest: Manifest,
+    /// SHA-256 of the manifest's file.
+    digest: Digest,
     trainer_state: TrainerState,
 }
 
@@ -96,19 +99,30 @@ impl Checkpoint {
         if !path.is_dir() {
             return Err("is not a folder".to_owned());
         }
-        let manifest = Manifest::verify(path)?;
+        let (manifest, digest) = Manifest::verify(path)?;
         for kind in KINDS {
             if !manifest.files.contains_key(artifact_file(kind)) {
                 return Err(format!("lacks {}", artifact_file(kind)));
             }
         }
         let trainer_state = TrainerState::read(path)?;
-        Ok(Self { path: path.to_owned(), manifest, trainer_state })
+        Ok(Self { path: path.to_owned(), manifest, digest, trainer_state })
     }
 
     /// Makes the value of a checkpoint that was just committed.
-    pub(super) fn committed(path: PathBuf, manifest: Manifest, trainer_state: TrainerState) -> Self {
-        Self { path, manifest, trainer_state }
+    pub(super) fn committed(path: PathBuf, manifest: Manifest, digest: Digest, trainer_state: TrainerState) -> Self {
+        Self { path, manifest, digest, trainer_state }
+    }
+
+    /// What the ledger says of it.
+    #[must_use]
+    pub fn record(&self) -> CheckpointRecord {
+        CheckpointRecord {
+            update: self.update(),
+            name: self.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            manifest: self.digest,
+            parameters: self.manifest.parameters,
+        }
     }
 
     /// Its folder.
@@ -157,18 +171,6 @@ impl Checkpoint {
             return Ok(());
         }
         Err(ArchiveError::RecipeDiffers { path: self.path.clone(), differences })
-    }
-
-    /// Checks that workers whose layout has the fingerprint `present` can read it.
-    ///
-    /// # Errors
-    /// They lay the parameters out otherwise.
-    pub fn check_layout(&self, present: Digest) -> Result<(), ArchiveError> {
-        let stored = self.manifest.layout;
-        if stored == present {
-            return Ok(());
-        }
-        Err(ArchiveError::LayoutDiffers { path: self.path.clone(), stored, present })
     }
 }
 

@@ -9,7 +9,6 @@ use medley_common::identity::Digest;
 use super::checkpoint::Checkpoint;
 use super::durable::{self, Operation};
 use super::error::ArchiveError;
-use super::ledger::LEDGER_FILE;
 use super::manifest::{FileRecord, MANIFEST_FILE, Manifest};
 use super::output_dir::{MODEL_FILES, OutputDir, is_own_checkpoint};
 use super::recipe::Recipe;
@@ -83,6 +82,8 @@ pub(super) struct Frame<'a> {
 /// After any number of them the newest valid checkpoint is the one before or, from the last rename on, this one.
 pub(super) struct Plan {
     manifest: Manifest,
+    /// SHA-256 of the manifest's file.
+    digest: Digest,
     target: PathBuf,
     pub(super) aside: Option<PathBuf>,
     pub(super) operations: Vec<Operation>,
@@ -104,11 +105,6 @@ impl Plan {
             files.insert(name.to_owned(), staging.record(name)?);
         }
         let mut operations = Vec::new();
-        // A checkpoint must not know of updates that the ledger has forgotten.
-        let ledger = frame.output.path().join(LEDGER_FILE);
-        if ledger.symlink_metadata().is_ok() {
-            operations.push(Operation::Sync(ledger));
-        }
         let texts = frame.model_files.iter().map(|file| (file.name, file.bytes.clone()));
         for (name, bytes) in texts.chain([(TRAINER_STATE_FILE, state.to_bytes())]) {
             files.insert(name.to_owned(), FileRecord::of_bytes(&bytes));
@@ -123,12 +119,14 @@ impl Plan {
             recipe: frame.recipe.clone(),
             files,
         };
-        operations.extend(durable::replacement(&staging.folder().join(MANIFEST_FILE), manifest.to_bytes()));
+        let text = manifest.to_bytes();
+        let digest = FileRecord::of_bytes(&text).sha256;
+        operations.extend(durable::replacement(&staging.folder().join(MANIFEST_FILE), text));
         let target = frame.output.path().join(format!("checkpoint-{}", staging.update()));
         let aside = Self::make_way(&target, &mut operations);
         operations.push(Operation::Rename { from: staging.folder().to_owned(), to: target.clone() });
         operations.push(Operation::Sync(frame.output.path().to_owned()));
-        Ok(Self { manifest, target, aside, operations })
+        Ok(Self { manifest, digest, target, aside, operations })
     }
 
     /// Frees the checkpoint's name: a damaged one of ours goes, anything else gets another name.
@@ -168,16 +166,19 @@ impl Frame<'_> {
             (present, None)
         } else {
             durable::perform(&plan.operations)?;
-            (Checkpoint::committed(plan.target, plan.manifest, state.clone()), plan.aside)
+            (Checkpoint::committed(plan.target, plan.manifest, plan.digest, state.clone()), plan.aside)
         };
-        let mut committed = Committed { checkpoint, removed: Vec::new(), aside, warning: None };
-        if let Err(error) = self.rotate(&mut committed) {
-            committed.warning = Some(error.to_string());
-        }
-        Ok(committed)
+        Ok(Committed { checkpoint, removed: Vec::new(), aside, warning: None })
     }
 
-    fn rotate(&self, committed: &mut Committed) -> Result<(), ArchiveError> {
+    /// Removes the oldest checkpoints beyond the limit; what cannot be removed is a warning.
+    pub(super) fn rotate(&self, committed: &mut Committed) {
+        if let Err(error) = self.remove_surplus(committed) {
+            committed.warning = Some(error.to_string());
+        }
+    }
+
+    fn remove_surplus(&self, committed: &mut Committed) -> Result<(), ArchiveError> {
         let Some(limit) = self.save_total_limit else { return Ok(()) };
         let newest = committed.checkpoint.update().0;
         let mut own = self.output.own_checkpoints()?;

@@ -41,11 +41,18 @@ impl Operation {
     pub(super) fn perform(&self) -> Result<(), ArchiveError> {
         match self {
             Self::Write { path, bytes } => write(path, bytes).map_err(ArchiveError::io("write", path)),
-            Self::Sync(path) => sync(path).map_err(ArchiveError::io("sync", path)),
-            Self::Rename { from, to } => fs::rename(from, to).map_err(ArchiveError::io("rename", from)),
-            Self::Remove(path) => remove(path).map_err(ArchiveError::io("remove", path)),
+            Self::Sync(path) => attempt(|| sync(path)).map_err(ArchiveError::io("sync", path)),
+            Self::Rename { from, to } => attempt(|| fs::rename(from, to)).map_err(ArchiveError::io("rename", from)),
+            Self::Remove(path) => attempt(|| remove(path)).map_err(ArchiveError::io("remove", path)),
         }
     }
+}
+
+/// Makes one change of the file system: where tests put faults in, and nothing else.
+pub(super) fn attempt<T>(change: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    #[cfg(test)]
+    super::faults::strike()?;
+    change()
 }
 
 /// Performs `operations` in order, up to the first that fails.
@@ -72,6 +79,17 @@ pub(super) fn replacement(path: &Path, bytes: Vec<u8>) -> [Operation; 3] {
 /// The operating system refuses.
 pub(super) fn replace(path: &Path, bytes: Vec<u8>) -> Result<(), ArchiveError> {
     perform(&replacement(path, bytes))
+}
+
+/// Writes a file that may be half on the disk anew, as the kernel has it.
+///
+/// # Errors
+/// The operating system refuses.
+pub(super) fn rewrite(path: &Path) -> Result<(), ArchiveError> {
+    let partial = partial(path);
+    attempt(|| fs::copy(path, &partial)).map_err(ArchiveError::io("copy", path))?;
+    let rename = Operation::Rename { from: partial.clone(), to: path.to_owned() };
+    perform(&[Operation::Sync(partial), rename, Operation::Sync(parent(path))])
 }
 
 /// The operations that remove a folder so that a half-removed one never bears its name.
@@ -113,9 +131,9 @@ fn hidden(path: &Path, suffix: &str) -> OsString {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+    let mut file = attempt(|| File::create(path))?;
+    attempt(|| file.write_all(bytes))?;
+    attempt(|| file.sync_all())
 }
 
 fn sync(path: &Path) -> io::Result<()> {

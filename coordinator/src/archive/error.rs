@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use medley_common::identity::{Digest, Update};
+use medley_common::identity::Update;
 use medley_common::message::FailureKind;
 
 use super::checkpoint::PassedOver;
@@ -136,21 +136,11 @@ pub enum ArchiveError {
         /// What differs.
         differences: Vec<Difference>,
     },
-    /// The workers lay the parameters out otherwise than the checkpoint does.
-    #[error(
-        "resume from {}: its parameter layout is {stored}, the workers have {present}; use the version of Medley that \
-         wrote it", .path.display()
-    )]
-    LayoutDiffers {
-        /// The checkpoint's folder.
-        path: PathBuf,
-        /// Fingerprint of the layout it was written with.
-        stored: Digest,
-        /// Fingerprint of the workers' layout.
-        present: Digest,
-    },
     /// A line of a ledger cannot be read.
-    #[error("{}:{line}: {reason}", .path.display())]
+    #[error(
+        "{}:{line}: {reason}; put back a copy of the ledger, or move it away: the run then goes on from its newest \
+         checkpoint, but what came before can no longer be proved", .path.display()
+    )]
     Ledger {
         /// The ledger.
         path: PathBuf,
@@ -159,15 +149,13 @@ pub enum ArchiveError {
         /// What is wrong.
         reason: String,
     },
-    /// An update was recorded out of turn.
-    #[error("ledger {}: update {update} does not follow update {last}", .path.display())]
+    /// A record comes out of turn.
+    #[error("ledger {}: a record {reason}", .path.display())]
     OutOfTurn {
         /// The ledger.
         path: PathBuf,
-        /// The update given.
-        update: Update,
-        /// The last one recorded.
-        last: Update,
+        /// What is wrong with it.
+        reason: String,
     },
 }
 
@@ -177,13 +165,15 @@ impl ArchiveError {
         move |error| Self::Io { action, path: path.to_owned(), error }
     }
 
-    /// Whether the disk or the quota is full: what failed may be tried again once there is space.
+    /// Whether what failed may succeed later: the disk or the quota is full, or the disk is ill (EIO).
     #[must_use]
-    pub fn is_storage_full(&self) -> bool {
-        let full =
-            |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    pub fn may_pass(&self) -> bool {
+        let passing = |error: &io::Error| {
+            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+                || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+        };
         match self {
-            Self::Io { error, .. } | Self::Unwritable { error, .. } => full(error),
+            Self::Io { error, .. } | Self::Unwritable { error, .. } => passing(error),
             Self::Space { .. } => true,
             _ => false,
         }
@@ -200,7 +190,7 @@ impl ArchiveError {
             | Self::AnotherRun { .. }
             | Self::Space { .. }
             | Self::RecipeDiffers { .. } => FailureKind::Config,
-            Self::InvalidCheckpoint { .. } | Self::LayoutDiffers { .. } | Self::Ledger { .. } => FailureKind::Data,
+            Self::InvalidCheckpoint { .. } | Self::Ledger { .. } => FailureKind::Data,
             Self::Io { .. }
             | Self::UnknownFile { .. }
             | Self::WrongSize { .. }

@@ -14,9 +14,9 @@ use tempfile::TempDir;
 use super::*;
 use crate::run::report::UpdateRecord;
 
-pub(super) const AGREED: Agreed = Agreed { layout: Digest([7; 32]), parameters: Digest([8; 32]) };
+pub(crate) const AGREED: Agreed = Agreed { layout: Digest([7; 32]), parameters: Digest([8; 32]) };
 
-pub(super) fn spec() -> TrainSpec {
+pub(crate) fn spec() -> TrainSpec {
     TrainSpec {
         seed: 42,
         rows_per_update: 32,
@@ -34,7 +34,7 @@ pub(super) fn spec() -> TrainSpec {
     }
 }
 
-pub(super) fn model() -> ModelConfig {
+pub(crate) fn model() -> ModelConfig {
     ModelConfig {
         vocab_size: 100,
         hidden_size: 32,
@@ -52,20 +52,32 @@ pub(super) fn model() -> ModelConfig {
     }
 }
 
-pub(super) fn recipe() -> Recipe {
+pub(crate) fn recipe() -> Recipe {
     Recipe::new(&spec(), &model(), Digest([3; 32]))
 }
 
-pub(super) fn contents(limit: Option<u32>) -> RunContents {
+pub(crate) fn identity() -> RunIdentity {
+    RunIdentity {
+        version: "0.1.0".to_owned(),
+        recipe: recipe(),
+        train: spec(),
+        lengths: (0..11_232).map(|row| 20 + row % 60).collect(),
+        start: Update(0),
+        command: ["medley", "train"].map(str::to_owned).to_vec(),
+        folder: "/somewhere".into(),
+    }
+}
+
+pub(crate) fn contents(limit: Option<u32>) -> RunContents {
     let file = |name, text: &str| ModelFile::new(name, text.as_bytes().to_vec()).unwrap();
     RunContents {
-        recipe: recipe(),
+        identity: identity(),
         model_files: vec![file("config.json", "{}"), file("vocab.txt", "[PAD]\n")],
         save_total_limit: limit.and_then(NonZeroU32::new),
     }
 }
 
-pub(super) fn cadence() -> Cadence {
+pub(crate) fn cadence() -> Cadence {
     Cadence {
         max_steps: 3510,
         num_train_epochs: 10.0,
@@ -76,41 +88,72 @@ pub(super) fn cadence() -> Cadence {
     }
 }
 
-pub(super) fn state(update: Update) -> TrainerState {
+pub(crate) fn state(update: Update) -> TrainerState {
     let mut state = TrainerState::new(&cadence());
     state.advance(update, update.0 as f64 / 351.0, 1000);
     state
 }
 
-pub(super) fn record(update: u64) -> UpdateRecord {
+pub(crate) fn record(update: u64) -> UpdateRecord {
     UpdateRecord {
         update: Update(update),
+        attempt: 1,
         epoch: update as f64 / 351.0,
         learning_rate: 3e-5 / 1755.0 * update as f64,
         loss: 1.1 / update as f64,
         grad_norm: 0.1 + 0.2,
         lanes: vec![vec![RowId(3), RowId(1)], vec![]],
         workers: vec![WorkerId(1), WorkerId(2)],
-        attempt: 1,
         tokens: 90,
+        parameters: None,
     }
 }
 
+/// A run that writes.
+pub(crate) struct Writing {
+    pub(crate) archive: Archive,
+    pub(crate) ledger: Ledger,
+    pub(crate) removed: Vec<PathBuf>,
+}
+
 /// A fresh run in a new folder.
-pub(super) fn begun(limit: Option<u32>) -> (TempDir, Begun) {
+pub(crate) fn begun(limit: Option<u32>) -> (TempDir, Writing) {
     let folder = tempfile::tempdir().unwrap();
-    let begun = Archive::begin(OutputDir::open(folder.path()).unwrap(), None, contents(limit)).unwrap();
+    let begun = begin(OutputDir::open(folder.path()).unwrap(), &Origin::Fresh, limit);
     (folder, begun)
 }
 
+/// A run in `output`.
+pub(crate) fn begin(output: OutputDir, origin: &Origin, limit: Option<u32>) -> Writing {
+    let archive = Archive::new(output, contents(limit));
+    let Begun { ledger, removed, .. } = archive.begin(origin).unwrap();
+    Writing { archive, ledger, removed }
+}
+
+/// A run in `folder` that goes on from its newest valid checkpoint.
+pub(crate) fn resume(folder: &Path, limit: Option<u32>) -> Writing {
+    let output = OutputDir::open(folder).unwrap();
+    begin(output, &Origin::Checkpoint(Box::new(newest(folder))), limit)
+}
+
+/// The newest valid checkpoint.
+pub(crate) fn newest(folder: &Path) -> Checkpoint {
+    Scan::of(folder).unwrap().newest.unwrap()
+}
+
 /// The weights after `update`.
-pub(super) fn weights(update: Update) -> Vec<u8> {
+pub(crate) fn weights(update: Update) -> Vec<u8> {
     format!("weights after {update}").into_bytes()
 }
 
+/// Waits for what passes soon.
+pub(crate) fn patience() -> Patience {
+    Patience::new(|_| {}, || false).brisk()
+}
+
 /// A staging that has received everything.
-pub(super) fn staged(archive: &Archive, update: Update) -> Staging {
-    let mut staging = archive.stage(update).unwrap();
+pub(crate) fn staged(archive: &Archive, update: Update) -> Staging {
+    let mut staging = archive.stage(update, &patience()).unwrap();
     for (kind, bytes) in [(ArtifactKind::Weights, weights(update)), (ArtifactKind::Optimizer, b"two moments".to_vec())]
     {
         let mut file = staging.file(kind, bytes.len() as u64).unwrap();
@@ -120,35 +163,38 @@ pub(super) fn staged(archive: &Archive, update: Update) -> Staging {
     staging
 }
 
-pub(super) fn saved(archive: &Archive, update: u64) -> Committed {
+/// Records updates through `update` and saves after it.
+pub(crate) fn saved(begun: &mut Writing, update: u64) -> Committed {
+    trained(begun, update, &[]);
     let update = Update(update);
-    archive.commit(&staged(archive, update), &AGREED, &state(update)).unwrap()
+    let staging = staged(&begun.archive, update);
+    begun.archive.commit(&mut begun.ledger, &staging, &AGREED, &state(update)).unwrap()
 }
 
-/// Records updates `1..=through` and saves after each of `saves`.
-pub(super) fn trained(begun: &mut Begun, through: u64, saves: &[u64]) {
+/// Records updates through `through` and saves after each of `saves`.
+pub(crate) fn trained(begun: &mut Writing, through: u64, saves: &[u64]) {
     for update in begun.ledger.last().0 + 1..=through {
-        begun.ledger.append(&record(update)).unwrap();
+        begun.ledger.append(Record::Update(record(update))).unwrap();
         if saves.contains(&update) {
-            saved(&begun.archive, update);
+            saved(begun, update);
         }
     }
 }
 
-pub(super) fn facts() -> RunFacts {
-    let flags = JsonObject::from([("learning_rate".to_owned(), 3e-5.into())]);
-    let inputs = [("train.jsonl".to_owned(), Digest([5; 32]))].into();
-    RunFacts { epoch: 10.0, agreed: AGREED, flags, inputs }
+pub(crate) fn facts() -> RunFacts {
+    let inputs = [("train_file".to_owned(), Digest([5; 32]))].into();
+    let programs = [("medley".to_owned(), Digest([6; 32]))].into();
+    RunFacts { epoch: 10.0, agreed: AGREED, inputs, programs }
 }
 
 /// The names in a folder, sorted.
-pub(super) fn names(folder: &Path) -> Vec<String> {
+pub(crate) fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> =
         fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
 
-pub(super) const CONTINUE: StartRequest = StartRequest { existing: Existing::Continue, from: None };
-pub(super) const REPLACE: StartRequest = StartRequest { existing: Existing::Replace, from: None };
-pub(super) const DISCARD: StartRequest = StartRequest { existing: Existing::Discard, from: None };
+pub(crate) const CONTINUE: StartRequest = StartRequest { existing: Existing::Continue, from: None };
+pub(crate) const REPLACE: StartRequest = StartRequest { existing: Existing::Replace, from: None };
+pub(crate) const DISCARD: StartRequest = StartRequest { existing: Existing::Discard, from: None };

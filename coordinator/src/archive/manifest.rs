@@ -56,22 +56,23 @@ impl Manifest {
     ///
     /// # Errors
     /// What is wrong with which file.
-    pub(super) fn verify(folder: &Path) -> Result<Self, String> {
-        let manifest = Self::read(folder)?;
+    pub(super) fn verify(folder: &Path) -> Result<(Self, Digest), String> {
+        let (manifest, digest) = Self::read(folder)?;
         verify_files(folder, &manifest.files)?;
-        Ok(manifest)
+        Ok((manifest, digest))
     }
 
-    /// Reads the manifest of `folder`, but not the files it names.
+    /// Reads the manifest of `folder`, but not the files it names; with the digest of its own file.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(super) fn read(folder: &Path) -> Result<Self, String> {
+    pub(super) fn read(folder: &Path) -> Result<(Self, Digest), String> {
         let bytes = read_text(&folder.join(MANIFEST_FILE)).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => format!("has no {MANIFEST_FILE}, so Medley did not write or finish it"),
             _ => format!("{MANIFEST_FILE}: {error}"),
         })?;
-        sealed::unseal(&bytes).map_err(|reason| format!("{MANIFEST_FILE} {reason}"))
+        let manifest = sealed::unseal(&bytes).map_err(|reason| format!("{MANIFEST_FILE} {reason}"))?;
+        Ok((manifest, FileRecord::of_bytes(&bytes).sha256))
     }
 }
 
@@ -81,11 +82,11 @@ impl FileRecord {
         Self { bytes: bytes.len() as u64, sha256: Digest(Sha256::digest(bytes).into()) }
     }
 
-    /// Reads a regular file, whole.
+    /// Reads a regular file, whole. Blocks.
     ///
     /// # Errors
     /// It is not there, not a regular file, or cannot be read.
-    pub(super) fn of_file(path: &Path) -> io::Result<Self> {
+    pub fn of_file(path: &Path) -> io::Result<Self> {
         const CHUNK_BYTES: usize = 128 << 10;
         let mut file = open_regular(path)?;
         let mut hash = Sha256::new();

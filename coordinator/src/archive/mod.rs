@@ -6,9 +6,9 @@
 //!   .checkpoint-<update>.<n>.partial/   a checkpoint while it is received
 //!   checkpoint-<update>/            config.json, tokenizer files, model.safetensors, optimizer.safetensors,
 //!                                   trainer_state.json, medley.json (the manifest, written last)
-//!   ledger.jsonl                    a line an applied update
+//!   ledger.jsonl                    the run's durable log: a record a line, chained by digests
 //!   model.safetensors, config.json, tokenizer files      the final model
-//!   medley_run.json                 how it was made; written last: the run is complete
+//!   medley_run.json                 the certificate: how it was made; written last: the run is complete
 //!   {train,eval,predict,all}_results.json, trainer_state.json, predict_results.txt, predictions.jsonl
 //! ```
 //!
@@ -16,9 +16,11 @@
 //! and no row's text is ever written.
 //!
 //! A run goes: [`OutputDir::open`], [`OutputDir::find_start`], [`OutputDir::preflight`] (nothing has changed so far),
-//! then [`Archive::begin`] when the first update is about to be recorded; [`Ledger::append`], [`Archive::stage`] and
-//! [`Archive::commit`] as it goes; [`Archive::export`] and [`Metrics::save`] at its end.
+//! then [`Archive::begin`] when the first record is about to be written; [`Ledger::append`], [`Archive::stage`] and
+//! [`Archive::commit`] as it goes; [`Archive::export`] and [`Metrics::save`] at its end. What may be tried again after
+//! an error says so: it leaves no half-done thing behind.
 
+mod certificate;
 mod checkpoint;
 mod commit;
 mod durable;
@@ -26,10 +28,10 @@ mod error;
 mod export;
 mod json_text;
 mod ledger;
-mod ledger_lines;
 mod lock;
 mod manifest;
 mod output_dir;
+mod patience;
 mod predictions;
 mod recipe;
 mod results;
@@ -39,32 +41,38 @@ mod staging;
 mod start;
 mod trainer_state;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
-use medley_common::identity::Update;
+use medley_common::identity::{Digest, Update};
 
+pub use certificate::{CERTIFICATE_FILE, Certificate};
 pub use checkpoint::{Checkpoint, PassedOver, Scan, StoredArtifact};
 pub use commit::{Agreed, Committed, ModelFile};
 pub use error::ArchiveError;
-pub use export::{ModelSource, RUN_RECORD_FILE, RunFacts, RunRecord};
+pub use export::ModelSource;
 pub use json_text::JsonObject;
-pub use ledger::{LEDGER_FILE, Ledger, LedgerCut};
+pub use ledger::{
+    CheckpointRecord, Evaluated, FinalRecord, Head, History, Host, LEDGER_FILE, Ledger, Lines, Logged, Next,
+    PastUpdate, Record, Recovered, RewindRecord, RunIdentity, TornTail,
+};
 pub use manifest::{FileRecord, MANIFEST_FILE, Manifest};
-pub use output_dir::{MODEL_FILES, OutputDir, may_replace};
+pub use output_dir::{MODEL_FILES, OutputDir, checkpoints_of, may_replace};
+pub use patience::Patience;
 pub use predictions::{PREDICTIONS_LINES, PREDICTIONS_TABLE, save_predictions};
 pub use recipe::{Difference, Recipe};
 pub use results::{ALL_RESULTS_FILE, Metrics, TRAIN_RESULTS_FILE};
 pub use space::SpaceNeed;
-pub use staging::{OPTIMIZER_FILE, ReceivedFile, StagedFile, Staging, WEIGHTS_FILE, artifact_file, artifact_kind};
+pub use staging::{OPTIMIZER_FILE, ReceivedFile, StagedFile, Staging, WEIGHTS_FILE, artifact_file};
 pub use start::{Existing, Found, Start, StartRequest};
 pub use trainer_state::{Cadence, LogEntry, TRAINER_STATE_FILE, TrainerState};
 
 /// What is the same for all checkpoints and the final model of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunContents {
-    /// What decides its weights.
-    pub recipe: Recipe,
+    /// Which run it is.
+    pub identity: RunIdentity,
     /// Configuration and tokenizer.
     pub model_files: Vec<ModelFile>,
     /// `--save_total_limit`; `None` keeps all checkpoints.
@@ -78,41 +86,94 @@ pub struct Archive {
     contents: RunContents,
 }
 
-/// An archive that has begun.
+/// What a certificate says beside what the archive knows itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunFacts {
+    /// Epochs done.
+    pub epoch: f64,
+    /// What the workers agree on.
+    pub agreed: Agreed,
+    /// Digests of what went in, by name.
+    pub inputs: BTreeMap<String, Digest>,
+    /// Digests of the programs, by name.
+    pub programs: BTreeMap<String, Digest>,
+}
+
+/// Where a run goes on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Origin {
+    /// At its first update.
+    Fresh,
+    /// At a checkpoint: what is recorded of later updates no longer counts.
+    Checkpoint(Box<Checkpoint>),
+    /// At the last record of the folder's own ledger: the coordinator died, its workers still have the state.
+    Ledger(Box<Recovered>),
+}
+
+/// A run's writing has begun.
 #[derive(Debug)]
 pub struct Begun {
-    /// The archive.
-    pub archive: Archive,
     /// The ledger, which stands at the update that training goes on from.
     pub ledger: Ledger,
-    /// What became of the ledger's old lines, where the run is resumed.
-    pub cut: Option<LedgerCut>,
+    /// The last line of the ledger, where it never got whole.
+    pub dropped: Option<TornTail>,
     /// What went: the run that was overwritten, or checkpoints after the one resumed.
     pub removed: Vec<PathBuf>,
 }
 
 impl Archive {
-    /// Begins to write: what this run replaces goes now, so call it when the run is known to be able to train.
-    ///
-    /// `from` is where it goes on; `None` starts afresh. Blocks.
+    /// The archive of a run in a folder; nothing is touched yet.
+    #[must_use]
+    pub fn new(output: OutputDir, contents: RunContents) -> Self {
+        Self { output, contents }
+    }
+
+    /// Begins to write: what this run replaces goes now, so call it when the run is known to be able to train. It can
+    /// be tried again. Blocks.
     ///
     /// # Errors
-    /// The checkpoint is of another recipe, or the disk refuses.
-    pub fn begin(output: OutputDir, from: Option<&Checkpoint>, contents: RunContents) -> Result<Begun, ArchiveError> {
-        from.map_or(Ok(()), |checkpoint| checkpoint.check_recipe(&contents.recipe))?;
-        let removed = output.clear(from)?;
-        let (ledger, cut) = match from {
-            None => (Ledger::create(output.path())?, None),
-            Some(checkpoint) => {
-                let mut source = durable::parent(checkpoint.path()).join(LEDGER_FILE);
-                if output.holds(checkpoint) {
-                    source = output.path().join(LEDGER_FILE);
-                }
-                let (ledger, cut) = Ledger::resume(output.path(), &source, checkpoint.update())?;
-                (ledger, Some(cut))
+    /// The checkpoint or the ledger is of another recipe, the ledger is damaged, or the disk refuses.
+    pub fn begin(&self, origin: &Origin) -> Result<Begun, ArchiveError> {
+        let output = &self.output;
+        match origin {
+            Origin::Fresh => {
+                let removed = output.clear(None)?;
+                let ledger = Ledger::create(output.path(), self.contents.identity.clone())?;
+                Ok(Begun { ledger, dropped: None, removed })
             }
+            Origin::Ledger(recovered) => {
+                let dropped = recovered.dropped.clone();
+                let ledger = Ledger::reopen(output.path(), Recovered::clone(recovered))?;
+                Ok(Begun { ledger, dropped, removed: Vec::new() })
+            }
+            Origin::Checkpoint(checkpoint) => self.rewind(checkpoint),
+        }
+    }
+
+    /// Goes on from a checkpoint, of this folder or of another one, whose ledger is then copied.
+    fn rewind(&self, checkpoint: &Checkpoint) -> Result<Begun, ArchiveError> {
+        let (output, identity) = (&self.output, &self.contents.identity);
+        checkpoint.check_recipe(&identity.recipe)?;
+        let recovered = recover_for(checkpoint)?;
+        let dropped = recovered.as_ref().and_then(|recovered| recovered.dropped.clone());
+        let own = output.holds(checkpoint);
+        let removed = output.clear(Some(checkpoint))?;
+        let mut ledger = match recovered {
+            None => {
+                let identity = RunIdentity { start: checkpoint.update(), ..identity.clone() };
+                Ledger::create(output.path(), identity)?
+            }
+            Some(recovered) if own => Ledger::reopen(output.path(), recovered)?,
+            Some(recovered) => Ledger::adopt(output.path(), &ledger_beside(checkpoint), recovered)?,
         };
-        Ok(Begun { archive: Self { output, contents }, ledger, cut, removed })
+        let name = checkpoint.path().file_name().unwrap_or_default().to_string_lossy();
+        let rewind = RewindRecord { to: checkpoint.update(), reason: format!("resumed from {name}") };
+        ledger.append(Record::Rewind(rewind))?;
+        // A crash may have come between the checkpoint and its record.
+        if own && ledger.history().checkpoints().last().is_none_or(|last| last.update < checkpoint.update()) {
+            ledger.append(Record::Checkpoint(checkpoint.record()))?;
+        }
+        Ok(Begun { ledger, dropped, removed })
     }
 
     /// The folder.
@@ -121,47 +182,110 @@ impl Archive {
         &self.output
     }
 
-    /// Begins to receive the state after `update`. One at a time: what an earlier attempt left is removed. Blocks.
+    /// Begins to receive the state after `update`. One at a time: what an earlier attempt left is removed. What is
+    /// received waits by `patience` for a disk that refuses. Blocks.
     ///
     /// # Errors
     /// The folder cannot be written to.
-    pub fn stage(&self, update: Update) -> Result<Staging, ArchiveError> {
-        Staging::begin(&self.output, update)
+    pub fn stage(&self, update: Update, patience: &Patience) -> Result<Staging, ArchiveError> {
+        Staging::begin(&self.output, update, patience.clone())
     }
 
-    /// Makes a checkpoint of a staging that holds weights and optimizer, then removes the oldest beyond the limit.
-    /// Blocks.
+    /// Makes a checkpoint of a staging that holds weights and optimizer, records it in the ledger, then removes the
+    /// oldest beyond the limit. It can be tried again. Blocks.
+    ///
+    /// The ledger is synced first: a checkpoint must not know of updates that the ledger has forgotten.
     ///
     /// # Errors
-    /// The disk refuses: the checkpoints before are as they were, and the staging can be committed again.
-    pub fn commit(&self, staging: &Staging, agreed: &Agreed, state: &TrainerState) -> Result<Committed, ArchiveError> {
-        let RunContents { recipe, model_files, save_total_limit } = &self.contents;
-        let save_total_limit = *save_total_limit;
-        commit::Frame { output: &self.output, recipe, model_files, save_total_limit }.commit(staging, agreed, state)
+    /// The disk refuses: the checkpoints before are as they were.
+    pub fn commit(
+        &self,
+        ledger: &mut Ledger,
+        staging: &Staging,
+        agreed: &Agreed,
+        state: &TrainerState,
+    ) -> Result<Committed, ArchiveError> {
+        ledger.sync()?;
+        let mut committed = self.frame().commit(staging, agreed, state)?;
+        ledger.append(Record::Checkpoint(committed.checkpoint.record()))?;
+        self.frame().rotate(&mut committed);
+        Ok(committed)
     }
 
-    /// Looks for the checkpoint to fall back on. Blocks: it reads whole checkpoints.
-    ///
-    /// # Errors
-    /// The folder cannot be read.
-    pub fn newest_valid(&self) -> Result<Scan, ArchiveError> {
-        Scan::of(self.output.path())
+    fn frame(&self) -> commit::Frame<'_> {
+        let RunContents { identity, model_files, save_total_limit } = &self.contents;
+        let (recipe, save_total_limit) = (&identity.recipe, *save_total_limit);
+        commit::Frame { output: &self.output, recipe, model_files, save_total_limit }
     }
 
-    /// Puts the final model into the output folder and writes the record that the run is complete. Blocks.
+    /// Puts the final model into the output folder and issues the certificate that the run is complete. It can be
+    /// tried again. Blocks.
     ///
     /// # Errors
     /// The weights are missing, or the disk refuses.
-    pub fn export(&self, source: &ModelSource<'_>, facts: RunFacts) -> Result<RunRecord, ArchiveError> {
-        export::export(&self.output, source, &self.contents.model_files, &self.contents.recipe, facts)
-    }
-
-    /// Ends writing but keeps the folder locked, for the results.
-    #[must_use]
-    pub fn into_output(self) -> OutputDir {
-        self.output
+    pub fn export(
+        &self,
+        ledger: &mut Ledger,
+        source: &ModelSource<'_>,
+        facts: RunFacts,
+    ) -> Result<Certificate, ArchiveError> {
+        let RunContents { identity, model_files, .. } = &self.contents;
+        let files = export::export(&self.output, source, model_files)?;
+        let RunFacts { epoch, agreed: Agreed { layout, parameters }, inputs, programs } = facts;
+        let mut certificate = Certificate {
+            version: identity.version.clone(),
+            update: ledger.last(),
+            epoch,
+            layout,
+            parameters,
+            recipe: identity.recipe.clone(),
+            command: identity.command.clone(),
+            inputs,
+            programs,
+            hosts: BTreeSet::new(),
+            ledger: ledger.head(),
+            files,
+            results: BTreeMap::new(),
+        };
+        certificate.issue(&self.output, ledger)?;
+        Ok(certificate)
     }
 }
 
+/// Reads the ledger beside a checkpoint; `None` where there is none.
+///
+/// # Errors
+/// It is damaged, of another recipe, or ends before the checkpoint.
+pub fn recover_for(checkpoint: &Checkpoint) -> Result<Option<Recovered>, ArchiveError> {
+    let path = ledger_beside(checkpoint);
+    if !path.try_exists().map_err(ArchiveError::io("read", &path))? {
+        return Ok(None);
+    }
+    let recovered = Ledger::recover(&path)?;
+    let history = &recovered.history;
+    let (last, update) = (history.last(), checkpoint.update());
+    let differences = history.identity().recipe.differences(&checkpoint.manifest().recipe);
+    let reason = if let Some(difference) = differences.first() {
+        Some((1, format!("is of another run than checkpoint-{update}: {difference}")))
+    } else if last < update || history.identity().start > update {
+        let line = recovered.head.records;
+        Some((line, format!("is the last line, of update {last}; it does not reach checkpoint-{update}")))
+    } else {
+        None
+    };
+    match reason {
+        Some((line, reason)) => Err(ArchiveError::Ledger { path, line, reason }),
+        None => Ok(Some(recovered)),
+    }
+}
+
+fn ledger_beside(checkpoint: &Checkpoint) -> PathBuf {
+    durable::parent(checkpoint.path()).join(LEDGER_FILE)
+}
+
 #[cfg(test)]
-mod fixture;
+mod crash_test;
+#[cfg(test)]
+pub(crate) mod faults;
+#[cfg(test)]
+pub(crate) mod fixture;

@@ -4,10 +4,10 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::certificate::CERTIFICATE_FILE;
 use super::checkpoint::Checkpoint;
 use super::durable::{self, Operation};
 use super::error::ArchiveError;
-use super::export::RUN_RECORD_FILE;
 use super::ledger::LEDGER_FILE;
 use super::lock::{FolderLock, LOCK_FILE};
 use super::manifest::MANIFEST_FILE;
@@ -125,7 +125,7 @@ impl OutputDir {
     /// The folder cannot be read.
     pub fn foreign_replaced(&self) -> Result<Vec<String>, ArchiveError> {
         let mut names = self.entries()?;
-        let is_ours = names.iter().any(|name| name == LEDGER_FILE || name == RUN_RECORD_FILE);
+        let is_ours = names.iter().any(|name| name == LEDGER_FILE || name == CERTIFICATE_FILE);
         names.retain(|name| !is_ours && is_own_file(name));
         Ok(names)
     }
@@ -182,6 +182,16 @@ pub(super) fn checkpoint_folders(folder: &Path) -> Result<Vec<(u64, PathBuf)>, A
     read().map_err(ArchiveError::io("read", folder))
 }
 
+/// The folders of a run that are named as checkpoints are, in the order of their updates.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn checkpoints_of(folder: &Path) -> Result<Vec<PathBuf>, ArchiveError> {
+    let mut folders = checkpoint_folders(folder)?;
+    folders.sort();
+    Ok(folders.into_iter().map(|(_, path)| path).collect())
+}
+
 /// Whether Medley wrote this checkpoint folder: nothing else has such a manifest.
 pub(super) fn is_own_checkpoint(folder: &Path) -> bool {
     folder.join(MANIFEST_FILE).symlink_metadata().is_ok()
@@ -217,7 +227,7 @@ fn is_leftover(name: &str) -> bool {
 fn is_own_file(name: &str) -> bool {
     name == WEIGHTS_FILE
         || name == LEDGER_FILE
-        || name == RUN_RECORD_FILE
+        || name == CERTIFICATE_FILE
         || RESULT_FILES.contains(&name)
         || MODEL_FILES.contains(&name)
 }

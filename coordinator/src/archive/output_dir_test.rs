@@ -43,7 +43,7 @@ fn what_cannot_be_a_folder_is_refused() {
 
 #[test]
 fn preflight_compares_with_the_real_disk() {
-    let (folder, begun) = begun(None);
+    let (folder, mut begun) = begun(None);
     let need = |parameter_bytes| SpaceNeed { parameter_bytes, checkpoints: 7, save_total_limit: NonZeroU32::new(2) };
     let output = begun.archive.output();
     output.preflight(&need(1000), None).unwrap();
@@ -52,8 +52,8 @@ fn preflight_compares_with_the_real_disk() {
     assert!(text.starts_with(&format!("output_dir {}: the run needs ", folder.path().display())), "{text}");
     assert!(text.contains("(3 checkpoints of 3458764513.8 GB at most, and the final model of"), "{text}");
     assert!(text.contains("lower --save_total_limit"), "{text}");
-    let checkpoint = saved(&begun.archive, 2).checkpoint;
-    output.preflight(&need(1000), Some(&checkpoint)).unwrap();
+    let checkpoint = saved(&mut begun, 2).checkpoint;
+    begun.archive.output().preflight(&need(1000), Some(&checkpoint)).unwrap();
 }
 
 #[test]

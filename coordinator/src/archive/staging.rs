@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,6 +14,7 @@ use super::durable::{self, Operation};
 use super::error::ArchiveError;
 use super::manifest::FileRecord;
 use super::output_dir::OutputDir;
+use super::patience::Patience;
 
 /// The file of the parameters.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
@@ -30,21 +31,6 @@ pub fn artifact_file(kind: ArtifactKind) -> &'static str {
     }
 }
 
-/// What a file that a worker sends by `name` holds.
-///
-/// # Errors
-/// It is no file of a checkpoint that workers send.
-pub fn artifact_kind(name: &str) -> Result<ArtifactKind, ArchiveError> {
-    match name {
-        WEIGHTS_FILE => Ok(ArtifactKind::Weights),
-        OPTIMIZER_FILE => Ok(ArtifactKind::Optimizer),
-        _ => {
-            let expected = format!("{WEIGHTS_FILE}, {OPTIMIZER_FILE}");
-            Err(ArchiveError::UnknownFile { name: name.to_owned(), expected })
-        }
-    }
-}
-
 /// A checkpoint that is being received.
 ///
 /// Its folder bears a name of its own, so that an upload that was given up cannot write into the next one.
@@ -53,6 +39,7 @@ pub struct Staging {
     folder: PathBuf,
     update: Update,
     files: BTreeMap<&'static str, FileRecord>,
+    patience: Patience,
 }
 
 /// A file that is being received.
@@ -64,6 +51,7 @@ pub struct StagedFile {
     hash: Sha256,
     declared_bytes: u64,
     received_bytes: u64,
+    patience: Patience,
 }
 
 /// A file that is received and on the disk.
@@ -79,24 +67,34 @@ impl Staging {
     ///
     /// # Errors
     /// The folder cannot be written to.
-    pub(super) fn begin(output: &OutputDir, update: Update) -> Result<Self, ArchiveError> {
+    pub(super) fn begin(output: &OutputDir, update: Update, patience: Patience) -> Result<Self, ArchiveError> {
         static ATTEMPTS: AtomicU64 = AtomicU64::new(1);
         for leftover in output.leftovers()? {
             Operation::Remove(leftover).perform()?;
         }
         let attempt = ATTEMPTS.fetch_add(1, Ordering::Relaxed);
         let folder = output.path().join(format!(".checkpoint-{update}.{attempt}.partial"));
-        fs::create_dir(&folder).map_err(ArchiveError::io("create", &folder))?;
-        Ok(Self { folder, update, files: BTreeMap::new() })
+        durable::attempt(|| fs::create_dir(&folder)).map_err(ArchiveError::io("create", &folder))?;
+        Ok(Self { folder, update, files: BTreeMap::new(), patience })
     }
 
-    /// Begins to receive a file of `declared_bytes`. Blocks.
+    /// Begins to receive a file of `declared_bytes`. Blocks, also while the disk has no room for it.
     ///
     /// # Errors
-    /// It was begun before, the disk has no room for it, or the staging was given up.
+    /// It was begun before, the staging was given up, or the disk refuses for good.
     pub fn file(&self, kind: ArtifactKind, declared_bytes: u64) -> Result<StagedFile, ArchiveError> {
         let name = artifact_file(kind);
         let path = self.folder.join(name);
+        let create = || {
+            self.check_room(name, declared_bytes)?;
+            durable::attempt(|| File::create_new(&path)).map_err(ArchiveError::io("create", &path))
+        };
+        let file = self.patience.keep_trying(create)?;
+        let (folder, hash, patience) = (self.folder.clone(), Sha256::new(), self.patience.clone());
+        Ok(StagedFile { folder, name, file, hash, declared_bytes, received_bytes: 0, patience })
+    }
+
+    fn check_room(&self, name: &str, declared_bytes: u64) -> Result<(), ArchiveError> {
         let statistics = rustix::fs::statvfs(&self.folder)
             .map_err(|error| ArchiveError::io("ask for the free space of", &self.folder)(error.into()))?;
         let free_bytes = statistics.f_bavail.saturating_mul(statistics.f_frsize);
@@ -105,9 +103,7 @@ impl Staging {
             let path = durable::parent(&self.folder);
             return Err(ArchiveError::Space { path, need_bytes: declared_bytes, free_bytes, plan });
         }
-        let file = File::create_new(&path).map_err(ArchiveError::io("create", &path))?;
-        let hash = Sha256::new();
-        Ok(StagedFile { folder: self.folder.clone(), name, file, hash, declared_bytes, received_bytes: 0 })
+        Ok(())
     }
 
     /// Takes a file that is whole.
@@ -120,14 +116,6 @@ impl Staging {
         }
         self.files.insert(file.name, file.record);
         Ok(())
-    }
-
-    /// Gives the checkpoint up and frees its room. Blocks.
-    ///
-    /// # Errors
-    /// The folder cannot be removed; the next staging tries again.
-    pub fn discard(self) -> Result<(), ArchiveError> {
-        Operation::Remove(self.folder).perform()
     }
 
     /// Updates done in the state that is received.
@@ -151,7 +139,7 @@ impl Staging {
 }
 
 impl StagedFile {
-    /// Appends a chunk. Blocks.
+    /// Appends a chunk. Blocks, also while the disk is full.
     ///
     /// # Errors
     /// More comes than was declared, or it cannot be written.
@@ -160,13 +148,17 @@ impl StagedFile {
         if received_bytes > self.declared_bytes {
             return Err(self.wrong_size(received_bytes));
         }
-        self.file.write_all(chunk).map_err(ArchiveError::io("write", &self.path()))?;
+        let (path, place) = (self.path(), self.received_bytes);
+        // At its place, whatever an attempt before has written of it.
+        let write =
+            || durable::attempt(|| self.file.write_all_at(chunk, place)).map_err(ArchiveError::io("write", &path));
+        self.patience.keep_trying(write)?;
         self.hash.update(chunk);
         self.received_bytes = received_bytes;
         Ok(())
     }
 
-    /// Ends the file and waits until it is on the disk. Blocks.
+    /// Ends the file and waits until it is on the disk. Blocks, also while the disk refuses.
     ///
     /// # Errors
     /// Less came than was declared, or the disk refuses.
@@ -174,7 +166,15 @@ impl StagedFile {
         if self.received_bytes != self.declared_bytes {
             return Err(self.wrong_size(self.received_bytes));
         }
-        self.file.sync_all().map_err(ArchiveError::io("sync", &self.path()))?;
+        let path = self.path();
+        let mut synced = false;
+        self.patience.keep_trying(|| {
+            if std::mem::replace(&mut synced, true) {
+                // The kernel forgets what it could not write, so a second sync would say nothing: all is written anew.
+                return durable::rewrite(&path);
+            }
+            durable::attempt(|| self.file.sync_all()).map_err(ArchiveError::io("sync", &path))
+        })?;
         let record = FileRecord { bytes: self.received_bytes, sha256: Digest(self.hash.finalize().into()) };
         Ok(ReceivedFile { folder: self.folder, name: self.name, record })
     }

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::certificate::{CERTIFICATE_FILE, Certificate};
 use super::checkpoint::{Checkpoint, PassedOver, Scan};
 use super::durable::{self, Operation};
 use super::error::ArchiveError;
-use super::export::{RUN_RECORD_FILE, RunRecord};
 use super::ledger::LEDGER_FILE;
 use super::output_dir::{OutputDir, RESULT_FILES};
 use super::recipe::Recipe;
@@ -40,7 +40,7 @@ pub enum Start {
     /// From a checkpoint.
     Resume(Box<Checkpoint>),
     /// Nowhere: the folder holds a complete run. Whether it is the run that was asked for, its recipe tells.
-    Finished(Box<RunRecord>),
+    Finished(Box<Certificate>),
 }
 
 /// Where training starts, and what was passed over on the way.
@@ -80,10 +80,10 @@ impl OutputDir {
             Existing::Continue => {}
         }
         let mut passed_over = Vec::new();
-        match RunRecord::read(self.path()) {
+        match Certificate::read(self.path()) {
             Ok(Some(record)) => return Ok(Found { start: Start::Finished(Box::new(record)), passed_over }),
             Ok(None) => {}
-            Err(reason) => passed_over.push(PassedOver { path: self.path().join(RUN_RECORD_FILE), reason }),
+            Err(reason) => passed_over.push(PassedOver { path: self.path().join(CERTIFICATE_FILE), reason }),
         }
         let scan = Scan::of(self.path())?;
         passed_over.extend(scan.passed_over);
@@ -99,7 +99,7 @@ impl OutputDir {
 
     /// The newest checkpoint of a run of `recipe` that lies here and is not complete, if it is one that is `wanted`.
     fn unfinished(&self, recipe: &Recipe, wanted: impl Fn(&Checkpoint) -> bool) -> Result<Option<Found>, ArchiveError> {
-        if self.path().join(RUN_RECORD_FILE).exists() {
+        if self.path().join(CERTIFICATE_FILE).exists() {
             return Ok(None);
         }
         let Scan { newest, passed_over } = Scan::of(self.path())?;
@@ -113,7 +113,7 @@ impl OutputDir {
             return Ok(());
         }
         let path = self.path().to_owned();
-        if !self.own_checkpoints()?.is_empty() || self.path().join(RUN_RECORD_FILE).exists() {
+        if !self.own_checkpoints()?.is_empty() || self.path().join(CERTIFICATE_FILE).exists() {
             return Err(ArchiveError::AnotherRun { path, checkpoint: checkpoint.path().to_owned() });
         }
         let entries = self.entries()?;
@@ -131,7 +131,7 @@ impl OutputDir {
     }
 
     /// Removes what a run that starts at `from` replaces, and leftovers of a crash. Only what is ours goes:
-    /// checkpoints with a manifest and, where a ledger or a record shows that a run of ours was here, its results and
+    /// checkpoints with a manifest and, where a ledger or a certificate shows that a run of ours was here, its results and
     /// the files of its final model. Answers what went. Blocks.
     ///
     /// The ledger goes last, so that a crash in between leaves a folder that is known for ours.
@@ -143,11 +143,11 @@ impl OutputDir {
             Operation::Remove(leftover).perform()?;
         }
         let own_run = from.filter(|checkpoint| self.holds(checkpoint));
-        let record = self.path().join(RUN_RECORD_FILE);
+        let record = self.path().join(CERTIFICATE_FILE);
         let ledger = self.path().join(LEDGER_FILE);
         let mut files = Vec::new();
         if own_run.is_none() && (record.exists() || ledger.exists()) {
-            files.extend(RunRecord::files_of(self.path()));
+            files.extend(Certificate::files_of(self.path()));
             files.extend(RESULT_FILES.map(str::to_owned));
         }
         let mut gone = Vec::new();

@@ -3,23 +3,32 @@ use std::fs;
 use medley_common::identity::Update;
 
 use super::*;
-use crate::archive::fixture::{CONTINUE, DISCARD, REPLACE, begun, contents, facts, names, recipe, saved, trained};
-use crate::archive::{Archive, Begun, LedgerCut, MANIFEST_FILE, Metrics, ModelSource, WEIGHTS_FILE};
+use crate::archive::fixture::{
+    CONTINUE, DISCARD, REPLACE, Writing, begin, begun, contents, facts, names, newest, patience, recipe, saved, trained,
+};
+use crate::archive::{Archive, MANIFEST_FILE, Metrics, ModelSource, Origin, WEIGHTS_FILE};
 use crate::run::report::TrainSummary;
 
 fn from(path: &Path, existing: Existing) -> StartRequest {
     StartRequest { existing, from: Some(path.to_owned()) }
 }
 
-fn reopen(begun: Begun, folder: &Path) -> OutputDir {
+fn reopen(begun: Writing, folder: &Path) -> OutputDir {
     drop(begun);
     OutputDir::open(folder).unwrap()
 }
 
-fn finished(begun: &mut Begun) {
+/// The kinds of a ledger's records.
+fn kinds(ledger: &Path) -> Vec<String> {
+    let lines = fs::read_to_string(ledger).unwrap();
+    let kind = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["kind"].as_str().unwrap().into();
+    lines.lines().map(kind).collect()
+}
+
+fn finished(begun: &mut Writing) {
     trained(begun, 4, &[2, 4]);
-    let checkpoint = begun.archive.newest_valid().unwrap().newest.unwrap();
-    begun.archive.export(&ModelSource::Checkpoint(&checkpoint), facts()).unwrap();
+    let checkpoint = newest(begun.archive.output().path());
+    begun.archive.export(&mut begun.ledger, &ModelSource::Checkpoint(&checkpoint), facts()).unwrap();
     let summary = TrainSummary { update: Update(4), epoch: 1.0, mean_loss: 0.5, rows: 128, updates: 4, seconds: 2.0 };
     Metrics::of_training(&summary, 128).save(begun.archive.output()).unwrap();
 }
@@ -52,7 +61,7 @@ fn a_foreign_folder_is_refused_by_name_and_kept_when_overwritten() {
         )
     );
     assert_eq!(output.find_start(&REPLACE, &recipe()).unwrap().start, Start::Fresh);
-    let begun = Archive::begin(output, None, contents(None)).unwrap();
+    let begun = begin(output, &Origin::Fresh, None);
     assert_eq!(begun.removed, [""; 0].map(PathBuf::from));
     let expected = [".medley.lock", "all_results.json", "checkpoint-500", "ledger.jsonl", "notes.txt"];
     assert_eq!(names(folder.path()), expected);
@@ -62,12 +71,12 @@ fn a_foreign_folder_is_refused_by_name_and_kept_when_overwritten() {
 fn a_run_without_a_checkpoint_starts_afresh() {
     let (folder, mut begun) = begun(None);
     trained(&mut begun, 3, &[]);
-    begun.archive.stage(Update(3)).unwrap();
+    begun.archive.stage(Update(3), &patience()).unwrap();
     let output = reopen(begun, folder.path());
     assert_eq!(output.find_start(&CONTINUE, &recipe()).unwrap().start, Start::Fresh);
-    let begun = Archive::begin(output, None, contents(None)).unwrap();
+    let begun = begin(output, &Origin::Fresh, None);
     assert_eq!(begun.ledger.last(), Update(0));
-    assert_eq!(fs::read(begun.ledger.path()).unwrap(), b"");
+    assert_eq!(kinds(begun.ledger.path()), ["run"]);
     assert_eq!(names(folder.path()), [".medley.lock", "ledger.jsonl"]);
 }
 
@@ -84,9 +93,10 @@ fn the_newest_valid_checkpoint_is_resumed_and_later_ones_go() {
     assert_eq!(found.passed_over[0].to_string(), "checkpoint-6: model.safetensors has 3 bytes instead of 15");
     assert!(folder.path().join("checkpoint-6").exists(), "looking changes nothing");
 
-    let begun = Archive::begin(output, Some(&checkpoint), contents(None)).unwrap();
+    let begun = begin(output, &Origin::Checkpoint(checkpoint), None);
     assert_eq!(begun.removed, [folder.path().join("checkpoint-6")]);
-    assert_eq!(begun.cut, Some(LedgerCut { kept: Update(4), through: Update(4), aside: None }));
+    assert_eq!(begun.ledger.last(), Update(4));
+    assert_eq!(begun.ledger.history().rewound(), (1, 3));
     let expected = [".medley.lock", "checkpoint-2", "checkpoint-4", "ledger.jsonl", "notes.txt"];
     assert_eq!(names(folder.path()), expected);
 }
@@ -117,7 +127,7 @@ fn a_complete_run_is_found_and_overwritten_only_when_told() {
     let before = names(folder.path());
     assert_eq!(output.find_start(&REPLACE, &recipe()).unwrap().start, Start::Fresh);
     assert_eq!(names(folder.path()), before, "nothing is lost before the new run begins");
-    let begun = Archive::begin(output, None, contents(None)).unwrap();
+    let begun = begin(output, &Origin::Fresh, None);
     assert_eq!(begun.removed.len(), before.len() - 2, "all but the lock and the notes: {:?}", begun.removed);
     assert_eq!(names(folder.path()), [".medley.lock", "ledger.jsonl", "notes.txt"]);
 }
@@ -142,7 +152,7 @@ fn going_back_within_a_folder_makes_it_incomplete() {
     let Start::Resume(checkpoint) = output.find_start(&request, &recipe()).unwrap().start else {
         panic!("not resumed")
     };
-    let begun = Archive::begin(output, Some(&checkpoint), contents(None)).unwrap();
+    let begun = begin(output, &Origin::Checkpoint(checkpoint.clone()), None);
     assert_eq!(begun.removed, ["medley_run.json", "checkpoint-4"].map(|name| folder.path().join(name)));
     assert_eq!(begun.ledger.last(), Update(2));
     let output = reopen(begun, folder.path());
@@ -164,12 +174,11 @@ fn another_folders_checkpoint_brings_its_ledger() {
     assert!(matches!(error, ArchiveError::AnotherRun { .. }), "{error}");
     let found = output.find_start(&from(&path, Existing::Replace), &recipe()).unwrap();
     let Start::Resume(checkpoint) = found.start else { panic!("{found:?}") };
-    let begun = Archive::begin(output, Some(&checkpoint), contents(None)).unwrap();
-    assert_eq!(begun.cut, Some(LedgerCut { kept: Update(2), through: Update(2), aside: None }));
-    let lines = fs::read_to_string(begun.ledger.path()).unwrap();
-    assert_eq!(lines.lines().count(), 2);
+    let begun = begin(output, &Origin::Checkpoint(checkpoint), None);
+    assert_eq!(begun.ledger.last(), Update(2));
+    assert_eq!(kinds(begun.ledger.path()), ["run", "update", "update", "checkpoint", "update", "rewind"]);
     assert_eq!(names(folder.path()), [".medley.lock", "ledger.jsonl"]);
-    assert_eq!(fs::read_to_string(other.ledger.path()).unwrap().lines().count(), 3, "the source stays as it is");
+    assert_eq!(kinds(other.ledger.path()).len(), 5, "the source stays as it is");
 
     let foreign = tempfile::tempdir().unwrap();
     fs::write(foreign.path().join("notes.txt"), "mine").unwrap();
@@ -205,22 +214,22 @@ fn an_unfinished_run_of_the_same_recipe_is_not_replaced_by_itself() {
 fn another_recipe_begins_nothing() {
     let (folder, mut begun) = begun(None);
     trained(&mut begun, 3, &[2]);
-    let checkpoint = begun.archive.newest_valid().unwrap().newest.unwrap();
+    let checkpoint = newest(begun.archive.output().path());
     let output = reopen(begun, folder.path());
     let mut other = contents(None);
-    other.recipe = other.recipe.with("precision", "bf16");
-    let error = Archive::begin(output, Some(&checkpoint), other).unwrap_err();
+    other.identity.recipe = other.identity.recipe.with("precision", "bf16");
+    let error = Archive::new(output, other).begin(&Origin::Checkpoint(Box::new(checkpoint))).unwrap_err();
     assert!(error.to_string().contains("precision was null, now \"bf16\""), "{error}");
-    assert_eq!(fs::read_to_string(folder.path().join(LEDGER_FILE)).unwrap().lines().count(), 3);
+    assert_eq!(kinds(&folder.path().join(LEDGER_FILE)).len(), 5);
 }
 
 #[test]
 fn saving_goes_on_after_a_resume() {
     let (folder, mut begun) = begun(Some(1));
     trained(&mut begun, 3, &[2]);
-    let checkpoint = begun.archive.newest_valid().unwrap().newest.unwrap();
+    let checkpoint = newest(begun.archive.output().path());
     let output = reopen(begun, folder.path());
-    let mut begun = Archive::begin(output, Some(&checkpoint), contents(Some(1))).unwrap();
+    let mut begun = begin(output, &Origin::Checkpoint(Box::new(checkpoint)), Some(1));
     trained(&mut begun, 4, &[]);
-    assert_eq!(saved(&begun.archive, 4).removed, [folder.path().join("checkpoint-2")]);
+    assert_eq!(saved(&mut begun, 4).removed, [folder.path().join("checkpoint-2")]);
 }

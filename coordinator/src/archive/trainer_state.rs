@@ -129,35 +129,9 @@ impl TrainerState {
         self.num_input_tokens_seen = self.num_input_tokens_seen.saturating_add(tokens);
     }
 
-    /// Logs a line of training.
-    pub fn log_training(&mut self, log: &TrainLog) {
-        let entry = JsonObject::from([
-            ("grad_norm".to_owned(), number(log.grad_norm)),
-            ("learning_rate".to_owned(), number(log.learning_rate)),
-            ("loss".to_owned(), number(log.loss)),
-        ]);
-        self.push(entry, log.epoch, log.update);
-    }
-
-    /// Logs an evaluation; steps are batches of `batch_rows` rows.
-    pub fn log_evaluation(&mut self, report: &EvaluationReport, batch_rows: u32) {
-        let mut entry = Metrics::of_evaluation(report, batch_rows).values().clone();
-        // Hugging Face adds the number of samples after it has logged.
-        entry.retain(|key, _| !key.ends_with("_samples"));
-        self.push(entry, report.epoch, report.update);
-    }
-
-    /// Logs the end of training.
-    pub fn log_summary(&mut self, summary: &TrainSummary) {
-        let mut entry = speed("train", summary.seconds, summary.rows, summary.updates);
-        entry.insert("train_loss".to_owned(), number(summary.mean_loss));
-        self.push(entry, summary.epoch, summary.update);
-    }
-
-    fn push(&mut self, mut entry: JsonObject, epoch: f64, update: Update) {
-        entry.insert("epoch".to_owned(), number(epoch));
-        entry.insert("step".to_owned(), Value::from(update.0));
-        self.log_history.push(LogEntry(entry));
+    /// Adds an entry to the log.
+    pub fn log(&mut self, entry: LogEntry) {
+        self.log_history.push(entry);
     }
 
     /// The file's text.
@@ -184,6 +158,42 @@ impl TrainerState {
         let describe = |reason: &dyn std::fmt::Display| format!("{TRAINER_STATE_FILE}: {reason}");
         let bytes = read_text(&folder.join(TRAINER_STATE_FILE)).map_err(|error| describe(&error))?;
         serde_json::from_slice(&bytes).map_err(|error| describe(&error))
+    }
+}
+
+impl LogEntry {
+    /// A line of training.
+    #[must_use]
+    pub fn of_training(log: &TrainLog) -> Self {
+        let entry = JsonObject::from([
+            ("grad_norm".to_owned(), number(log.grad_norm)),
+            ("learning_rate".to_owned(), number(log.learning_rate)),
+            ("loss".to_owned(), number(log.loss)),
+        ]);
+        Self::at(entry, log.epoch, log.update)
+    }
+
+    /// An evaluation; steps are batches of `batch_rows` rows.
+    #[must_use]
+    pub fn of_evaluation(report: &EvaluationReport, batch_rows: u32) -> Self {
+        let mut entry = Metrics::of_evaluation(report, batch_rows).values().clone();
+        // Hugging Face adds the number of samples after it has logged.
+        entry.retain(|key, _| !key.ends_with("_samples"));
+        Self::at(entry, report.epoch, report.update)
+    }
+
+    /// The end of training.
+    #[must_use]
+    pub fn of_summary(summary: &TrainSummary) -> Self {
+        let mut entry = speed("train", summary.seconds, summary.rows, summary.updates);
+        entry.insert("train_loss".to_owned(), number(summary.mean_loss));
+        Self::at(entry, summary.epoch, summary.update)
+    }
+
+    fn at(mut entry: JsonObject, epoch: f64, update: Update) -> Self {
+        entry.insert("epoch".to_owned(), number(epoch));
+        entry.insert("step".to_owned(), Value::from(update.0));
+        Self(entry)
     }
 }
 

@@ -8,7 +8,7 @@ fn state() -> TrainerState {
     let mut state = TrainerState::new(&cadence());
     state.advance(Update(500), 500.0 / 351.0, 45_000);
     let log = TrainLog { update: Update(500), epoch: 500.0 / 351.0, loss: 1.0625, grad_norm: 2.5, learning_rate: 3e-5 };
-    state.log_training(&log);
+    state.log(LogEntry::of_training(&log));
     let tally = Tally { rows: 4, correct: 3, loss_sum: 2.0 };
     let report = EvaluationReport {
         split: Split::Validation,
@@ -18,10 +18,10 @@ fn state() -> TrainerState {
         predictions: vec![],
         seconds: 2.0,
     };
-    state.log_evaluation(&report, 8);
+    state.log(LogEntry::of_evaluation(&report, 8));
     let summary =
         TrainSummary { update: Update(500), epoch: 1.5, mean_loss: 0.5, rows: 16_000, updates: 500, seconds: 100.0 };
-    state.log_summary(&summary);
+    state.log(LogEntry::of_summary(&summary));
     state
 }
 
@@ -99,7 +99,7 @@ fn a_resume_keeps_history_and_takes_the_new_cadence() {
 fn numbers_that_json_lacks_are_null() {
     let mut state = TrainerState::new(&cadence());
     let log = TrainLog { update: Update(1), epoch: 0.5, loss: f64::NAN, grad_norm: f64::INFINITY, learning_rate: 0.0 };
-    state.log_training(&log);
+    state.log(LogEntry::of_training(&log));
     let text = String::from_utf8(state.to_bytes()).unwrap();
     assert!(text.contains("\"loss\": null") && text.contains("\"grad_norm\": null"), "{text}");
     assert!(serde_json::from_str::<TrainerState>(&text).is_ok());

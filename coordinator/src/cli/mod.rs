@@ -16,14 +16,18 @@ use crate::spec::{Role, RunSpec, SpecError};
 mod config_file;
 mod huggingface;
 mod quickstart;
+mod replay;
 pub(crate) mod run_flags;
 mod spelling;
 mod status;
 mod truth;
+mod verify;
 
 pub use config_file::ConfigProblem;
 pub use quickstart::Quickstart;
+pub use replay::Replay;
 pub use status::{CoordinatorAddress, Status};
+pub use verify::Verify;
 
 use run_flags::RunFlags;
 use spelling::Spelling;
@@ -38,6 +42,10 @@ pub enum Cli {
     Serve(Box<RunSpec>),
     /// `medley status`: show how a run is doing.
     Status(Status),
+    /// `medley verify`: prove from its ledger what a run did.
+    Verify(Verify),
+    /// `medley replay`: make updates of a run again and compare.
+    Replay(Replay),
     /// `medley quickstart`: a small run on data that come with the program.
     Quickstart(Quickstart),
 }
@@ -160,6 +168,10 @@ enum Verb {
     Serve(RunFlags),
     /// Show how a run is doing
     Status(Status),
+    /// Prove from its ledger what a run did, and check its files
+    Verify(Verify),
+    /// Make updates of a run again, and compare them with its ledger
+    Replay(Replay),
     /// Train a small model on data that come with the program
     Quickstart(Quickstart),
 }
@@ -181,6 +193,8 @@ impl Verb {
             Self::Train(flags) => Cli::Train(run(Role::Train, &flags)?),
             Self::Serve(flags) => Cli::Serve(run(Role::Serve, &flags)?),
             Self::Status(status) => Cli::Status(status),
+            Self::Verify(verify) => Cli::Verify(verify),
+            Self::Replay(replay) => Cli::Replay(replay),
             Self::Quickstart(quickstart) => Cli::Quickstart(quickstart),
         })
     }

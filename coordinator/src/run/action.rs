@@ -2,8 +2,9 @@
 
 use medley_common::identity::{Digest, Split, Update, WorkerId};
 use medley_common::message::{Artifact, Command, Event, Failure};
+use serde::{Deserialize, Serialize};
 
-use super::report::{EvaluationReport, Outcome, TrainLog, TrainSummary, UpdateRecord};
+use super::report::{EvaluationReport, GroupRecord, Outcome, TrainLog, TrainSummary, UpdateRecord};
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,10 +42,12 @@ pub enum Action {
     Notice(String),
     /// Take in the files of the state of this update from this worker.
     Receive(WorkerId, Update),
+    /// Append a group that is connected to the ledger.
+    Group(GroupRecord),
     /// Append an update to the ledger.
     Record(UpdateRecord),
-    /// Go back to this update: what was recorded after it is void.
-    Rewind(Update),
+    /// Go back to this update, and why: what was recorded after it is void.
+    Rewind(Update, String),
     /// Append a line to the training log.
     Log(TrainLog),
     /// Make the received state durable, then answer [`Input::Committed`].
@@ -105,7 +108,8 @@ impl SavePurpose {
 }
 
 /// When an evaluation is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Occasion {
     /// During training, by its cadence.
     Training,

@@ -145,8 +145,11 @@ impl Drive {
         self.run.handle(self.now, input)
     }
 
+    /// What follows an event; that a group is recorded has a test of its own.
     pub(super) fn from(&mut self, worker: u64, event: Event) -> Vec<Action> {
-        self.input(Input::From(WorkerId(worker), event))
+        let mut actions = self.input(Input::From(WorkerId(worker), event));
+        actions.retain(|action| !matches!(action, Action::Group(_)));
+        actions
     }
 
     /// Both of two workers report `update`.

@@ -7,6 +7,7 @@ use medley_common::identity::{Digest, Generation, Rank, Update, WorkerId};
 use medley_common::message::{Command, Form, Hello, PROTOCOL, Welcome};
 
 use super::assignment::assign;
+use super::report::{GroupRecord, MemberRecord};
 use super::{Action, Phase, Run};
 
 /// Too few workers are ready.
@@ -207,11 +208,22 @@ impl Run {
         if forming.formed.len() < self.shares.len() {
             return;
         }
+        actions.push(Action::Group(self.group()));
         if !std::mem::replace(&mut self.formed, true) {
             self.agenda = self.first_agenda();
             self.progress.begin(now);
         }
         self.go_on(now, actions);
+    }
+
+    /// The group that is connected.
+    fn group(&self) -> GroupRecord {
+        let members = self.roster.ranked().into_iter().filter_map(|worker| {
+            let hello = self.roster.get(worker)?.hello.as_ref()?;
+            let (host, pid, device) = (hello.host.clone(), hello.pid, hello.device.clone());
+            Some(MemberRecord { worker, host, pid, device, lanes: self.shares.get(&worker)?.clone() })
+        });
+        GroupRecord { generation: self.generation, members: members.collect() }
     }
 
     pub(super) fn refuse(&mut self, worker: WorkerId, reason: String, actions: &mut Vec<Action>) {

@@ -126,9 +126,9 @@ impl Run {
     /// Everybody who held the newest state is gone: the run goes back to the newest one that is left.
     pub(super) fn rewind(&mut self, update: Update, actions: &mut Vec<Action>) {
         let lost = self.progress.done;
-        let message = format!("nobody holds update {lost} any more: the run goes on from update {update}");
-        actions.push(Action::Notice(message));
-        actions.push(Action::Rewind(update));
+        let reason = format!("nobody holds update {lost} any more");
+        actions.push(Action::Notice(format!("{reason}: the run goes on from update {update}")));
+        actions.push(Action::Rewind(update, reason));
         self.progress.rewind(update, self.job.training.as_ref());
         self.agenda.clear();
         self.interrupted = None;

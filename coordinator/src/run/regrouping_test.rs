@@ -122,7 +122,8 @@ fn where_all_are_lost_the_run_goes_back_to_what_is_on_the_disk() {
     let actions = drive.input(died(2));
     assert!(notice(actions.last().unwrap()).contains("0 of 1 are ready"), "{actions:?}");
     let actions = drive.arrive(3);
-    let [Action::Order(_, Command::Welcome(welcome)), Action::Notice(_), Action::Rewind(Update(2)), ..] = &actions[..]
+    let [Action::Order(_, Command::Welcome(welcome)), Action::Notice(_), Action::Rewind(Update(2), _), ..] =
+        &actions[..]
     else {
         panic!("{actions:?}")
     };

@@ -1,14 +1,17 @@
 //! What a run has to say: the values that the archive writes and the status shows.
 
 use medley_common::evaluation::{Prediction, Tally};
-use medley_common::identity::{RowId, Split, Update, WorkerId};
-use medley_common::message::Failure;
+use medley_common::identity::{Digest, Generation, RowId, Split, Update, WorkerId};
+use medley_common::message::{Failure, Lanes};
+use serde::{Deserialize, Serialize};
 
-/// One applied update: a line of the ledger.
-#[derive(Debug, Clone, PartialEq)]
+/// One applied update: a record of the ledger.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UpdateRecord {
     /// The update, from 1.
     pub update: Update,
+    /// From 1: one more each time that workers were lost while it was made.
+    pub attempt: u32,
     /// Epochs done after it.
     pub epoch: f64,
     /// The learning rate it was made with.
@@ -19,12 +22,37 @@ pub struct UpdateRecord {
     pub grad_norm: f64,
     /// The rows of each lane, as the workers computed them.
     pub lanes: Vec<Vec<RowId>>,
-    /// The worker that computed each lane.
+    /// The worker that computed each lane, empty lanes included.
     pub workers: Vec<WorkerId>,
-    /// How many groups have tried it, this one included: 1 where nobody was lost.
-    pub attempt: u32,
     /// Tokens computed.
     pub tokens: u64,
+    /// Digest of the parameters after it, in layout order; `None` where it was not taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<Digest>,
+}
+
+/// A group of workers that is connected: who computes which lanes from here on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRecord {
+    /// Its number.
+    pub generation: Generation,
+    /// Its members, by rank.
+    pub members: Vec<MemberRecord>,
+}
+
+/// A worker of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberRecord {
+    /// Its name.
+    pub worker: WorkerId,
+    /// Its host's name.
+    pub host: String,
+    /// Its process id there.
+    pub pid: u32,
+    /// What it computes on.
+    pub device: String,
+    /// The lanes that it computes.
+    pub lanes: Lanes,
 }
 
 /// A line of the training log: `logging_steps` updates in one.

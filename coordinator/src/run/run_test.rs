@@ -47,7 +47,11 @@ fn a_group_forms_when_all_are_prepared() {
     assert_eq!((first.update, first.source), (Update(0), None));
     assert_eq!((first.peers.len(), &first.secret), (2, &second.secret));
     assert_eq!(drive.from(1, Event::Formed { generation: Generation(1) }), []);
-    assert_eq!(drive.from(2, Event::Formed { generation: Generation(1) }), [train(1, 2), train(2, 2)]);
+    let actions = drive.input(Input::From(WorkerId(2), Event::Formed { generation: Generation(1) }));
+    let [Action::Group(group), orders @ ..] = &actions[..] else { panic!("{actions:?}") };
+    let members: Vec<_> = group.members.iter().map(|member| (member.worker.0, member.pid, &member.lanes)).collect();
+    assert_eq!((group.generation, members), (Generation(1), vec![(1, 1, &vec![0..2]), (2, 2, &vec![2..4])]));
+    assert_eq!(orders, [train(1, 2), train(2, 2)]);
 }
 
 #[test]

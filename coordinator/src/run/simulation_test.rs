@@ -170,10 +170,10 @@ impl World {
                     model.dead = true;
                 }
             }
-            Action::Receive(..) | Action::Summarise(_) | Action::Notice(_) => {}
+            Action::Receive(..) | Action::Summarise(_) | Action::Notice(_) | Action::Group(_) => {}
             Action::Record(record) => self.history.records.push(record),
             Action::Log(log) => self.history.logs.push(log),
-            Action::Rewind(to) => {
+            Action::Rewind(to, _) => {
                 self.history.records.retain(|record| record.update <= to);
                 self.history.logs.retain(|log| log.update <= to);
                 self.history.evaluations.retain(|(_, update, _)| *update <= to);

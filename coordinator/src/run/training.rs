@@ -152,6 +152,7 @@ impl Run {
             lanes: planned.lanes,
             workers,
             attempt: self.progress.attempt,
+            parameters: None,
         })
     }
 }

@@ -1,7 +1,5 @@
 //! The safetensors format, written: a header of our own over the buffers as they are, so that nothing is copied.
 
-use std::io::{self, Write};
-
 use serde_json::{Map, Value, json};
 
 use super::WeightsError;
@@ -28,19 +26,6 @@ impl<'a> StateFile<'a> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// The file in chunks of at most `bytes` bytes, at least one, in order.
-    pub fn chunks(&self, bytes: usize) -> impl Iterator<Item = &[u8]> {
-        self.parts().flat_map(move |part| part.chunks(bytes.max(1)))
-    }
-
-    /// Writes the file.
-    ///
-    /// # Errors
-    /// The writer's.
-    pub fn write_to(&self, mut writer: impl Write) -> io::Result<()> {
-        self.parts().try_for_each(|part| writer.write_all(part))
     }
 
     /// The whole file in one buffer.

@@ -219,10 +219,6 @@ fn a_written_model_is_read_back_to_the_bit() {
     let file = write_model(&parameters, &layout).unwrap();
     let bytes = file.to_vec();
     assert_eq!(bytes.len(), file.len());
-    assert_eq!(file.chunks(1000).collect::<Vec<_>>().concat(), bytes);
-    let mut written = Vec::new();
-    file.write_to(&mut written).unwrap();
-    assert_eq!(written, bytes);
 
     let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
     assert_eq!(header.metadata(), &Some(HashMap::from([("format".to_owned(), "pt".to_owned())])));

@@ -1,0 +1,222 @@
+//! What a ledger's records come to: the updates, log and checkpoints that are in effect.
+
+use std::collections::BTreeSet;
+
+use medley_common::identity::{Digest, Split, Update};
+use serde::{Deserialize, Serialize};
+
+use super::record::{CheckpointRecord, FinalRecord, Record, RunIdentity};
+use crate::archive::trainer_state::{Cadence, LogEntry, TrainerState};
+use crate::run::Occasion;
+use crate::run::report::{GroupRecord, MemberRecord, UpdateRecord};
+
+/// An update that is in effect, without its rows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PastUpdate {
+    /// The update.
+    pub update: Update,
+    /// Epochs done after it.
+    pub epoch: f64,
+    /// The learning rate it was made with.
+    pub learning_rate: f64,
+    /// Mean loss over its rows.
+    pub loss: f64,
+    /// L2 norm of its gradient before clipping.
+    pub grad_norm: f64,
+    /// Tokens computed.
+    pub tokens: u64,
+    /// Digest of the parameters after it, where it was taken.
+    pub parameters: Option<Digest>,
+}
+
+/// Who computed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Host {
+    /// The host's name.
+    pub host: String,
+    /// What it computed on.
+    pub device: String,
+}
+
+/// An entry of `log_history` that is in effect.
+#[derive(Debug, Clone, PartialEq)]
+struct PastEntry {
+    update: Update,
+    occasion: Occasion,
+    entry: LogEntry,
+}
+
+/// All that is in effect after a number of records.
+#[derive(Debug, Clone, PartialEq)]
+pub struct History {
+    identity: RunIdentity,
+    updates: Vec<PastUpdate>,
+    entries: Vec<PastEntry>,
+    checkpoints: Vec<CheckpointRecord>,
+    group: Option<GroupRecord>,
+    hosts: BTreeSet<Host>,
+    outputs: Option<FinalRecord>,
+    rewinds: u64,
+    superseded: u64,
+}
+
+impl History {
+    /// The history of a ledger that has its first record only.
+    #[must_use]
+    pub fn new(identity: RunIdentity) -> Self {
+        Self {
+            identity,
+            updates: Vec::new(),
+            entries: Vec::new(),
+            checkpoints: Vec::new(),
+            group: None,
+            hosts: BTreeSet::new(),
+            outputs: None,
+            rewinds: 0,
+            superseded: 0,
+        }
+    }
+
+    /// Takes the next record in.
+    ///
+    /// # Errors
+    /// It is out of turn; then it changes nothing.
+    pub fn take(&mut self, record: Record) -> Result<(), String> {
+        self.turn(&record)?;
+        match record {
+            Record::Run(_) => {}
+            Record::Group(group) => {
+                let host = |member: &MemberRecord| Host { host: member.host.clone(), device: member.device.clone() };
+                self.hosts.extend(group.members.iter().map(host));
+                self.group = Some(group);
+            }
+            Record::Update(update) => self.updates.push(PastUpdate::of(&update)),
+            Record::Log(logged) => {
+                self.entries.push(PastEntry { update: logged.update, occasion: logged.occasion, entry: logged.entry });
+            }
+            Record::Evaluation(evaluated) if evaluated.split == Split::Validation => {
+                let (update, occasion, entry) = (evaluated.update, evaluated.occasion, evaluated.entry);
+                self.entries.push(PastEntry { update, occasion, entry });
+            }
+            Record::Evaluation(_) => {}
+            Record::Checkpoint(checkpoint) => self.checkpoints.push(checkpoint),
+            Record::Rewind(rewind) => self.rewind(rewind.to),
+            Record::Final(outputs) => self.outputs = Some(outputs),
+        }
+        Ok(())
+    }
+
+    /// Whether `record` may come next.
+    ///
+    /// # Errors
+    /// It may not, and why.
+    pub fn turn(&self, record: &Record) -> Result<(), String> {
+        let last = self.last();
+        let at_rest = |update: Update, what: &str| {
+            if update == last {
+                return Ok(());
+            }
+            Err(format!("{what} of update {update} comes after update {last}"))
+        };
+        match record {
+            Record::Run(_) => Err("is a second record of the run".to_owned()),
+            Record::Update(record) if record.update != last.next() => {
+                Err(format!("is of update {}; after update {last} comes {}", record.update, last.next()))
+            }
+            Record::Rewind(rewind) if rewind.to > last || rewind.to < self.identity.start => {
+                let (to, start) = (rewind.to, self.identity.start);
+                Err(format!("goes back to update {to}, but the ledger has those after {start} through {last}"))
+            }
+            Record::Log(logged) => at_rest(logged.update, "an entry of the log"),
+            Record::Evaluation(evaluated) => at_rest(evaluated.update, "an evaluation"),
+            Record::Checkpoint(checkpoint) => at_rest(checkpoint.update, "a checkpoint"),
+            Record::Final(outputs) => at_rest(outputs.update, "an output"),
+            Record::Update(_) | Record::Rewind(_) | Record::Group(_) => Ok(()),
+        }
+    }
+
+    /// Later updates, and all that followed the end of training, are no longer in effect.
+    fn rewind(&mut self, to: Update) {
+        self.rewinds += 1;
+        self.superseded += self.last().0 - to.0;
+        self.updates.retain(|past| past.update <= to);
+        self.entries.retain(|past| past.update <= to && past.occasion == Occasion::Training);
+        self.checkpoints.retain(|checkpoint| checkpoint.update <= to);
+        self.outputs = None;
+    }
+
+    /// Which run it is.
+    #[must_use]
+    pub fn identity(&self) -> &RunIdentity {
+        &self.identity
+    }
+
+    /// The last update in effect.
+    #[must_use]
+    pub fn last(&self) -> Update {
+        self.updates.last().map_or(self.identity.start, |past| past.update)
+    }
+
+    /// The updates in effect, in order, from the one after [`RunIdentity::start`].
+    #[must_use]
+    pub fn updates(&self) -> &[PastUpdate] {
+        &self.updates
+    }
+
+    /// The losses of updates 1 through `through`; `None` where the ledger does not have all of them.
+    #[must_use]
+    pub fn losses(&self, through: Update) -> Option<Vec<f64>> {
+        let whole = self.identity.start == Update(0) && self.last() >= through;
+        whole.then(|| self.updates.iter().take(through.0 as usize).map(|past| past.loss).collect())
+    }
+
+    /// The checkpoints in effect, in order; some may be gone from the disk by `--save_total_limit`.
+    #[must_use]
+    pub fn checkpoints(&self) -> &[CheckpointRecord] {
+        &self.checkpoints
+    }
+
+    /// The group that was connected last.
+    #[must_use]
+    pub fn group(&self) -> Option<&GroupRecord> {
+        self.group.as_ref()
+    }
+
+    /// Who has computed, in whatever group.
+    #[must_use]
+    pub fn hosts(&self) -> &BTreeSet<Host> {
+        &self.hosts
+    }
+
+    /// The outputs, once training is complete.
+    #[must_use]
+    pub fn outputs(&self) -> Option<&FinalRecord> {
+        self.outputs.as_ref()
+    }
+
+    /// How often training went back, and how many updates that undid.
+    #[must_use]
+    pub fn rewound(&self) -> (u64, u64) {
+        (self.rewinds, self.superseded)
+    }
+
+    /// `trainer_state.json` as it was after the last record, under the cadence of the run that goes on.
+    ///
+    /// Tokens of updates before [`RunIdentity::start`] and log entries of that time are not known.
+    #[must_use]
+    pub fn trainer_state(&self, cadence: &Cadence) -> TrainerState {
+        let mut state = TrainerState::new(cadence);
+        for past in &self.updates {
+            state.advance(past.update, past.epoch, past.tokens);
+        }
+        self.entries.iter().for_each(|past| state.log(past.entry.clone()));
+        state
+    }
+}
+
+impl PastUpdate {
+    fn of(record: &UpdateRecord) -> Self {
+        let UpdateRecord { update, epoch, learning_rate, loss, grad_norm, tokens, parameters, .. } = *record;
+        Self { update, epoch, learning_rate, loss, grad_norm, tokens, parameters }
+    }
+}

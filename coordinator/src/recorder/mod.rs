@@ -1,0 +1,135 @@
+//! Writes what a run produces: one thread that owns the archive, so that no disk ever holds up the run.
+//!
+//! Orders are carried out one after the other. What the run waits for (a commit, a record) and what it must know (a
+//! disk that refuses) comes back as answers. A disk that is full or ill does not end the run: the order is tried again
+//! until there is room, and those after it wait; the queue has a capacity, so who orders must hold back for answers.
+
+mod scribe;
+
+use std::collections::BTreeMap;
+
+use medley_common::identity::{Digest, Update, WorkerId};
+use medley_common::message::Failure;
+use tokio::sync::{mpsc, watch};
+
+use crate::archive::{Archive, Cadence, Origin, OutputDir, Patience, RunContents, StoredArtifact};
+use crate::run::report::{EvaluationReport, GroupRecord, TrainLog, TrainSummary, UpdateRecord};
+use crate::run::{Input, Occasion, SavedState};
+use crate::service::Slot;
+
+use scribe::{Place, Scribe};
+
+/// Orders that may wait for the disk.
+const QUEUED_ENTRIES: usize = 1024;
+
+/// What there is to write.
+#[derive(Debug)]
+pub enum Entry {
+    /// A group of workers is connected.
+    Group(GroupRecord),
+    /// An applied update; answered with [`Answer::Recorded`].
+    Update(UpdateRecord),
+    /// A line of the training log.
+    Log(TrainLog),
+    /// Take in the state after an update from a worker.
+    Receive(WorkerId, Update),
+    /// Make the state that was taken in durable; answered with [`Input::Committed`].
+    Commit(SavedState),
+    /// Back to the state after this update, and why: what came later is void.
+    Rewind(Update, String),
+    /// Training is over.
+    Summary(TrainSummary),
+    /// The result of an evaluation.
+    Evaluation(EvaluationReport, Occasion),
+}
+
+/// What comes back.
+#[derive(Debug)]
+pub enum Answer {
+    /// For the run.
+    Input(Input),
+    /// The update is in the ledger: whatever becomes of this process, it is not forgotten.
+    Recorded(Update),
+    /// There is a newer state that workers can start from.
+    Based(Update, Vec<StoredArtifact>),
+    /// Why nothing can be written at present; `None` when it can again.
+    Paused(Option<String>),
+    /// For the person who watches.
+    Line(String),
+}
+
+/// What a recorder needs to know.
+#[derive(Debug)]
+pub struct Setting {
+    /// Where training goes on.
+    pub origin: Origin,
+    /// What `trainer_state.json` says of the run's plan.
+    pub cadence: Cadence,
+    /// Rows of the training split.
+    pub train_rows: u64,
+    /// Rows of an evaluation batch, as Hugging Face would count batches.
+    pub eval_batch_rows: u32,
+    /// The labels, by id.
+    pub labels: Vec<String>,
+    /// Digests of what went in, by name.
+    pub inputs: BTreeMap<String, Digest>,
+    /// Digests of the programs, by name.
+    pub programs: BTreeMap<String, Digest>,
+    /// The update after which the run is asked to stop, if any.
+    pub until: Option<Update>,
+}
+
+/// Starts the recorder's thread. It ends when `entries` does; `answers` ends with it.
+///
+/// `contents` is what all checkpoints share; `None` where nothing is trained. `slot` is where uploads are told to go.
+#[must_use]
+pub fn spawn(
+    output: OutputDir,
+    contents: Option<RunContents>,
+    setting: Setting,
+    slot: watch::Sender<Option<Slot>>,
+    answers: mpsc::UnboundedSender<Answer>,
+) -> mpsc::Sender<Entry> {
+    let (sender, entries) = mpsc::channel(QUEUED_ENTRIES);
+    let wanted = sender.downgrade();
+    let told = answers.clone();
+    let tell = move |reason: Option<&str>| {
+        let line = match reason {
+            Some(reason) => format!("paused: {reason}; what is to be written waits and goes on when the disk lets it"),
+            None => "the pause is over".to_owned(),
+        };
+        // A closed channel means that the run is over.
+        told.send(Answer::Line(line)).ok();
+        told.send(Answer::Paused(reason.map(str::to_owned))).ok();
+    };
+    let patience = Patience::new(tell, move || wanted.strong_count() > 0);
+    std::thread::spawn(move || {
+        let place = match contents {
+            Some(contents) => Place::Run(Box::new(Archive::new(output, contents))),
+            None => Place::Folder(output),
+        };
+        follow(Scribe::new(place, setting, slot, answers.clone(), patience.clone()), entries, &answers, &patience);
+    });
+    sender
+}
+
+/// Carries orders out, each until it is done or has failed for good.
+fn follow(
+    mut scribe: Scribe,
+    mut entries: mpsc::Receiver<Entry>,
+    answers: &mpsc::UnboundedSender<Answer>,
+    patience: &Patience,
+) {
+    while let Some(entry) = entries.blocking_recv() {
+        scribe.next_entry();
+        if let Err(error) = patience.keep_trying(|| scribe.write(&entry)) {
+            let failure = Failure { kind: error.kind(), message: error.to_string() };
+            // A closed channel means that the run is over, and with it the interest in what failed.
+            answers.send(Answer::Input(Input::Broken(failure))).ok();
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "recorder_test.rs"]
+mod tests;

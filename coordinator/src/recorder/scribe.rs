@@ -1,0 +1,320 @@
+//! Carries out one order at a time. An order that has failed may be given again: what of it is done is not done twice.
+
+use std::sync::{Arc, Mutex};
+
+use medley_common::identity::{Split, Update, WorkerId};
+use tokio::sync::{mpsc, watch};
+
+use super::{Answer, Entry, Setting};
+use crate::archive::{
+    Agreed, Archive, ArchiveError, Begun, Certificate, Checkpoint, Evaluated, LEDGER_FILE, Ledger, LogEntry, Logged,
+    Metrics, ModelSource, Origin, OutputDir, Patience, Record, RewindRecord, RunFacts, Staging, TRAIN_RESULTS_FILE,
+    TrainerState, save_predictions,
+};
+use crate::run::report::{EvaluationReport, GroupRecord, TrainLog, TrainSummary, UpdateRecord};
+use crate::run::{Input, Occasion, SavedState};
+use crate::service::{Slot, lock};
+
+/// Where a run writes.
+pub(super) enum Place {
+    /// Nothing is trained: results alone.
+    Folder(OutputDir),
+    /// A run that trains.
+    Run(Box<Archive>),
+}
+
+/// Writes what it is told to.
+pub(super) struct Scribe {
+    place: Place,
+    setting: Setting,
+    slot: watch::Sender<Option<Slot>>,
+    answers: mpsc::UnboundedSender<Answer>,
+    patience: Patience,
+    state: TrainerState,
+    /// Open once there is something to write: nothing of an older run is touched before.
+    ledger: Option<Box<Ledger>>,
+    /// Whether the present order's own record is in the ledger.
+    recorded: bool,
+    /// The group that is connected, until the ledger is open.
+    group: Option<GroupRecord>,
+    /// The final model, from its last update until the results of training stand beside it.
+    trained: Option<Trained>,
+    /// The certificate, once training is complete.
+    certificate: Option<Certificate>,
+    /// Whether this run has trained, and so owns the log in the folder.
+    owns_log: bool,
+}
+
+/// A final model that is on the disk, but not yet in its place.
+#[derive(Debug)]
+struct Trained {
+    agreed: Agreed,
+    staging: Arc<Mutex<Staging>>,
+    /// Where the weights are, if a checkpoint has them.
+    checkpoint: Option<Checkpoint>,
+}
+
+impl Scribe {
+    pub(super) fn new(
+        place: Place,
+        setting: Setting,
+        slot: watch::Sender<Option<Slot>>,
+        answers: mpsc::UnboundedSender<Answer>,
+        patience: Patience,
+    ) -> Self {
+        let state = match &setting.origin {
+            Origin::Fresh => TrainerState::new(&setting.cadence),
+            Origin::Checkpoint(checkpoint) => checkpoint.trainer_state().clone().resumed(&setting.cadence),
+            Origin::Ledger(recovered) => recovered.history.trainer_state(&setting.cadence),
+        };
+        Self {
+            place,
+            setting,
+            slot,
+            answers,
+            patience,
+            state,
+            ledger: None,
+            recorded: false,
+            group: None,
+            trained: None,
+            certificate: None,
+            owns_log: false,
+        }
+    }
+
+    /// Another order comes.
+    pub(super) fn next_entry(&mut self) {
+        self.recorded = false;
+    }
+
+    /// Carries an order out, as far as it is not done. Blocks.
+    ///
+    /// # Errors
+    /// The disk refuses; the order can be given again.
+    pub(super) fn write(&mut self, entry: &Entry) -> Result<(), ArchiveError> {
+        match entry {
+            Entry::Group(group) => self.group(group),
+            Entry::Update(record) => self.update(record),
+            Entry::Log(log) => self.log(log),
+            Entry::Receive(worker, update) => self.receive(*worker, *update),
+            Entry::Commit(saved) => self.commit(*saved),
+            Entry::Rewind(update, reason) => self.rewind(*update, reason),
+            Entry::Summary(summary) => self.summary(summary),
+            Entry::Evaluation(report, occasion) => self.evaluation(report, *occasion),
+        }
+    }
+
+    /// A group alone is no reason to begin: the run may end before it has trained.
+    fn group(&mut self, group: &GroupRecord) -> Result<(), ArchiveError> {
+        if self.ledger.is_some() {
+            return self.record(Record::Group(group.clone()));
+        }
+        self.group = Some(group.clone());
+        Ok(())
+    }
+
+    fn update(&mut self, record: &UpdateRecord) -> Result<(), ArchiveError> {
+        self.begin()?;
+        self.record(Record::Update(record.clone()))?;
+        self.state.advance(record.update, record.epoch, record.tokens);
+        self.answer(Answer::Recorded(record.update));
+        if self.setting.until == Some(record.update) {
+            self.answer(Answer::Input(Input::StopRequested));
+        }
+        Ok(())
+    }
+
+    fn rewind(&mut self, to: Update, reason: &str) -> Result<(), ArchiveError> {
+        self.record(Record::Rewind(RewindRecord { to, reason: reason.to_owned() }))?;
+        if let Some(ledger) = &self.ledger {
+            self.state = ledger.history().trainer_state(&self.setting.cadence);
+        }
+        Ok(())
+    }
+
+    fn log(&mut self, log: &TrainLog) -> Result<(), ArchiveError> {
+        let (update, entry) = (log.update, LogEntry::of_training(log));
+        self.record(Record::Log(Logged { update, occasion: Occasion::Training, entry: entry.clone() }))?;
+        self.state.log(entry);
+        Ok(())
+    }
+
+    /// Appends the present order's record, once.
+    fn record(&mut self, record: Record) -> Result<(), ArchiveError> {
+        if let Some(ledger) = self.ledger.as_mut().filter(|_| !self.recorded) {
+            ledger.append(record)?;
+            self.recorded = true;
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, worker: WorkerId, update: Update) -> Result<(), ArchiveError> {
+        self.begin()?;
+        if let Place::Run(archive) = &self.place {
+            let staging = Arc::new(Mutex::new(archive.stage(update, &self.patience)?));
+            self.slot.send_replace(Some(Slot { worker, update, staging }));
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, saved: SavedState) -> Result<(), ArchiveError> {
+        let slot = self.slot.borrow().clone();
+        let (Place::Run(archive), Some(ledger), Some(slot)) = (&self.place, &mut self.ledger, slot) else {
+            return Ok(());
+        };
+        let SavedState { update, purpose, layout, parameters } = saved;
+        let agreed = Agreed { layout, parameters };
+        let mut checkpoint = None;
+        if purpose.is_checkpoint() {
+            let committed = archive.commit(ledger, &lock(&slot.staging), &agreed, &self.state)?;
+            self.say(format!("saved {}", committed.checkpoint.path().display()));
+            if let Some(aside) = &committed.aside {
+                self.say(format!("warning: a folder of another program was moved to {}", aside.display()));
+            }
+            if let Some(warning) = &committed.warning {
+                self.say(format!("warning: {warning}"));
+            }
+            self.answer(Answer::Based(update, committed.checkpoint.artifacts()));
+            checkpoint = Some(committed.checkpoint);
+        }
+        self.slot.send_replace(None);
+        if purpose.is_final() {
+            self.trained = Some(Trained { agreed, staging: slot.staging, checkpoint });
+        }
+        self.answer(Answer::Input(Input::Committed(update)));
+        Ok(())
+    }
+
+    fn summary(&mut self, summary: &TrainSummary) -> Result<(), ArchiveError> {
+        self.begin()?;
+        let output = self.output();
+        if summary.updates > 0 || !output.path().join(TRAIN_RESULTS_FILE).exists() {
+            Metrics::of_training(summary, self.setting.train_rows).save(output)?;
+        }
+        if summary.updates > 0 && !self.owns_log {
+            let (update, entry) = (summary.update, LogEntry::of_summary(summary));
+            self.record(Record::Log(Logged { update, occasion: Occasion::End, entry: entry.clone() }))?;
+            self.state.log(entry);
+        }
+        self.owns_log = true;
+        self.state.save(self.output().path())?;
+        self.export()
+    }
+
+    /// Puts the final model in its place. The certificate, written last, says that training is complete, so the
+    /// results of training stand beside it by then.
+    fn export(&mut self) -> Result<(), ArchiveError> {
+        let (Place::Run(archive), Some(ledger), Some(trained)) = (&self.place, &mut self.ledger, &self.trained) else {
+            return Ok(());
+        };
+        let (inputs, programs) = (self.setting.inputs.clone(), self.setting.programs.clone());
+        let facts = RunFacts { epoch: self.state.epoch, agreed: trained.agreed, inputs, programs };
+        let staging = lock(&trained.staging);
+        let source = match &trained.checkpoint {
+            Some(checkpoint) => ModelSource::Checkpoint(checkpoint),
+            None => ModelSource::Staged(&staging),
+        };
+        self.certificate = Some(archive.export(ledger, &source, facts)?);
+        drop(staging);
+        self.trained = None;
+        Ok(())
+    }
+
+    fn evaluation(&mut self, report: &EvaluationReport, occasion: Occasion) -> Result<(), ArchiveError> {
+        if occasion == Occasion::End {
+            self.reopen()?;
+        }
+        let batch_rows = self.setting.eval_batch_rows;
+        let entry = LogEntry::of_evaluation(report, batch_rows);
+        if !self.recorded {
+            // A run that only evaluates what an earlier one has trained makes no updates of its own.
+            let update = self.ledger.as_ref().map_or(report.update, |ledger| ledger.last());
+            let evaluated = Evaluated { update, split: report.split, occasion, entry: entry.clone() };
+            self.record(Record::Evaluation(evaluated))?;
+            if report.split == Split::Validation {
+                self.state.log(entry);
+            }
+            self.recorded = true;
+        }
+        if occasion == Occasion::Training {
+            return Ok(());
+        }
+        let output = self.output();
+        Metrics::of_evaluation(report, batch_rows).save(output)?;
+        if report.split == Split::Test {
+            save_predictions(output, &report.predictions, &self.setting.labels)?;
+        }
+        if self.owns_log {
+            self.state.save(output.path())?;
+        }
+        self.certify()
+    }
+
+    /// Opens the ledger of a complete run, whose results are asked for again.
+    fn reopen(&mut self) -> Result<(), ArchiveError> {
+        let Place::Folder(output) = &self.place else { return Ok(()) };
+        let path = output.path().join(LEDGER_FILE);
+        if self.ledger.is_none() && path.exists() {
+            // Without a valid certificate the folder is not that of a complete run: its ledger is left alone.
+            self.certificate = Certificate::read_alone(output.path()).unwrap_or_default();
+            if self.certificate.is_some() {
+                self.ledger = Some(Box::new(Ledger::reopen(output.path(), Ledger::recover(&path)?)?));
+            }
+        }
+        Ok(())
+    }
+
+    /// Issues the certificate anew, with the results that have come.
+    fn certify(&mut self) -> Result<(), ArchiveError> {
+        let output = match &self.place {
+            Place::Folder(output) => output,
+            Place::Run(archive) => archive.output(),
+        };
+        match (&mut self.certificate, &mut self.ledger) {
+            (Some(certificate), Some(ledger)) => certificate.issue(output, ledger),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes the folder over for this run, once.
+    fn begin(&mut self) -> Result<(), ArchiveError> {
+        let Place::Run(archive) = &self.place else { return Ok(()) };
+        if self.ledger.is_none() {
+            let Begun { ledger, dropped, removed } = archive.begin(&self.setting.origin)?;
+            if let Some(torn) = dropped {
+                self.say(format!("warning: {torn}"));
+            }
+            let start = ledger.history().identity().start;
+            if start.0 > 0 {
+                let path = ledger.path().display();
+                self.say(format!("warning: {path} begins after update {start}: what came before cannot be proved"));
+            }
+            for path in removed {
+                self.say(format!("removed {}", path.display()));
+            }
+            self.ledger = Some(Box::new(ledger));
+        }
+        if let (Some(ledger), Some(group)) = (&mut self.ledger, &self.group) {
+            ledger.append(Record::Group(group.clone()))?;
+            self.group = None;
+        }
+        Ok(())
+    }
+
+    fn output(&self) -> &OutputDir {
+        match &self.place {
+            Place::Folder(output) => output,
+            Place::Run(archive) => archive.output(),
+        }
+    }
+
+    fn say(&self, line: String) {
+        self.answer(Answer::Line(line));
+    }
+
+    fn answer(&self, answer: Answer) {
+        // A closed channel means that the run is over.
+        self.answers.send(answer).ok();
+    }
+}

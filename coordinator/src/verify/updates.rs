@@ -1,0 +1,146 @@
+//! The updates of a ledger against the plan and the schedule, and the rows of each epoch counted.
+
+use std::collections::BTreeSet;
+
+use medley_common::identity::{RowId, Update, WorkerId};
+use medley_common::plan::Plan;
+
+use super::Verdict;
+use crate::archive::{History, LEDGER_FILE, Record, RunIdentity};
+use crate::run::report::UpdateRecord;
+
+/// What the updates in effect came to so far.
+pub(super) struct Updates {
+    identity: RunIdentity,
+    plan: Plan,
+    /// The workers of the group that computes.
+    group: BTreeSet<WorkerId>,
+    /// The line and the rows of each update in effect, from the one after the ledger's start.
+    rows: Vec<(u64, Vec<RowId>)>,
+    highest_attempt: u32,
+}
+
+impl Updates {
+    pub(super) fn new(identity: RunIdentity) -> Self {
+        let plan = Plan::new(&identity.train, identity.lengths.clone());
+        Self { identity, plan, group: BTreeSet::new(), rows: Vec::new(), highest_attempt: 0 }
+    }
+
+    /// Checks a record by itself.
+    pub(super) fn take(&mut self, line: u64, record: &Record, verdict: &mut Verdict) {
+        match record {
+            Record::Group(group) => self.group = group.members.iter().map(|member| member.worker).collect(),
+            Record::Update(update) => {
+                self.check(line, update, verdict);
+                self.highest_attempt = self.highest_attempt.max(update.attempt);
+                self.rows.push((line, update.lanes.concat()));
+            }
+            Record::Rewind(rewind) => self.rows.truncate(self.index(rewind.to)),
+            Record::Run(_) | Record::Log(_) | Record::Evaluation(_) | Record::Checkpoint(_) | Record::Final(_) => {}
+        }
+    }
+
+    /// How many updates of the ledger lie before the one after `done`.
+    fn index(&self, done: Update) -> usize {
+        usize::try_from(done.0.saturating_sub(self.identity.start.0)).unwrap_or(usize::MAX)
+    }
+
+    fn check(&mut self, line: u64, record: &UpdateRecord, verdict: &mut Verdict) {
+        let mut wrong = |what: String| verdict.wrong(LEDGER_FILE, Some(line), what);
+        let update = record.update;
+        let total = self.identity.train.schedule.total_updates;
+        if update.0 == 0 || update.0 > total {
+            // No plan says anything of it.
+            return wrong(format!("update {update} is none of the run's {total}"));
+        }
+        let planned = self.plan.update(update);
+        if record.lanes != planned.lanes {
+            let lane = (0..).zip(&planned.lanes).find(|(lane, rows)| record.lanes.get(*lane) != Some(*rows));
+            let lane = lane.map_or(planned.lanes.len(), |(lane, _)| lane);
+            wrong(format!("update {update}: lane {lane} does not have the rows of the plan"));
+        }
+        let rate = self.identity.train.schedule.at(update);
+        if record.learning_rate.to_bits() != rate.to_bits() {
+            let found = record.learning_rate;
+            wrong(format!("update {update} has learning rate {found:e}; the schedule says {rate:e}"));
+        }
+        let epoch = self.plan.epoch_at(update);
+        if record.epoch.to_bits() != epoch.to_bits() {
+            wrong(format!("update {update} has epoch {}; the plan says {epoch}", record.epoch));
+        }
+        let stranger = record.workers.iter().find(|worker| !self.group.contains(worker));
+        if let Some(worker) = stranger {
+            wrong(format!("update {update}: worker {worker} is not of the group that the ledger has connected"));
+        }
+        if record.workers.len() != record.lanes.len() || record.attempt == 0 {
+            wrong(format!("update {update} does not say who computed which lane, or in which attempt"));
+        }
+    }
+
+    /// Counts the rows of every epoch, once all records are taken.
+    pub(super) fn conclude(&self, history: &History, verdict: &mut Verdict) {
+        let (last, start) = (history.last(), self.identity.start);
+        let total = self.identity.train.schedule.total_updates;
+        let (rewinds, again) = history.rewound();
+        let mut found = format!("{} to {last} of {total}, each applied once", start.next());
+        if rewinds > 0 {
+            found.push_str(&format!("; {again} made again after {rewinds} rewinds"));
+        }
+        if self.highest_attempt > 1 {
+            found.push_str(&format!("; {} attempts at most", self.highest_attempt));
+        }
+        verdict.check("updates", found);
+        if start.0 > 0 {
+            verdict.wrong(LEDGER_FILE, Some(1), format!("begins after update {start}: what came before is not proved"));
+        }
+        let before = verdict.problems.len();
+        let rows = self.identity.lengths.len();
+        let counted = self.count_rows(verdict);
+        let whole = last.0 / self.plan.updates_per_epoch();
+        if verdict.problems.len() == before {
+            let part = if last.0.is_multiple_of(self.plan.updates_per_epoch()) { "" } else { " and a part of one" };
+            let found = format!("{rows} x {whole} epochs{part}: {counted} rows, each exactly once an epoch");
+            verdict.check("rows", found);
+        } else {
+            verdict.check("rows", "not each exactly once an epoch".to_owned());
+        }
+        let rates = format!("{:?} with {} of warm-up", self.identity.train.schedule.decay, self.warmup());
+        verdict.check("learning rates", rates.to_lowercase());
+    }
+
+    fn warmup(&self) -> u64 {
+        self.identity.train.schedule.warmup_updates
+    }
+
+    /// Counts, without the plan: whatever it says, each row must be there once an epoch.
+    fn count_rows(&self, verdict: &mut Verdict) -> u64 {
+        let per_epoch = self.plan.updates_per_epoch();
+        let mut seen = vec![0u32; self.identity.lengths.len()];
+        let mut counted = 0;
+        for (update, (line, rows)) in (self.identity.start.0 + 1..).zip(&self.rows) {
+            for row in rows {
+                counted += 1;
+                match seen.get_mut(row.0 as usize) {
+                    Some(count) => {
+                        *count += 1;
+                        if *count > 1 {
+                            let what = format!("update {update} takes row {row}, which its epoch has had already");
+                            verdict.wrong(LEDGER_FILE, Some(*line), what);
+                        }
+                    }
+                    None => verdict.wrong(LEDGER_FILE, Some(*line), format!("update {update}: there is no row {row}")),
+                }
+            }
+            if update.is_multiple_of(per_epoch) {
+                let epoch_is_whole = update > self.identity.start.0 + per_epoch - 1;
+                let missing = seen.iter().position(|count| *count == 0);
+                if let Some(row) = missing.filter(|_| epoch_is_whole) {
+                    let what = format!("the epoch that ends with update {update} has not had row {row}");
+                    verdict.wrong(LEDGER_FILE, Some(*line), what);
+                }
+                seen.fill(0);
+            }
+        }
+        counted
+    }
+}

@@ -1,0 +1,68 @@
+//! What a run did can be proved, and done again.
+
+use medley_tests::Scratch;
+
+use crate::RECIPE;
+
+const RUN: &str = "--num_train_epochs 2 --save_steps 5 --logging_steps 3 --do_eval --validation_file dev.jsonl \
+    --do_predict --test_file test.jsonl";
+
+/// Flips a bit in the middle of a file.
+fn damage(scratch: &Scratch, name: &str) {
+    let mut bytes = std::fs::read(scratch.path(name)).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(scratch.path(name), bytes).unwrap();
+}
+
+#[test]
+fn a_run_is_proved_and_a_changed_byte_named() {
+    let scratch = Scratch::new(100);
+    scratch.run(&format!("train {RECIPE} {RUN} --workers 2")).expect(0);
+    let verified = scratch.run("verify out").expect(0);
+    for part in ["1 to 26 of 26", "100 x 2 epochs: 200 rows", "5 of 5 intact", "matches: update 26"] {
+        assert!(verified.stdout.contains(part), "{part:?} in {}", verified.stdout);
+    }
+    // Results that are asked for again belong to it as well.
+    scratch.run(&format!("train {RECIPE} {RUN} --workers 1")).expect(0);
+    scratch.run("verify out").expect(0);
+    let certificate = scratch.json("out/medley_run.json");
+    let inputs = &certificate["content"]["inputs"];
+    assert_eq!(inputs["train_file"], scratch.sha256("train.jsonl"));
+    assert_eq!(inputs["tokenizer.json"], scratch.sha256("model/tokenizer.json"));
+    for name in [
+        "out/ledger.jsonl",
+        "out/checkpoint-10/optimizer.safetensors",
+        "out/model.safetensors",
+        "out/predictions.jsonl",
+        "out/medley_run.json",
+    ] {
+        let whole = std::fs::read(scratch.path(name)).unwrap();
+        damage(&scratch, name);
+        let found: serde_json::Value =
+            serde_json::from_str(&scratch.run("verify out --json").expect(65).stdout).unwrap();
+        let problems = found["problems"].as_array().unwrap();
+        let file = name.trim_start_matches("out/").split('/').next().unwrap();
+        assert!(problems.iter().any(|problem| problem["file"] == file), "{name}: {found}");
+        std::fs::write(scratch.path(name), whole).unwrap();
+    }
+}
+
+/// With another number of workers, to the bit; and with other rows not at all.
+#[test]
+fn updates_are_made_again() {
+    let scratch = Scratch::new(100);
+    scratch.run(&format!("train {RECIPE} {RUN} --workers 2")).expect(0);
+    let before = scratch.read("out/ledger.jsonl");
+    scratch
+        .run("replay out --from-checkpoint 5 --updates 7 --workers 3")
+        .expect(0)
+        .says(&["updates 6 to 12, made again, are the ledger's to the bit", "parameters after 1 of them"]);
+    scratch.run("replay out --from-checkpoint 0 --updates 2").expect(0).says(&["updates 1 to 2, made again"]);
+    assert_eq!(scratch.read("out/ledger.jsonl"), before);
+    scratch.run("replay out --from-checkpoint 7 --updates 2").expect(65).says(&["checkpoint-7", "checkpoint-10"]);
+    scratch.run("replay out --from-checkpoint 20 --updates 7").expect(65).says(&["through 26"]);
+    let rows = scratch.read("train.jsonl");
+    scratch.write("train.jsonl", &rows.lines().skip(1).collect::<Vec<_>>().join("\n"));
+    scratch.run("replay out --from-checkpoint 5 --updates 2").expect(78).says(&["train_rows_sha256"]);
+}
