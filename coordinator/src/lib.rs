@@ -22,3 +22,4 @@ pub mod spec;
 pub mod status_client;
 pub mod status_view;
 pub mod tokenizer;
+pub mod weights_file;

@@ -14,9 +14,10 @@ use super::cache::{Cache, make_parent, missing_parts};
 use super::client::{Answer, Client, Redirect, header};
 use super::error::HubError;
 use super::repository::{Repository, is_commit};
-use crate::model_folder::{CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE};
+use crate::model_folder::CONFIG_FILE;
 use crate::tokenizer::settings::{SETTINGS_FILE, SPECIAL_TOKENS_FILE};
 use crate::tokenizer::{TOKENIZER_FILE, VOCABULARY_FILE};
+use crate::weights_file::{PICKLE_FILE, SAFETENSORS_FILE};
 
 /// The most bytes of the hub's description of a repository.
 const DESCRIPTION_LIMIT_BYTES: u64 = 32 << 20;
