@@ -288,6 +288,7 @@ fn setting(spec: &RunSpec, bound: &Bound, inputs: &Inputs, origin: Origin, comma
         train_rows,
         eval_batch_rows: recipe.per_device_eval_batch_size,
         labels: inputs.labels.names().to_vec(),
+        test_rows: inputs.test_rows.clone(),
         flags,
         inputs: inputs.digests.clone(),
     }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::archive::{
     Agreed, Archive, ArchiveError, Begun, Cadence, Checkpoint, JsonObject, LEDGER_FILE, Ledger, Metrics, ModelSource,
-    OutputDir, RunContents, RunFacts, Staging, TRAIN_RESULTS_FILE, TrainerState, save_predictions,
+    OutputDir, RowOrigin, RunContents, RunFacts, Staging, TRAIN_RESULTS_FILE, TrainerState, save_predictions,
 };
 use crate::run::report::{EvaluationReport, TrainLog, TrainSummary, UpdateRecord};
 use crate::run::{Input, Occasion, SavedState};
@@ -57,6 +57,8 @@ pub struct Setting {
     pub eval_batch_rows: u32,
     /// The labels, by id.
     pub labels: Vec<String>,
+    /// Where the test rows come from, by row id.
+    pub test_rows: Vec<RowOrigin>,
     /// The command line's settings, by flag.
     pub flags: JsonObject,
     /// Digests of what went in.
@@ -233,7 +235,7 @@ impl Recorder {
         let Some(output) = self.output() else { return Ok(()) };
         Metrics::of_evaluation(report, batch_rows).save(output)?;
         if report.split == Split::Test {
-            save_predictions(output, &report.predictions, &self.setting.labels)?;
+            save_predictions(output, &report.predictions, &self.setting.labels, &self.setting.test_rows)?;
         }
         if self.owns_log { self.state.save(output.path()) } else { Ok(()) }
     }

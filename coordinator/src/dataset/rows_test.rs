@@ -168,6 +168,6 @@ proptest! {
         let path = folder.path().join("rows.jsonl");
         std::fs::write(&path, line.to_string()).unwrap();
         let pairs = read_pairs(&path, &labels, Labels::Required).unwrap();
-        prop_assert_eq!(&pairs.rows[..], &[Pair { line: 1, sentence1: first, sentence2: second, label: Some(label) }][..]);
+        prop_assert_eq!(&pairs.rows[..], &[Pair { line: 1, sentence1: first, sentence2: second, label: Some(label), pair_id: None }][..]);
     }
 }
