@@ -1,6 +1,6 @@
 //! Bad input is named before training starts, and nothing is written over.
 
-use medley_tests::Scratch;
+use medley_tests::{Scratch, binaries};
 
 use crate::RECIPE;
 
@@ -156,4 +156,16 @@ fn flags_that_are_not_supported_are_named() {
     scratch.run(&format!("train {RECIPE} {ONE} --deepspeed ds.json")).expect(64).says(&["--deepspeed"]);
     scratch.run(&format!("train {RECIPE} {ONE} --no_such_flag")).expect(64).says(&["--no_such_flag"]);
     scratch.run(&format!("train {RECIPE} {ONE} --fp16")).expect(0).says(&["fp16", "float32"]);
+}
+
+/// The kernel ends a process that grows a file beyond its limit, unless the process takes the signal.
+#[test]
+fn a_limit_of_file_sizes_is_an_error_with_a_name() {
+    let scratch = Scratch::new(10);
+    let script = format!("ulimit -f 16; exec {}/medley train {RECIPE} --workers 1", binaries().display());
+    let folder = scratch.path("");
+    let ended = std::process::Command::new("bash").args(["-c", &script]).current_dir(folder).output().unwrap();
+    let told = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(70), "{told}");
+    assert!(told.contains("model.safetensors") && told.contains("File too large"), "{told}");
 }
