@@ -198,7 +198,7 @@ fn gone_on_with(spec: &RunSpec, checkpoint: &Checkpoint) -> Option<String> {
     let instead = match (existing, resume) {
         (_, Resume::From(other)) if !checkpoint.path().starts_with(other) => format!("not with {}", other.display()),
         (Existing::Overwrite, Resume::IfPresent) => {
-            "add --resume_from_checkpoint False to start afresh instead".to_owned()
+            "to start afresh, add --resume_from_checkpoint False or name another --output_dir".to_owned()
         }
         _ => return None,
     };
