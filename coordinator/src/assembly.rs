@@ -215,7 +215,7 @@ fn gone_on_with(spec: &RunSpec, checkpoint: &Checkpoint) -> Option<String> {
     let instead = match (existing, resume) {
         (_, Resume::From(other)) if !checkpoint.path().starts_with(other) => format!("not with {}", other.display()),
         (Existing::Overwrite, Resume::IfPresent) => {
-            "add --resume_from_checkpoint False to start afresh instead".to_owned()
+            "to start afresh, add --resume_from_checkpoint False or name another --output_dir".to_owned()
         }
         _ => return None,
     };
@@ -326,6 +326,7 @@ fn setting(
         train_rows,
         eval_batch_rows: recipe.per_device_eval_batch_size,
         labels: inputs.labels.names().to_vec(),
+        test_rows: inputs.test_rows.clone(),
         inputs: inputs.digests.clone(),
         programs,
         until: None,
@@ -348,6 +349,7 @@ fn space_need(spec: &RunSpec, bound: &Bound, inputs: &Inputs, origin: &Origin) -
     let saved = (1..=done).filter(|update| bound.cadence.saves_after(Update(*update))).count() as u64;
     SpaceNeed {
         parameter_bytes: 4 * inputs.model.parameters(),
+        text_bytes: inputs.files.iter().map(|file| file.bytes().len() as u64).sum(),
         checkpoints: bound.cadence.checkpoints().saturating_sub(saved),
         save_total_limit: spec.output().save_total_limit.and_then(std::num::NonZeroU32::new),
     }

@@ -59,6 +59,10 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
     let listener = socket.listen(BACKLOG).map_err(|error| unavailable(placement.listen, &error))?;
     let address = listener.local_addr().map_err(|error| internal(&error))?;
     announce(&assembly);
+    if assembly.job.splits().is_empty() {
+        // All that was asked for is there.
+        return Ok(Outcome::Completed);
+    }
     let display = Display::new(assembly.job.total(), progress);
     display.line(&format!("coordinator listens on {address}; medley status --coordinator {address}"));
     let local = match binary {

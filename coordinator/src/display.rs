@@ -90,10 +90,14 @@ impl Display {
         let rows = report.predictions.len();
         let rate = rows as f64 / report.seconds.max(1e-9);
         let result = match (report.tally.accuracy(), report.tally.mean_loss()) {
-            (Some(accuracy), Some(loss)) => format!("accuracy {accuracy:.4}, loss {loss:.4}"),
-            _ => "predicted (no labels)".to_owned(),
+            (Some(accuracy), Some(loss)) if report.tally.rows < rows as u64 => {
+                let labelled = report.tally.rows;
+                format!("accuracy {accuracy:.4}, loss {loss:.4}, over the {labelled} labelled of {rows} rows")
+            }
+            (Some(accuracy), Some(loss)) => format!("accuracy {accuracy:.4}, loss {loss:.4}, {rows} rows"),
+            _ => format!("predicted, {rows} rows without labels"),
         };
-        self.line(&format!("{what} {when}: {result} ({rows} rows, {rate:.0} rows/s)"));
+        self.line(&format!("{what} {when}: {result} ({rate:.0} rows/s)"));
     }
 
     /// Takes the bar away, for the last words.

@@ -9,10 +9,10 @@ use medley_common::message::{Failure, FailureKind};
 use medley_common::model::ModelConfig;
 use sha2::{Digest as _, Sha256};
 
-use crate::archive::{MODEL_FILES, ModelFile};
+use crate::archive::{MODEL_FILES, ModelFile, RowOrigin};
 use crate::dataset::encode::encode_pairs;
 use crate::dataset::labels::LabelSet;
-use crate::dataset::rows::{Labels, read_pairs};
+use crate::dataset::rows::{Labels, Pair, read_pairs};
 use crate::dataset::sequence_limit::SequenceLimit;
 use crate::hub::{self, environment::HubEnv, progress_bar::DownloadBar};
 use crate::model_folder::{self, ModelFolder};
@@ -33,6 +33,8 @@ pub struct Inputs {
     pub labels: LabelSet,
     /// The rows of every split that is read.
     pub splits: BTreeMap<Split, Vec<Example>>,
+    /// Where the test rows come from, by row id.
+    pub test_rows: Vec<RowOrigin>,
     /// Configuration and tokenizer, as they go into every folder that the run writes.
     pub files: Vec<ModelFile>,
     /// Digests of the data files and their rows, of configuration and tokenizer, and of the initial weights.
@@ -72,7 +74,7 @@ impl Inputs {
             let (tokens, asked) = (limit.tokens(), sources.max_seq_length);
             notes.push(format!("warning: the model takes {tokens} tokens, so pairs are cut there, not at {asked}"));
         }
-        let (mut splits, mut digests) = (BTreeMap::new(), BTreeMap::new());
+        let (mut splits, mut digests, mut test_rows) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         for (split, _, file) in sources.files() {
             let need = if split == Split::Test { Labels::Optional } else { Labels::Required };
             let pairs = read_pairs(file, &labels, need).map_err(data)?;
@@ -90,6 +92,10 @@ impl Inputs {
                     .map(|(count, what)| format!("note: {name}: {count} {what}")),
             );
             digests.insert(format!("{split}_file"), file_digest(file)?);
+            if split == Split::Test {
+                let origin = |row: Pair| RowOrigin { line: row.line, pair_id: row.pair_id };
+                test_rows = pairs.rows.into_iter().map(origin).collect();
+            }
             digests.insert(format!("{split}_rows"), rows_digest(&encoded.examples));
             splits.insert(split, encoded.examples);
         }
@@ -100,7 +106,7 @@ impl Inputs {
             digests.insert(name.to_owned(), file_digest(&path.join(name))?);
         }
         let files = model_files(&path, &folder, &labels)?;
-        Ok(Self { folder, model, labels, splits, files, digests, notes })
+        Ok(Self { folder, model, labels, splits, test_rows, files, digests, notes })
     }
 }
 

@@ -24,3 +24,4 @@ pub mod status_client;
 pub mod status_view;
 pub mod tokenizer;
 pub mod verify;
+pub mod weights_file;

@@ -11,6 +11,7 @@ use medley_coordinator::display::say;
 use medley_coordinator::run::report::Outcome;
 use medley_coordinator::spec::RunSpec;
 use medley_coordinator::{coordinate, quickstart, replay, status_client, verify};
+use tokio::signal::unix::SignalKind;
 
 /// Exit codes: 0 done, 64 usage, 65 data, 70 internal or lost, 75 stopped: run the same command again, 78 settings.
 fn main() -> ExitCode {
@@ -27,6 +28,15 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(70, &error),
     };
+    // Its handler stays for the life of the process: with it, a file that reaches the limit of `ulimit -f` is an error
+    // of the write that has a name, not the end of the process. The workers start with the default again.
+    let limit = {
+        let _inside = runtime.enter();
+        tokio::signal::unix::signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))
+    };
+    if let Err(error) = limit {
+        return fail(70, &error);
+    }
     let command: Vec<String> = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let code = match parsed {
         Cli::Train(spec) | Cli::Serve(spec) => runtime.block_on(train(*spec, command)),

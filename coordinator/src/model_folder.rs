@@ -1,9 +1,7 @@
 //! A model's folder as Hugging Face lays it out: `config.json`, weights, tokenizer.
 //!
-//! Only the shape is read here; the weights themselves are opened by the workers.
+//! Only the shape is read here; the weights are found by [`WeightsFile::find`] and opened by the workers.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use medley_common::model::{ModelConfig, ModelError};
@@ -12,17 +10,10 @@ use serde_json::{Map, Value, json};
 use crate::bounded_file::{FileError, read_object};
 use crate::dataset::labels::LabelSet;
 use crate::tokenizer::{TOKENIZER_FILE, VOCABULARY_FILE};
+use crate::weights_file::{WeightsFile, WeightsFileError};
 
 /// The settings of the model.
 pub const CONFIG_FILE: &str = "config.json";
-/// The weights in the format that is preferred.
-pub const SAFETENSORS_FILE: &str = "model.safetensors";
-/// The weights as `torch.save` wrote them.
-pub const PICKLE_FILE: &str = "pytorch_model.bin";
-
-/// How the large-file storage of git opens the text that stands for a file.
-const LFS_POINTER: &[u8] = b"version https://git-lfs";
-
 /// Fields of `config.json` that tell of another place, or that would mislead a reader of the fine-tuned model.
 const DROPPED_FIELDS: [&str; 7] = [
     "_name_or_path",
@@ -51,15 +42,6 @@ pub struct ModelFolder {
     shape: ModelConfig,
     labels: Option<LabelSet>,
     weights: Option<WeightsFile>,
-}
-
-/// A file of weights.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum WeightsFile {
-    /// `model.safetensors`.
-    Safetensors(PathBuf),
-    /// `pytorch_model.bin`, a pickle.
-    Pickle(PathBuf),
 }
 
 /// What a user should know about a folder that works.
@@ -105,6 +87,15 @@ pub enum ModelFolderError {
         /// What it may be.
         expected: String,
     },
+    /// A field that tells the shape is not there. `BertConfig` would put in that of BERT-base, which the weights would
+    /// then hardly have.
+    #[error("{}: {field} is missing; copy the config.json that belongs to the model", path.display())]
+    NoField {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: &'static str,
+    },
     /// The fields do not fit each other.
     #[error("{}: {source}", path.display())]
     Shape {
@@ -113,47 +104,15 @@ pub enum ModelFolderError {
         /// What does not fit.
         source: ModelError,
     },
-    /// There are no weights.
-    #[error(
-        "{} has neither model.safetensors nor pytorch_model.bin; copy one, or ask for training from scratch",
-        folder.display()
-    )]
-    NoWeights {
-        /// The folder.
-        folder: PathBuf,
-    },
-    /// The weights are cut into several files.
-    #[error("{} cuts the weights into several files; save the model as one model.safetensors", index.display())]
-    Sharded {
-        /// The index of the parts.
-        index: PathBuf,
-    },
-    /// The weights were never fetched.
-    #[error("{} is a git-lfs pointer, not the weights; run `git lfs pull` in its repository", path.display())]
-    LfsPointer {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The weights are not there.
-    #[error("{} is empty; copy it again", path.display())]
-    EmptyWeights {
-        /// The file.
-        path: PathBuf,
-    },
     /// There is no tokenizer.
     #[error("{} has neither tokenizer.json nor vocab.txt; copy them from the model's repository", folder.display())]
     NoTokenizer {
         /// The folder.
         folder: PathBuf,
     },
-    /// A file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
+    /// The weights are missing or no use.
+    #[error(transparent)]
+    Weights(#[from] WeightsFileError),
 }
 
 impl ModelFolder {
@@ -174,7 +133,7 @@ impl ModelFolder {
             return Err(ModelFolderError::NoTokenizer { folder: path.into() });
         }
         let weights = match start {
-            Start::Pretrained => Some(find_weights(path)?),
+            Start::Pretrained => Some(WeightsFile::find(path)?),
             Start::Scratch => None,
         };
         Ok(Self { path: path.into(), raw, shape, labels, weights })
@@ -251,17 +210,8 @@ impl ModelFolder {
     }
 }
 
-impl WeightsFile {
-    /// The file.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        match self {
-            Self::Safetensors(path) | Self::Pickle(path) => path,
-        }
-    }
-}
-
-/// The shape in `config.json`, with `BertConfig`'s defaults; one label stands for those of the run.
+/// The shape in `config.json`, with `BertConfig`'s defaults for what every file of a published model does not say; one
+/// label stands for those of the run.
 fn read_shape(fields: &Fields<'_>) -> Result<ModelConfig, ModelFolderError> {
     fields.only("model_type", &["bert"], "bert (BioLinkBERT, PubMedBERT, BioBERT and other BERT encoders)")?;
     fields.only("hidden_act", &["gelu", "gelu_python"], "gelu, the exact erf form")?;
@@ -271,11 +221,11 @@ fn read_shape(fields: &Fields<'_>) -> Result<ModelConfig, ModelFolderError> {
     fields.off("quantization_config")?;
     let hidden_dropout = fields.rate("hidden_dropout_prob", 0.1)?;
     let shape = ModelConfig {
-        vocab_size: fields.size("vocab_size", 30_522, 1 << 24)?,
-        hidden_size: fields.size("hidden_size", 768, 1 << 16)?,
-        num_hidden_layers: fields.size("num_hidden_layers", 12, 1 << 10)?,
-        num_attention_heads: fields.size("num_attention_heads", 12, 1 << 12)?,
-        intermediate_size: fields.size("intermediate_size", 3072, 1 << 18)?,
+        vocab_size: fields.own_size("vocab_size", 1 << 24)?,
+        hidden_size: fields.own_size("hidden_size", 1 << 16)?,
+        num_hidden_layers: fields.own_size("num_hidden_layers", 1 << 10)?,
+        num_attention_heads: fields.own_size("num_attention_heads", 1 << 12)?,
+        intermediate_size: fields.own_size("intermediate_size", 1 << 18)?,
         max_position_embeddings: fields.size("max_position_embeddings", 512, 1 << 20)?,
         type_vocab_size: fields.size("type_vocab_size", 2, 1 << 10)?,
         layer_norm_eps: fields.rate("layer_norm_eps", 1e-12)?,
@@ -306,6 +256,14 @@ impl Fields<'_> {
     /// A field that is there; `null` counts as absent, as it does for `BertConfig`'s optional fields.
     fn get(&self, field: &str) -> Option<&Value> {
         self.raw.get(field).filter(|value| !value.is_null())
+    }
+
+    /// A size without a default.
+    fn own_size(&self, field: &'static str, most: u32) -> Result<u32, ModelFolderError> {
+        match self.get(field) {
+            Some(_) => self.size(field, 1, most),
+            None => Err(ModelFolderError::NoField { path: self.path.into(), field }),
+        }
     }
 
     fn size(&self, field: &'static str, default: u32, most: u32) -> Result<u32, ModelFolderError> {
@@ -348,39 +306,6 @@ fn labels_of(raw: &Map<String, Value>) -> Option<LabelSet> {
         return None;
     }
     LabelSet::new(ordered).ok()
-}
-
-fn find_weights(folder: &Path) -> Result<WeightsFile, ModelFolderError> {
-    let (safetensors, pickle) = (folder.join(SAFETENSORS_FILE), folder.join(PICKLE_FILE));
-    if safetensors.exists() {
-        check_weights(&safetensors)?;
-        return Ok(WeightsFile::Safetensors(safetensors));
-    }
-    if pickle.exists() {
-        check_weights(&pickle)?;
-        return Ok(WeightsFile::Pickle(pickle));
-    }
-    let indices = [SAFETENSORS_FILE, PICKLE_FILE].map(|file| folder.join(format!("{file}.index.json")));
-    match indices.into_iter().find(|index| index.exists()) {
-        Some(index) => Err(ModelFolderError::Sharded { index }),
-        None => Err(ModelFolderError::NoWeights { folder: folder.into() }),
-    }
-}
-
-fn check_weights(path: &Path) -> Result<(), ModelFolderError> {
-    let failed = |source| ModelFolderError::Read { path: path.into(), source };
-    if fs::metadata(path).map_err(failed)?.is_dir() {
-        return Err(failed(io::ErrorKind::IsADirectory.into()));
-    }
-    let mut start = Vec::new();
-    File::open(path).and_then(|file| file.take(64).read_to_end(&mut start)).map_err(failed)?;
-    if start.is_empty() {
-        return Err(ModelFolderError::EmptyWeights { path: path.into() });
-    }
-    if start.starts_with(LFS_POINTER) {
-        return Err(ModelFolderError::LfsPointer { path: path.into() });
-    }
-    Ok(())
 }
 
 #[cfg(test)]

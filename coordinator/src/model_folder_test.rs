@@ -1,4 +1,10 @@
+use std::fs;
+
 use super::*;
+use crate::weights_file::{PICKLE_FILE, SAFETENSORS_FILE};
+
+/// The least file of its format: a header without a tensor.
+const NO_TENSORS: &[u8] = b"\x02\0\0\0\0\0\0\0{}";
 
 fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny-bert/model")
@@ -11,7 +17,7 @@ fn folder_with(change: impl FnOnce(&mut Map<String, Value>)) -> tempfile::TempDi
     change(&mut raw);
     fs::write(folder.path().join(CONFIG_FILE), Value::Object(raw).to_string()).unwrap();
     fs::write(folder.path().join(VOCABULARY_FILE), "[PAD]\n").unwrap();
-    fs::write(folder.path().join(SAFETENSORS_FILE), "weights").unwrap();
+    fs::write(folder.path().join(SAFETENSORS_FILE), NO_TENSORS).unwrap();
     folder
 }
 
@@ -41,14 +47,20 @@ fn the_fixture_opens() {
 
 #[test]
 fn defaults_are_those_of_bert_config() {
-    let folder = folder_with(Map::clear);
+    const OWN: [&str; 5] =
+        ["vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"];
+    for missing in OWN {
+        let error = open(&folder_with(|raw| drop(raw.remove(missing)))).unwrap_err();
+        assert!(error.starts_with(&format!("m/config.json: {missing} is missing; copy")), "{error}");
+    }
+    let folder = folder_with(|raw| raw.retain(|field, _| OWN.contains(&field.as_str())));
     let config = open(&folder).unwrap().config(&LabelSet::new(["no", "yes"]).unwrap());
     let expected = ModelConfig {
-        vocab_size: 30_522,
-        hidden_size: 768,
-        num_hidden_layers: 12,
-        num_attention_heads: 12,
-        intermediate_size: 3072,
+        vocab_size: 2000,
+        hidden_size: 32,
+        num_hidden_layers: 2,
+        num_attention_heads: 4,
+        intermediate_size: 64,
         max_position_embeddings: 512,
         type_vocab_size: 2,
         layer_norm_eps: 1e-12,
@@ -127,7 +139,7 @@ fn malformed_files_are_named() {
 fn weights_are_found_or_named() {
     let folder = folder_with(|_| ());
     let at = |file: &str| folder.path().join(file);
-    fs::write(at(PICKLE_FILE), "weights").unwrap();
+    fs::write(at(PICKLE_FILE), "PK\x03\x04").unwrap();
     let found = open(&folder).unwrap();
     assert_eq!(found.weights().map(WeightsFile::path), Some(at(SAFETENSORS_FILE).as_path()));
 
@@ -142,7 +154,7 @@ fn weights_are_found_or_named() {
     assert_eq!(open(&folder).unwrap_err(), "m/pytorch_model.bin is empty; copy it again");
 
     fs::remove_file(at(PICKLE_FILE)).unwrap();
-    assert!(open(&folder).unwrap_err().starts_with("m has neither model.safetensors nor pytorch_model.bin"));
+    assert!(open(&folder).unwrap_err().ends_with("copy one, or give --from_scratch to draw new weights"));
     let scratch = ModelFolder::open(folder.path(), Start::Scratch).unwrap();
     assert_eq!(scratch.weights(), None);
 

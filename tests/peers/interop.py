@@ -152,9 +152,14 @@ def check_tokens(folder: Path, loaded: Loaded, limit: int) -> list[str]:
         tokens = own.encode(pair.premise, pair.hypothesis)
         if (tokens.ids, tokens.type_ids) != (encoding["input_ids"], encoding["token_type_ids"]):
             problems.append(f"row {index}: {tokens.ids} is not AutoTokenizer's {encoding['input_ids']}")
-        elif own.decode(tokens.ids) != loaded.tokenizer.decode(tokens.ids, skip_special_tokens=True):
+        elif own.decode(tokens.ids) != decode(loaded.tokenizer, tokens.ids):
             problems.append(f"row {index}: its ids decode to different words")
     return problems[:3]
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """The words of `ids` as they are; by default transformers also closes the spaces before punctuation."""
+    return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
 def check_results(folder: Path, splits: Sequence[str]) -> list[str]:

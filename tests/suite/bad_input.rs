@@ -1,6 +1,6 @@
 //! Bad input is named before training starts, and nothing is written over.
 
-use medley_tests::Scratch;
+use medley_tests::{Scratch, binaries};
 
 use crate::RECIPE;
 
@@ -49,6 +49,21 @@ fn unlabelled_rows_can_be_predicted() {
     assert!(scratch.json("out/predict_results.json").get("predict_accuracy").is_none());
 }
 
+/// Lines that are left out shift the rows' numbers, so every prediction says where its row stands.
+#[test]
+fn predictions_name_the_lines_of_their_rows() {
+    let scratch = Scratch::new(10);
+    let skipped = GOOD.replace("neutral", "-");
+    let unlabelled = r#"{"sentence1": "d", "sentence2": "e", "pairID": "1234r1n"}"#;
+    scratch.write("test.jsonl", &format!("{skipped}\n{GOOD}\n\n{unlabelled}\n"));
+    let ended = scratch.run(&format!("train {RECIPE} {ONE} --do_predict --test_file test.jsonl")).expect(0);
+    ended.says(&["over the 1 labelled of 2 rows"]);
+    let rows = scratch.json_lines("out/predictions.jsonl");
+    assert_eq!((&rows[0]["index"], &rows[0]["line"], rows[0].get("pairID")), (&0.into(), &2.into(), None));
+    assert_eq!((&rows[1]["index"], &rows[1]["line"]), (&1.into(), &4.into()));
+    assert_eq!(rows[1]["pairID"], "1234r1n");
+}
+
 #[test]
 fn missing_files_are_named() {
     let scratch = Scratch::new(10);
@@ -65,7 +80,9 @@ fn unreadable_weights_are_named() {
     let scratch = Scratch::new(10);
     let weights = std::fs::read(scratch.path("model/model.safetensors")).unwrap();
     std::fs::write(scratch.path("model/model.safetensors"), &weights[..weights.len() / 2]).unwrap();
-    scratch.run(&format!("train {RECIPE} {ONE}")).expect(65).says(&["model.safetensors"]);
+    let ended = scratch.run(&format!("train {RECIPE} {ONE}")).expect(65).says(&["model.safetensors", "by its header"]);
+    assert!(!ended.stderr.contains("joined"), "found before a worker is asked:\n{}", ended.stderr);
+    assert!(!scratch.path("out").exists(), "a refused run leaves nothing behind");
     let config = scratch.read("model/config.json").replace("\"intermediate_size\": 64", "\"intermediate_size\": 96");
     scratch.write("model/config.json", &config);
     std::fs::write(scratch.path("model/model.safetensors"), &weights).unwrap();
@@ -139,4 +156,16 @@ fn flags_that_are_not_supported_are_named() {
     scratch.run(&format!("train {RECIPE} {ONE} --deepspeed ds.json")).expect(64).says(&["--deepspeed"]);
     scratch.run(&format!("train {RECIPE} {ONE} --no_such_flag")).expect(64).says(&["--no_such_flag"]);
     scratch.run(&format!("train {RECIPE} {ONE} --fp16")).expect(0).says(&["fp16", "float32"]);
+}
+
+/// The kernel ends a process that grows a file beyond its limit, unless the process takes the signal.
+#[test]
+fn a_limit_of_file_sizes_is_an_error_with_a_name() {
+    let scratch = Scratch::new(10);
+    let script = format!("ulimit -f 16; exec {}/medley train {RECIPE} --workers 1", binaries().display());
+    let folder = scratch.path("");
+    let ended = std::process::Command::new("bash").args(["-c", &script]).current_dir(folder).output().unwrap();
+    let told = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(70), "{told}");
+    assert!(told.contains("model.safetensors") && told.contains("File too large"), "{told}");
 }

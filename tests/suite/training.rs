@@ -57,6 +57,15 @@ fn the_batch_grows_with_the_workers_only_on_request() {
 }
 
 #[test]
+fn a_complete_run_that_is_typed_again_needs_no_worker() {
+    let scratch = Scratch::new(10);
+    let command = format!("train {RECIPE} --num_train_epochs 1 --workers 1");
+    scratch.run(&command).expect(0);
+    let again = scratch.run(&command).expect(0).says(&["holds this run, complete", "done: the results are in out"]);
+    assert!(!again.stderr.contains("joined"), "{}", again.stderr);
+}
+
+#[test]
 fn a_model_that_learns_gets_better() {
     let scratch = Scratch::new(64);
     scratch.run(&format!("train {RECIPE} --num_train_epochs 12 --learning_rate 5e-3 --workers 2")).expect(0);

@@ -223,7 +223,7 @@ fn occupied(path: &Path, entries: &[String], passed_over: &[PassedOver]) -> Stri
         write!(text, "; {passed}").unwrap_or_default();
     }
     text.push_str(
-        "; give --overwrite_output_dir to start afresh in it (files that are not Medley's stay), or choose another \
+        "; give --overwrite_output_dir to start afresh in it (files of names that it does not write stay), or choose another \
          --output_dir",
     );
     text

@@ -2,11 +2,12 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::error::ArchiveError;
 
-/// The lock's file. It stays when the lock is released: removing it would let two processes lock two files.
+/// The lock's file. It stays when the lock is released, unless its whole folder goes.
 pub(super) const LOCK_FILE: &str = ".medley.lock";
 
 /// Held as long as the value lives; the operating system releases it when the process dies.
@@ -23,16 +24,12 @@ impl FolderLock {
     /// A file system without locks (Lustre mounted without `flock`) is used unlocked rather than refused.
     ///
     /// # Errors
-    /// Another process holds the lock, or the folder cannot be written to.
+    /// Another process holds the lock, has just removed the folder, or the folder cannot be written to.
     pub(super) fn take(folder: &Path) -> Result<Self, ArchiveError> {
         let unwritable = |error| ArchiveError::Unwritable { path: folder.to_owned(), error };
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(folder.join(LOCK_FILE))
-            .map_err(unwritable)?;
+        let path = folder.join(LOCK_FILE);
+        let mut file =
+            File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(unwritable)?;
         let unsupported = match file.try_lock() {
             Ok(()) => None,
             Err(TryLockError::WouldBlock) => {
@@ -42,6 +39,11 @@ impl FolderLock {
                 Some(format!("output_dir {} cannot be locked: {error}; start no second run in it", folder.display()))
             }
         };
+        // A folder that goes while its lock is opened leaves a lock on a file that nobody else will see.
+        let is_there = || Ok(file.metadata()?.ino() == path.metadata()?.ino());
+        if !is_there().map_err(unwritable)? {
+            return Err(unwritable(io::ErrorKind::NotFound.into()));
+        }
         sign(&mut file).map_err(unwritable)?;
         Ok(Self { _file: file, unsupported })
     }

@@ -60,7 +60,7 @@ pub use ledger::{
 pub use manifest::{FileRecord, MANIFEST_FILE, Manifest};
 pub use output_dir::{MODEL_FILES, OutputDir, checkpoints_of, may_replace};
 pub use patience::Patience;
-pub use predictions::{PREDICTIONS_LINES, PREDICTIONS_TABLE, save_predictions};
+pub use predictions::{PREDICTIONS_LINES, PREDICTIONS_TABLE, RowOrigin, save_predictions};
 pub use recipe::{Difference, Recipe};
 pub use results::{ALL_RESULTS_FILE, Metrics, TRAIN_RESULTS_FILE};
 pub use space::SpaceNeed;

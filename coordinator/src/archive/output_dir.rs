@@ -40,10 +40,23 @@ pub(super) const RESULT_FILES: [&str; 7] = [
 ];
 
 /// A folder that this process alone writes to, as long as the value lives.
+///
+/// One that was made for it goes with it where nothing was written: a run that is refused leaves nothing behind.
 #[derive(Debug)]
 pub struct OutputDir {
     path: PathBuf,
     lock: FolderLock,
+    /// Whether the folder was made for this value.
+    is_new: bool,
+}
+
+impl Drop for OutputDir {
+    fn drop(&mut self) {
+        if self.is_new && self.names().is_ok_and(|names| names == [LOCK_FILE]) {
+            // What cannot be removed stays; it is empty but for the lock.
+            fs::remove_file(self.path.join(LOCK_FILE)).and_then(|()| fs::remove_dir(&self.path)).ok();
+        }
+    }
 }
 
 impl OutputDir {
@@ -53,6 +66,7 @@ impl OutputDir {
     /// It is no folder, cannot be written to, or another process works in it.
     pub fn open(path: &Path) -> Result<Self, ArchiveError> {
         let unwritable = |error| ArchiveError::Unwritable { path: path.to_owned(), error };
+        let is_new = !path.exists();
         match path.metadata() {
             Ok(metadata) if !metadata.is_dir() => return Err(ArchiveError::NotAFolder { path: path.to_owned() }),
             Ok(_) => {}
@@ -66,11 +80,11 @@ impl OutputDir {
             }
             Err(error) => return Err(unwritable(error)),
         }
-        let lock = FolderLock::take(path)?;
+        let output = Self { path: path.to_owned(), lock: FolderLock::take(path)?, is_new };
         // An old lock file says nothing of the folder itself: make a file and remove it.
         let probe = path.join(PROBE_FILE);
         File::create(&probe).and_then(|_| fs::remove_file(&probe)).map_err(unwritable)?;
-        Ok(Self { path: path.to_owned(), lock })
+        Ok(output)
     }
 
     /// The folder.

@@ -19,7 +19,9 @@ fn a_folder_is_made_and_locked() {
     let holder = format!("is in use by process {} on ", std::process::id());
     assert!(error.to_string().contains(&holder), "{error}");
     assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+    fs::write(path.join("notes.txt"), "mine").unwrap();
     drop(output);
+    assert!(path.join(LOCK_FILE).exists());
     assert!(OutputDir::open(&path).is_ok(), "a lock file without a process locks nothing");
 }
 
@@ -44,7 +46,8 @@ fn what_cannot_be_a_folder_is_refused() {
 #[test]
 fn preflight_compares_with_the_real_disk() {
     let (folder, mut begun) = begun(None);
-    let need = |parameter_bytes| SpaceNeed { parameter_bytes, checkpoints: 7, save_total_limit: NonZeroU32::new(2) };
+    let save_total_limit = NonZeroU32::new(2);
+    let need = |parameter_bytes| SpaceNeed { parameter_bytes, text_bytes: 900, checkpoints: 7, save_total_limit };
     let output = begun.archive.output();
     output.preflight(&need(1000), None).unwrap();
     let error = output.preflight(&need(1 << 60), None).unwrap_err();
@@ -107,4 +110,20 @@ fn foreign_files_that_will_be_replaced_are_named() {
     assert_eq!(output.foreign_replaced().unwrap(), ["config.json", "model.safetensors"]);
     fs::write(folder.path().join("ledger.jsonl"), "").unwrap();
     assert_eq!(output.foreign_replaced().unwrap(), [""; 0]);
+}
+
+#[test]
+fn a_folder_that_was_made_for_nothing_goes() {
+    let above = tempfile::tempdir().unwrap();
+    let path = above.path().join("out");
+    drop(OutputDir::open(&path).unwrap());
+    assert!(!path.exists());
+    let output = OutputDir::open(&path).unwrap();
+    fs::write(path.join("eval_results.json"), "{}").unwrap();
+    drop(output);
+    assert!(path.join("eval_results.json").exists());
+    let empty = above.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    drop(OutputDir::open(&empty).unwrap());
+    assert!(empty.exists(), "it was there before");
 }

@@ -12,14 +12,30 @@ use super::output_dir::OutputDir;
 /// `index<TAB>prediction`, as `run_glue.py` writes it, label names and a header line included.
 pub const PREDICTIONS_TABLE: &str = "predict_results.txt";
 
-/// One JSON object a row: `index`, `prediction`, and the `logits` and `probabilities` of all labels in label order.
+/// One JSON object a row: `index`, the `line` of the test file that it stands in, its `pairID` where it has one,
+/// `prediction`, and the `logits` and `probabilities` of all labels in label order.
 pub const PREDICTIONS_LINES: &str = "predictions.jsonl";
 
-/// Writes both files. `labels` are the labels' names in label order; one that lacks is called `LABEL_<n>`. Blocks.
+/// Where a row comes from, for whoever joins the predictions with the file they were made for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowOrigin {
+    /// The line of the file, from 1; lines without an agreed label and blank ones are no rows, but count.
+    pub line: u64,
+    /// The row's `pairID`.
+    pub pair_id: Option<String>,
+}
+
+/// Writes both files. `labels` are the labels' names in label order; one that lacks is called `LABEL_<n>`. `origins`
+/// are those of all rows, by row id. Blocks.
 ///
 /// # Errors
 /// The folder cannot be written to.
-pub fn save_predictions(output: &OutputDir, predictions: &[Prediction], labels: &[String]) -> Result<(), ArchiveError> {
+pub fn save_predictions(
+    output: &OutputDir,
+    predictions: &[Prediction],
+    labels: &[String],
+    origins: &[RowOrigin],
+) -> Result<(), ArchiveError> {
     let mut table = String::from("index\tprediction\n");
     let mut lines = Vec::new();
     for prediction in predictions {
@@ -27,8 +43,11 @@ pub fn save_predictions(output: &OutputDir, predictions: &[Prediction], labels: 
         // A label with a tab or a line break in it would tear the table.
         let plain = name.replace(char::is_control, " ");
         writeln!(table, "{}\t{plain}", prediction.row).unwrap_or_default();
+        let origin = origins.get(prediction.row.0 as usize);
         let line = Line {
             index: prediction.row.0,
+            line: origin.map(|origin| origin.line),
+            pair_id: origin.and_then(|origin| origin.pair_id.as_deref()),
             prediction: &name,
             logits: &prediction.logits,
             probabilities: softmax(&prediction.logits),
@@ -44,6 +63,10 @@ pub fn save_predictions(output: &OutputDir, predictions: &[Prediction], labels: 
 #[derive(Serialize)]
 struct Line<'a> {
     index: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u64>,
+    #[serde(rename = "pairID", skip_serializing_if = "Option::is_none")]
+    pair_id: Option<&'a str>,
     prediction: &'a str,
     logits: &'a [f32],
     probabilities: Vec<f64>,
@@ -72,13 +95,18 @@ mod tests {
         let output = OutputDir::open(folder.path()).unwrap();
         let predict = |row, logits: &[f32]| Prediction { row: RowId(row), logits: logits.to_vec(), loss: None };
         let predictions = [predict(0, &[0.0, 0.0]), predict(1, &[-1.0, 1.0]), predict(2, &[0.0, 0.0, f32::INFINITY])];
-        save_predictions(&output, &predictions, &["entail\tment".to_owned(), "neutral".to_owned()]).unwrap();
+        let labels = ["entail\tment".to_owned(), "neutral".to_owned()];
+        let origin = |line, id: Option<&str>| RowOrigin { line, pair_id: id.map(str::to_owned) };
+        let origins = [origin(1, Some("a1")), origin(3, None), origin(4, Some("a4"))];
+        save_predictions(&output, &predictions, &labels, &origins).unwrap();
 
         let table = std::fs::read_to_string(folder.path().join(PREDICTIONS_TABLE)).unwrap();
         assert_eq!(table, "index\tprediction\n0\tentail ment\n1\tneutral\n2\tLABEL_2\n");
         let lines = std::fs::read_to_string(folder.path().join(PREDICTIONS_LINES)).unwrap();
         let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines[0]["prediction"], "entail\tment");
+        assert_eq!((&lines[0]["line"], &lines[0]["pairID"]), (&1.into(), &"a1".into()));
+        assert_eq!((&lines[1]["index"], &lines[1]["line"], lines[1].get("pairID")), (&1.into(), &3.into(), None));
         assert_eq!(lines[0]["probabilities"], serde_json::json!([0.5, 0.5]));
         assert!((lines[1]["probabilities"][1].as_f64().unwrap() - 0.880_797).abs() < 1e-6);
         assert!(lines[2]["probabilities"][2].is_null(), "no NaN in JSON");

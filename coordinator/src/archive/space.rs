@@ -9,6 +9,8 @@ use super::error::gigabytes;
 pub struct SpaceNeed {
     /// Bytes of all parameters in float32.
     pub parameter_bytes: u64,
+    /// Bytes of tokenizer and configuration, which go into every folder.
+    pub text_bytes: u64,
     /// Checkpoints that are still to be written.
     pub checkpoints: u64,
     /// `--save_total_limit`: the checkpoints that are kept; `None` keeps all.
@@ -26,14 +28,19 @@ pub(super) struct Shortfall {
     pub(super) plan: String,
 }
 
-/// Tokenizer, configuration and headers of a checkpoint, and its share of ledger and log: far less than this.
-const SMALL_FILES_BYTES: u64 = 8 << 20;
+/// Headers and log of a saved model, and its share of the ledger.
+const OVERHEAD_BYTES: u64 = 256 << 10;
 
 impl SpaceNeed {
     /// Bytes of one checkpoint: the parameters and the optimizer's two moments of each.
     #[must_use]
     pub fn checkpoint_bytes(&self) -> u64 {
-        self.parameter_bytes.saturating_mul(3).saturating_add(SMALL_FILES_BYTES)
+        self.parameter_bytes.saturating_mul(3).saturating_add(self.small_bytes())
+    }
+
+    /// Bytes of what is saved beside parameters and moments.
+    fn small_bytes(&self) -> u64 {
+        self.text_bytes.saturating_add(OVERHEAD_BYTES)
     }
 
     /// Compares the peak of the run with `free_bytes`, where `staying` checkpoints lie already that are part of it.
@@ -43,7 +50,7 @@ impl SpaceNeed {
         let in_all = staying.saturating_add(self.checkpoints);
         let most = self.save_total_limit.map_or(u64::MAX, |limit| u64::from(limit.get()) + 1);
         let checkpoints = in_all.min(most.max(staying));
-        let model_bytes = self.parameter_bytes.saturating_add(SMALL_FILES_BYTES);
+        let model_bytes = self.parameter_bytes.saturating_add(self.small_bytes());
         let need_bytes = checkpoints.saturating_mul(self.checkpoint_bytes()).saturating_add(model_bytes);
         (need_bytes > free_bytes).then(|| Shortfall {
             need_bytes,
@@ -66,13 +73,13 @@ mod tests {
 
     fn need(checkpoints: u64, limit: Option<u32>) -> SpaceNeed {
         let save_total_limit = limit.and_then(NonZeroU32::new);
-        SpaceNeed { parameter_bytes: LARGE_BYTES, checkpoints, save_total_limit }
+        SpaceNeed { parameter_bytes: LARGE_BYTES, text_bytes: 700_000, checkpoints, save_total_limit }
     }
 
     #[test]
     fn the_reference_run_needs_seven_checkpoints_and_a_model() {
         let shortfall = need(7, None).shortfall(29_300_000_000, 0).unwrap();
-        assert_eq!(shortfall.need_bytes, 22 * LARGE_BYTES + 8 * SMALL_FILES_BYTES);
+        assert_eq!(shortfall.need_bytes, 22 * LARGE_BYTES + 8 * (700_000 + OVERHEAD_BYTES));
         assert_eq!(shortfall.plan, "7 checkpoints of 4.0 GB at most, and the final model of 1.3 GB");
         assert_eq!(need(7, None).shortfall(shortfall.need_bytes, 0), None);
     }
@@ -83,7 +90,7 @@ mod tests {
         assert_eq!(peak(need(7, Some(1)), 0), peak(need(2, None), 0), "one kept and one being written");
         assert_eq!(peak(need(1, Some(5)), 0), peak(need(1, None), 0));
         assert_eq!(peak(need(4, Some(2)), 3), peak(need(3, None), 0), "three lie there before the first is written");
-        assert_eq!(peak(need(0, Some(2)), 0), LARGE_BYTES + SMALL_FILES_BYTES, "no checkpoints, but the model");
+        assert_eq!(peak(need(0, Some(2)), 0), LARGE_BYTES + 700_000 + OVERHEAD_BYTES, "no checkpoints, but the model");
         assert_eq!(peak(SpaceNeed { parameter_bytes: u64::MAX, ..need(7, None) }, 0), u64::MAX, "no overflow");
     }
 }

@@ -55,7 +55,7 @@ fn a_foreign_folder_is_refused_by_name_and_kept_when_overwritten() {
         format!(
             "output_dir {} is not empty (it holds all_results.json, checkpoint-500, notes.txt) and has no valid \
              checkpoint to resume from; checkpoint-500: has no medley.json, so Medley did not write or finish it; \
-             give --overwrite_output_dir to start afresh in it (files that are not Medley's stay), or choose another \
+             give --overwrite_output_dir to start afresh in it (files of names that it does not write stay), or choose another \
              --output_dir",
             folder.path().display()
         )

@@ -65,6 +65,7 @@ static ACCEPTED: &[Accepted] = &[
     accepted("eval_do_concat_batches", Switch, PREDICTIONS),
     accepted("eval_use_gather_object", Switch, PREDICTIONS),
     accepted("batch_eval_metrics", Switch, PREDICTIONS),
+    accepted("fp16_opt_level", Word, "it is a setting of Apex, which is not used"),
     accepted("full_determinism", Switch, DETERMINISTIC),
     accepted("run_name", Word, "it names runs to trackers, and none is called"),
     accepted("log_level", Word, PRINTING),
@@ -165,7 +166,8 @@ const fn un(name: &'static str, harmless: Harmless, instead: &'static str) -> Un
 use Harmless::{Is, Nothing, Off, On};
 
 const SHARDING: &str = "every worker holds the whole model; use --workers N to share the work";
-const MEMORY: &str = "a worker holds the activations of one lane at a time; use more --lanes to need less memory";
+const MEMORY: &str = "activations are kept for the backward pass; to need less memory, use more --workers on other machines, a \
+                      shorter --max_seq_length, or a smaller batch for each update";
 const EVALUATE_HALF: &str = "evaluation is in the precision of --fp16 or --bf16";
 const COMPILED: &str = "there is no Python to compile; drop the flag";
 const HUB: &str = "nothing is uploaded; upload --output_dir after the run, e.g. with huggingface-cli upload";
@@ -220,7 +222,6 @@ static UNSUPPORTED: &[Unsupported] = &[
     un("bf16_full_eval", Off, EVALUATE_HALF),
     un("half_precision_backend", Is(&["auto"]), HALF),
     un("fp16_backend", Is(&["auto"]), HALF),
-    un("fp16_opt_level", Is(&["O1"]), HALF),
     // Memory and speed.
     un("gradient_checkpointing", Off, MEMORY),
     un("gradient_checkpointing_kwargs", Nothing, MEMORY),

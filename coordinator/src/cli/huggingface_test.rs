@@ -115,4 +115,7 @@ fn flags_with_one_reason_share_one_note() {
                     Medley's own collective, not by DDP";
     assert_eq!(notes, [Note::plain(expected)]);
     assert_eq!(accepted_notes(|_| false), []);
+    let expected = "--fp16_opt_level has no effect: it is a setting of Apex, which is not used";
+    assert_eq!(accepted_notes(|name| name == "fp16_opt_level"), [Note::plain(expected)]);
+    assert!(help().contains(" fp16_opt_level"), "{}", help());
 }

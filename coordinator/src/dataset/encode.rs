@@ -128,6 +128,7 @@ mod tests {
             sentence1: first.into(),
             sentence2: second.into(),
             label: Some(2),
+            pair_id: None,
         };
         let encoded = encode_pairs(&tokenizer, &[pair("", ""), pair("(((", "")], limit).unwrap();
         let example = |tokens: &[u32], first_segment| Example { tokens: tokens.into(), first_segment, label: Some(2) };

@@ -15,6 +15,7 @@ pub(super) struct RawRow {
     pub sentence1: Option<Field>,
     pub sentence2: Option<Field>,
     pub gold_label: Option<Field>,
+    pub pair_id: Option<Field>,
 }
 
 /// A string, or the kind of another value.
@@ -66,6 +67,7 @@ impl<'de> Deserialize<'de> for Line {
                         "sentence1" => row.sentence1 = Some(fields.next_value()?),
                         "sentence2" => row.sentence2 = Some(fields.next_value()?),
                         "gold_label" => row.gold_label = Some(fields.next_value()?),
+                        "pairID" => row.pair_id = Some(fields.next_value()?),
                         _ => {
                             fields.next_value::<IgnoredAny>()?;
                         }

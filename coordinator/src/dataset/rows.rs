@@ -1,6 +1,6 @@
 //! Sentence pairs from JSON lines, as MedNLI and SNLI publish them.
 //!
-//! A line is an object with `sentence1`, `sentence2` and `gold_label`; other fields are ignored. Lines are streamed:
+//! A line is an object with `sentence1`, `sentence2`, `gold_label` and perhaps `pairID`; other fields are ignored. Lines are streamed:
 //! no more than one is in memory as bytes. Errors name file, line, field and label, never a sentence.
 
 use std::fmt;
@@ -37,6 +37,8 @@ pub struct Pair {
     pub sentence2: String,
     /// The class of its label.
     pub label: Option<u32>,
+    /// Its `pairID`, where that is a string.
+    pub pair_id: Option<String>,
 }
 
 /// The rows of a file.
@@ -76,7 +78,7 @@ pub enum DataError {
         source: io::Error,
     },
     /// It holds no row.
-    #[error("{} holds no row ({no_consensus} lines with gold_label \"-\" left out)", path.display())]
+    #[error("{}", empty(path, *no_consensus))]
     Empty {
         /// The file.
         path: PathBuf,
@@ -278,7 +280,11 @@ fn parse_row(text: &str, labels: &LabelSet, need: Labels) -> Result<Option<Pair>
     if label.is_none() && need == Labels::Required {
         return Err(LineProblem::Unlabelled { expected: labels.listing() }.into());
     }
-    Ok(Some(Pair { line: 0, sentence1, sentence2, label }))
+    let pair_id = match row.pair_id {
+        Some(Field::Text(id)) => Some(id),
+        Some(Field::Other(_)) | None => None,
+    };
+    Ok(Some(Pair { line: 0, sentence1, sentence2, label, pair_id }))
 }
 
 fn required(field: &'static str, value: Option<Field>) -> Result<String, LineProblem> {
@@ -294,6 +300,13 @@ fn not_json(error: &serde_json::Error) -> LineProblem {
     let text = error.to_string();
     let reason = text.rsplit_once(" at line ").map_or(text.as_str(), |(reason, _)| reason);
     LineProblem::NotJson { reason: reason.to_owned(), column: error.column() }
+}
+
+fn empty(path: &Path, no_consensus: u64) -> String {
+    match no_consensus {
+        0 => format!("{} holds no row", path.display()),
+        lines => format!("{} holds no row ({lines} lines with gold_label \"-\" left out)", path.display()),
+    }
 }
 
 fn shown(label: &str) -> String {

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use super::error::HubError;
 use super::repository::{Repository, is_commit};
 use crate::bounded_file::read_text;
-use crate::model_folder::{CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE};
+use crate::model_folder::CONFIG_FILE;
 use crate::tokenizer::{TOKENIZER_FILE, VOCABULARY_FILE};
+use crate::weights_file::{PICKLE_FILE, SAFETENSORS_FILE};
 
 /// A repository's place in the cache.
 #[derive(Debug, Clone)]

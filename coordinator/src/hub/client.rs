@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ureq::http::{HeaderValue, Response, Uri};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, Timeout};
 
 use super::environment::HubEnv;
 use super::error::HubError;
@@ -13,13 +13,12 @@ use super::repository::Repository;
 const REDIRECT_LIMIT: usize = 5;
 /// To find a host and to connect to it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// From a request to its answer, and between two parts of a body.
-const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A connection to one hub.
 #[derive(Debug)]
 pub struct Client {
     agent: Agent,
+    patience: Duration,
     endpoint: Uri,
     /// Sent to the endpoint's own origin alone.
     authorization: Option<HeaderValue>,
@@ -61,11 +60,11 @@ impl Client {
             .max_redirects_will_error(false)
             .timeout_resolve(Some(CONNECT_TIMEOUT))
             .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_recv_response(Some(STALL_TIMEOUT))
-            .timeout_per_read(Some(STALL_TIMEOUT))
+            .timeout_recv_response(Some(env.patience))
+            .timeout_per_read(Some(env.patience))
             .user_agent(concat!("medley/", env!("CARGO_PKG_VERSION")))
             .build();
-        Ok(Self { agent: config.new_agent(), endpoint, authorization })
+        Ok(Self { agent: config.new_agent(), patience: env.patience, endpoint, authorization })
     }
 
     /// Fetches `path` of the hub, following redirects as `on_redirect` says; `what` names it in errors.
@@ -109,7 +108,20 @@ impl Client {
         let host = host_of(target);
         match request.call() {
             Ok(response) => Ok(Answer { host, response }),
-            Err(error) => Err(HubError::Network { host, what: what.into(), reason: reason(&error) }),
+            Err(error) => Err(self.broken(host, what, &error)),
+        }
+    }
+
+    /// What to say of a connection that gave no answer, or no whole one.
+    pub(super) fn broken(&self, host: String, what: &str, error: &ureq::Error) -> HubError {
+        let what = what.to_owned();
+        match error {
+            // Finding and reaching a host have a limit of their own.
+            ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
+                HubError::Network { host, what, reason: reason(error) }
+            }
+            ureq::Error::Timeout(_) => HubError::Silent { host, what, seconds: self.patience.as_secs() },
+            other => HubError::Network { host, what, reason: reason(other) },
         }
     }
 
@@ -132,7 +144,7 @@ pub(super) fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a
 }
 
 /// What went wrong, without addresses: a redirect's may be signed.
-pub(super) fn reason(error: &ureq::Error) -> String {
+fn reason(error: &ureq::Error) -> String {
     match error {
         ureq::Error::BadUri(_) | ureq::Error::RequireHttpsOnly(_) => "bad address".into(),
         other => other.to_string(),

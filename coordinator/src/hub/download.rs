@@ -11,12 +11,13 @@ use ureq::Body;
 use ureq::http::Response;
 
 use super::cache::{Cache, make_parent, missing_parts};
-use super::client::{Answer, Client, Redirect, header, reason};
+use super::client::{Answer, Client, Redirect, header};
 use super::error::HubError;
 use super::repository::{Repository, is_commit};
-use crate::model_folder::{CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE};
+use crate::model_folder::CONFIG_FILE;
 use crate::tokenizer::settings::{SETTINGS_FILE, SPECIAL_TOKENS_FILE};
 use crate::tokenizer::{TOKENIZER_FILE, VOCABULARY_FILE};
+use crate::weights_file::{PICKLE_FILE, SAFETENSORS_FILE};
 
 /// The most bytes of the hub's description of a repository.
 const DESCRIPTION_LIMIT_BYTES: u64 = 32 << 20;
@@ -73,7 +74,7 @@ fn describe(client: &Client, repository: &Repository) -> Result<(String, Vec<Str
         .with_config()
         .limit(DESCRIPTION_LIMIT_BYTES)
         .read_to_vec()
-        .map_err(|error| HubError::Network { host: host.clone(), what: what.clone(), reason: reason(&error) })?;
+        .map_err(|error| client.broken(host.clone(), &what, &error))?;
     let description: Value = serde_json::from_slice(&bytes).map_err(|_| odd("something that is not JSON"))?;
     let commit = description["sha"].as_str().filter(|commit| is_commit(commit)).ok_or_else(|| odd("no commit"))?;
     let siblings = description["siblings"].as_array().ok_or_else(|| odd("no list of files"))?;
@@ -215,7 +216,10 @@ impl Job<'_> {
             Some(announced) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 HubError::WrongSize { file, announced, found }
             }
-            _ => HubError::Network { host: host.into(), what: file, reason: error.kind().to_string() },
+            _ => match error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>()) {
+                Some(error) => self.client.broken(host.into(), &file, error),
+                None => HubError::Network { host: host.into(), what: file, reason: error.kind().to_string() },
+            },
         }
     }
 }

@@ -3,12 +3,15 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::error::HubError;
 use crate::bounded_file::{FileError, read_text};
 
 /// Where models come from when nothing else is said.
 const ENDPOINT: &str = "https://huggingface.co";
+/// How long the hub may be silent when nothing else is said.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The most bytes a token's file may have.
 const TOKEN_FILE_LIMIT_BYTES: u64 = 1 << 16;
 
@@ -25,6 +28,8 @@ pub struct HubEnv {
     pub network: Network,
     /// The proxy of `HTTPS_PROXY` and the like, with its `NO_PROXY`.
     pub proxy: Option<ureq::Proxy>,
+    /// How long the hub may be silent (`HF_HUB_DOWNLOAD_TIMEOUT`, in seconds).
+    pub patience: Duration,
     /// Whether a terminal should see progress bars.
     pub bars: Bars,
 }
@@ -105,6 +110,10 @@ impl HubEnv {
                 None => Network::Allowed,
             },
             proxy: None,
+            patience: set("HF_HUB_DOWNLOAD_TIMEOUT")
+                .and_then(|value| value.to_str()?.trim().parse().ok())
+                .filter(|seconds| *seconds > 0)
+                .map_or(PATIENCE, Duration::from_secs),
             bars: if on("HF_HUB_DISABLE_PROGRESS_BARS") { Bars::Hidden } else { Bars::Shown },
         }
     }
@@ -210,6 +219,8 @@ mod tests {
         }
         assert_eq!(env(&[("HF_HUB_OFFLINE", "0")]).network, Network::Allowed);
         assert_eq!(env(&[("HF_HUB_DISABLE_PROGRESS_BARS", "1")]).bars, Bars::Hidden);
+        let patience = |value| env(&[("HF_HUB_DOWNLOAD_TIMEOUT", value)]).patience;
+        assert_eq!([patience("5"), patience("0"), patience("soon")], [Duration::from_secs(5), PATIENCE, PATIENCE]);
         assert_eq!(env(&[]).endpoint, "https://huggingface.co");
         assert_eq!(env(&[("HF_ENDPOINT", "http://mirror:8080/hf/")]).endpoint, "http://mirror:8080/hf");
     }

@@ -122,6 +122,19 @@ pub enum HubError {
         /// What happened.
         reason: String,
     },
+    /// The hub stopped talking.
+    #[error(
+        "cannot fetch {what} from {host}: no data for {seconds} s; run the same command again, which fetches what is \
+         missing (files that are whole are kept), or set HF_HUB_DOWNLOAD_TIMEOUT to wait longer"
+    )]
+    Silent {
+        /// The host.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// How long nothing came.
+        seconds: u64,
+    },
     /// An answer that makes no sense.
     #[error("{host} answers for {what} with {reason}; is it a Hugging Face hub?")]
     Answer {

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 /// What was asked of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct Reply {
     pub headers: Vec<(&'static str, String)>,
     pub body: Vec<u8>,
     pub announced_bytes: Option<usize>,
+    /// How long the connection stays open after the last byte.
+    pub silence: Duration,
 }
 
 impl Reply {
@@ -102,4 +105,5 @@ fn answer(mut stream: TcpStream, reply: &Reply) {
     reply.headers.iter().for_each(|(name, value)| head += &format!("{name}: {value}\r\n"));
     // A client that has seen enough may have gone.
     stream.write_all(format!("{head}\r\n").as_bytes()).and_then(|()| stream.write_all(&reply.body)).ok();
+    thread::sleep(reply.silence);
 }

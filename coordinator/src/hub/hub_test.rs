@@ -1,4 +1,5 @@
 use std::fs;
+use std::time::Duration;
 
 use super::environment::Credentials;
 use super::hub_server::{Reply, Server};
@@ -226,6 +227,17 @@ fn a_broken_content_never_gets_its_name() {
     assert!(!hub.repository().join("refs").exists(), "a broken download is no revision");
     hub.serve_weights(&sha256(WEIGHTS), WEIGHTS);
     hub.resolve("org/model", &hub.env()).unwrap();
+}
+
+#[test]
+fn a_hub_that_falls_silent_is_named_with_the_way_out() {
+    let hub = Hub::new();
+    let reply = Reply::ok(&WEIGHTS[..4]).with("etag", "\"of-the-store\"");
+    let silent = Reply { announced_bytes: Some(WEIGHTS.len()), silence: Duration::from_secs(2), ..reply };
+    hub.store.serve("/blob?signature=SIGNED", silent);
+    let error = hub.resolve("org/model", &HubEnv { patience: Duration::from_secs(1), ..hub.env() }).unwrap_err();
+    let told = "cannot fetch model.safetensors from store: no data for 1 s; run the same command again";
+    assert!(error.starts_with(told), "{error}");
 }
 
 #[test]

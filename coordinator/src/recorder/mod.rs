@@ -12,7 +12,7 @@ use medley_common::identity::{Digest, Update, WorkerId};
 use medley_common::message::Failure;
 use tokio::sync::{mpsc, watch};
 
-use crate::archive::{Archive, Cadence, Origin, OutputDir, Patience, RunContents, StoredArtifact};
+use crate::archive::{Archive, Cadence, Origin, OutputDir, Patience, RowOrigin, RunContents, StoredArtifact};
 use crate::run::report::{EvaluationReport, GroupRecord, TrainLog, TrainSummary, UpdateRecord};
 use crate::run::{Input, Occasion, SavedState};
 use crate::service::Slot;
@@ -71,6 +71,8 @@ pub struct Setting {
     pub eval_batch_rows: u32,
     /// The labels, by id.
     pub labels: Vec<String>,
+    /// Where the test rows come from, by row id.
+    pub test_rows: Vec<RowOrigin>,
     /// Digests of what went in, by name.
     pub inputs: BTreeMap<String, Digest>,
     /// Digests of the programs, by name.

@@ -12,6 +12,7 @@ fn setting() -> Setting {
         cadence: cadence(),
         train_rows: 11_232,
         eval_batch_rows: 8,
+        test_rows: Vec::new(),
         labels: Vec::new(),
         inputs: BTreeMap::new(),
         programs: BTreeMap::new(),

@@ -243,7 +243,7 @@ impl Scribe {
         let output = self.output();
         Metrics::of_evaluation(report, batch_rows).save(output)?;
         if report.split == Split::Test {
-            save_predictions(output, &report.predictions, &self.setting.labels)?;
+            save_predictions(output, &report.predictions, &self.setting.labels, &self.setting.test_rows)?;
         }
         if self.owns_log {
             self.state.save(output.path())?;

@@ -47,7 +47,7 @@ fn assert_parity(tokenizer: &WordPieceTokenizer) {
     for reference in references {
         let Reference { sentence1, sentence2, max_length, input_ids, token_type_ids } = reference;
         let limit = SequenceLimit::new(max_length, tokenizer, 128).unwrap();
-        let pair = Pair { line: 1, sentence1, sentence2, label: None };
+        let pair = Pair { line: 1, sentence1, sentence2, label: None, pair_id: None };
         let encoded = encode_pairs(tokenizer, &[pair], limit).unwrap();
         let example = &encoded.examples[0];
         assert_eq!(example.tokens, input_ids);
