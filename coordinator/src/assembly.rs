@@ -310,6 +310,7 @@ fn space_need(spec: &RunSpec, bound: &Bound, inputs: &Inputs, origin: &Origin) -
         parameter_bytes: 4 * inputs.model.parameters(),
         checkpoints: bound.cadence.checkpoints().saturating_sub(saved),
         save_total_limit: spec.output().save_total_limit.and_then(std::num::NonZeroU32::new),
+        keeps_best: bound.cadence.evaluations() > 0,
     }
 }
 
