@@ -352,6 +352,7 @@ fn space_need(spec: &RunSpec, bound: &Bound, inputs: &Inputs, origin: &Origin) -
         text_bytes: inputs.files.iter().map(|file| file.bytes().len() as u64).sum(),
         checkpoints: bound.cadence.checkpoints().saturating_sub(saved),
         save_total_limit: spec.output().save_total_limit.and_then(std::num::NonZeroU32::new),
+        keeps_best: bound.cadence.evaluations() > 0,
     }
 }
 

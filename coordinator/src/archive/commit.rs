@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
-use medley_common::identity::Digest;
+use medley_common::identity::{Digest, Update};
 
 use super::checkpoint::Checkpoint;
 use super::durable::{self, Operation};
@@ -171,19 +171,21 @@ impl Frame<'_> {
         Ok(Committed { checkpoint, removed: Vec::new(), aside, warning: None })
     }
 
-    /// Removes the oldest checkpoints beyond the limit; what cannot be removed is a warning.
-    pub(super) fn rotate(&self, committed: &mut Committed) {
-        if let Err(error) = self.remove_surplus(committed) {
+    /// Removes the oldest checkpoints beyond the limit, but neither the newest nor the `best`, as Hugging Face does it;
+    /// what cannot be removed is a warning.
+    pub(super) fn rotate(&self, committed: &mut Committed, best: Option<Update>) {
+        if let Err(error) = self.remove_surplus(committed, best) {
             committed.warning = Some(error.to_string());
         }
     }
 
-    fn remove_surplus(&self, committed: &mut Committed) -> Result<(), ArchiveError> {
+    fn remove_surplus(&self, committed: &mut Committed, best: Option<Update>) -> Result<(), ArchiveError> {
         let Some(limit) = self.save_total_limit else { return Ok(()) };
         let newest = committed.checkpoint.update().0;
         let mut own = self.output.own_checkpoints()?;
         own.retain(|(update, _)| *update <= newest);
         let surplus = own.len().saturating_sub(limit.get() as usize);
+        own.retain(|(update, _)| *update != newest && best != Some(Update(*update)));
         for (_, folder) in own.into_iter().take(surplus) {
             durable::perform(&durable::removal(&folder))?;
             committed.removed.push(folder);

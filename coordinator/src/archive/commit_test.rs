@@ -1,10 +1,11 @@
 use std::fs;
 
-use medley_common::identity::Update;
+use medley_common::identity::{Split, Update};
 
 use super::*;
 use crate::archive::fixture::{AGREED, begun, names, newest, patience, record, resume, saved, staged, state, trained};
-use crate::archive::{Archive, Record, WEIGHTS_FILE};
+use crate::archive::{Archive, Evaluated, LogEntry, Record, WEIGHTS_FILE};
+use crate::run::Occasion;
 
 fn plan(archive: &Archive, staging: &Staging) -> Plan {
     Plan::new(&archive.frame(), staging, &AGREED, &state(staging.update())).unwrap()
@@ -97,6 +98,27 @@ fn the_limit_keeps_the_newest() {
     let present = names(folder.path());
     let present: Vec<&String> = present.iter().filter(|name| name.starts_with("checkpoint")).collect();
     assert_eq!(present, ["checkpoint-1", "checkpoint-4", "checkpoint-6"], "another program's stays");
+}
+
+/// As in Hugging Face, a limit of 1 keeps two where the best is not the newest.
+#[test]
+fn the_best_is_never_removed() {
+    for (limit, expected) in
+        [(1, vec!["checkpoint-2", "checkpoint-5"]), (3, vec!["checkpoint-2", "checkpoint-4", "checkpoint-5"])]
+    {
+        let (folder, mut begun) = begun(Some(limit));
+        for (update, accuracy) in [(1, 0.5), (2, 0.75), (3, 0.625), (4, 0.75), (5, 0.25)] {
+            trained(&mut begun, update, &[]);
+            let entry = LogEntry([("eval_accuracy".to_owned(), accuracy.into())].into());
+            let (update, split, occasion) = (Update(update), Split::Validation, Occasion::Training);
+            begun.ledger.append(Record::Evaluation(Evaluated { update, split, occasion, entry })).unwrap();
+            saved(&mut begun, update.0);
+        }
+        assert_eq!(begun.ledger.history().best(), Some(Update(2)));
+        let mut present = names(folder.path());
+        present.retain(|name| name.starts_with("checkpoint"));
+        assert_eq!(present, expected, "limit {limit}");
+    }
 }
 
 #[test]

@@ -192,7 +192,7 @@ impl Archive {
     }
 
     /// Makes a checkpoint of a staging that holds weights and optimizer, records it in the ledger, then removes the
-    /// oldest beyond the limit. It can be tried again. Blocks.
+    /// oldest beyond the limit, but never the best. It can be tried again. Blocks.
     ///
     /// The ledger is synced first: a checkpoint must not know of updates that the ledger has forgotten.
     ///
@@ -208,7 +208,7 @@ impl Archive {
         ledger.sync()?;
         let mut committed = self.frame().commit(staging, agreed, state)?;
         ledger.append(Record::Checkpoint(committed.checkpoint.record()))?;
-        self.frame().rotate(&mut committed);
+        self.frame().rotate(&mut committed, ledger.history().best());
         Ok(committed)
     }
 

@@ -46,8 +46,13 @@ fn what_cannot_be_a_folder_is_refused() {
 #[test]
 fn preflight_compares_with_the_real_disk() {
     let (folder, mut begun) = begun(None);
-    let save_total_limit = NonZeroU32::new(2);
-    let need = |parameter_bytes| SpaceNeed { parameter_bytes, text_bytes: 900, checkpoints: 7, save_total_limit };
+    let need = |parameter_bytes| SpaceNeed {
+        parameter_bytes,
+        text_bytes: 900,
+        checkpoints: 7,
+        save_total_limit: NonZeroU32::new(2),
+        keeps_best: false,
+    };
     let output = begun.archive.output();
     output.preflight(&need(1000), None).unwrap();
     let error = output.preflight(&need(1 << 60), None).unwrap_err();

@@ -15,6 +15,8 @@ pub struct SpaceNeed {
     pub checkpoints: u64,
     /// `--save_total_limit`: the checkpoints that are kept; `None` keeps all.
     pub save_total_limit: Option<NonZeroU32>,
+    /// Whether one of them may be kept for its evaluation, so that even a limit of 1 keeps two.
+    pub keeps_best: bool,
 }
 
 /// By how much the disk is too small.
@@ -48,7 +50,8 @@ impl SpaceNeed {
     /// At the peak there is one checkpoint more than the limit: the newest is written before the oldest goes.
     pub(super) fn shortfall(&self, free_bytes: u64, staying: u64) -> Option<Shortfall> {
         let in_all = staying.saturating_add(self.checkpoints);
-        let most = self.save_total_limit.map_or(u64::MAX, |limit| u64::from(limit.get()) + 1);
+        let least = if self.keeps_best { 2 } else { 1 };
+        let most = self.save_total_limit.map_or(u64::MAX, |limit| u64::from(limit.get()).max(least) + 1);
         let checkpoints = in_all.min(most.max(staying));
         let model_bytes = self.parameter_bytes.saturating_add(self.small_bytes());
         let need_bytes = checkpoints.saturating_mul(self.checkpoint_bytes()).saturating_add(model_bytes);
@@ -73,7 +76,13 @@ mod tests {
 
     fn need(checkpoints: u64, limit: Option<u32>) -> SpaceNeed {
         let save_total_limit = limit.and_then(NonZeroU32::new);
-        SpaceNeed { parameter_bytes: LARGE_BYTES, text_bytes: 700_000, checkpoints, save_total_limit }
+        SpaceNeed {
+            parameter_bytes: LARGE_BYTES,
+            text_bytes: 700_000,
+            checkpoints,
+            save_total_limit,
+            keeps_best: false,
+        }
     }
 
     #[test]
@@ -88,6 +97,8 @@ mod tests {
     fn a_limit_bounds_the_need() {
         let peak = |need: SpaceNeed, staying| need.shortfall(0, staying).unwrap().need_bytes;
         assert_eq!(peak(need(7, Some(1)), 0), peak(need(2, None), 0), "one kept and one being written");
+        let best = SpaceNeed { keeps_best: true, ..need(7, Some(1)) };
+        assert_eq!(peak(best, 0), peak(need(3, None), 0), "the best, the newest, and one being written");
         assert_eq!(peak(need(1, Some(5)), 0), peak(need(1, None), 0));
         assert_eq!(peak(need(4, Some(2)), 3), peak(need(3, None), 0), "three lie there before the first is written");
         assert_eq!(peak(need(0, Some(2)), 0), LARGE_BYTES + 700_000 + OVERHEAD_BYTES, "no checkpoints, but the model");

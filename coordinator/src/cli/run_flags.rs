@@ -92,7 +92,7 @@ pub(crate) struct OutputFlags {
     /// Checkpoint to go on from; True or False: the last or none [default: the last, if any]
     #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "True")]
     pub(crate) resume_from_checkpoint: Option<String>,
-    /// Keep so many checkpoints, the latest [default: all]
+    /// Keep so many checkpoints: the latest, and the best that was evaluated [default: all]
     #[arg(long, value_name = "N")]
     pub(crate) save_total_limit: Option<i64>,
     /// Show no progress bar

@@ -176,6 +176,18 @@ impl History {
         &self.checkpoints
     }
 
+    /// The checkpoint whose evaluation, made at the same update, had the highest accuracy; the earliest of equals.
+    #[must_use]
+    pub fn best(&self) -> Option<Update> {
+        let accuracy = |update: Update| {
+            let evaluated = self.entries.iter().filter(|past| past.update == update);
+            evaluated.filter_map(|past| past.entry.0.get("eval_accuracy")?.as_f64()).next_back()
+        };
+        let measured = self.checkpoints.iter().filter_map(|kept| Some((kept.update, accuracy(kept.update)?)));
+        let better = |best: (Update, f64), next: (Update, f64)| if next.1 > best.1 { next } else { best };
+        measured.reduce(better).map(|(update, _)| update)
+    }
+
     /// The group that was connected last.
     #[must_use]
     pub fn group(&self) -> Option<&GroupRecord> {
