@@ -21,6 +21,22 @@ pub struct TrainSpec {
     pub label_smoothing: f64,
 }
 
+/// The numbers that products and activations are computed in. Master weights, moments, softmax, norms, losses and sums
+/// are `f32` in all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// `f32`.
+    #[default]
+    Fp32,
+    /// `f32`, its products rounded to 10 bits of fraction by the tensor cores that do so.
+    Tf32,
+    /// `bfloat16`.
+    Bf16,
+    /// IEEE half precision, with a loss scale.
+    Fp16,
+}
+
 /// AdamW and its clipping.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct OptimizerSpec {

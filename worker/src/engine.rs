@@ -196,7 +196,7 @@ impl Engine {
     fn form(&mut self, form: &Form) -> Result<(), Failure> {
         self.group = None;
         let collective: Box<dyn Collective> = if form.peers.len() == 1 {
-            Box::new(Solo::new(&self.layout))
+            Box::new(Solo::default())
         } else {
             let switch = AbortSwitch::new().map_err(internal)?;
             let settings = TcpSettings::default();
@@ -225,20 +225,20 @@ impl Engine {
             let message = format!("asked to save update {update}, but {} are made", self.trainer.update());
             return Err(Failure { kind: FailureKind::Internal, message });
         }
-        let parameters = self.trainer.parameters();
-        let digest = weights::digest(parameters);
+        let parameters = self.trainer.parameters().map_err(internal)?;
+        let digest = weights::digest(&parameters);
         let is_first = self.group.as_ref().is_some_and(|group| group.collective.rank().0 == 0);
         let mut files = Vec::new();
         if is_first {
             for part in parts {
                 let file = match part {
-                    ArtifactKind::Weights => weights::write_model(parameters, &self.layout),
+                    ArtifactKind::Weights => weights::write_model(&parameters, &self.layout).map(|file| file.to_vec()),
                     ArtifactKind::Optimizer => {
-                        let [first, second] = self.trainer.moments();
-                        weights::write_moments(first, second, update, &self.layout)
+                        let [first, second] = self.trainer.moments().map_err(internal)?;
+                        weights::write_moments(&first, &second, update, &self.layout).map(|file| file.to_vec())
                     }
                 };
-                files.push((*part, file.map_err(internal)?.to_vec()));
+                files.push((*part, file.map_err(internal)?));
             }
         }
         self.hand_up(Output::Saved { generation, update, parameters: digest, files });

@@ -34,11 +34,11 @@ use tree_sum::{RowsView, merge};
 
 /// Gradient rows of the word embedding.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct SparseRows {
+pub struct SparseRows<B = Vec<f32>> {
     /// Rows that have a gradient, ascending, each once.
     pub rows: Vec<u32>,
     /// Their gradients, `[rows, hidden]`.
-    pub values: Vec<f32>,
+    pub values: B,
 }
 
 impl SparseRows {
@@ -51,22 +51,28 @@ impl SparseRows {
     }
 }
 
-/// What a fence hands back: the sums over all lanes of all workers.
-#[derive(Debug, Default)]
-pub struct Summed {
+/// What a fence hands back: the sums over all lanes of all workers, in buffers of the device that computes.
+#[derive(Debug)]
+pub struct Summed<B = Vec<f32>> {
     /// Every launched dense segment with its sum, in the order of launching.
-    pub segments: Vec<(Segment, Vec<f32>)>,
+    pub segments: Vec<(Segment, B)>,
     /// The sum of the word embedding's rows.
-    pub words: SparseRows,
+    pub words: SparseRows<B>,
     /// Buffers handed over that the sums did not need; for reuse.
-    pub spare: Vec<Vec<f32>>,
+    pub spare: Vec<B>,
+}
+
+impl<B: Default> Default for Summed<B> {
+    fn default() -> Self {
+        Self { segments: Vec::new(), words: SparseRows::default(), spare: Vec::new() }
+    }
 }
 
 /// Sums over a fixed group of ranks.
 ///
 /// Owned by the one thread that computes; deliberately not `Send`. All ranks launch the same segments in the same
 /// order. Sums are sums: nothing is divided here.
-pub trait Collective {
+pub trait Collective<B = Vec<f32>> {
     /// This worker's place in the group.
     fn rank(&self) -> Rank;
 
@@ -79,19 +85,19 @@ pub trait Collective {
     ///
     /// # Errors
     /// A peer was lost or does not follow the protocol.
-    fn launch(&mut self, segment: Segment, sums: Vec<(Node, Vec<f32>)>) -> Result<(), CollectiveError>;
+    fn launch(&mut self, segment: Segment, sums: Vec<(Node, B)>) -> Result<(), CollectiveError>;
 
     /// Enqueues the sum of the word embedding's rows and returns at once; once an update, last.
     ///
     /// # Errors
     /// A peer was lost or does not follow the protocol.
-    fn launch_words(&mut self, sums: Vec<(Node, SparseRows)>) -> Result<(), CollectiveError>;
+    fn launch_words(&mut self, sums: Vec<(Node, SparseRows<B>)>) -> Result<(), CollectiveError>;
 
     /// Blocks until everything launched since the last fence is summed.
     ///
     /// # Errors
     /// A peer was lost, is silent for too long, or does not follow the protocol.
-    fn fence(&mut self) -> Result<Summed, CollectiveError>;
+    fn fence(&mut self) -> Result<Summed<B>, CollectiveError>;
 }
 
 /// Why a sum did not come about; names the peer.

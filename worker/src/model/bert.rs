@@ -53,7 +53,7 @@ pub trait GradientSink<O: Ops> {
     ///
     /// # Errors
     /// The sink's own.
-    fn words(&mut self, sums: Vec<(Node, SparseRows)>) -> Result<(), Self::Error>;
+    fn words(&mut self, sums: Vec<(Node, SparseRows<O::Buffer>)>) -> Result<(), Self::Error>;
 }
 
 /// How gradients are summed.
@@ -62,8 +62,17 @@ pub struct Backward<'a, O: Ops> {
     pub share: &'a LaneShare,
     /// Buffers for the sums.
     pub pool: &'a mut BufferPool<O>,
+    /// The loss.
+    pub loss: Loss,
+}
+
+/// What is differentiated.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Loss {
     /// Probability mass that the loss spreads evenly over all labels.
     pub smoothing: f64,
+    /// What the loss is multiplied by before it is differentiated.
+    pub gradient_scale: f64,
 }
 
 impl<O: Ops> Bert<O> {
@@ -93,12 +102,12 @@ impl<O: Ops> Bert<O> {
         let training = purpose == Purpose::Training;
         let place = |layer: usize| if training { layer } else { layer % 2 };
         self.embeddings.grow(pass.ops, &mut self.embedding, tokens)?;
-        pass.ops.grow(&mut self.hidden[0], tokens * width)?;
+        pass.ops.grow_activations(&mut self.hidden[0], tokens * width)?;
         self.embeddings.forward(pass, &mut self.embedding, &mut self.hidden[0])?;
         for (index, layer) in self.layers.iter().enumerate() {
             let kept = &mut self.kept[if training { index } else { 0 }];
             let mut output = std::mem::take(&mut self.hidden[place(index + 1)]);
-            pass.ops.grow(&mut output, tokens * width)?;
+            pass.ops.grow_activations(&mut output, tokens * width)?;
             layer.forward(pass, kept, &self.hidden[place(index)], &mut output)?;
             self.hidden[place(index + 1)] = output;
         }
@@ -134,15 +143,15 @@ impl<O: Ops> Bert<O> {
         backward: Backward<'_, O>,
         sink: &mut S,
     ) -> Result<(), S::Error> {
-        let Backward { share, pool, smoothing } = backward;
+        let Backward { share, pool, loss } = backward;
         let (gradients, width) = (&mut self.gradients, self.embeddings.hidden());
         // Layers swap these two, so both hold all tokens.
-        pass.ops.grow(&mut gradients.hidden, pass.tokens() * width)?;
-        pass.ops.grow(&mut gradients.residual, pass.tokens() * width)?;
+        pass.ops.grow_activations(&mut gradients.hidden, pass.tokens() * width)?;
+        pass.ops.grow_activations(&mut gradients.residual, pass.tokens() * width)?;
 
         let mut sums = SegmentSums::new(pass, share, pool, self.head.segment_length())?;
         let output = (&self.hidden[self.layers.len()], &mut gradients.hidden);
-        self.head.backward(&pass.over_firsts(), &mut self.classification, output, (smoothing, &mut sums))?;
+        self.head.backward(&pass.over_firsts(), &mut self.classification, output, (loss, &mut sums))?;
         sink.segment(Segment::Head, sums.into_nodes())?;
 
         for (layer, (kept, input)) in self.layers.iter().zip(self.kept.iter().zip(&self.hidden)).rev() {
@@ -159,7 +168,8 @@ impl<O: Ops> Bert<O> {
         sink.segment(Segment::Embeddings, sums.into_nodes())?;
 
         let (ops, pack, hidden) = (pass.ops, pass.pack, width);
-        let words = share.sum_rows(pack.as_ref(), |lane| ops.word_gradient(WordGradient { pack, lane, hidden, dz }))?;
+        let words = share
+            .sum_rows(ops, pack.as_ref(), hidden, |lane| ops.word_gradient(WordGradient { pack, lane, hidden, dz }))?;
         sink.words(words)
     }
 }

@@ -239,7 +239,7 @@ pub(super) fn train(
         let ranks: Vec<_> = ranks.map(|(member, share)| scope.spawn(|| run(member, share))).collect();
         let mut done: Vec<_> = ranks.into_iter().map(|rank| rank.join().unwrap()).collect();
         for (trainer, reports) in &done[1..] {
-            assert!(trainer.parameters() == done[0].0.parameters(), "ranks differ (INV-3)");
+            assert!(trainer.parameters().unwrap() == done[0].0.parameters().unwrap(), "ranks differ (INV-3)");
             assert!(reports.iter().zip(&done[0].1).all(|(one, other)| one.grad_norm == other.grad_norm));
         }
         done.swap_remove(0)

@@ -3,6 +3,8 @@
 //! [`Trainer::step`] makes one update together with all other workers, [`Trainer::predict`] computes logits. What a
 //! trainer holds after an update depends on the recipe and the data alone: not on the number of workers or threads.
 
+use std::borrow::Cow;
+
 use medley_common::identity::Update;
 use medley_common::model::{ModelConfig, ModelError};
 use medley_common::spec::TrainSpec;
@@ -70,7 +72,7 @@ impl<O: Ops> Trainer<O> {
         check_length("parameters", parameters.len(), &layout)?;
         Ok(Self {
             model: Bert::new(&config, &layout),
-            parameters: ops.upload(parameters)?,
+            parameters: ops.upload_parameters(parameters)?,
             optimizer: AdamW::new(&ops, &layout, spec.optimizer)?,
             pool: BufferPool::default(),
             update: Update(0),
@@ -106,18 +108,22 @@ impl<O: Ops> Trainer<O> {
     }
 }
 
-impl<O: Ops<Buffer = Vec<f32>>> Trainer<O> {
-    /// All parameters, in the order of the layout.
-    #[must_use]
-    pub fn parameters(&self) -> &[f32] {
-        &self.parameters
+impl<O: Ops> Trainer<O> {
+    /// All parameters on the host, in the order of the layout.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn parameters(&self) -> Result<Cow<'_, [f32]>, DeviceError> {
+        self.ops.host(&self.parameters)
     }
 
-    /// The optimizer's first and second moments, in the order of the layout.
-    #[must_use]
-    pub fn moments(&self) -> [&[f32]; 2] {
+    /// The optimizer's first and second moments on the host, in the order of the layout.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn moments(&self) -> Result<[Cow<'_, [f32]>; 2], DeviceError> {
         let (first, second) = self.optimizer.moments();
-        [first, second]
+        Ok([self.ops.host(first)?, self.ops.host(second)?])
     }
 }
 

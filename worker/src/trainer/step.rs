@@ -14,7 +14,7 @@ use crate::batch::{Batch, Labels, RowError, Source};
 use crate::collective::{Collective, CollectiveError, SparseRows};
 use crate::layout::Segment;
 use crate::model::Pass;
-use crate::model::bert::{Backward, GradientSink, Purpose};
+use crate::model::bert::{Backward, GradientSink, Loss, Purpose};
 use crate::model::lane_sums::LaneShare;
 use crate::ops::dropout::Masks;
 use crate::ops::{DeviceError, Ops};
@@ -79,7 +79,7 @@ impl<O: Ops> Trainer<O> {
         plan: &UpdatePlan,
         lanes: Range<u32>,
         examples: &[Example],
-        collective: &mut dyn Collective,
+        collective: &mut dyn Collective<O::Buffer>,
     ) -> Result<UpdateReport, StepError> {
         let update = self.next(plan)?;
         let mut clock = Clock::start();
@@ -91,8 +91,9 @@ impl<O: Ops> Trainer<O> {
         let forward_seconds = clock.lap();
 
         let share = LaneShare::new(LaneTree::new(plan.lanes.len() as u32), lanes);
-        let backward = Backward { share: &share, pool: &mut self.pool, smoothing: self.spec.label_smoothing };
-        self.model.backward(&pass, backward, &mut Launch { ops: &self.ops, collective })?;
+        let loss = Loss { smoothing: self.spec.label_smoothing, gradient_scale: 1.0 };
+        let backward = Backward { share: &share, pool: &mut self.pool, loss };
+        self.model.backward(&pass, backward, &mut Launch(&mut *collective))?;
         let lanes = lane_reports(pack.as_ref(), &self.model.losses(&pass)?);
         let backward_seconds = clock.lap();
 
@@ -109,7 +110,7 @@ impl<O: Ops> Trainer<O> {
         let size = StepSize { update, learning_rate, gradient_scale };
         self.optimizer.step(&self.ops, &mut self.parameters, &gradients, size)?;
         self.update = update;
-        self.recycle(gradients, spare)?;
+        self.recycle(gradients, spare);
         let optimizer_seconds = clock.lap();
 
         let timing = Timing { forward_seconds, backward_seconds, wait_seconds, optimizer_seconds };
@@ -131,35 +132,29 @@ impl<O: Ops> Trainer<O> {
     }
 
     /// Keeps the gradients' buffers for the next update.
-    fn recycle(&mut self, gradients: Gradients<O>, spare: Vec<Vec<f32>>) -> Result<(), DeviceError> {
+    fn recycle(&mut self, gradients: Gradients<O>, spare: Vec<O::Buffer>) {
         for (segment, buffer) in gradients.into_segments() {
             self.pool.give(buffer, self.layout.range(segment).len());
         }
         for buffer in spare {
-            let length = buffer.len();
-            self.pool.give(self.ops.upload(buffer)?, length);
+            let length = self.ops.room(&buffer);
+            self.pool.give(buffer, length);
         }
-        Ok(())
     }
 }
 
 /// Hands gradients to the collective as they become ready.
-struct Launch<'a, O: Ops> {
-    ops: &'a O,
-    collective: &'a mut dyn Collective,
-}
+struct Launch<'a, B>(&'a mut dyn Collective<B>);
 
-impl<O: Ops> GradientSink<O> for Launch<'_, O> {
+impl<O: Ops> GradientSink<O> for Launch<'_, O::Buffer> {
     type Error = StepError;
 
     fn segment(&mut self, segment: Segment, sums: Vec<(Node, O::Buffer)>) -> Result<(), StepError> {
-        let to_host = |(node, buffer)| Ok((node, self.ops.download(buffer)?));
-        let sums = sums.into_iter().map(to_host).collect::<Result<_, DeviceError>>()?;
-        Ok(self.collective.launch(segment, sums)?)
+        Ok(self.0.launch(segment, sums)?)
     }
 
-    fn words(&mut self, sums: Vec<(Node, SparseRows)>) -> Result<(), StepError> {
-        Ok(self.collective.launch_words(sums)?)
+    fn words(&mut self, sums: Vec<(Node, SparseRows<O::Buffer>)>) -> Result<(), StepError> {
+        Ok(self.0.launch_words(sums)?)
     }
 }
 
