@@ -11,7 +11,7 @@ use medley_common::message::Timing;
 use medley_common::model::ModelConfig;
 use medley_common::plan::{UpdatePlan, mix};
 use medley_common::schedule::{Decay, LrSchedule};
-use medley_common::spec::{OptimizerKind, OptimizerSpec, TrainSpec};
+use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec};
 use medley_worker::collective::{Collective, CollectiveError, SparseRows, Summed};
 use medley_worker::layout::{Layout, Segment};
 use medley_worker::ops::cpu::Cpu;
@@ -154,6 +154,7 @@ fn trainer(options: &Options) -> Result<Trainer, Box<dyn std::error::Error>> {
             max_grad_norm: Some(1.0),
         },
         label_smoothing: 0.0,
+        compute: ComputeSpec::default(),
     };
     Ok(Trainer::new(Cpu, model, spec, parameters)?)
 }

@@ -10,6 +10,7 @@ use medley_common::message::{Command, Event, Failure, FailureKind, Hello, PROTOC
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use crate::device::Place;
 use crate::engine::{self, EngineHandle, Output, Preparation};
 use crate::session::{Coordinator, EventSender, Session, SessionError, Upload};
 
@@ -27,6 +28,8 @@ pub struct Settings {
     pub collective_host: Option<IpAddr>,
     /// Threads to compute with.
     pub threads: u32,
+    /// What to compute on.
+    pub place: Place,
     /// Whether a launcher on this machine speaks for this worker.
     pub is_local: bool,
 }
@@ -119,7 +122,8 @@ async fn take_part(
         None => route_to(&settings.coordinator)
             .map_err(|source| AgentError::NoRoute { address: settings.coordinator.clone(), source })?,
     };
-    let preparation = fetch(coordinator, welcome, SocketAddr::new(host, 0)).await?;
+    let meeting = (SocketAddr::new(host, 0), settings.place.clone());
+    let preparation = fetch(coordinator, welcome, meeting).await?;
     let (outputs, mut reports) = mpsc::channel(QUEUED_OUTPUTS);
     let engine = engine::spawn(preparation, outputs);
     let events = session.sender();
@@ -144,7 +148,7 @@ async fn take_part(
 async fn fetch(
     coordinator: &Coordinator,
     welcome: Welcome,
-    collective: SocketAddr,
+    (collective, place): (SocketAddr, Place),
 ) -> Result<Preparation, SessionError> {
     let mut examples = BTreeMap::new();
     for info in &welcome.splits {
@@ -155,7 +159,7 @@ async fn fetch(
         let bytes = coordinator.artifact(welcome.worker, artifact).await?;
         artifacts.insert(artifact.kind, (artifact.file_name.clone(), bytes));
     }
-    Ok(Preparation { welcome, examples, artifacts, collective })
+    Ok(Preparation { welcome, examples, artifacts, collective, place })
 }
 
 fn pass_down(settings: &Settings, engine: &EngineHandle, command: Command) -> Result<(), AgentError> {
@@ -228,7 +232,7 @@ fn hello(settings: &Settings) -> Hello {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         pid: std::process::id(),
-        device: "cpu".to_owned(),
+        device: settings.place.to_string(),
         threads: settings.threads,
     }
 }

@@ -14,9 +14,10 @@ use medley_common::message::{ArtifactKind, Command, Event, Failure, FailureKind,
 use medley_common::plan::{Plan, evaluation_shards};
 use tokio::sync::mpsc;
 
-use crate::collective::{AbortSwitch, Collective, CollectiveError, Listener, Solo, Tcp, TcpSettings};
+use crate::collective::{Collective, CollectiveError, Connect, Listener};
+use crate::device::{Place, Work};
 use crate::layout::Layout;
-use crate::ops::cpu::Cpu;
+use crate::ops::Ops;
 use crate::trainer::{StepError, Trainer};
 use crate::weights::{self, Loaded};
 
@@ -36,6 +37,8 @@ pub struct Preparation {
     pub artifacts: BTreeMap<ArtifactKind, (String, Vec<u8>)>,
     /// Where to listen for peers.
     pub collective: SocketAddr,
+    /// What to compute on.
+    pub place: Place,
 }
 
 /// What the engine hands up.
@@ -76,7 +79,9 @@ impl EngineHandle {
 pub fn spawn(preparation: Preparation, outputs: mpsc::Sender<Output>) -> EngineHandle {
     let (sender, receiver) = orders::channel();
     std::thread::spawn(move || {
-        let result = Engine::prepare(preparation, receiver, outputs.clone()).and_then(Engine::serve);
+        let (place, compute) = (preparation.place.clone(), preparation.welcome.spec.compute);
+        let start = Start { preparation, orders: receiver, outputs: outputs.clone() };
+        let result = place.compute(compute, start);
         if let Err(failure) = result {
             // A closed channel means that the worker is ending anyway.
             outputs.blocking_send(Output::Failed(failure)).ok();
@@ -85,34 +90,45 @@ pub fn spawn(preparation: Preparation, outputs: mpsc::Sender<Output>) -> EngineH
     EngineHandle { orders: sender }
 }
 
-struct Engine {
+/// What an engine starts from, on whatever device.
+struct Start {
+    preparation: Preparation,
+    orders: orders::Receiver<Command>,
+    outputs: mpsc::Sender<Output>,
+}
+
+impl Work for Start {
+    fn run<O: Ops>(self, ops: O, connect: Connect<O::Buffer>) -> Result<(), Failure> {
+        Engine::prepare(ops, connect, self)?.serve()
+    }
+}
+
+struct Engine<O: Ops> {
     orders: orders::Receiver<Command>,
     outputs: mpsc::Sender<Output>,
     layout: Layout,
-    trainer: Trainer,
+    trainer: Trainer<O>,
+    connect: Connect<O::Buffer>,
     plan: Plan,
     total: Update,
     examples: BTreeMap<Split, Vec<Example>>,
     listener: Listener,
-    group: Option<Group>,
+    group: Option<Group<O::Buffer>>,
 }
 
 /// The group this worker is a member of.
-struct Group {
+struct Group<B> {
     generation: Generation,
     lanes: Range<u32>,
-    collective: Box<dyn Collective>,
+    collective: Box<dyn Collective<B>>,
     /// The last update that may be made.
     through: Update,
 }
 
-impl Engine {
-    fn prepare(
-        preparation: Preparation,
-        orders: orders::Receiver<Command>,
-        outputs: mpsc::Sender<Output>,
-    ) -> Result<Self, Failure> {
-        let Preparation { welcome, examples, mut artifacts, collective } = preparation;
+impl<O: Ops> Engine<O> {
+    fn prepare(ops: O, connect: Connect<O::Buffer>, start: Start) -> Result<Self, Failure> {
+        let Start { preparation, orders, outputs } = start;
+        let Preparation { welcome, examples, mut artifacts, collective, place: _ } = preparation;
         let layout = Layout::new(&welcome.model);
         let mut notes = Vec::new();
         let parameters = match artifacts.remove(&ArtifactKind::Weights) {
@@ -126,7 +142,7 @@ impl Engine {
         let lengths = examples.get(&Split::Train).map_or_else(Vec::new, |rows| lengths(rows));
         let plan = Plan::new(&welcome.spec, lengths);
         let total = Update(welcome.spec.schedule.total_updates);
-        let mut trainer = Trainer::new(Cpu, welcome.model, welcome.spec, parameters).map_err(config)?;
+        let mut trainer = Trainer::new(ops, welcome.model, welcome.spec, parameters).map_err(config)?;
         if let Some((_, bytes)) = artifacts.remove(&ArtifactKind::Optimizer) {
             let moments = weights::read_moments(&bytes, &layout).map_err(data)?;
             if moments.update != welcome.start {
@@ -138,7 +154,7 @@ impl Engine {
         }
         let listener = Listener::bind(collective).map_err(config)?;
         let prepared = Event::Prepared { layout: layout.fingerprint(), endpoint: listener.endpoint(), notes };
-        let engine = Self { orders, outputs, layout, trainer, plan, total, examples, listener, group: None };
+        let engine = Self { orders, outputs, layout, trainer, connect, plan, total, examples, listener, group: None };
         engine.report(prepared);
         Ok(engine)
     }
@@ -189,19 +205,13 @@ impl Engine {
         }
     }
 
-    fn member_of(&mut self, generation: Generation) -> Option<&mut Group> {
+    fn member_of(&mut self, generation: Generation) -> Option<&mut Group<O::Buffer>> {
         self.group.as_mut().filter(|group| group.generation == generation)
     }
 
     fn form(&mut self, form: &Form) -> Result<(), Failure> {
         self.group = None;
-        let collective: Box<dyn Collective> = if form.peers.len() == 1 {
-            Box::new(Solo::default())
-        } else {
-            let switch = AbortSwitch::new().map_err(internal)?;
-            let settings = TcpSettings::default();
-            Box::new(Tcp::connect(&self.listener, form, &self.layout, settings, switch).map_err(lost)?)
-        };
+        let collective = (self.connect)(&self.listener, form, &self.layout).map_err(lost)?;
         let lanes = form.lanes.get(form.rank.0 as usize).cloned().unwrap_or_default();
         let through = self.trainer.update();
         self.group = Some(Group { generation: form.generation, lanes, collective, through });

@@ -222,7 +222,6 @@ static UNSUPPORTED: &[Unsupported] = &[
     un("fp16_backend", Is(&["auto"]), HALF),
     un("fp16_opt_level", Is(&["O1"]), HALF),
     // Memory and speed.
-    un("gradient_checkpointing", Off, MEMORY),
     un("gradient_checkpointing_kwargs", Nothing, MEMORY),
     un("activation_checkpointing", Off, MEMORY),
     un("activation_checkpointing_kwargs", Nothing, MEMORY),

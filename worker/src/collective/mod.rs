@@ -6,8 +6,9 @@
 
 use medley_common::identity::Rank;
 use medley_common::lane::Node;
+use medley_common::message::Form;
 
-use crate::layout::Segment;
+use crate::layout::{Layout, Segment};
 
 mod abort;
 mod courier;
@@ -19,6 +20,8 @@ mod handshake;
 mod link;
 mod listener;
 mod mesh;
+#[cfg(feature = "cuda")]
+pub mod nccl;
 mod pool;
 mod solo;
 mod tcp;
@@ -98,6 +101,25 @@ pub trait Collective<B = Vec<f32>> {
     /// # Errors
     /// A peer was lost, is silent for too long, or does not follow the protocol.
     fn fence(&mut self) -> Result<Summed<B>, CollectiveError>;
+}
+
+/// How workers of a device come together; blocks until the group is connected.
+pub type Connect<B> = Box<dyn Fn(&Listener, &Form, &Layout) -> Result<Box<dyn Collective<B>>, CollectiveError>>;
+
+/// Workers whose buffers are the host's come together by TCP; one alone needs nobody.
+#[must_use]
+pub fn by_tcp() -> Connect<Vec<f32>> {
+    Box::new(|listener, form, layout| {
+        if form.peers.len() == 1 {
+            return Ok(Box::new(Solo::default()));
+        }
+        Ok(Box::new(Tcp::connect(listener, form, layout, TcpSettings::default(), switch()?)?))
+    })
+}
+
+/// A switch for a new group.
+fn switch() -> Result<AbortSwitch, CollectiveError> {
+    AbortSwitch::new().map_err(|error| CollectiveError::Invalid { problem: format!("make an abort switch: {error}") })
 }
 
 /// Why a sum did not come about; names the peer.

@@ -8,12 +8,15 @@
 //!   has a copy of the parameters in it. `dy` is the gradient of the loss with respect to `y`. `T` tokens, `S` sequences,
 //!   `H` hidden, `I` intermediate, `B` blocks of tokens.
 //! * Bits: a row of an output depends on its own sequence alone, and a sum over rows on its own lane alone: never on the
-//!   other rows of the pass nor on the number of threads.
+//!   other rows of the pass nor on the number of threads; on a device that does not keep lanes apart
+//!   ([`Ops::KEEPS_LANES`]), on the rows of the pass as well.
 //! * Operations are enqueued in the order called; only [`Ops::read`], [`Ops::host`], [`Ops::download`] and
 //!   [`Ops::square_sum`] wait for a result.
 
 use std::borrow::Cow;
 use std::ops::Range;
+
+use medley_common::model::ModelConfig;
 
 use crate::batch::Batch;
 use crate::collective::SparseRows;
@@ -94,10 +97,20 @@ pub enum DeviceError {
 /// Every operation fails if the device does, and those that make buffers if its memory is exhausted. On the CPU, nothing
 /// else fails.
 pub trait Ops {
+    /// Whether a lane's sums have the same bits whatever other lanes are in the pass; where not, there is nothing to be
+    /// gained by summing lanes apart.
+    const KEEPS_LANES: bool;
     /// Flat elements in the device's memory; none by default.
     type Buffer: Default;
     /// A batch in the device's memory.
     type Pack: AsRef<Batch>;
+
+    /// Checks that the device can compute this model.
+    fn check(&self, model: &ModelConfig) -> Result<(), DeviceError> {
+        model
+            .validate()
+            .map_err(|error| DeviceError::Failed { doing: "compute this model", problem: error.to_string() })
+    }
 
     /// Makes a buffer of `length` zeros.
     fn zeros(&self, length: usize) -> Result<Self::Buffer, DeviceError>;

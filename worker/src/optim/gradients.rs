@@ -83,6 +83,27 @@ impl<O: Ops> Gradients<O> {
         Ok(ops.square_sum(&runs)?.sqrt())
     }
 
+    /// The name of the first parameter whose gradient has an element that is not finite, in the order of the layout.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn first_non_finite(&self, ops: &O, layout: &Layout) -> Result<String, DeviceError> {
+        for (segment, whole) in layout.segments() {
+            for slot in layout.slots().iter().filter(|slot| whole.contains(&slot.range.start)) {
+                let run = match self.segments.iter().find(|(known, _)| known == segment) {
+                    Some((_, buffer)) => {
+                        Slice { buffer, range: slot.range.start - whole.start..slot.range.end - whole.start }
+                    }
+                    None => Slice { buffer: &self.word_values, range: 0..self.word_elements },
+                };
+                if !ops.square_sum(&[run])?.is_finite() {
+                    return Ok(slot.name.clone());
+                }
+            }
+        }
+        Ok("none alone".to_owned())
+    }
+
     /// The dense segments' buffers, for reuse.
     #[must_use]
     pub fn into_segments(self) -> Vec<(Segment, O::Buffer)> {

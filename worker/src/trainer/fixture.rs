@@ -14,7 +14,7 @@ use medley_common::message::UpdateReport;
 use medley_common::model::ModelConfig;
 use medley_common::plan::UpdatePlan;
 use medley_common::schedule::{Decay, LrSchedule};
-use medley_common::spec::{OptimizerKind, OptimizerSpec, TrainSpec};
+use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec};
 
 use super::{StepError, Trainer};
 use crate::collective::{Collective, CollectiveError, SparseRows, Summed};
@@ -102,6 +102,7 @@ pub(super) fn spec(kind: OptimizerKind, lanes: u32) -> TrainSpec {
             max_grad_norm: Some(1.0),
         },
         label_smoothing: 0.0,
+        compute: ComputeSpec::default(),
     }
 }
 

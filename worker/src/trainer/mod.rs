@@ -7,18 +7,21 @@ use std::borrow::Cow;
 
 use medley_common::identity::Update;
 use medley_common::model::{ModelConfig, ModelError};
-use medley_common::spec::TrainSpec;
+use medley_common::spec::{Precision, TrainSpec};
 
 use crate::layout::Layout;
-use crate::model::bert::Bert;
+use crate::model::bert::{Bert, Keep};
 use crate::model::lane_sums::BufferPool;
 use crate::ops::cpu::Cpu;
 use crate::ops::{DeviceError, Ops};
 use crate::optim::adamw::AdamW;
+use crate::optim::loss_scale::LossScale;
 
 mod predict;
 mod step;
 
+#[cfg(test)]
+mod cuda_test;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
@@ -38,6 +41,8 @@ pub struct Trainer<O: Ops = Cpu> {
     optimizer: AdamW<O>,
     pool: BufferPool<O>,
     update: Update,
+    /// In half precision alone.
+    scale: Option<LossScale>,
 }
 
 /// Why a trainer cannot be made or restored.
@@ -68,14 +73,18 @@ impl<O: Ops> Trainer<O> {
     /// The model is impossible, the parameters are not its own, or the device's memory is exhausted.
     pub fn new(ops: O, config: ModelConfig, spec: TrainSpec, parameters: Vec<f32>) -> Result<Self, TrainerError> {
         config.validate()?;
+        ops.check(&config)?;
         let layout = Layout::new(&config);
         check_length("parameters", parameters.len(), &layout)?;
+        let keep = if spec.compute.gradient_checkpointing { Keep::Nothing } else { Keep::Everything };
+        let scale = (spec.compute.precision == Precision::Float16).then(LossScale::default);
         Ok(Self {
-            model: Bert::new(&config, &layout),
+            model: Bert::new(&config, &layout, keep),
             parameters: ops.upload_parameters(parameters)?,
             optimizer: AdamW::new(&ops, &layout, spec.optimizer)?,
             pool: BufferPool::default(),
             update: Update(0),
+            scale,
             ops,
             config,
             spec,
@@ -93,6 +102,17 @@ impl<O: Ops> Trainer<O> {
         self.optimizer.restore(self.ops.upload(first)?, self.ops.upload(second)?);
         self.update = update;
         Ok(())
+    }
+
+    /// The loss scale and its course so far; none but in half precision.
+    #[must_use]
+    pub fn loss_scale(&self) -> Option<LossScale> {
+        self.scale
+    }
+
+    /// Goes on with a loss scale as it was; without effect but in half precision.
+    pub fn restore_loss_scale(&mut self, scale: LossScale) {
+        self.scale = self.scale.map(|_| scale);
     }
 
     /// The number of updates made.

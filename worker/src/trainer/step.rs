@@ -20,6 +20,7 @@ use crate::ops::dropout::Masks;
 use crate::ops::{DeviceError, Ops};
 use crate::optim::adamw::StepSize;
 use crate::optim::gradients::{GradientError, Gradients, clip};
+use crate::optim::loss_scale::LossScale;
 
 /// Why an update was not made; parameters and moments are as before.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +48,8 @@ pub enum StepError {
     Row(#[from] RowError),
     /// The gradient is not a number, or infinite.
     #[error(
-        "update {update}: the gradient's norm is {norm}; losses of this worker's lanes: {}: lower learning_rate",
+        "update {update}: the gradient's norm is {norm}, first at {parameter}; losses of this worker's lanes: {}: lower \
+         learning_rate",
         losses(lanes)
     )]
     NonFinite {
@@ -55,6 +57,8 @@ pub enum StepError {
         update: Update,
         /// The norm.
         norm: f64,
+        /// The first parameter whose gradient is not finite.
+        parameter: String,
         /// This worker's lanes.
         lanes: Vec<LaneReport>,
     },
@@ -90,32 +94,60 @@ impl<O: Ops> Trainer<O> {
         self.model.forward(&pass, Purpose::Training)?;
         let forward_seconds = clock.lap();
 
-        let share = LaneShare::new(LaneTree::new(plan.lanes.len() as u32), lanes);
-        let loss = Loss { smoothing: self.spec.label_smoothing, gradient_scale: 1.0 };
+        let rows = f64::from(plan.rows());
+        let share = if O::KEEPS_LANES {
+            LaneShare::new(LaneTree::new(plan.lanes.len() as u32), lanes.clone())
+        } else {
+            LaneShare::new(LaneTree::new(1), 0..1)
+        };
+        // The loss is a sum over rows; its scale is meant for their mean.
+        let gradient_scale = self.scale.map_or(1.0, |scale| scale.scale / rows);
+        let loss = Loss { smoothing: self.spec.label_smoothing, gradient_scale };
         let backward = Backward { share: &share, pool: &mut self.pool, loss };
         self.model.backward(&pass, backward, &mut Launch(&mut *collective))?;
-        let lanes = lane_reports(pack.as_ref(), &self.model.losses(&pass)?);
+        let lanes = lane_reports(plan, lanes, &self.model.losses(&pass)?);
         let backward_seconds = clock.lap();
 
         let (gradients, spare) = Gradients::new(&self.ops, &self.layout, collective.fence()?)?;
         let wait_seconds = clock.lap();
 
-        let rows = f64::from(plan.rows());
-        let norm = gradients.norm(&self.ops, &self.layout)? / rows;
-        if !norm.is_finite() {
-            return Err(StepError::NonFinite { update, norm, lanes });
-        }
-        let learning_rate = self.spec.schedule.at(update);
-        let gradient_scale = clip(norm, self.spec.optimizer.max_grad_norm) / rows;
-        let size = StepSize { update, learning_rate, gradient_scale };
-        self.optimizer.step(&self.ops, &mut self.parameters, &gradients, size)?;
+        let divisor = rows * gradient_scale;
+        let norm = self.apply(update, &gradients, divisor, &lanes)?;
         self.update = update;
         self.recycle(gradients, spare);
         let optimizer_seconds = clock.lap();
 
         let timing = Timing { forward_seconds, backward_seconds, wait_seconds, optimizer_seconds };
         let tokens = pack.as_ref().tokens.len() as u64;
+        let learning_rate = self.spec.schedule.at(update);
         Ok(UpdateReport { update, learning_rate, grad_norm: norm, lanes, tokens, timing })
+    }
+
+    /// Moves the parameters by the mean gradient, the sum divided by `divisor`, and returns its norm. With a loss scale,
+    /// a gradient that is not finite moves nothing, its norm counts as 0, and the scale is lowered.
+    fn apply(
+        &mut self,
+        update: Update,
+        gradients: &Gradients<O>,
+        divisor: f64,
+        lanes: &[LaneReport],
+    ) -> Result<f64, StepError> {
+        let norm = gradients.norm(&self.ops, &self.layout)? / divisor;
+        if !norm.is_finite() {
+            if self.scale.as_mut().is_some_and(LossScale::overflowed) {
+                return Ok(0.0);
+            }
+            let parameter = gradients.first_non_finite(&self.ops, &self.layout)?;
+            return Err(StepError::NonFinite { update, norm, parameter, lanes: lanes.to_vec() });
+        }
+        let learning_rate = self.spec.schedule.at(update);
+        let gradient_scale = clip(norm, self.spec.optimizer.max_grad_norm) / divisor;
+        let size = StepSize { update, learning_rate, gradient_scale };
+        self.optimizer.step(&self.ops, &mut self.parameters, gradients, size)?;
+        if let Some(scale) = &mut self.scale {
+            scale.succeeded();
+        }
+        Ok(norm)
     }
 
     fn next(&self, plan: &UpdatePlan) -> Result<Update, StepError> {
@@ -128,7 +160,11 @@ impl<O: Ops> Trainer<O> {
         let (update, planned) = (plan.update, plan.lanes.len());
         let lanes_of_rank = plan.lanes.get(lanes.start as usize..lanes.end as usize);
         let rows = lanes_of_rank.ok_or_else(|| StepError::Lanes { update, lanes: lanes.clone(), planned })?;
-        Ok(Batch::pack(lanes.start, rows, source)?)
+        Ok(if O::KEEPS_LANES {
+            Batch::pack(lanes.start, rows, source)
+        } else {
+            Batch::pack(0, &[rows.concat()], source)
+        }?)
     }
 
     /// Keeps the gradients' buffers for the next update.
@@ -158,13 +194,16 @@ impl<O: Ops> GradientSink<O> for Launch<'_, O::Buffer> {
     }
 }
 
-fn lane_reports(batch: &Batch, losses: &[f32]) -> Vec<LaneReport> {
-    let report = |span: &crate::batch::LaneSpan| LaneReport {
-        lane: span.lane,
-        rows: batch.rows[span.sequences.clone()].to_vec(),
-        loss_sum: losses[span.sequences.clone()].iter().map(|loss| f64::from(*loss)).sum(),
-    };
-    batch.lanes.iter().map(report).collect()
+/// What this worker's lanes held; `losses` are of their rows, one lane after another.
+fn lane_reports(plan: &UpdatePlan, lanes: Range<u32>, mut losses: &[f32]) -> Vec<LaneReport> {
+    let mut reports = Vec::with_capacity(lanes.len());
+    for (lane, rows) in (0..).zip(&plan.lanes).filter(|(lane, _)| lanes.contains(lane)) {
+        let (of_lane, rest) = losses.split_at(rows.len().min(losses.len()));
+        losses = rest;
+        let loss_sum = of_lane.iter().map(|loss| f64::from(*loss)).sum();
+        reports.push(LaneReport { lane, rows: rows.clone(), loss_sum });
+    }
+    reports
 }
 
 fn losses(lanes: &[LaneReport]) -> String {

@@ -58,6 +58,7 @@ impl<'a> SliceMut<'a, Vec<f32>> {
 }
 
 impl Ops for Cpu {
+    const KEEPS_LANES: bool = true;
     type Buffer = Vec<f32>;
     type Pack = Batch;
 

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use candle_core::cuda_backend::CudaDevice;
@@ -37,12 +38,13 @@ const OLDEST_CAPABILITY: (i32, i32) = (8, 0);
 /// What a block can share on every device of that capability and later.
 const MOST_SHARED_BYTES: i32 = 99 * 1024;
 
-/// A GPU.
+/// A GPU; clones are the same one.
+#[derive(Clone)]
 pub struct Gpu {
     device: CudaDevice,
     stream: Arc<CudaStream>,
     compute: cublas_sys::cublasComputeType_t,
-    functions: RefCell<BTreeMap<(Kernel, Element), CudaFunction>>,
+    functions: Rc<RefCell<BTreeMap<(Kernel, Element), CudaFunction>>>,
 }
 
 impl std::fmt::Debug for Gpu {
@@ -156,7 +158,7 @@ impl Gpu {
         // SAFETY: the handle is the device's own.
         let set = unsafe { cublas_sys::cublasSetMathMode(*device.cublas_handle().handle(), mode) };
         set.result().map_err(|error| DeviceError::Failed { doing: "set up cuBLAS", problem: format!("{error:?}") })?;
-        Ok(Self { device, stream, compute, functions: RefCell::new(BTreeMap::new()) })
+        Ok(Self { device, stream, compute, functions: Rc::new(RefCell::new(BTreeMap::new())) })
     }
 
     /// The stream that everything is enqueued on.

@@ -33,9 +33,9 @@ pub(super) struct Case<'a, O: Ops> {
 impl<O: Ops> Case<'_, O> {
     fn rounded(&self, values: &[f32]) -> Vec<f32> {
         let round = |value: &f32| match self.precision {
-            Precision::Fp32 | Precision::Tf32 => *value,
-            Precision::Bf16 => half::bf16::from_f32(*value).to_f32(),
-            Precision::Fp16 => half::f16::from_f32(*value).to_f32(),
+            Precision::Float32 | Precision::Tf32 => *value,
+            Precision::Bfloat16 => half::bf16::from_f32(*value).to_f32(),
+            Precision::Float16 => half::f16::from_f32(*value).to_f32(),
         };
         values.iter().map(round).collect()
     }
@@ -109,7 +109,9 @@ where
     S: Scenario,
 {
     for emulator in Emulator::both() {
-        for (precision, tolerance) in [(Precision::Fp32, 1e-5), (Precision::Fp16, 4e-3), (Precision::Bf16, 2e-2)] {
+        for (precision, tolerance) in
+            [(Precision::Float32, 1e-5), (Precision::Float16, 4e-3), (Precision::Bfloat16, 2e-2)]
+        {
             for drops in [false, true] {
                 let expected = scenario.run(&Case { ops: &Cpu, precision, drops });
                 let got = scenario.run(&Case { ops: &Cuda::new(emulator, precision), precision, drops });

@@ -25,7 +25,7 @@ mod reduce;
 #[cfg(feature = "cuda")]
 pub mod device;
 #[cfg(test)]
-mod emulator;
+pub(crate) mod emulator;
 #[cfg(test)]
 mod kernels_test;
 #[cfg(test)]
@@ -44,7 +44,7 @@ const WIDEST_HEAD: usize = 128;
 const WIDEST_ROW: usize = 8192;
 
 /// A CUDA device.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Cuda<D> {
     driver: D,
     element: Element,
@@ -99,9 +99,9 @@ impl<D: Driver> Cuda<D> {
     /// The operations of `driver`'s device, with products and activations in this precision.
     pub fn new(driver: D, precision: Precision) -> Self {
         let element = match precision {
-            Precision::Fp32 | Precision::Tf32 => Element::F32,
-            Precision::Bf16 => Element::Bf16,
-            Precision::Fp16 => Element::F16,
+            Precision::Float32 | Precision::Tf32 => Element::F32,
+            Precision::Bfloat16 => Element::Bf16,
+            Precision::Float16 => Element::F16,
         };
         Self { driver, element }
     }
@@ -115,6 +115,11 @@ impl<D: Driver> Cuda<D> {
         // from buffers and batches that the operation has borrowed, checked to lie inside, and memory is freed in the
         // stream's order.
         unsafe { self.driver.launch(kernel, element, grid, arguments) }
+    }
+
+    /// The device.
+    pub fn driver(&self) -> &D {
+        &self.driver
     }
 
     /// Memory for the time of an operation, with `bytes` in it.

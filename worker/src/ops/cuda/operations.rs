@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 
+use medley_common::model::ModelConfig;
+
 use super::driver::{Driver, Element};
-use super::{Buffer, Cuda, Pack, adamw, attention, embedding, gelu, head, linear, norm, reduce};
+use super::{Buffer, Cuda, Pack, adamw, attention, check_shape, embedding, gelu, head, linear, norm, reduce};
 use crate::batch::Batch;
 use crate::collective::SparseRows;
 use crate::ops::adamw::{AdamW, AdamWRows};
@@ -16,8 +18,15 @@ use crate::ops::norm::{ResidualNorm, ResidualNormBackward};
 use crate::ops::{DeviceError, Ops, Slice, SliceMut};
 
 impl<D: Driver> Ops for Cuda<D> {
+    // cuBLAS chooses its kernels by the number of rows.
+    const KEEPS_LANES: bool = false;
     type Buffer = Buffer<D::Memory>;
     type Pack = Pack<D::Memory>;
+
+    fn check(&self, model: &ModelConfig) -> Result<(), DeviceError> {
+        check_shape(model)
+            .map_err(|error| DeviceError::Failed { doing: "compute this model", problem: error.to_string() })
+    }
 
     fn zeros(&self, length: usize) -> Result<Self::Buffer, DeviceError> {
         let mut buffer = self.allocate(length, Element::F32)?;

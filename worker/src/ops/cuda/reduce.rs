@@ -9,6 +9,8 @@ const ADD: Kernel = Kernel { module: "reduce", name: "add" };
 const SQUARE_SUM: Kernel = Kernel { module: "reduce", name: "square_sum" };
 const MERGE_ROWS: Kernel = Kernel { module: "reduce", name: "merge_rows" };
 const NARROW: Kernel = Kernel { module: "reduce", name: "narrow" };
+const WIDEN: Kernel = Kernel { module: "reduce", name: "widen" };
+const SCATTER_ROWS: Kernel = Kernel { module: "reduce", name: "scatter_rows" };
 
 const THREADS: usize = 256;
 /// Enough blocks to fill any device; more would only wait.
@@ -78,10 +80,70 @@ pub(super) fn add_rows<D: Driver>(
     Ok(SparseRows { rows, values })
 }
 
+impl<D: Driver> Cuda<D> {
+    /// The first `count` elements in another precision.
+    ///
+    /// # Errors
+    /// The device failed, or its memory is exhausted; so for all that follow.
+    pub fn narrowed(
+        &self,
+        from: &Buffer<D::Memory>,
+        count: usize,
+        element: Element,
+    ) -> Result<Buffer<D::Memory>, DeviceError> {
+        let memory = self.driver.allocate(count * element.bytes())?;
+        let to = Argument::Address(self.driver.address(&memory));
+        self.enqueue(NARROW, element, element_grid(count), &[self.wide(from, 0..count)?, to, long(count)])?;
+        Ok(Buffer { room: count, wide: None, narrow: Some(memory) })
+    }
+
+    /// The reverse of [`Cuda::narrowed`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn widen(
+        &self,
+        from: &Buffer<D::Memory>,
+        to: &Buffer<D::Memory>,
+        count: usize,
+        element: Element,
+    ) -> Result<(), DeviceError> {
+        let arguments = [Argument::Address(self.address(from, count)?), self.wide(to, 0..count)?, long(count)];
+        self.enqueue(WIDEN, element, element_grid(count), &arguments)
+    }
+
+    /// Where the first `count` elements of a buffer that is in one precision lie.
+    ///
+    /// # Errors
+    /// The buffer has fewer.
+    pub fn address(&self, buffer: &Buffer<D::Memory>, count: usize) -> Result<u64, DeviceError> {
+        self.stored_at(buffer, 0..count)
+    }
+
+    /// Writes rows to their places in a matrix of rows of `width` elements.
+    ///
+    /// # Errors
+    /// As for [`Cuda::narrowed`].
+    pub fn scatter_rows(
+        &self,
+        from: &SparseRows<Buffer<D::Memory>>,
+        to: &Buffer<D::Memory>,
+        width: usize,
+    ) -> Result<(), DeviceError> {
+        let numbers: Vec<i32> = from.rows.iter().map(|row| *row as i32).collect();
+        let rows = self.scratch(bytemuck::cast_slice(&numbers))?;
+        let arguments = [
+            self.wide(&from.values, 0..numbers.len() * width)?,
+            Argument::Address(self.driver.address(&rows)),
+            self.wide(to, 0..to.room)?,
+            int(width),
+        ];
+        self.enqueue(SCATTER_ROWS, Element::F32, Grid::new(numbers.len(), THREADS), &arguments)
+    }
+}
+
 /// Makes the half-precision copy of a buffer's `f32` elements.
 pub(super) fn copy_narrow<D: Driver>(cuda: &Cuda<D>, buffer: &mut Buffer<D::Memory>) -> Result<(), DeviceError> {
-    let count = buffer.room;
-    buffer.narrow = cuda.allocate(count, cuda.element)?.narrow;
-    let arguments = [cuda.wide(buffer, 0..count)?, cuda.stored(buffer, 0..count)?, long(count)];
-    cuda.enqueue(NARROW, cuda.element, element_grid(count), &arguments)
+    buffer.narrow = cuda.narrowed(buffer, buffer.room, cuda.element)?.narrow;
+    Ok(())
 }
