@@ -150,6 +150,9 @@ impl<O: Ops> Engine<O> {
                 let message = format!("the optimizer's state is of update {found}; expected {start}");
                 return Err(Failure { kind: FailureKind::Data, message });
             }
+            if let Some(scale) = moments.loss_scale {
+                trainer.restore_loss_scale(scale);
+            }
             trainer.restore([moments.exp_avg, moments.exp_avg_sq], welcome.start).map_err(data)?;
         }
         let listener = Listener::bind(collective).map_err(config)?;
@@ -245,7 +248,8 @@ impl<O: Ops> Engine<O> {
                     ArtifactKind::Weights => weights::write_model(&parameters, &self.layout).map(|file| file.to_vec()),
                     ArtifactKind::Optimizer => {
                         let [first, second] = self.trainer.moments().map_err(internal)?;
-                        weights::write_moments(&first, &second, update, &self.layout).map(|file| file.to_vec())
+                        let position = (update, self.trainer.loss_scale());
+                        weights::write_moments(&first, &second, position, &self.layout).map(|file| file.to_vec())
                     }
                 };
                 files.push((*part, file.map_err(internal)?));

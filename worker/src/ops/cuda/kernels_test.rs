@@ -7,7 +7,8 @@ use medley_common::identity::{RowId, Update};
 use medley_common::spec::Precision;
 
 use super::Cuda;
-use super::emulator::Emulator;
+use super::driver::Driver;
+use super::drivers_test::{DriverTest, on_each_driver};
 use crate::batch::Batch;
 use crate::ops::cpu::Cpu;
 use crate::ops::cpu::oracle::{assert_close, config, noise, packed};
@@ -103,18 +104,21 @@ fn singles(rows: usize) -> Batch {
 /// What an operation has written, by name.
 pub(super) type Outputs = Vec<(&'static str, Vec<f32>)>;
 
-/// Computes `scenario` on the CPU and by the kernels, in every precision, thread order and with and without dropout.
-pub(super) fn compare<S>(scenario: S)
-where
-    S: Scenario,
-{
-    for emulator in Emulator::both() {
-        for (precision, tolerance) in
-            [(Precision::Float32, 1e-5), (Precision::Float16, 4e-3), (Precision::Bfloat16, 2e-2)]
-        {
+/// Computes `scenario` on the CPU and by the kernels, in every precision, with and without dropout.
+pub(super) fn compare(scenario: impl Scenario) {
+    on_each_driver(&Comparison(scenario));
+}
+
+struct Comparison<S>(S);
+
+impl<S: Scenario> DriverTest for Comparison<S> {
+    fn run<D: Driver + Clone>(&self, driver: D) {
+        let precisions = [(Precision::Float32, 1e-5), (Precision::Float16, 4e-3), (Precision::Bfloat16, 2e-2)];
+        for (precision, tolerance) in precisions {
+            let cuda = Cuda::new(driver.clone(), precision);
             for drops in [false, true] {
-                let expected = scenario.run(&Case { ops: &Cpu, precision, drops });
-                let got = scenario.run(&Case { ops: &Cuda::new(emulator, precision), precision, drops });
+                let expected = self.0.run(&Case { ops: &Cpu, precision, drops });
+                let got = self.0.run(&Case { ops: &cuda, precision, drops });
                 for ((name, expected), (_, got)) in expected.iter().zip(&got) {
                     assert_close(&format!("{name} {precision:?} {drops}"), got, expected, tolerance);
                 }

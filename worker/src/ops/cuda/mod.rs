@@ -25,7 +25,9 @@ mod reduce;
 #[cfg(feature = "cuda")]
 pub mod device;
 #[cfg(test)]
-pub(crate) mod emulator;
+pub(crate) mod drivers_test;
+#[cfg(test)]
+mod emulator;
 #[cfg(test)]
 mod kernels_test;
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use medley_common::spec::Precision;
 
 use super::Cuda;
-use super::driver::Element;
-use super::emulator::Emulator;
+use super::driver::{Driver, Element};
+use super::drivers_test::{DriverTest, on_each_driver};
 use super::kernels_test::{Case, LANES, Outputs, Scenario, compare};
 use crate::collective::SparseRows;
 use crate::ops::adamw::{AdamW, AdamWRows, Coefficients};
@@ -230,24 +230,30 @@ fn steps_of_the_optimizer_are_the_cpus() {
     compare(Steps);
 }
 
-#[test]
-fn squares_do_not_overflow_and_buffers_have_ends() {
-    for emulator in Emulator::both() {
-        let cuda = Cuda::new(emulator, Precision::Float32);
+struct Ends;
+
+impl DriverTest for Ends {
+    fn run<D: Driver + Clone>(&self, driver: D) {
+        let cuda = Cuda::new(driver, Precision::Float32);
         let buffer = cuda.upload(vec![3e30; 5000]).unwrap();
-        let sum = |ops: &Cuda<Emulator>, range| ops.square_sum(&[Slice { buffer: &buffer, range }]);
-        assert_eq!(sum(&cuda, 0..1), Cpu.square_sum(&[Slice { buffer: &vec![3e30], range: 0..1 }]));
-        assert_eq!(sum(&cuda, 7..7), Ok(0.0));
-        assert!(sum(&cuda, 0..5001).unwrap_err().to_string().contains("0..5001 of a buffer of 5000"));
+        let sum = |range| cuda.square_sum(&[Slice { buffer: &buffer, range }]);
+        assert_eq!(sum(0..1), Cpu.square_sum(&[Slice { buffer: &vec![3e30], range: 0..1 }]));
+        assert_eq!(sum(7..7), Ok(0.0));
+        assert!(sum(0..5001).unwrap_err().to_string().contains("0..5001 of a buffer of 5000"));
         assert!(cuda.read(Slice { buffer: &buffer, range: 4999..5001 }).is_err());
     }
 }
 
-/// Gradients as they travel between GPUs: rounded to bfloat16 and back, and rows in their places of a matrix.
 #[test]
-fn gradients_travel_as_they_should() {
-    for emulator in Emulator::both() {
-        let cuda = Cuda::new(emulator, Precision::Float32);
+fn squares_do_not_overflow_and_buffers_have_ends() {
+    on_each_driver(&Ends);
+}
+
+struct Travel;
+
+impl DriverTest for Travel {
+    fn run<D: Driver + Clone>(&self, driver: D) {
+        let cuda = Cuda::new(driver, Precision::Float32);
         let values = noise(1000, 1);
         let (from, to) = (cuda.upload(values.clone()).unwrap(), cuda.upload(vec![7.0; 1000]).unwrap());
         let narrow = cuda.narrowed(&from, 900, Element::Bf16).unwrap();
@@ -263,4 +269,10 @@ fn gradients_travel_as_they_should() {
         assert_eq!((&dense[10..20], &dense[40..50]), (&noise(20, 2)[..10], &noise(20, 2)[10..]));
         assert!(dense.iter().enumerate().all(|(i, value)| *value == 0.0 || matches!(i / 10, 1 | 4)));
     }
+}
+
+/// Gradients as they travel between GPUs: rounded to bfloat16 and back, and rows in their places of a matrix.
+#[test]
+fn gradients_travel_as_they_should() {
+    on_each_driver(&Travel);
 }
