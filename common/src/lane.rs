@@ -84,7 +84,8 @@ impl LaneTree {
     #[must_use]
     pub fn assign(&self, world: u32) -> Vec<Range<u32>> {
         let bound = |rank: u32| {
-            let lanes = u64::from(self.lanes) * u64::from(rank) / u64::from(world.max(1));
+            // Rounded up, so that the first rank has a lane however many ranks there are.
+            let lanes = (u64::from(self.lanes) * u64::from(rank)).div_ceil(u64::from(world.max(1)));
             u32::try_from(lanes).unwrap_or(self.lanes)
         };
         (0..world).map(|rank| bound(rank)..bound(rank + 1)).collect()
@@ -122,9 +123,9 @@ mod tests {
             assert!(tree.assign(world).into_iter().all(|lanes| tree.cover(lanes).len() == 1));
         }
         let covers: Vec<_> = tree.assign(3).into_iter().map(|lanes| tree.cover(lanes)).collect();
-        assert_eq!(covers[0], [Node { level: 1, index: 0 }]);
-        assert_eq!(covers[1], [Node { level: 1, index: 1 }, Node { level: 0, index: 4 }]);
-        assert_eq!(covers[2], [Node { level: 0, index: 5 }, Node { level: 1, index: 3 }]);
+        assert_eq!(covers[0], [Node { level: 1, index: 0 }, Node { level: 0, index: 2 }]);
+        assert_eq!(covers[1], [Node { level: 0, index: 3 }, Node { level: 1, index: 2 }]);
+        assert_eq!(covers[2], [Node { level: 1, index: 3 }]);
     }
 
     #[test]

@@ -11,8 +11,14 @@
 //!   Updated.. --------------------------->
 //!   <--------------------- Save | Evaluate
 //!   Saved | Predicted.. Evaluated ------->
+//!   <------------------------------ Disband      somebody was lost, or waits to take part
+//!   StandingBy -------------------------->       position, and the lanes whose gradients are kept
+//!   <--------------------------------- Form ..   of the next generation
 //!   <--------------------------------- Stop
 //! ```
+//!
+//! A worker that sees its peers' connections break says `Disconnected` and waits: who was lost is the coordinator's to
+//! find out. One that is asked by its system to end says `Leaving` and works on until it is told to stop.
 
 use std::ops::Range;
 
@@ -22,7 +28,7 @@ use crate::model::ModelConfig;
 use crate::spec::TrainSpec;
 
 /// The version of this protocol. A worker that speaks another is refused.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// What a worker reports.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,6 +81,24 @@ pub enum Event {
         /// The split.
         split: Split,
     },
+    /// The group's connections broke; this worker has left it and waits for orders.
+    Disconnected {
+        /// The group.
+        generation: Generation,
+        /// What this worker saw.
+        problem: String,
+    },
+    /// The answer to `Disband`: this worker is in no group.
+    StandingBy {
+        /// The group that it was in.
+        generation: Generation,
+        /// Updates done in the state that it holds.
+        update: Update,
+        /// Lanes of the next update whose gradients it keeps, as it was given them.
+        kept: Lanes,
+    },
+    /// The worker was asked to end by its system: it works on until it is told to stop.
+    Leaving,
     /// The worker is alive.
     Heartbeat,
     /// The worker cannot go on; the last event of its session.
@@ -109,6 +133,8 @@ pub struct UpdateReport {
     pub grad_norm: f64,
     /// What this worker's lanes held.
     pub lanes: Vec<LaneReport>,
+    /// Sum of the losses of each lane of the update, this worker's or not: the same on all ranks.
+    pub losses: Vec<f32>,
     /// Tokens this worker computed.
     pub tokens: u64,
     /// Where this worker's time went.
@@ -122,8 +148,6 @@ pub struct LaneReport {
     pub lane: u32,
     /// Its rows, in the order computed.
     pub rows: Vec<RowId>,
-    /// Sum of its rows' losses.
-    pub loss_sum: f64,
 }
 
 /// Seconds of one update's phases on one worker.
@@ -156,8 +180,10 @@ pub enum FailureKind {
     Data,
     /// Settings that do not fit each other or the machine.
     Config,
-    /// A worker was lost, or a connection between workers.
+    /// Workers were lost, and the run cannot go on without them.
     Lost,
+    /// The loss or the gradient is not a number: no other worker would compute another one.
+    Diverged,
     /// Anything else.
     Internal,
 }
@@ -185,12 +211,19 @@ pub enum Command {
         /// The files that rank 0 sends.
         parts: Vec<ArtifactKind>,
     },
-    /// Predict this worker's share of a split.
+    /// Predict rows of a split.
     Evaluate {
         /// The group that is meant.
         generation: Generation,
         /// The split.
         split: Split,
+        /// The rows, ascending.
+        rows: Vec<Range<u32>>,
+    },
+    /// Leave the group, whatever is under way, and stand by.
+    Disband {
+        /// The group that is meant.
+        generation: Generation,
     },
     /// Leave: the run is over for this worker.
     Stop {
@@ -210,6 +243,8 @@ pub enum Verdict {
     Failed,
     /// The worker cannot take part.
     Refused,
+    /// The worker was silent for too long, and the run goes on without it.
+    Replaced,
 }
 
 /// All that a worker needs to know of a run.
@@ -271,6 +306,16 @@ pub struct Form {
     pub peers: Vec<String>,
     /// Shared by the group's members alone; whoever connects must show it.
     pub secret: [u8; 32],
-    /// The lanes of each rank.
-    pub lanes: Vec<Range<u32>>,
+    /// The lanes of each rank; together, each lane once.
+    pub lanes: Vec<Lanes>,
+    /// Updates done in the state that the group starts from.
+    pub update: Update,
+    /// The rank whose state the others take over; `None` where all hold the same.
+    pub source: Option<Rank>,
 }
+
+/// The lanes of one rank: ascending runs, each computed and summed for itself.
+///
+/// Two adjacent runs are not the same as their union: each has its own cover of nodes in the tree of sums. So a worker
+/// that takes over lanes of a lost one need not compute again what it has.
+pub type Lanes = Vec<Range<u32>>;

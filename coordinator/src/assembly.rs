@@ -14,10 +14,13 @@ use crate::archive::{
     StartRequest,
 };
 use crate::inputs::{INITIAL_WEIGHTS, Inputs};
+use crate::model_folder::CONFIG_FILE;
 use crate::recorder::Setting;
 use crate::run::{Job, Patience, SplitRows, TrainingJob};
 use crate::service::Store;
-use crate::spec::{Bound, Existing, InitialWeights, Machine, Note, PlanSummary, Resume, RunLength, RunSpec, Team};
+use crate::spec::{
+    Bound, Existing, InitialWeights, Machine, Note, Output, PlanSummary, Resume, RunLength, RunSpec, Team,
+};
 
 /// Updates that workers may make ahead of the slowest one's report: enough to hide a round trip, few enough that a
 /// stop comes at once.
@@ -70,6 +73,7 @@ struct Origin {
 pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failure> {
     let spec = &request.spec;
     spec.sources().check_files().map_err(data)?;
+    refuse_own_inputs(spec)?;
     let inputs = Inputs::read(spec)?;
     let train_rows = inputs.splits.get(&Split::Train).map_or(0, |rows| rows.len() as u64);
     let bound = spec.bind(train_rows, machine).map_err(config)?;
@@ -101,18 +105,34 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
     };
     let setting = setting(spec, &bound, &inputs, origin, &request.command);
     let examples = inputs.splits.into_iter().map(|(split, rows)| (split, Arc::new(rows))).collect();
-    let store = Store { examples, artifacts: store };
+    let files = store.into_iter().map(|(kind, path)| ((start, kind), path)).collect();
+    let store = Store { examples, files };
     Ok(Assembly { job, store, output, contents, setting, team: bound.team, summary, notes })
 }
 
-/// Training into the folder that the weights come from would replace them.
+/// A row file that the run itself would write over or remove is not an input to begin with.
+fn refuse_own_inputs(spec: &RunSpec) -> Result<(), Failure> {
+    let dir = &spec.output().dir;
+    match spec.sources().files().find(|(_, _, file)| archive::may_replace(dir, file)) {
+        None => Ok(()),
+        Some((_, flag, file)) => Err(refused(format!(
+            "{flag} {} lies in --output_dir {} under a name that Medley writes there, so the run would replace it; \
+             move it, or name another --output_dir",
+            file.display(),
+            dir.display()
+        ))),
+    }
+}
+
+/// Training into the folder that the weights come from would replace them, and a checkpoint of an earlier run goes
+/// when another run writes.
 fn refuse_own_model(spec: &RunSpec, inputs: &Inputs) -> Result<(), Failure> {
     let dir = &spec.output().dir;
-    let same = dir.canonicalize().is_ok_and(|dir| inputs.folder.path().canonicalize().is_ok_and(|model| model == dir));
-    if same && spec.sources().train_file.is_some() {
+    if spec.sources().train_file.is_some() && archive::may_replace(dir, &inputs.folder.path().join(CONFIG_FILE)) {
         return Err(refused(format!(
-            "--output_dir {} is the folder of --model_name_or_path, whose weights would be replaced; name another",
-            dir.display()
+            "--output_dir {} holds the model {} that training starts from, and would replace it; name another",
+            dir.display(),
+            inputs.folder.path().display()
         )));
     }
     Ok(())
@@ -126,28 +146,36 @@ fn recipe(bound: &Bound, inputs: &Inputs) -> Recipe {
 
 /// Decides where training starts; refuses what would lose or mix runs.
 fn origin(spec: &RunSpec, output: &OutputDir, recipe: &Recipe, notes: &mut Vec<String>) -> Result<Origin, Failure> {
-    let existing = match spec.output().existing {
-        Existing::Keep => archive::Existing::Continue,
-        Existing::Overwrite => archive::Existing::Overwrite,
+    let existing = match (spec.output().existing, &spec.output().resume) {
+        (Existing::Keep, _) => archive::Existing::Continue,
+        (Existing::Overwrite, Resume::Never) => archive::Existing::Discard,
+        (Existing::Overwrite, _) => archive::Existing::Replace,
     };
     let from = match &spec.output().resume {
         Resume::From(path) => Some(path.clone()),
         Resume::IfPresent | Resume::Latest | Resume::Never => None,
     };
-    let Found { start, passed_over } = output.find_start(&StartRequest { existing, from }).map_err(archived)?;
+    let Found { start, passed_over } = output.find_start(&StartRequest { existing, from }, recipe).map_err(archived)?;
     notes.extend(passed_over.iter().map(|passed| format!("warning: passed over {passed}")));
     let dir = spec.output().dir.display();
     match (start, &spec.output().resume) {
         (Start::Fresh, Resume::Latest) => {
             Err(refused(format!("{dir} holds no valid checkpoint; drop --resume_from_checkpoint to start afresh")))
         }
-        (Start::Fresh, _) => Ok(Origin { resumed: None, complete: false }),
+        (Start::Fresh, _) => {
+            let replaced = output.foreign_replaced().map_err(archived)?;
+            if !replaced.is_empty() {
+                notes.push(format!("note: {} in {dir} will be replaced", replaced.join(", ")));
+            }
+            Ok(Origin { resumed: None, complete: false })
+        }
         (Start::Resume(_) | Start::Finished(_), Resume::Never) => Err(refused(format!(
             "{dir} holds an earlier run; use --overwrite_output_dir to replace it, or drop --resume_from_checkpoint \
              False to go on with it"
         ))),
         (Start::Resume(checkpoint), _) => {
             checkpoint.check_recipe(recipe).map_err(archived)?;
+            notes.extend(gone_on_with(spec, &checkpoint));
             notes.push(format!("resuming from {}", checkpoint.path().display()));
             Ok(Origin { resumed: Some(*checkpoint), complete: false })
         }
@@ -163,6 +191,19 @@ fn origin(spec: &RunSpec, output: &OutputDir, recipe: &Recipe, notes: &mut Vec<S
             Ok(Origin { resumed: None, complete: true })
         }
     }
+}
+
+/// The note on a run that is gone on with although the flags, read by the letter, ask for something else.
+fn gone_on_with(spec: &RunSpec, checkpoint: &Checkpoint) -> Option<String> {
+    let Output { dir, existing, resume, .. } = spec.output();
+    let instead = match (existing, resume) {
+        (_, Resume::From(other)) if !checkpoint.path().starts_with(other) => format!("not with {}", other.display()),
+        (Existing::Overwrite, Resume::IfPresent) => {
+            "add --resume_from_checkpoint False to start afresh instead".to_owned()
+        }
+        _ => return None,
+    };
+    Some(format!("note: {} holds this very run, unfinished, so it is gone on with: {instead}", dir.display()))
 }
 
 /// The losses of the updates done, where the ledger beside the checkpoint still has all of them.
@@ -217,6 +258,7 @@ fn job(spec: &RunSpec, bound: &Bound, inputs: &Inputs, training: Option<&Vec<Exa
         past_losses: Vec::new(),
         artifacts: Vec::new(),
         workers: bound.team.workers,
+        min_workers: placement.min_workers.min(bound.team.workers),
         patience: Patience {
             join: placement.join_timeout,
             heartbeat: placement.heartbeat_timeout,

@@ -1,7 +1,6 @@
 //! One run from its command to its exit code: assembles it, listens, starts local workers, drives it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use medley_common::identity::Update;
@@ -20,7 +19,7 @@ use crate::recorder;
 use crate::run::Run;
 use crate::run::report::Outcome;
 use crate::service::{Service, Uploads};
-use crate::spec::{Device, DeviceChoice, Machine, Role};
+use crate::spec::{Chaos, Device, DeviceChoice, Machine, Role};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -45,7 +44,7 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
     let started = Instant::now();
     // Before anything slow: a signal that comes while the data are read must stop the run as well.
     let mut stops = stop_requests()?;
-    let placement = *request.spec.placement();
+    let placement = request.spec.placement().clone();
     let socket = bind(placement.listen)?;
     let binary = match placement.role {
         Role::Train => Some(find_binary().map_err(|error| config(&error))?),
@@ -76,7 +75,8 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
             };
             let threads = assembly.team.threads;
             let command = WorkerCommand { binary, coordinator: address, device: device.to_owned(), threads };
-            LocalWorkers::start(&command, assembly.team.workers).map_err(|error| config(&error))?
+            let (workers, restarts) = (assembly.team.workers, placement.max_restarts);
+            LocalWorkers::start(command, workers, restarts).map_err(|error| config(&error))?
         }
         None => {
             let workers = assembly.team.workers;
@@ -86,7 +86,8 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
             LocalWorkers::default()
         }
     };
-    Ok(serve(assembly, listener, Ties { stops, local, display, started }).await)
+    let chaos = placement.chaos;
+    Ok(serve(assembly, listener, Ties { stops, local, display, started, chaos }).await)
 }
 
 /// Takes the address early, so that one in use is known before the data are read; nobody is answered until the run can
@@ -111,17 +112,18 @@ struct Ties {
     local: LocalWorkers,
     display: Display,
     started: Instant,
+    chaos: Chaos,
 }
 
 /// Serves the run until it ends.
 async fn serve(assembly: Assembly, listener: TcpListener, ties: Ties) -> Outcome {
-    let Ties { stops, local, display, started } = ties;
+    let Ties { stops, local, display, started, chaos } = ties;
     let (slot, uploads) = watch::channel(None);
     let (answer, answers) = mpsc::unbounded_channel();
     let recorder = recorder::spawn(assembly.output, assembly.contents, assembly.setting, slot, answer);
     let (arrive, arrivals) = mpsc::channel(QUEUED_ARRIVALS);
     let (status, feed) = watch::channel(v1::Status::default());
-    let service = Service::new(arrive, Arc::new(assembly.store), Uploads::new(uploads));
+    let (service, files) = Service::new(arrive, assembly.store, Uploads::new(uploads));
     let (over, mut end) = watch::channel(false);
     let shutdown = async move {
         // The sender lives until the run is over: its end says the same.
@@ -131,7 +133,7 @@ async fn serve(assembly: Assembly, listener: TcpListener, ties: Ties) -> Outcome
     let server = tokio::spawn(server);
     // Waiting for workers begins now, however long the data took.
     let run = Run::new(Instant::now(), assembly.job);
-    let driver = Driver { run, arrivals, recorder, answers, stops, local, display, status, started };
+    let driver = Driver { run, arrivals, recorder, answers, stops, local, display, status, files, chaos, started };
     let (outcome, local) = driver.drive().await;
     local.stop(WORKERS_GRACE).await;
     over.send_replace(true);

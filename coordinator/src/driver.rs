@@ -5,18 +5,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use medley_common::identity::WorkerId;
+use medley_common::identity::{Update, WorkerId};
 use medley_common::message::{Command, Event, Failure, FailureKind, Verdict};
 use medley_proto::v1;
+use rustix::process::{Signal, getpid, kill_process};
 use tokio::sync::{mpsc, watch};
 
+use crate::archive::StoredArtifact;
 use crate::display::Display;
-use crate::launch::{LocalWorkers, WorkerExit, describe};
+use crate::launch::{LocalWorkers, Succession, WorkerExit, describe};
 use crate::meter::Meter;
 use crate::recorder::{Answer, Entry};
 use crate::run::report::Outcome;
-use crate::run::{Action, Input, PhaseName, Run};
-use crate::service::Arrival;
+use crate::run::{Action, Base, Input, PhaseName, Run};
+use crate::service::{Arrival, Files};
+use crate::spec::{Blow, Chaos, Fault, Victim};
 use crate::status_view;
 
 /// How long a lost connection to a local worker waits for its process to end, which tells more.
@@ -41,6 +44,10 @@ pub struct Driver {
     pub display: Display,
     /// What whoever asks is told.
     pub status: watch::Sender<v1::Status>,
+    /// Where the states lie that workers start from.
+    pub files: watch::Sender<Files>,
+    /// Faults to inject.
+    pub chaos: Chaos,
     /// When the coordinator started.
     pub started: Instant,
 }
@@ -50,8 +57,13 @@ pub struct Driver {
 struct Ties {
     /// Where each worker's commands go; dropping one ends its session.
     commands: BTreeMap<WorkerId, mpsc::Sender<Command>>,
+    /// The process of each worker, as it has said.
+    pids: BTreeMap<WorkerId, u32>,
     /// Workers whose connection broke, and until when their process may say why.
     leaving: BTreeMap<WorkerId, (Instant, String)>,
+    /// When the next random fault strikes.
+    strike: Option<Instant>,
+    stopping: bool,
     meter: Meter,
     was_training: bool,
     /// What was said of the weights.
@@ -59,10 +71,22 @@ struct Ties {
     outcome: Option<Outcome>,
 }
 
+/// Waits until `instant`; for ever where there is none.
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn internal(message: String) -> Input {
+    Input::Broken(Failure { kind: FailureKind::Internal, message })
+}
+
 /// The recorder's thread has ended before the run: it panicked.
 fn recorder_gone() -> Answer {
     let message = "the thread that writes the results panicked; its message stands above".to_owned();
-    Answer::Input(Input::Broken(Failure { kind: FailureKind::Internal, message }))
+    Answer::Input(internal(message))
 }
 
 /// One thing that happened.
@@ -70,6 +94,8 @@ enum Happening {
     Arrival(Arrival),
     Answer(Answer),
     Exit(WorkerExit),
+    Restart,
+    Strike,
     Stop,
     Elapsed,
 }
@@ -79,7 +105,8 @@ impl Driver {
     ///
     /// All that the run has produced is written when this returns.
     pub async fn drive(mut self) -> (Outcome, LocalWorkers) {
-        let mut ties = Ties::default();
+        let strike = self.chaos.pause().map(|pause| Instant::now() + pause);
+        let mut ties = Ties { strike, ..Ties::default() };
         let outcome = loop {
             self.publish(&ties);
             if let Some(outcome) = ties.outcome.take() {
@@ -102,20 +129,16 @@ impl Driver {
     async fn next(&mut self, ties: &Ties) -> Happening {
         let leaving = ties.leaving.values().map(|(until, _)| *until).min();
         let deadline = self.run.deadline().into_iter().chain(leaving).min();
-        let clock = async {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             // What has arrived is heard before the clock: a busy driver must not take a worker for silent.
             biased;
             Some(arrival) = self.arrivals.recv() => Happening::Arrival(arrival),
             answer = self.answers.recv() => Happening::Answer(answer.unwrap_or_else(recorder_gone)),
+            () = until(self.local.restart_at()) => Happening::Restart,
             exit = self.local.next_exit() => Happening::Exit(exit),
             Some(()) = self.stops.recv() => Happening::Stop,
-            () = clock => Happening::Elapsed,
+            () = until(ties.strike) => Happening::Strike,
+            () = until(deadline) => Happening::Elapsed,
         }
     }
 
@@ -127,6 +150,9 @@ impl Driver {
                 vec![Input::Joined(worker)]
             }
             Happening::Arrival(Arrival::From(worker, event)) => {
+                if let Event::Hello(hello) = &event {
+                    ties.pids.insert(worker, hello.pid);
+                }
                 if let Event::Prepared { notes, .. } = &event {
                     // All workers read the same weights: what the first one says of them is said once.
                     let new = notes.iter().filter(|note| ties.told.insert((*note).clone()));
@@ -142,12 +168,24 @@ impl Driver {
                 Vec::new()
             }
             Happening::Answer(Answer::Input(input)) => vec![input],
+            Happening::Answer(Answer::Based(update, stored)) => vec![self.based(update, stored)],
             Happening::Answer(Answer::Line(line)) => {
                 self.display.line(&line);
                 Vec::new()
             }
-            Happening::Exit(exit) => vec![self.exited(&exit, ties)],
+            Happening::Exit(exit) => self.exited(&exit, ties),
+            Happening::Restart => {
+                let restarted = self.local.restart(Instant::now());
+                restarted.err().map(|error| internal(error.to_string())).into_iter().collect()
+            }
+            Happening::Strike => {
+                let fault = self.chaos.strike(&self.local.places());
+                fault.into_iter().for_each(|fault| self.strike(fault));
+                ties.strike = self.chaos.pause().map(|pause| Instant::now() + pause);
+                Vec::new()
+            }
             Happening::Stop => {
+                ties.stopping = true;
                 self.display.line("stopping: what is under way is finished and saved; once more to stop at once");
                 vec![Input::StopRequested]
             }
@@ -162,23 +200,61 @@ impl Driver {
     }
 
     /// A local worker's process has ended: this tells more than its broken connection.
-    fn exited(&self, exit: &WorkerExit, ties: &mut Ties) -> Input {
+    fn exited(&mut self, exit: &WorkerExit, ties: &mut Ties) -> Vec<Input> {
         let why = format!("its process {}", describe(&exit.status));
-        let known = self.run.view().workers.iter().find(|worker| worker.pid == exit.pid).map(|worker| worker.worker);
-        match known {
-            Some(worker) => {
-                ties.leaving.remove(&worker);
-                let message = format!("worker {worker} (pid {}) is gone: {why}", exit.pid);
-                // Before the group stands, nobody would come in its place.
-                match self.run.view().phase {
-                    PhaseName::Gathering => Input::Broken(Failure { kind: FailureKind::Internal, message }),
-                    _ => Input::Left(worker, why),
-                }
+        let known = ties.pids.iter().find(|(_, pid)| **pid == exit.pid).map(|(worker, _)| *worker);
+        let mut inputs = Vec::new();
+        if let Some(worker) = known {
+            ties.leaving.remove(&worker);
+            ties.pids.remove(&worker);
+            inputs.push(Input::Left(worker, why.clone()));
+        } else {
+            self.display.line(&format!("a worker (pid {}) ended before it could join: {why}", exit.pid));
+        }
+        if ties.stopping {
+            return inputs;
+        }
+        match self.local.succeed(exit, Instant::now()) {
+            Succession::Left => {}
+            Succession::Restarts(Duration::ZERO) => self.display.line("starting another worker in its place"),
+            Succession::Restarts(pause) => {
+                self.display.line(&format!("starting another worker in its place in {:.1} s", pause.as_secs_f64()));
             }
-            None => {
-                let message = format!("a worker (pid {}) ended before it could join: {why}", exit.pid);
-                Input::Broken(Failure { kind: FailureKind::Internal, message })
+            Succession::GivenUp if self.local.is_empty() => inputs.push(internal(format!(
+                "the last worker (pid {}) is gone: {why}; it was started as often as --max_restarts allows",
+                exit.pid
+            ))),
+            Succession::GivenUp => {
+                self.display.line("no other worker is started in its place: --max_restarts allows no more");
             }
+        }
+        inputs
+    }
+
+    /// A newer state lies on the disk: newcomers fetch that one.
+    fn based(&self, update: Update, stored: Vec<StoredArtifact>) -> Input {
+        let artifacts = stored.iter().map(|stored| stored.artifact.clone()).collect();
+        self.files.send_modify(|files| {
+            files.extend(stored.into_iter().map(|stored| ((update, stored.artifact.kind), stored.path)));
+        });
+        Input::Based(Base { update, artifacts })
+    }
+
+    /// Does harm, as it was asked to.
+    fn strike(&self, fault: Fault) {
+        let signal = match fault.blow {
+            Blow::Kill => Signal::KILL,
+            Blow::Stop => Signal::STOP,
+            Blow::Terminate => Signal::TERM,
+        };
+        self.display.line(&format!("chaos: {fault}"));
+        match fault.victim {
+            Victim::Worker(place) => match self.local.pid(place) {
+                Some(pid) => self.local.signal(pid, signal),
+                None => self.display.line(&format!("chaos: no worker runs in place {place}")),
+            },
+            // A signal to itself that cannot be sent changes nothing.
+            Victim::Coordinator => drop(kill_process(getpid(), signal)),
         }
     }
 
@@ -196,12 +272,27 @@ impl Driver {
                 ties.order(worker, Command::Stop { reason, verdict: Verdict::Refused });
                 ties.commands.remove(&worker);
             }
+            Action::Replace(worker, reason) => {
+                ties.order(worker, Command::Stop { reason, verdict: Verdict::Replaced });
+                ties.commands.remove(&worker);
+                // It may be suspended, and would hold its place for ever.
+                let pid = ties.pids.get(&worker).copied().filter(|pid| self.local.has(*pid));
+                pid.into_iter().for_each(|pid| self.local.signal(pid, Signal::KILL));
+            }
+            Action::Dismiss(worker, reason) => {
+                ties.order(worker, Command::Stop { reason, verdict: Verdict::Over });
+                ties.commands.remove(&worker);
+            }
+            Action::Notice(line) => self.display.line(&line),
+            Action::Rewind(update) => self.record(Entry::Rewind(update)),
             Action::Receive(worker, update) => self.record(Entry::Receive(worker, update)),
             Action::Record(record) => {
                 let rows = record.lanes.iter().map(|lane| lane.len() as u64).sum();
                 ties.meter.update(now, rows, record.tokens);
                 self.display.update(&record, ties.meter.rates(), now);
+                let update = record.update;
                 self.record(Entry::Update(record));
+                self.chaos.due(update).into_iter().for_each(|fault| self.strike(fault));
             }
             Action::Log(log) => {
                 self.display.log(&log);
@@ -246,6 +337,7 @@ impl Driver {
         while let Some(answer) = self.answers.recv().await {
             match answer {
                 Answer::Line(line) => self.display.line(&line),
+                Answer::Based(..) => {}
                 Answer::Input(Input::Broken(failure)) if !matches!(outcome, Outcome::Failed(_)) => {
                     outcome = Outcome::Failed(failure);
                 }

@@ -1,10 +1,13 @@
-//! The local worker processes of `medley train`: started together, never outliving their launcher.
+//! The local worker processes of `medley train`: started together, started again where they end, never outliving their
+//! launcher.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
@@ -12,6 +15,13 @@ use tokio::task::JoinSet;
 const BINARY: &str = "medley-worker";
 /// How long a worker may take to list its devices: the first use of a driver is slow.
 const LISTING: Duration = Duration::from_secs(30);
+
+/// The pause before a restart that follows soon after another.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause before a restart.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long a restart counts for the pause before the next.
+const RECENT: Duration = Duration::from_secs(20);
 
 /// What every local worker is started with.
 #[derive(Debug, Clone)]
@@ -35,10 +45,47 @@ pub struct WorkerExit {
     pub status: std::io::Result<ExitStatus>,
 }
 
-/// Running worker processes; dropping this kills them.
+/// What becomes of the place of a worker process that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Succession {
+    /// It left in order: nobody takes its place.
+    Left,
+    /// Another is started in its place, after this time.
+    Restarts(Duration),
+    /// It has been started too often.
+    GivenUp,
+}
+
+/// Worker processes, in numbered places; dropping this kills them.
 #[derive(Debug, Default)]
 pub struct LocalWorkers {
+    command: Option<WorkerCommand>,
     exits: JoinSet<WorkerExit>,
+    /// The place of each running process.
+    places: BTreeMap<u32, usize>,
+    /// Places to fill again, and when.
+    due: Vec<(Instant, usize)>,
+    restarts: Restarts,
+}
+
+/// How often workers may still be started again, and how soon.
+#[derive(Debug, Clone, Default)]
+struct Restarts {
+    left: u32,
+    recent: Vec<Instant>,
+}
+
+impl Restarts {
+    /// How long to wait before the next restart; `None` where there are no more. The first comes at once; those that
+    /// follow soon after one another wait twice as long each time.
+    fn next(&mut self, now: Instant) -> Option<Duration> {
+        self.left = self.left.checked_sub(1)?;
+        self.recent.retain(|restart| now < *restart + RECENT);
+        let doublings = u32::try_from(self.recent.len()).unwrap_or(u32::MAX).min(16);
+        self.recent.push(now);
+        let pause = if doublings == 0 { Duration::ZERO } else { FIRST_PAUSE * 2u32.pow(doublings - 1) };
+        Some(pause.min(LONGEST_PAUSE))
+    }
 }
 
 /// Why local workers could not be started.
@@ -117,38 +164,105 @@ pub async fn count_gpus(binary: &Path) -> Result<u32, LaunchError> {
 }
 
 impl LocalWorkers {
-    /// Starts `count` workers. Must be called on a thread that lives as long as they do: the kernel ends a worker with
-    /// the thread that started it.
+    /// Starts `count` workers, each of which may be started again `max_restarts` times in all. Must be called on a
+    /// thread that lives as long as they do, as must all that starts them again: the kernel ends a worker with the
+    /// thread that started it.
     ///
     /// # Errors
     /// A process cannot be started; those started before are killed.
-    pub fn start(command: &WorkerCommand, count: u32) -> Result<Self, LaunchError> {
-        let mut workers = Self::default();
-        for rank in 0..count {
-            let mut child = Command::new(&command.binary)
-                .arg("--coordinator")
-                .arg(command.coordinator.to_string())
-                .args(["--device", &command.device])
-                .args(["--threads", &command.threads.to_string()])
-                .args(["--parent", &std::process::id().to_string()])
-                // Which of the machine's GPUs it takes.
-                .env("LOCAL_RANK", rank.to_string())
-                .stdin(Stdio::null())
-                // A group of their own: Ctrl-C goes to the coordinator alone, which stops them in order.
-                .process_group(0)
-                .kill_on_drop(true)
-                .spawn()
-                .map_err(|source| LaunchError::Spawn { binary: command.binary.display().to_string(), source })?;
-            let pid = child.id().unwrap_or_default();
-            workers.exits.spawn(async move { WorkerExit { pid, status: child.wait().await } });
-        }
+    pub fn start(command: WorkerCommand, count: u32, max_restarts: u32) -> Result<Self, LaunchError> {
+        let mut workers = Self {
+            command: Some(command),
+            restarts: Restarts { left: max_restarts, recent: Vec::new() },
+            ..Self::default()
+        };
+        (0..count as usize).try_for_each(|place| workers.spawn(place))?;
         Ok(workers)
     }
 
-    /// Whether no worker process is left.
+    fn spawn(&mut self, place: usize) -> Result<(), LaunchError> {
+        let Some(command) = &self.command else { return Ok(()) };
+        let mut child = Command::new(&command.binary)
+            .arg("--coordinator")
+            .arg(command.coordinator.to_string())
+            .args(["--device", &command.device])
+            .args(["--threads", &command.threads.to_string()])
+            .args(["--parent", &std::process::id().to_string()])
+            // Which of the machine's GPUs it takes.
+            .env("LOCAL_RANK", place.to_string())
+            .stdin(Stdio::null())
+            // A group of their own: Ctrl-C goes to the coordinator alone, which stops them in order.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|source| LaunchError::Spawn { binary: command.binary.display().to_string(), source })?;
+        let pid = child.id().unwrap_or_default();
+        self.places.insert(pid, place);
+        self.exits.spawn(async move { WorkerExit { pid, status: child.wait().await } });
+        Ok(())
+    }
+
+    /// Whether no worker runs or will run.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.exits.is_empty()
+        self.places.is_empty() && self.due.is_empty()
+    }
+
+    /// Whether a process is one of these workers.
+    #[must_use]
+    pub fn has(&self, pid: u32) -> bool {
+        self.places.contains_key(&pid)
+    }
+
+    /// The process in a place, while one runs there.
+    #[must_use]
+    pub fn pid(&self, place: usize) -> Option<u32> {
+        self.places.iter().find(|(_, known)| **known == place).map(|(pid, _)| *pid)
+    }
+
+    /// Number of places that are filled or will be.
+    #[must_use]
+    pub fn places(&self) -> Vec<usize> {
+        self.places.values().copied().chain(self.due.iter().map(|(_, place)| *place)).collect()
+    }
+
+    /// Sends a signal to one of these workers; to no other process.
+    pub fn signal(&self, pid: u32, signal: Signal) {
+        let known = i32::try_from(pid).ok().filter(|_| self.has(pid)).and_then(Pid::from_raw);
+        // A process that has just ended needs no signal.
+        known.and_then(|pid| kill_process(pid, signal).ok());
+    }
+
+    /// Decides what follows an exit.
+    pub fn succeed(&mut self, exit: &WorkerExit, now: Instant) -> Succession {
+        let Some(place) = self.places.remove(&exit.pid) else { return Succession::Left };
+        if matches!(&exit.status, Ok(status) if status.success()) {
+            return Succession::Left;
+        }
+        match self.restarts.next(now) {
+            Some(pause) => {
+                self.due.push((now + pause, place));
+                Succession::Restarts(pause)
+            }
+            None => Succession::GivenUp,
+        }
+    }
+
+    /// When [`Self::restart`] is due.
+    #[must_use]
+    pub fn restart_at(&self) -> Option<Instant> {
+        self.due.iter().map(|(due, _)| *due).min()
+    }
+
+    /// Starts the workers that are due.
+    ///
+    /// # Errors
+    /// A process cannot be started.
+    pub fn restart(&mut self, now: Instant) -> Result<(), LaunchError> {
+        let (due, later) = std::mem::take(&mut self.due).into_iter().partition(|(due, _)| *due <= now);
+        self.due = later;
+        let due: Vec<(Instant, usize)> = due;
+        due.into_iter().try_for_each(|(_, place)| self.spawn(place))
     }
 
     /// Waits for the next worker to end; never returns when none is left.
@@ -184,5 +298,21 @@ pub fn describe(status: &std::io::Result<ExitStatus>) -> String {
             (None, Some(signal)) => format!("was killed by signal {signal}"),
             (None, None) => status.to_string(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restarts_come_at_once_then_wait_longer_and_end() {
+        let start = Instant::now();
+        let mut restarts = Restarts { left: 5, recent: Vec::new() };
+        let pauses: Vec<_> = (0..3).map(|_| restarts.next(start).map(|pause| pause.as_millis())).collect();
+        assert_eq!(pauses, [Some(0), Some(100), Some(200)]);
+        assert_eq!(restarts.next(start + RECENT), Some(Duration::ZERO), "what is long ago does not count");
+        assert_eq!(restarts.next(start + RECENT), Some(FIRST_PAUSE));
+        assert_eq!(restarts.next(start + 9 * RECENT), None);
     }
 }

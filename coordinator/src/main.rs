@@ -76,7 +76,7 @@ async fn train(spec: RunSpec, command: Vec<String>) -> ExitCode {
             let code = match failure.kind {
                 FailureKind::Data => 65,
                 FailureKind::Config => 78,
-                FailureKind::Lost | FailureKind::Internal => 70,
+                FailureKind::Lost | FailureKind::Internal | FailureKind::Diverged => 70,
             };
             fail(code, &failure)
         }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use crate::archive::{LEDGER_FILE, RUN_RECORD_FILE, RunRecord};
 use crate::cli::{self, Cli, CliError, Quickstart};
 use crate::dataset::labels::LabelSet;
 use crate::dataset::rows::{DataError, Labels, read_pairs};
@@ -27,6 +28,10 @@ const FILES: [(&str, &str); 4] = [
 const VOCABULARY: u32 = 4_000;
 /// The longest pair, in tokens.
 const LENGTH: u32 = 128;
+/// Where the model without weights goes, below the folder that is asked for.
+const UNTRAINED: &str = "untrained";
+/// Where the trained model goes, below the folder that is asked for.
+const TRAINED: &str = "model";
 
 /// Why the quickstart cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -48,10 +53,10 @@ pub enum QuickstartError {
     /// The command that it stands for is refused.
     #[error(transparent)]
     Command(#[from] CliError),
-    /// A file of another content lies where one of the quickstart's would.
-    #[error("{} is there already, with other content; name an empty folder with --output_dir", path.display())]
+    /// Something else lies where the quickstart would write.
+    #[error("{} is there already, and not the quickstart's own; name an empty folder with --output_dir", path.display())]
     Occupied {
-        /// The file.
+        /// The file or folder.
         path: PathBuf,
     },
     /// The command that it stands for is no training, which is a fault of the program.
@@ -76,15 +81,10 @@ impl QuickstartError {
 /// # Errors
 /// The folder cannot be written to.
 pub fn prepare(arguments: &Quickstart) -> Result<RunSpec, QuickstartError> {
-    let (data, model) = (arguments.output_dir.join("data"), arguments.output_dir.join("untrained"));
+    refuse_foreign(&arguments.output_dir)?;
+    let (data, model) = (arguments.output_dir.join("data"), arguments.output_dir.join(UNTRAINED));
     for folder in [&data, &model] {
         std::fs::create_dir_all(folder).map_err(|source| QuickstartError::Write { path: folder.clone(), source })?;
-    }
-    for (name, content) in FILES {
-        let path = data.join(name);
-        if path.exists() && std::fs::read(&path).ok().as_deref() != Some(content.as_bytes()) {
-            return Err(QuickstartError::Occupied { path });
-        }
     }
     for (name, content) in FILES {
         write(&data.join(name), content)?;
@@ -107,10 +107,52 @@ pub fn prepare(arguments: &Quickstart) -> Result<RunSpec, QuickstartError> {
     }
 }
 
+/// Refuses a folder in which another file than one of an earlier quickstart would be replaced.
+///
+/// Models are the quickstart's own only beside its rows, which are written first. The trained one is also known by its
+/// record, or by the ledger of a run that has none yet.
+fn refuse_foreign(folder: &Path) -> Result<(), QuickstartError> {
+    let occupied = |path: PathBuf| Err(QuickstartError::Occupied { path });
+    let mut has_rows = true;
+    for (name, content) in FILES {
+        let path = folder.join("data").join(name);
+        match std::fs::read(&path) {
+            Ok(found) if found == content.as_bytes() => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => has_rows = false,
+            Ok(_) | Err(_) => return occupied(path),
+        }
+    }
+    for name in [UNTRAINED, TRAINED] {
+        if !has_rows && !is_empty(&folder.join(name)) {
+            return occupied(folder.join(name));
+        }
+    }
+    let trained = folder.join(TRAINED);
+    let own = match RunRecord::read(&trained) {
+        Ok(Some(record)) => record.flags.get("command").is_some_and(is_quickstart),
+        Ok(None) => trained.join(LEDGER_FILE).exists() || is_empty(&trained),
+        Err(_) => return occupied(trained.join(RUN_RECORD_FILE)),
+    };
+    if own { Ok(()) } else { occupied(trained) }
+}
+
+/// Whether a folder holds nothing but hidden files, or is not there.
+fn is_empty(folder: &Path) -> bool {
+    match std::fs::read_dir(folder) {
+        Ok(entries) => entries.flatten().all(|entry| entry.file_name().as_encoded_bytes().starts_with(b".")),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+/// Whether a recorded command is that of a quickstart.
+fn is_quickstart(command: &serde_json::Value) -> bool {
+    command.get(1).and_then(serde_json::Value::as_str) == Some("quickstart")
+}
+
 /// What to type next.
 #[must_use]
 pub fn farewell(arguments: &Quickstart) -> String {
-    let (folder, model) = (arguments.output_dir.display(), arguments.output_dir.join("model"));
+    let (folder, model) = (arguments.output_dir.display(), arguments.output_dir.join(TRAINED));
     format!(
         "\nA BERT of 2 layers, its vocabulary included, trained from nothing by {} worker processes, on pairs from trial \n\
          reports. Guessing the most frequent label would get 0.48 of the test rows.\n\n  \
@@ -127,7 +169,7 @@ pub fn farewell(arguments: &Quickstart) -> String {
 fn command(arguments: &Quickstart) -> Vec<String> {
     let file = |name: &str| arguments.output_dir.join("data").join(name).display().to_string();
     let flags = [
-        ("--model_name_or_path", arguments.output_dir.join("untrained").display().to_string()),
+        ("--model_name_or_path", arguments.output_dir.join(UNTRAINED).display().to_string()),
         ("--do_train", "True".into()),
         ("--train_file", file("train.jsonl")),
         ("--do_eval", "True".into()),
@@ -144,7 +186,7 @@ fn command(arguments: &Quickstart) -> Vec<String> {
         ("--save_strategy", "no".into()),
         ("--from_scratch", "True".into()),
         ("--overwrite_output_dir", "True".into()),
-        ("--output_dir", arguments.output_dir.join("model").display().to_string()),
+        ("--output_dir", arguments.output_dir.join(TRAINED).display().to_string()),
         ("--workers", arguments.workers.to_string()),
     ];
     let words = ["medley".to_owned(), "train".to_owned()];
@@ -153,4 +195,54 @@ fn command(arguments: &Quickstart) -> Vec<String> {
 
 fn write(path: &Path, content: &str) -> Result<(), QuickstartError> {
     std::fs::write(path, content).map_err(|source| QuickstartError::Write { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(path: PathBuf, content: &str) {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    /// The folder that is refused, below the one that was asked for.
+    fn refused(folder: &Path) -> Option<String> {
+        let arguments = Quickstart { output_dir: folder.to_owned(), workers: 1 };
+        match prepare(&arguments) {
+            Ok(_) => None,
+            Err(QuickstartError::Occupied { path }) => Some(path.strip_prefix(folder).unwrap().display().to_string()),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn what_another_program_left_is_not_replaced() {
+        for file in ["data/train.jsonl", "untrained/config.json", "model/model.safetensors", "model/medley_run.json"] {
+            let folder = tempfile::tempdir().unwrap();
+            write(folder.path().join(file), "mine");
+            let named = refused(folder.path()).unwrap();
+            assert!(file.starts_with(&named), "{file}: {named}");
+            assert_eq!(std::fs::read(folder.path().join(file)).unwrap(), b"mine");
+            let entries = std::fs::read_dir(folder.path()).unwrap().count();
+            assert_eq!(entries, 1, "nothing is written before the check");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(refused(folder.path()), None);
+        assert_eq!(refused(folder.path()), None, "its own rows and untrained model");
+        write(folder.path().join("model/ledger.jsonl"), "");
+        assert_eq!(refused(folder.path()), None, "its own run, not complete");
+        write(folder.path().join("model/medley_run.json"), "{}");
+        assert_eq!(refused(folder.path()), Some("model/medley_run.json".to_owned()));
+        std::fs::remove_dir_all(folder.path().join("model")).unwrap();
+        write(folder.path().join("model/config.json"), "{}");
+        assert_eq!(refused(folder.path()), Some("model".to_owned()));
+    }
+
+    #[test]
+    fn a_quickstart_is_known_by_its_command() {
+        assert!(is_quickstart(&json!(["medley", "quickstart", "--workers", "1"])));
+        assert!(!is_quickstart(&json!(["medley", "train", "--output_dir", "quickstart"])));
+        assert!(!is_quickstart(&json!(null)));
+    }
 }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::archive::{
     Agreed, Archive, ArchiveError, Begun, Cadence, Checkpoint, JsonObject, LEDGER_FILE, Ledger, Metrics, ModelSource,
-    OutputDir, RunContents, RunFacts, Staging, TRAIN_RESULTS_FILE, TrainerState, save_predictions,
+    OutputDir, RunContents, RunFacts, Staging, StoredArtifact, TRAIN_RESULTS_FILE, TrainerState, save_predictions,
 };
 use crate::run::report::{EvaluationReport, TrainLog, TrainSummary, UpdateRecord};
 use crate::run::{Input, Occasion, SavedState};
@@ -29,6 +29,8 @@ pub enum Entry {
     Receive(WorkerId, Update),
     /// Make the state that was taken in durable; answered with [`Input::Committed`].
     Commit(SavedState),
+    /// Back to the state after this update: what came later is void.
+    Rewind(Update),
     /// Training is over.
     Summary(TrainSummary),
     /// The result of an evaluation.
@@ -40,6 +42,8 @@ pub enum Entry {
 pub enum Answer {
     /// For the run.
     Input(Input),
+    /// There is a newer state that workers can start from.
+    Based(Update, Vec<StoredArtifact>),
     /// For the person who watches.
     Line(String),
 }
@@ -81,13 +85,14 @@ pub fn spawn(
             None => TrainerState::new(&setting.cadence),
         };
         let folder = Folder::Untouched(output, contents);
-        let mut recorder =
-            Recorder { setting, slot, answers: answers.clone(), state, folder, trained: None, owns_log: false };
+        let bases = BTreeMap::from([(Update(state.global_step), state.clone())]);
+        let (answers, trained) = (answers.clone(), None);
+        let mut recorder = Recorder { setting, slot, answers, state, bases, folder, trained, owns_log: false };
         while let Some(entry) = entries.blocking_recv() {
             if let Err(error) = recorder.write(entry) {
                 let failure = Failure { kind: error.kind(), message: error.to_string() };
                 // A closed channel means that the run is over, and with it the interest in what failed.
-                answers.send(Answer::Input(Input::Broken(failure))).ok();
+                recorder.answers.send(Answer::Input(Input::Broken(failure))).ok();
             }
         }
     });
@@ -99,6 +104,8 @@ struct Recorder {
     slot: watch::Sender<Option<Slot>>,
     answers: mpsc::UnboundedSender<Answer>,
     state: TrainerState,
+    /// The state at each update that workers can start from.
+    bases: BTreeMap<Update, TrainerState>,
     folder: Folder,
     /// The final model, from its last update until the results of training stand beside it.
     trained: Option<Trained>,
@@ -134,6 +141,7 @@ impl Recorder {
             }
             Entry::Receive(worker, update) => self.receive(worker, update),
             Entry::Commit(saved) => self.commit(saved),
+            Entry::Rewind(update) => self.rewind(update),
             Entry::Summary(summary) => self.summary(&summary),
             Entry::Evaluation(report, occasion) => self.evaluation(&report, occasion),
         }
@@ -173,6 +181,8 @@ impl Recorder {
             if let Some(warning) = &committed.warning {
                 self.say(format!("warning: {warning}"));
             }
+            self.bases.insert(update, self.state.clone());
+            self.answer(Answer::Based(update, committed.checkpoint.artifacts()));
             Some(committed)
         } else {
             None
@@ -184,6 +194,16 @@ impl Recorder {
         }
         self.answer(Answer::Input(Input::Committed(update)));
         Ok(())
+    }
+
+    fn rewind(&mut self, update: Update) -> Result<(), ArchiveError> {
+        if let Some(state) = self.bases.get(&update) {
+            self.state = state.clone();
+        }
+        match &mut self.folder {
+            Folder::Begun(_, ledger) => ledger.cut_after(update).map(|_| ()),
+            Folder::Untouched(..) | Folder::Lost => Ok(()),
+        }
     }
 
     fn summary(&mut self, summary: &TrainSummary) -> Result<(), ArchiveError> {

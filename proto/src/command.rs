@@ -8,7 +8,7 @@ use medley_common::spec::{ComputeSpec, GradientDtype, OptimizerKind, OptimizerSp
 
 use crate::v1;
 use crate::v1::session_response::Command as Wire;
-use crate::wire::{WireError, bytes32, required};
+use crate::wire::{WireError, bytes32, ranges, required, to_ranges};
 
 impl From<Command> for v1::SessionResponse {
     fn from(command: Command) -> Self {
@@ -23,9 +23,12 @@ impl From<Command> for v1::SessionResponse {
                 update: update.0,
                 parts: parts.into_iter().map(|kind| v1::ArtifactKind::from(kind).into()).collect(),
             }),
-            Command::Evaluate { generation, split } => {
-                Wire::Evaluate(v1::Evaluate { generation: generation.0, split: v1::Split::from(split).into() })
-            }
+            Command::Evaluate { generation, split, rows } => Wire::Evaluate(v1::Evaluate {
+                generation: generation.0,
+                split: v1::Split::from(split).into(),
+                rows: to_ranges(rows),
+            }),
+            Command::Disband { generation } => Wire::Disband(v1::Disband { generation: generation.0 }),
             Command::Stop { reason, verdict } => {
                 Wire::Stop(v1::Stop { reason, verdict: v1::Verdict::from(verdict).into() })
             }
@@ -49,9 +52,12 @@ impl TryFrom<v1::SessionResponse> for Command {
                 update: Update(save.update),
                 parts: save.parts().map(TryInto::try_into).collect::<Result<_, WireError>>()?,
             },
-            Wire::Evaluate(evaluate) => {
-                Self::Evaluate { generation: Generation(evaluate.generation), split: evaluate.split().try_into()? }
-            }
+            Wire::Evaluate(evaluate) => Self::Evaluate {
+                generation: Generation(evaluate.generation),
+                split: evaluate.split().try_into()?,
+                rows: ranges(evaluate.rows, "evaluate.rows")?,
+            },
+            Wire::Disband(disband) => Self::Disband { generation: Generation(disband.generation) },
             Wire::Stop(stop) => {
                 let verdict = stop.verdict().try_into()?;
                 Self::Stop { reason: stop.reason, verdict }
@@ -250,7 +256,9 @@ impl From<Form> for v1::Form {
             rank: form.rank.0,
             peers: form.peers,
             secret: form.secret.to_vec(),
-            lanes: form.lanes.into_iter().map(|lanes| v1::LaneRange { start: lanes.start, end: lanes.end }).collect(),
+            lanes: form.lanes.into_iter().map(|lanes| v1::LaneSet { runs: to_ranges(lanes) }).collect(),
+            update: form.update.0,
+            source: form.source.map(|rank| rank.0),
         }
     }
 }
@@ -260,8 +268,10 @@ impl TryFrom<v1::Form> for Form {
 
     fn try_from(form: v1::Form) -> Result<Self, WireError> {
         let world = form.peers.len();
-        if form.rank as usize >= world || form.lanes.len() != world {
-            let problem = format!("rank {} of {world} with the lanes of {} ranks", form.rank, form.lanes.len());
+        let source = form.source.unwrap_or(0);
+        if form.rank as usize >= world || form.lanes.len() != world || source as usize >= world {
+            let (rank, lanes) = (form.rank, form.lanes.len());
+            let problem = format!("rank {rank}, source {source} of {world} with the lanes of {lanes} ranks");
             return Err(WireError::Value { field: "form.rank", problem });
         }
         Ok(Self {
@@ -269,7 +279,9 @@ impl TryFrom<v1::Form> for Form {
             rank: Rank(form.rank),
             secret: bytes32(&form.secret, "form.secret")?,
             peers: form.peers,
-            lanes: form.lanes.into_iter().map(|lanes| lanes.start..lanes.end).collect(),
+            lanes: form.lanes.into_iter().map(|lanes| ranges(lanes.runs, "form.lanes")).collect::<Result<_, _>>()?,
+            update: Update(form.update),
+            source: form.source.map(Rank),
         })
     }
 }
@@ -330,7 +342,9 @@ mod tests {
             rank: Rank(1),
             peers: vec!["a:1".into(), "b:2".into()],
             secret: [9; 32],
-            lanes: vec![0..4, 4..8],
+            lanes: vec![vec![0..2, 2..4], vec![4..8]],
+            update: Update(6),
+            source: Some(Rank(0)),
         };
         let commands = [
             Command::Welcome(Box::new(welcome())),
@@ -341,7 +355,8 @@ mod tests {
                 update: Update(12),
                 parts: vec![ArtifactKind::Weights, ArtifactKind::Optimizer],
             },
-            Command::Evaluate { generation, split: Split::Validation },
+            Command::Evaluate { generation, split: Split::Validation, rows: vec![0..3, 7..9] },
+            Command::Disband { generation },
             Command::Stop { reason: "done".into(), verdict: Verdict::Refused },
         ];
         for command in commands {
@@ -351,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_rank_outside_its_group_is_refused() {
-        let form = v1::Form { generation: 1, rank: 2, peers: vec!["a:1".into()], secret: vec![0; 32], lanes: vec![] };
+        let form = v1::Form { rank: 2, peers: vec!["a:1".into()], secret: vec![0; 32], ..Default::default() };
         assert!(matches!(Form::try_from(form), Err(WireError::Value { field: "form.rank", .. })));
     }
 }

@@ -6,7 +6,7 @@ use medley_common::message::{Event, Failure, Hello, LaneReport, Timing, UpdateRe
 
 use crate::v1;
 use crate::v1::session_request::Event as Wire;
-use crate::wire::{WireError, digest, required};
+use crate::wire::{WireError, digest, ranges, required, to_ranges};
 
 impl From<Event> for v1::SessionRequest {
     fn from(event: Event) -> Self {
@@ -28,6 +28,15 @@ impl From<Event> for v1::SessionRequest {
             Event::Evaluated { generation, split } => {
                 Wire::Evaluated(v1::Evaluated { generation: generation.0, split: v1::Split::from(split).into() })
             }
+            Event::Disconnected { generation, problem } => {
+                Wire::Disconnected(v1::Disconnected { generation: generation.0, problem })
+            }
+            Event::StandingBy { generation, update, kept } => Wire::StandingBy(v1::StandingBy {
+                generation: generation.0,
+                update: update.0,
+                kept: Some(v1::LaneSet { runs: to_ranges(kept) }),
+            }),
+            Event::Leaving => Wire::Leaving(v1::Leaving {}),
             Event::Heartbeat => Wire::Heartbeat(v1::Heartbeat {}),
             Event::Failed(failure) => {
                 Wire::Failed(v1::Failed { kind: v1::FailureKind::from(failure.kind).into(), message: failure.message })
@@ -65,6 +74,15 @@ impl TryFrom<v1::SessionRequest> for Event {
             Wire::Evaluated(evaluated) => {
                 Self::Evaluated { generation: Generation(evaluated.generation), split: evaluated.split().try_into()? }
             }
+            Wire::Disconnected(disconnected) => {
+                Self::Disconnected { generation: Generation(disconnected.generation), problem: disconnected.problem }
+            }
+            Wire::StandingBy(standing) => Self::StandingBy {
+                generation: Generation(standing.generation),
+                update: Update(standing.update),
+                kept: ranges(standing.kept.unwrap_or_default().runs, "standing_by.kept")?,
+            },
+            Wire::Leaving(v1::Leaving {}) => Self::Leaving,
             Wire::Heartbeat(v1::Heartbeat {}) => Self::Heartbeat,
             Wire::Failed(failed) => Self::Failed(Failure { kind: failed.kind().try_into()?, message: failed.message }),
         })
@@ -86,17 +104,15 @@ impl From<v1::Hello> for Hello {
 }
 
 fn updated(generation: Generation, report: UpdateReport) -> v1::Updated {
-    let lane = |lane: LaneReport| v1::LaneReport {
-        lane: lane.lane,
-        rows: lane.rows.into_iter().map(|row| row.0).collect(),
-        loss_sum: lane.loss_sum,
-    };
+    let lane =
+        |lane: LaneReport| v1::LaneReport { lane: lane.lane, rows: lane.rows.into_iter().map(|row| row.0).collect() };
     v1::Updated {
         generation: generation.0,
         update: report.update.0,
         learning_rate: report.learning_rate,
         grad_norm: report.grad_norm,
         lanes: report.lanes.into_iter().map(lane).collect(),
+        losses: report.losses,
         tokens: report.tokens,
         forward_seconds: report.timing.forward_seconds,
         backward_seconds: report.timing.backward_seconds,
@@ -106,16 +122,13 @@ fn updated(generation: Generation, report: UpdateReport) -> v1::Updated {
 }
 
 fn report(updated: v1::Updated) -> UpdateReport {
-    let lane = |lane: v1::LaneReport| LaneReport {
-        lane: lane.lane,
-        rows: lane.rows.into_iter().map(RowId).collect(),
-        loss_sum: lane.loss_sum,
-    };
+    let lane = |lane: v1::LaneReport| LaneReport { lane: lane.lane, rows: lane.rows.into_iter().map(RowId).collect() };
     UpdateReport {
         update: Update(updated.update),
         learning_rate: updated.learning_rate,
         grad_norm: updated.grad_norm,
         lanes: updated.lanes.into_iter().map(lane).collect(),
+        losses: updated.losses,
         tokens: updated.tokens,
         timing: Timing {
             forward_seconds: updated.forward_seconds,
@@ -160,7 +173,8 @@ mod tests {
             update: Update(7),
             learning_rate: 3e-5,
             grad_norm: 1.5,
-            lanes: vec![LaneReport { lane: 3, rows: vec![RowId(4), RowId(2)], loss_sum: 2.25 }],
+            lanes: vec![LaneReport { lane: 3, rows: vec![RowId(4), RowId(2)] }],
+            losses: vec![0.0, 2.25],
             tokens: 90,
             timing,
         };
@@ -177,6 +191,9 @@ mod tests {
             Event::Saved { generation, update: Update(9), parameters: Digest([1; 32]) },
             Event::Predicted { generation, split: Split::Validation, predictions },
             Event::Evaluated { generation, split: Split::Test },
+            Event::Disconnected { generation, problem: "rank 1 is gone".into() },
+            Event::StandingBy { generation, update: Update(7), kept: vec![0..2, 2..3, 5..8] },
+            Event::Leaving,
             Event::Heartbeat,
             Event::Failed(Failure { kind: FailureKind::Data, message: "no".into() }),
         ];
@@ -192,6 +209,13 @@ mod tests {
         let short = v1::Prepared { layout: vec![1, 2], ..Default::default() };
         let request = v1::SessionRequest { event: Some(Wire::Prepared(short)) };
         assert_eq!(Event::try_from(request), Err(WireError::Size { field: "prepared.layout", expected: 32, found: 2 }));
+        for runs in [vec![(2, 2)], vec![(3, 5), (4, 6)]] {
+            let runs = runs.into_iter().map(|(start, end)| v1::Range { start, end }).collect();
+            let standing = v1::StandingBy { kept: Some(v1::LaneSet { runs }), ..Default::default() };
+            let request = v1::SessionRequest { event: Some(Wire::StandingBy(standing)) };
+            let field = "standing_by.kept";
+            assert!(matches!(Event::try_from(request), Err(WireError::Value { field: found, .. }) if found == field));
+        }
         let evaluated = v1::Evaluated { generation: 1, split: 99 };
         let request = v1::SessionRequest { event: Some(Wire::Evaluated(evaluated)) };
         assert_eq!(Event::try_from(request), Err(WireError::Missing { field: "split" }));

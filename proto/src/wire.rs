@@ -1,5 +1,7 @@
 //! What all conversions share: the error, and the small values.
 
+use std::ops::Range;
+
 use medley_common::identity::{Digest, Split};
 use medley_common::message::{ArtifactKind, FailureKind, Verdict};
 
@@ -44,6 +46,23 @@ pub(crate) fn bytes32(value: &[u8], field: &'static str) -> Result<[u8; 32], Wir
 
 pub(crate) fn digest(value: &[u8], field: &'static str) -> Result<Digest, WireError> {
     bytes32(value, field).map(Digest)
+}
+
+pub(crate) fn to_ranges(ranges: Vec<Range<u32>>) -> Vec<v1::Range> {
+    ranges.into_iter().map(|range| v1::Range { start: range.start, end: range.end }).collect()
+}
+
+/// Ranges that ascend and do not overlap; none of them is empty.
+pub(crate) fn ranges(ranges: Vec<v1::Range>, field: &'static str) -> Result<Vec<Range<u32>>, WireError> {
+    let mut end = 0;
+    for range in &ranges {
+        if range.start < end || range.end <= range.start {
+            let problem = format!("{}..{} after {end}", range.start, range.end);
+            return Err(WireError::Value { field, problem });
+        }
+        end = range.end;
+    }
+    Ok(ranges.into_iter().map(|range| range.start..range.end).collect())
 }
 
 impl From<Split> for v1::Split {
@@ -96,6 +115,7 @@ impl From<Verdict> for v1::Verdict {
             Verdict::Over => Self::Over,
             Verdict::Failed => Self::Failed,
             Verdict::Refused => Self::Refused,
+            Verdict::Replaced => Self::Replaced,
         }
     }
 }
@@ -108,6 +128,7 @@ impl TryFrom<v1::Verdict> for Verdict {
             v1::Verdict::Over => Ok(Self::Over),
             v1::Verdict::Failed => Ok(Self::Failed),
             v1::Verdict::Refused => Ok(Self::Refused),
+            v1::Verdict::Replaced => Ok(Self::Replaced),
             v1::Verdict::Unspecified => Err(WireError::Missing { field: "stop.verdict" }),
         }
     }
@@ -120,6 +141,7 @@ impl From<FailureKind> for v1::FailureKind {
             FailureKind::Config => Self::Config,
             FailureKind::Lost => Self::Lost,
             FailureKind::Internal => Self::Internal,
+            FailureKind::Diverged => Self::Diverged,
         }
     }
 }
@@ -133,6 +155,7 @@ impl TryFrom<v1::FailureKind> for FailureKind {
             v1::FailureKind::Config => Ok(Self::Config),
             v1::FailureKind::Lost => Ok(Self::Lost),
             v1::FailureKind::Internal => Ok(Self::Internal),
+            v1::FailureKind::Diverged => Ok(Self::Diverged),
             v1::FailureKind::Unspecified => Err(WireError::Missing { field: "failed.kind" }),
         }
     }

@@ -86,6 +86,13 @@ impl Scratch {
         self.start(arguments).end()
     }
 
+    /// Runs `medley` to its end with `arguments`, split at spaces, and `more`, as they are.
+    #[must_use]
+    pub fn run_with(&self, arguments: &str, more: &[&str]) -> Ended {
+        let arguments: Vec<&str> = arguments.split_whitespace().chain(more.iter().copied()).collect();
+        Running::start("medley", &arguments, self.folder.path()).end()
+    }
+
     /// Starts `medley-worker` with `arguments`, split at spaces, in this folder.
     #[must_use]
     pub fn start_worker(&self, arguments: &str) -> Running {

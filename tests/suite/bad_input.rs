@@ -84,7 +84,9 @@ fn what_was_there_is_not_written_over() {
     assert_ne!(ended.code, Some(0));
     let left = std::fs::read_dir(scratch.path("out")).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(left.into_iter().all(|name| name == "thesis.txt" || name == ".medley.lock"));
-    scratch.run(&format!("train {RECIPE} {ONE} --overwrite_output_dir")).expect(0);
+    scratch.write("out/config.json", "another program's");
+    let named = ["note: config.json in out will be replaced"];
+    scratch.run(&format!("train {RECIPE} {ONE} --overwrite_output_dir")).expect(0).says(&named);
     assert_eq!(scratch.read("out/thesis.txt"), "ten years of work");
 }
 
@@ -95,6 +97,22 @@ fn training_does_not_replace_the_model_it_starts_from() {
     let own = RECIPE.replace("--output_dir out", "--output_dir model");
     scratch.run(&format!("train {own} {ONE} --overwrite_output_dir")).expect(78).says(&["--output_dir"]);
     assert_eq!(scratch.sha256("model/model.safetensors"), before);
+    std::fs::create_dir(scratch.path("out")).unwrap();
+    std::fs::rename(scratch.path("model"), scratch.path("out/checkpoint-9")).unwrap();
+    let own = RECIPE.replace("_path model ", "_path out/checkpoint-9 ");
+    scratch.run(&format!("train {own} {ONE} --overwrite_output_dir")).expect(78).says(&["out/checkpoint-9"]);
+}
+
+#[test]
+fn training_does_not_replace_the_rows_it_reads() {
+    let scratch = Scratch::new(10);
+    std::fs::create_dir(scratch.path("out")).unwrap();
+    std::fs::rename(scratch.path("train.jsonl"), scratch.path("out/ledger.jsonl")).unwrap();
+    let before = scratch.sha256("out/ledger.jsonl");
+    let own = RECIPE.replace("--train_file train.jsonl", "--train_file out/ledger.jsonl");
+    let ended = scratch.run(&format!("train {own} {ONE} --overwrite_output_dir")).expect(78);
+    ended.says(&["--train_file out/ledger.jsonl", "move it"]);
+    assert_eq!(scratch.sha256("out/ledger.jsonl"), before);
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn is_zombie(pid: Pid) -> bool {
 #[test]
 fn a_killed_worker_is_named() {
     let scratch = Scratch::new(100);
-    let mut run = scratch.start(&format!("train {RECIPE} {ENDLESS}"));
+    let mut run = scratch.start(&format!("train {RECIPE} {ENDLESS} --min_workers 2 --max_restarts 0 --join_timeout 1"));
     let workers = workers(&mut run);
     run.wait_for("update 1/");
     kill_process(workers[1], Signal::KILL).unwrap();

@@ -6,6 +6,8 @@ mod architecture;
 mod bad_input;
 mod export;
 mod faults;
+mod ledger;
+mod recovery;
 mod resume;
 mod serving;
 mod training;

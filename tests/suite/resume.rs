@@ -4,6 +4,7 @@ use medley_tests::Scratch;
 use rustix::process::Signal;
 
 use crate::RECIPE;
+use crate::ledger::updates;
 
 const LONG: &str = "--logging_steps 7 --num_train_epochs 6 --save_strategy steps --save_steps 10 --do_eval --validation_file dev.jsonl";
 
@@ -15,7 +16,7 @@ fn uninterrupted() -> Scratch {
 
 fn assert_same(resumed: &Scratch, straight: &Scratch) {
     assert_eq!(resumed.sha256("out/model.safetensors"), straight.sha256("out/model.safetensors"));
-    assert_eq!(resumed.read("out/ledger.jsonl"), straight.read("out/ledger.jsonl"));
+    assert_eq!(updates(resumed), updates(straight));
     let logged = |scratch: &Scratch| {
         let state = scratch.json("out/trainer_state.json");
         let log = state["log_history"].as_array().unwrap().clone();
@@ -44,10 +45,28 @@ fn ctrl_c_saves_and_the_same_command_goes_on() {
     run.wait_for("update 1/");
     run.signal(Signal::INT);
     run.end().expect(75).says(&["checkpoint"]);
-    let stopped = scratch.json_lines("out/ledger.jsonl").len();
+    let stopped = updates(&scratch).len();
     assert!((1..78).contains(&stopped), "{stopped} updates");
     // Another number of workers, to the bit.
     scratch.run(&format!("train {RECIPE} {LONG} --workers 3")).expect(0).says(&["resum"]);
+    assert_same(&scratch, &straight);
+}
+
+/// A scheduler that types the command again must not start it over for ever.
+#[test]
+fn a_stopped_run_is_not_overwritten_by_its_own_command() {
+    let straight = uninterrupted();
+    let scratch = Scratch::new(100);
+    let command = format!("train {RECIPE} {LONG} --workers 2 --overwrite_output_dir");
+    let mut run = scratch.start(&command);
+    run.wait_for("saved out/checkpoint-10");
+    run.signal(Signal::INT);
+    run.end().expect(75);
+    scratch.run(&command).expect(0).says(&["this very run, unfinished", "resuming from out/checkpoint-"]);
+    assert_same(&scratch, &straight);
+    // Complete, it is another run's as any: the command trains again.
+    let again = scratch.run(&format!("train {RECIPE} {LONG} --workers 1 --overwrite_output_dir")).expect(0);
+    assert!(!again.stderr.contains("resuming from"), "{}", again.stderr);
     assert_same(&scratch, &straight);
 }
 

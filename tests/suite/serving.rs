@@ -7,7 +7,7 @@ use medley_tests::{Running, Scratch};
 use crate::RECIPE;
 
 /// The address in a line such as `coordinator listens on 127.0.0.1:29400`.
-fn address(run: &mut Running) -> String {
+pub fn address(run: &mut Running) -> String {
     let line = run.wait_for("listens on ");
     let after = line.split("listens on ").nth(1).unwrap();
     after.split_whitespace().next().unwrap().trim_end_matches([',', ';']).to_owned()

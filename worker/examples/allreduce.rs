@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use medley_common::identity::{Generation, Rank};
+use medley_common::identity::{Generation, Rank, Update};
 use medley_common::lane::LaneTree;
 use medley_common::message::Form;
 use medley_common::model::ModelConfig;
@@ -44,8 +44,15 @@ fn main() -> Result<()> {
             .zip(0..)
             .map(|(listener, rank)| {
                 let lanes = LaneTree::new(arguments.ranks).assign(arguments.ranks);
-                let form =
-                    Form { generation: Generation(1), rank: Rank(rank), peers: peers.clone(), secret: [1; 32], lanes };
+                let form = Form {
+                    generation: Generation(1),
+                    rank: Rank(rank),
+                    peers: peers.clone(),
+                    secret: [1; 32],
+                    lanes: lanes.into_iter().map(|run| vec![run]).collect(),
+                    update: Update(0),
+                    source: None,
+                };
                 let (layout, arguments) = (&layout, &arguments);
                 scope.spawn(move || sum(listener, &form, layout, arguments))
             })
@@ -76,7 +83,7 @@ fn main() -> Result<()> {
 fn sum(listener: &Listener, form: &Form, layout: &Layout, arguments: &Arguments) -> Result<Vec<Duration>> {
     let settings = TcpSettings { chunk_elements: arguments.chunk_elements, ..TcpSettings::default() };
     let mut tcp = Tcp::connect(listener, form, layout, settings, AbortSwitch::new()?)?;
-    let lanes = form.lanes[form.rank.0 as usize].clone();
+    let lanes = form.lanes[form.rank.0 as usize][0].clone();
     let node = LaneTree::new(arguments.ranks).cover(lanes)[0];
     let mut buffers: Vec<Vec<f32>> = dense(layout).map(|(_, length)| vec![1.0; length]).collect();
     let mut times = Vec::new();
@@ -89,7 +96,8 @@ fn sum(listener: &Listener, form: &Form, layout: &Layout, arguments: &Arguments)
         if round > 0 {
             times.push(started.elapsed());
         }
-        buffers.extend(summed.segments.into_iter().map(|(_, buffer)| buffer));
+        buffers.extend(tcp.reuse(summed.segments.into_iter().map(|(_, buffer)| buffer).collect()));
+        buffers.extend(summed.spare);
         buffers.iter_mut().for_each(|buffer| buffer.fill(1.0));
     }
     Ok(times)

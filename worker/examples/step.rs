@@ -11,7 +11,7 @@ use medley_common::model::ModelConfig;
 use medley_common::plan::{UpdatePlan, mix};
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, Precision, TrainSpec};
-use medley_worker::collective::{Connect, Solo};
+use medley_worker::collective::{Alone, Connect};
 use medley_worker::device::{Device, Work};
 use medley_worker::layout::Layout;
 use medley_worker::ops::Ops;
@@ -79,7 +79,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let compute = ComputeSpec { precision, gradient_checkpointing, ..ComputeSpec::default() };
     let place = options.device.place()?;
     println!("{place}, {precision}");
-    Ok(place.compute(compute, Updates { options, compute })?)
+    Ok(place.compute(&spec(&options, compute), Updates { options, compute })?)
 }
 
 /// The updates to time.
@@ -123,14 +123,14 @@ impl Updates {
             label: Some(row % 3),
         };
         let examples: Vec<Example> = (0..4 * options.rows).map(row).collect();
-        let (mut runs, mut alone): (Vec<(f64, Timing)>, _) = (Vec::new(), Solo::default());
+        let (mut runs, mut alone): (Vec<(f64, Timing)>, _) = (Vec::new(), Alone::default());
         for update in 1..=options.updates + 2 {
             let first = (update as u32 % 4) * options.rows;
             let lane =
                 |lane: u32| (0..options.rows).filter(|i| i % options.lanes == lane).map(|i| RowId(first + i)).collect();
             let plan = UpdatePlan { update: Update(update), lanes: (0..options.lanes).map(lane).collect() };
             let start = Instant::now();
-            let report = trainer.step(&plan, 0..options.lanes, &examples, &mut alone)?;
+            let report = trainer.step(&plan, std::slice::from_ref(&(0..options.lanes)), &examples, &mut alone)?;
             if update > 2 {
                 runs.push((start.elapsed().as_secs_f64(), report.timing));
             }
@@ -148,28 +148,27 @@ impl Updates {
         for slot in layout.slots().iter().filter(|slot| slot.name.ends_with("LayerNorm.weight")) {
             parameters[slot.range.clone()].fill(1.0);
         }
-        let spec = TrainSpec {
-            seed: 42,
-            rows_per_update: options.rows,
-            lanes: options.lanes,
-            schedule: LrSchedule {
-                decay: Decay::Constant,
-                peak: 1e-5,
-                warmup_updates: 0,
-                total_updates: options.updates,
-            },
-            optimizer: OptimizerSpec {
-                kind: OptimizerKind::AdamwTorch,
-                beta1: 0.9,
-                beta2: 0.999,
-                epsilon: 1e-8,
-                weight_decay: 0.01,
-                max_grad_norm: Some(1.0),
-            },
-            label_smoothing: 0.0,
-            compute: self.compute,
-        };
+        let spec = spec(options, self.compute);
         Ok(Trainer::new(ops, model, spec, parameters)?)
+    }
+}
+
+fn spec(options: &Options, compute: ComputeSpec) -> TrainSpec {
+    TrainSpec {
+        seed: 42,
+        rows_per_update: options.rows,
+        lanes: options.lanes,
+        schedule: LrSchedule { decay: Decay::Constant, peak: 1e-5, warmup_updates: 0, total_updates: options.updates },
+        optimizer: OptimizerSpec {
+            kind: OptimizerKind::AdamwTorch,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.01,
+            max_grad_norm: Some(1.0),
+        },
+        label_smoothing: 0.0,
+        compute,
     }
 }
 

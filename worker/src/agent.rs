@@ -8,10 +8,11 @@ use std::time::Duration;
 use medley_common::identity::WorkerId;
 use medley_common::message::{Command, Event, Failure, FailureKind, Hello, PROTOCOL, Verdict, Welcome};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::device::Place;
-use crate::engine::{self, EngineHandle, Output, Preparation};
+use crate::engine::{self, EngineHandle, Output, Preparation, Saved};
 use crate::session::{Coordinator, EventSender, Session, SessionError, Upload};
 
 /// Engine outputs that may wait for the network.
@@ -77,11 +78,20 @@ pub enum AgentError {
 
 /// Takes part in a run until the coordinator orders to stop; returns what that means, and its reason.
 ///
+/// `leave` is told when this worker is to go: it works on until the coordinator lets it.
+///
 /// # Errors
 /// See [`AgentError`].
-pub async fn run(settings: Settings) -> Result<(Verdict, String), AgentError> {
-    let coordinator = Coordinator::connect(&settings.coordinator, settings.patience).await?;
-    let (mut session, first) = greet(&settings, &coordinator).await?;
+pub async fn run(settings: Settings, mut leave: mpsc::Receiver<()>) -> Result<(Verdict, String), AgentError> {
+    let joining = async {
+        let coordinator = Coordinator::connect(&settings.coordinator, settings.patience).await?;
+        let (session, first) = greet(&settings, &coordinator).await?;
+        Ok::<_, AgentError>((coordinator, session, first))
+    };
+    let (coordinator, mut session, first) = tokio::select! {
+        joined = joining => joined?,
+        Some(()) = leave.recv() => return Ok((Verdict::Over, "asked to end before it took part".to_owned())),
+    };
     let welcome = match first {
         Some(Command::Welcome(welcome)) => *welcome,
         Some(Command::Stop { reason, verdict }) => return Ok((verdict, reason)),
@@ -89,7 +99,7 @@ pub async fn run(settings: Settings) -> Result<(Verdict, String), AgentError> {
         None => return Err(AgentError::Abandoned { address: settings.coordinator }),
     };
     let beat = tokio::spawn(heartbeat(session.sender(), Duration::from_millis(welcome.heartbeat_ms.max(10))));
-    let end = take_part(&settings, &coordinator, &mut session, welcome).await;
+    let end = take_part(&settings, &coordinator, &mut session, (welcome, leave)).await;
     beat.abort();
     end
 }
@@ -111,7 +121,7 @@ async fn take_part(
     settings: &Settings,
     coordinator: &Coordinator,
     session: &mut Session,
-    welcome: Welcome,
+    (welcome, mut leave): (Welcome, mpsc::Receiver<()>),
 ) -> Result<(Verdict, String), AgentError> {
     let worker = welcome.worker;
     if !settings.is_local {
@@ -123,22 +133,39 @@ async fn take_part(
             .map_err(|source| AgentError::NoRoute { address: settings.coordinator.clone(), source })?,
     };
     let meeting = (SocketAddr::new(host, 0), settings.place.clone());
-    let preparation = fetch(coordinator, welcome, meeting).await?;
+    let preparation = tokio::select! {
+        fetched = fetch(coordinator, welcome, meeting) => fetched?,
+        Some(()) = leave.recv() => return Ok((Verdict::Over, "asked to end before it took part".to_owned())),
+    };
     let (outputs, mut reports) = mpsc::channel(QUEUED_OUTPUTS);
-    let engine = engine::spawn(preparation, outputs);
+    let mut engine = engine::spawn(preparation, outputs);
     let events = session.sender();
+    let mut upload = Uploading::default();
     loop {
         tokio::select! {
             command = session.command() => match command? {
                 Some(Command::Stop { reason, verdict }) => return Ok((verdict, reason)),
-                Some(command) => pass_down(settings, &engine, command)?,
+                Some(command) => {
+                    if matches!(command, Command::Disband { .. }) {
+                        upload.cancel();
+                    }
+                    pass_down(settings, &mut engine, command)?;
+                }
                 None => return Err(AgentError::Abandoned { address: settings.coordinator.clone() }),
             },
-            output = reports.recv() => {
-                let output = output.unwrap_or_else(|| Output::Failed(crashed()));
-                if let Some(failure) = pass_up(coordinator, &events, worker, output).await {
-                    return Err(report_failure(session, &events, failure).await);
-                }
+            output = reports.recv() => match output.unwrap_or_else(|| Output::Failed(crashed())) {
+                // A session that is over is noticed by the command side, which knows why.
+                Output::Report(event) => { events.send(event).await; }
+                Output::Saved(saved) => upload.start(coordinator, worker, saved),
+                Output::Failed(failure) => return Err(report_failure(session, &events, failure).await),
+            },
+            uploaded = upload.done() => match uploaded {
+                Ok(event) => { events.send(event).await; }
+                Err(failure) => return Err(report_failure(session, &events, failure).await),
+            },
+            Some(()) = leave.recv() => {
+                say("asked to end: this worker leaves when the run can go on without it");
+                events.send(Event::Leaving).await;
             }
         }
     }
@@ -156,43 +183,54 @@ async fn fetch(
     }
     let mut artifacts = BTreeMap::new();
     for artifact in &welcome.artifacts {
-        let bytes = coordinator.artifact(welcome.worker, artifact).await?;
+        let bytes = coordinator.artifact((welcome.worker, welcome.start), artifact).await?;
         artifacts.insert(artifact.kind, (artifact.file_name.clone(), bytes));
     }
     Ok(Preparation { welcome, examples, artifacts, collective, place })
 }
 
-fn pass_down(settings: &Settings, engine: &EngineHandle, command: Command) -> Result<(), AgentError> {
-    match command {
-        Command::Welcome(_) => Err(out_of_turn(settings, &command)),
-        // An engine that is gone has reported why; the loop reads that next.
-        Command::Form(_) | Command::Train { .. } | Command::Save { .. } | Command::Evaluate { .. } => {
-            engine.order(command);
-            Ok(())
-        }
-        Command::Stop { .. } => Ok(()),
+fn pass_down(settings: &Settings, engine: &mut EngineHandle, command: Command) -> Result<(), AgentError> {
+    if matches!(command, Command::Welcome(_)) {
+        return Err(out_of_turn(settings, &command));
     }
+    // An engine that is gone has reported why; the loop reads that next.
+    engine.order(command).map_err(|error| {
+        let message = format!("form a group: {error}; see ulimit -n");
+        AgentError::Engine(Failure { kind: FailureKind::Internal, message })
+    })
 }
 
-/// Forwards an output; `Some` is the failure that ends this worker.
-async fn pass_up(coordinator: &Coordinator, events: &EventSender, worker: WorkerId, output: Output) -> Option<Failure> {
-    match output {
-        Output::Report(event) => {
-            // A session that is over is noticed by the command side, which knows why.
-            events.send(event).await;
-            None
-        }
-        Output::Saved { generation, update, parameters, files } => {
+/// The files of a saved state on their way to the coordinator, beside all else that a worker does.
+#[derive(Debug, Default)]
+struct Uploading {
+    task: Option<JoinHandle<Result<Event, Failure>>>,
+}
+
+impl Uploading {
+    fn start(&mut self, coordinator: &Coordinator, worker: WorkerId, saved: Saved) {
+        let coordinator = coordinator.clone();
+        self.cancel();
+        self.task = Some(tokio::spawn(async move {
+            let Saved { generation, update, parameters, files } = saved;
             for (kind, bytes) in files {
                 let upload = Upload { worker, generation, update, kind, bytes };
-                if let Err(error) = coordinator.upload(upload).await {
-                    return Some(Failure { kind: FailureKind::Internal, message: error.to_string() });
-                }
+                let sent = coordinator.upload(upload).await;
+                sent.map_err(|error| Failure { kind: FailureKind::Internal, message: error.to_string() })?;
             }
-            events.send(Event::Saved { generation, update, parameters }).await;
-            None
-        }
-        Output::Failed(failure) => Some(failure),
+            Ok(Event::Saved { generation, update, parameters })
+        }));
+    }
+
+    fn cancel(&mut self) {
+        self.task.take().into_iter().for_each(|task| task.abort());
+    }
+
+    /// What is to be said once all files have arrived; never returns while there are none. Safe to cancel.
+    async fn done(&mut self) -> Result<Event, Failure> {
+        let Some(task) = &mut self.task else { return std::future::pending().await };
+        let done = task.await;
+        self.task = None;
+        done.unwrap_or_else(|error| Err(Failure { kind: FailureKind::Internal, message: error.to_string() }))
     }
 }
 
@@ -244,6 +282,7 @@ fn out_of_turn(settings: &Settings, command: &Command) -> AgentError {
         Command::Train { .. } => "an order to train",
         Command::Save { .. } => "an order to save",
         Command::Evaluate { .. } => "an order to evaluate",
+        Command::Disband { .. } => "an order to disband",
         Command::Stop { .. } => "an order to stop",
     };
     let (address, found) = (settings.coordinator.clone(), found.to_owned());

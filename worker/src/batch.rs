@@ -182,9 +182,9 @@ impl Batch {
     ///
     /// # Errors
     /// The first row that the model cannot compute.
-    pub fn pack(first_lane: u32, lanes: &[Vec<RowId>], source: Source<'_>) -> Result<Self, RowError> {
+    pub fn pack<'r>(lanes: impl IntoIterator<Item = (u32, &'r [RowId])>, source: Source<'_>) -> Result<Self, RowError> {
         let mut batch = Self { offsets: vec![0], ..Self::default() };
-        for (lane, rows) in (first_lane..).zip(lanes) {
+        for (lane, rows) in lanes {
             let (sequence, token) = (batch.rows.len(), batch.tokens.len());
             for row in rows {
                 batch.push(*row, source.example(*row)?);
@@ -276,7 +276,8 @@ mod tests {
         let examples = [example(40), example(3), example(5)];
         let source = Source { model: &model(), examples: &examples, labels: Labels::Required };
         let lanes = [vec![RowId(0), RowId(2)], vec![], vec![RowId(1)]];
-        let batch = Batch::pack(4, &lanes, source).unwrap();
+        let lanes = (4..).zip(lanes.iter().map(Vec::as_slice));
+        let batch = Batch::pack(lanes, source).unwrap();
         assert_eq!(batch.blocks, [0..32, 32..45, 45..48]);
         assert_eq!(batch.offsets, [0, 40, 45, 48]);
         let spans: Vec<_> = batch.lanes.iter().map(|span| (span.lane, span.tokens.clone())).collect();

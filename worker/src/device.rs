@@ -3,7 +3,7 @@
 use std::fmt;
 
 use medley_common::message::{Failure, FailureKind};
-use medley_common::spec::ComputeSpec;
+use medley_common::spec::TrainSpec;
 
 use crate::collective::{Connect, by_tcp};
 use crate::ops::Ops;
@@ -71,14 +71,14 @@ impl Device {
 }
 
 impl Place {
-    /// Does `work` there.
+    /// Does `work` of a run of `spec` there.
     ///
     /// # Errors
     /// The device cannot be opened, or those of the work.
-    pub fn compute(self, compute: ComputeSpec, work: impl Work) -> Result<(), Failure> {
+    pub fn compute(self, spec: &TrainSpec, work: impl Work) -> Result<(), Failure> {
         match self {
-            Self::Cpu => work.run(Cpu, by_tcp()),
-            Self::Cuda { ordinal, .. } => gpu::compute(ordinal, compute, work),
+            Self::Cpu => work.run(Cpu, by_tcp(spec.lanes)),
+            Self::Cuda { ordinal, .. } => gpu::compute(ordinal, spec.compute, work),
         }
     }
 }

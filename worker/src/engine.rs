@@ -9,22 +9,22 @@ use std::ops::Range;
 use std::sync::mpsc as orders;
 
 use medley_common::example::Example;
-use medley_common::identity::{Digest, Generation, Split, Update};
-use medley_common::message::{ArtifactKind, Command, Event, Failure, FailureKind, Form, Welcome};
-use medley_common::plan::{Plan, evaluation_shards};
+use medley_common::identity::{Digest, Generation, RowId, Split, Update};
+use medley_common::message::{ArtifactKind, Command, Event, Failure, FailureKind, Form, Lanes, Welcome};
+use medley_common::plan::Plan;
 use tokio::sync::mpsc;
 
-use crate::collective::{Collective, CollectiveError, Connect, Listener};
+use crate::collective::{AbortSwitch, Collective, CollectiveError, Connect, Listener};
 use crate::device::{Place, Work};
 use crate::layout::Layout;
 use crate::ops::Ops;
-use crate::trainer::{StepError, Trainer};
+use crate::trainer::{Handover, HandoverError, StepError, Trainer};
 use crate::weights::{self, Loaded};
 
 /// Names of tensors that a note lists.
 const SHOWN_NAMES: usize = 8;
-/// Rows of an evaluation that are reported at once.
-const REPORTED_ROWS: usize = 512;
+/// Rows of an evaluation that are computed and reported at once: a pass or two, so that one can be broken off.
+const REPORTED_ROWS: usize = 96;
 
 /// What the engine starts from.
 #[derive(Debug)]
@@ -46,31 +46,59 @@ pub struct Preparation {
 pub enum Output {
     /// An event for the coordinator.
     Report(Event),
-    /// The state after an update; `files` are to be uploaded first, by rank 0 alone.
-    Saved {
-        /// The group.
-        generation: Generation,
-        /// Updates done.
-        update: Update,
-        /// Digest of the parameters.
-        parameters: Digest,
-        /// The files of the state; empty on other ranks.
-        files: Vec<(ArtifactKind, Vec<u8>)>,
-    },
+    /// A state to save.
+    Saved(Saved),
     /// The engine cannot go on and has ended.
     Failed(Failure),
+}
+
+/// The state after an update; its files are to be uploaded before it is reported.
+#[derive(Debug)]
+pub struct Saved {
+    /// The group.
+    pub generation: Generation,
+    /// Updates done.
+    pub update: Update,
+    /// Digest of the parameters.
+    pub parameters: Digest,
+    /// The files of the state; empty on other ranks than the first.
+    pub files: Vec<(ArtifactKind, Vec<u8>)>,
 }
 
 /// Gives orders to the engine's thread.
 #[derive(Debug)]
 pub struct EngineHandle {
-    orders: orders::Sender<Command>,
+    orders: orders::Sender<Order>,
+    /// Pulls the engine out of the newest group, whatever it is doing there.
+    switch: Option<(Generation, AbortSwitch)>,
 }
+
+/// A command, and the switch of the group that it forms.
+type Order = (Command, Option<AbortSwitch>);
 
 impl EngineHandle {
     /// Queues an order; an engine that has ended ignores it, having handed up why.
-    pub fn order(&self, command: Command) {
-        self.orders.send(command).ok();
+    ///
+    /// # Errors
+    /// The system has no file descriptors left for a new group.
+    pub fn order(&mut self, command: Command) -> std::io::Result<()> {
+        let mut switch = None;
+        match &command {
+            // Made here and not by the engine, so that a group can be dissolved before it is formed.
+            Command::Form(form) => {
+                let new = AbortSwitch::new()?;
+                self.switch = Some((form.generation, new.clone()));
+                switch = Some(new);
+            }
+            Command::Disband { generation } => {
+                let current = self.switch.as_ref().filter(|(known, _)| known == generation);
+                current.into_iter().for_each(|(_, switch)| switch.abort());
+            }
+            Command::Welcome(_) | Command::Train { .. } | Command::Save { .. } => {}
+            Command::Evaluate { .. } | Command::Stop { .. } => {}
+        }
+        self.orders.send((command, switch)).ok();
+        Ok(())
     }
 }
 
@@ -79,21 +107,20 @@ impl EngineHandle {
 pub fn spawn(preparation: Preparation, outputs: mpsc::Sender<Output>) -> EngineHandle {
     let (sender, receiver) = orders::channel();
     std::thread::spawn(move || {
-        let (place, compute) = (preparation.place.clone(), preparation.welcome.spec.compute);
-        let start = Start { preparation, orders: receiver, outputs: outputs.clone() };
-        let result = place.compute(compute, start);
+        let (place, spec) = (preparation.place.clone(), preparation.welcome.spec.clone());
+        let result = place.compute(&spec, Start { preparation, orders: receiver, outputs: outputs.clone() });
         if let Err(failure) = result {
             // A closed channel means that the worker is ending anyway.
             outputs.blocking_send(Output::Failed(failure)).ok();
         }
     });
-    EngineHandle { orders: sender }
+    EngineHandle { orders: sender, switch: None }
 }
 
 /// What an engine starts from, on whatever device.
 struct Start {
     preparation: Preparation,
-    orders: orders::Receiver<Command>,
+    orders: orders::Receiver<Order>,
     outputs: mpsc::Sender<Output>,
 }
 
@@ -104,7 +131,7 @@ impl Work for Start {
 }
 
 struct Engine<O: Ops> {
-    orders: orders::Receiver<Command>,
+    orders: orders::Receiver<Order>,
     outputs: mpsc::Sender<Output>,
     layout: Layout,
     trainer: Trainer<O>,
@@ -119,8 +146,9 @@ struct Engine<O: Ops> {
 /// The group this worker is a member of.
 struct Group<B> {
     generation: Generation,
-    lanes: Range<u32>,
+    lanes: Lanes,
     collective: Box<dyn Collective<B>>,
+    switch: AbortSwitch,
     /// The last update that may be made.
     through: Update,
 }
@@ -178,7 +206,7 @@ impl<O: Ops> Engine<O> {
                 }
             };
             match command {
-                Some(command) => self.obey(command)?,
+                Some((command, switch)) => self.obey(command, switch)?,
                 None => self.step()?,
             }
         }
@@ -188,9 +216,15 @@ impl<O: Ops> Engine<O> {
         self.group.as_ref().is_some_and(|group| self.trainer.update() < group.through.min(self.total))
     }
 
-    fn obey(&mut self, command: Command) -> Result<(), Failure> {
+    fn obey(&mut self, command: Command, switch: Option<AbortSwitch>) -> Result<(), Failure> {
         match command {
-            Command::Form(form) => self.form(&form),
+            Command::Form(form) => switch.map_or(Ok(()), |switch| self.form(&form, switch)),
+            Command::Disband { generation } => {
+                self.group = None;
+                let (update, kept) = (self.trainer.update(), self.trainer.kept());
+                self.report(Event::StandingBy { generation, update, kept });
+                Ok(())
+            }
             Command::Train { generation, through } => {
                 if let Some(group) = self.member_of(generation) {
                     group.through = through;
@@ -200,8 +234,8 @@ impl<O: Ops> Engine<O> {
             Command::Save { generation, update, parts } if self.member_of(generation).is_some() => {
                 self.save(generation, update, &parts)
             }
-            Command::Evaluate { generation, split } if self.member_of(generation).is_some() => {
-                self.evaluate(generation, split)
+            Command::Evaluate { generation, split, rows } if self.member_of(generation).is_some() => {
+                self.evaluate(generation, split, rows)
             }
             // Orders of a group that is gone (INV-2), and those that the agent keeps to itself.
             Command::Save { .. } | Command::Evaluate { .. } | Command::Welcome(_) | Command::Stop { .. } => Ok(()),
@@ -212,13 +246,37 @@ impl<O: Ops> Engine<O> {
         self.group.as_mut().filter(|group| group.generation == generation)
     }
 
-    fn form(&mut self, form: &Form) -> Result<(), Failure> {
+    fn form(&mut self, form: &Form, switch: AbortSwitch) -> Result<(), Failure> {
         self.group = None;
-        let collective = (self.connect)(&self.listener, form, &self.layout).map_err(lost)?;
+        let mut collective = match (self.connect)(&self.listener, form, &self.layout, &switch) {
+            Ok(collective) => collective,
+            Err(error) => return self.disconnected(form.generation, &error),
+        };
         let lanes = form.lanes.get(form.rank.0 as usize).cloned().unwrap_or_default();
+        if let Some(source) = form.source {
+            let handover = Handover { is_source: source == form.rank, lanes: &lanes, update: form.update };
+            match self.trainer.hand_over(handover, collective.as_mut()) {
+                Ok(()) => {}
+                Err(HandoverError::Collective(error)) => return self.disconnected(form.generation, &error),
+                Err(error @ HandoverError::Trainer(_)) => return Err(internal(error)),
+            }
+        }
         let through = self.trainer.update();
-        self.group = Some(Group { generation: form.generation, lanes, collective, through });
+        if through != form.update {
+            let message = format!("the group starts from update {}, but this worker holds {through}", form.update);
+            return Err(Failure { kind: FailureKind::Internal, message });
+        }
+        self.group = Some(Group { generation: form.generation, lanes, collective, switch, through });
         self.report(Event::Formed { generation: form.generation });
+        Ok(())
+    }
+
+    /// The group is no more: the coordinator finds out who was lost, and orders what follows.
+    fn disconnected(&mut self, generation: Generation, error: &CollectiveError) -> Result<(), Failure> {
+        self.group = None;
+        if !matches!(error, CollectiveError::Aborted) {
+            self.report(Event::Disconnected { generation, problem: error.to_string() });
+        }
         Ok(())
     }
 
@@ -226,10 +284,15 @@ impl<O: Ops> Engine<O> {
         let Some(group) = self.group.as_mut() else { return Ok(()) };
         let Some(examples) = self.examples.get(&Split::Train) else { return Ok(()) };
         let plan = self.plan.update(self.trainer.update().next());
-        let report =
-            self.trainer.step(&plan, group.lanes.clone(), examples, group.collective.as_mut()).map_err(step_failure)?;
         let generation = group.generation;
-        self.report(Event::Updated { generation, report });
+        match self.trainer.step(&plan, &group.lanes, examples, group.collective.as_mut()) {
+            Ok(report) => self.report(Event::Updated { generation, report }),
+            Err(StepError::Collective(error)) => return self.disconnected(generation, &error),
+            Err(error @ StepError::NonFinite { .. }) => {
+                return Err(Failure { kind: FailureKind::Diverged, message: error.to_string() });
+            }
+            Err(error) => return Err(internal(error)),
+        }
         Ok(())
     }
 
@@ -255,16 +318,17 @@ impl<O: Ops> Engine<O> {
                 files.push((*part, file.map_err(internal)?));
             }
         }
-        self.hand_up(Output::Saved { generation, update, parameters: digest, files });
+        self.hand_up(Output::Saved(Saved { generation, update, parameters: digest, files }));
         Ok(())
     }
 
-    fn evaluate(&mut self, generation: Generation, split: Split) -> Result<(), Failure> {
+    fn evaluate(&mut self, generation: Generation, split: Split, rows: Vec<Range<u32>>) -> Result<(), Failure> {
         let Some((group, examples)) = self.group.as_ref().zip(self.examples.get(&split)) else { return Ok(()) };
-        let (rank, world) = (group.collective.rank(), group.collective.world());
-        let shards = evaluation_shards(&lengths(examples), world);
-        let rows: Vec<_> = shards[rank.0 as usize].clone().map(medley_common::identity::RowId).collect();
+        let rows: Vec<RowId> = rows.into_iter().flatten().map(RowId).collect();
         for rows in rows.chunks(REPORTED_ROWS) {
+            if group.switch.is_aborted() {
+                return Ok(());
+            }
             let predictions = self.trainer.predict(rows, examples).map_err(data)?;
             self.outputs.blocking_send(Output::Report(Event::Predicted { generation, split, predictions })).ok();
         }
@@ -311,15 +375,4 @@ fn internal(error: impl std::error::Error) -> Failure {
 
 fn config(error: impl std::error::Error) -> Failure {
     Failure { kind: FailureKind::Config, message: error.to_string() }
-}
-
-fn lost(error: CollectiveError) -> Failure {
-    Failure { kind: FailureKind::Lost, message: error.to_string() }
-}
-
-fn step_failure(error: StepError) -> Failure {
-    match error {
-        StepError::Collective(error) => lost(error),
-        error => Failure { kind: FailureKind::Internal, message: error.to_string() },
-    }
 }

@@ -70,6 +70,8 @@ pub enum Segment {
     Layer(u32),
     /// Pooler and classifier.
     Head,
+    /// No parameters: the sum of each lane's losses, which travels with the gradients.
+    Losses,
 }
 
 /// The layout of all parameters of one model.

@@ -11,6 +11,7 @@ use medley_common::message::{Failure, FailureKind, Verdict};
 use medley_worker::agent::{self, AgentError, Settings, say};
 use medley_worker::device::{self, Device};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 /// One worker of a Medley run: computes forward and backward passes on its device and sums gradients with its peers.
 ///
@@ -47,7 +48,7 @@ struct Arguments {
     parent: Option<u32>,
 }
 
-/// Exit codes: 0 done, 64 usage, 65 data, 70 internal or lost, 78 settings.
+/// Exit codes: 0 done, 64 usage, 65 data, 70 internal or lost, 75 replaced after a silence, 78 settings.
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -96,19 +97,33 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         place,
         is_local,
     };
-    let end = runtime.block_on(async {
-        if is_local {
-            // A signal to the whole group of processes is the launcher's to answer: it saves, then stops its workers.
-            for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
-                let mut ignored = signal(kind)?;
-                tokio::spawn(async move { while ignored.recv().await.is_some() {} });
-            }
-        }
-        anyhow::Ok(agent::run(settings).await)
-    })?;
+    let end = runtime.block_on(async { anyhow::Ok(agent::run(settings, leave_requests(is_local)?).await) })?;
     // The engine may sit in a collective that nobody will finish: leave it behind.
     runtime.shutdown_background();
     conclude(end, is_local)
+}
+
+/// SIGTERM as a request to leave, and Ctrl-C where no launcher answers it; asked again, the worker ends at once.
+fn leave_requests(is_local: bool) -> std::io::Result<mpsc::Receiver<()>> {
+    let (sender, receiver) = mpsc::channel(1);
+    let kinds = [(SignalKind::terminate(), true), (SignalKind::interrupt(), !is_local)];
+    for (kind, _) in kinds.into_iter().filter(|(_, leaves)| *leaves) {
+        let (mut signals, sender) = (signal(kind)?, sender.clone());
+        tokio::spawn(async move {
+            if signals.recv().await.is_some() && sender.send(()).await.is_ok() {
+                signals.recv().await;
+                std::process::exit(70);
+            }
+        });
+    }
+    if is_local {
+        // A signal to the whole group of processes is the launcher's to answer: it saves, then stops its workers.
+        for kind in [SignalKind::interrupt(), SignalKind::hangup()] {
+            let mut ignored = signal(kind)?;
+            tokio::spawn(async move { while ignored.recv().await.is_some() {} });
+        }
+    }
+    Ok(receiver)
 }
 
 /// Says how it ended, where nobody else does: a launcher says what its workers have reported.
@@ -124,7 +139,11 @@ fn conclude(end: Result<(Verdict, String), AgentError>, is_local: bool) -> anyho
             if !is_local {
                 say(&reason);
             }
-            Ok(ExitCode::from(if verdict == Verdict::Refused { 78 } else { 70 }))
+            Ok(ExitCode::from(match verdict {
+                Verdict::Refused => 78,
+                Verdict::Replaced => 75,
+                Verdict::Over | Verdict::Failed => 70,
+            }))
         }
         Err(AgentError::Engine(failure)) if is_local => Ok(ExitCode::from(code_of(Some(failure.kind)))),
         Err(error) => Err(error.into()),
@@ -152,6 +171,6 @@ fn code_of(kind: Option<FailureKind>) -> u8 {
     match kind {
         Some(FailureKind::Data) => 65,
         Some(FailureKind::Config) => 78,
-        Some(FailureKind::Lost | FailureKind::Internal) | None => 70,
+        Some(FailureKind::Lost | FailureKind::Internal | FailureKind::Diverged) | None => 70,
     }
 }

@@ -170,20 +170,21 @@ impl Coordinator {
         }
     }
 
-    /// Fetches a file of the model's state into memory and checks its digest.
+    /// Fetches a file of the model's state after `update` into memory and checks its digest.
     ///
     /// # Errors
     /// The call broke off, or the file came with another size or digest.
     pub async fn artifact(
         &self,
-        worker: WorkerId,
+        (worker, update): (WorkerId, Update),
         artifact: &medley_common::message::Artifact,
     ) -> Result<Vec<u8>, SessionError> {
         let broken = |cause: String| self.broken("fetch the model", cause);
         if artifact.bytes > MAX_ARTIFACT_BYTES {
             return Err(broken(format!("{} has {} bytes", artifact.file_name, artifact.bytes)));
         }
-        let request = v1::FetchArtifactRequest { worker: worker.0, kind: v1::ArtifactKind::from(artifact.kind).into() };
+        let kind = v1::ArtifactKind::from(artifact.kind).into();
+        let request = v1::FetchArtifactRequest { worker: worker.0, kind, update: update.0 };
         let mut stream =
             self.client.clone().fetch_artifact(request).await.map_err(|status| broken(describe(&status)))?.into_inner();
         let size = usize::try_from(artifact.bytes).map_err(|error| broken(error.to_string()))?;

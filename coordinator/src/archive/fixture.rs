@@ -4,7 +4,7 @@ use std::fs;
 use std::num::NonZeroU32;
 use std::path::Path;
 
-use medley_common::identity::{Digest, RowId, Update};
+use medley_common::identity::{Digest, RowId, Update, WorkerId};
 use medley_common::message::ArtifactKind;
 use medley_common::model::ModelConfig;
 use medley_common::schedule::{Decay, LrSchedule};
@@ -91,6 +91,8 @@ pub(super) fn record(update: u64) -> UpdateRecord {
         loss: 1.1 / update as f64,
         grad_norm: 0.1 + 0.2,
         lanes: vec![vec![RowId(3), RowId(1)], vec![]],
+        workers: vec![WorkerId(1), WorkerId(2)],
+        attempt: 1,
         tokens: 90,
     }
 }
@@ -149,4 +151,5 @@ pub(super) fn names(folder: &Path) -> Vec<String> {
 }
 
 pub(super) const CONTINUE: StartRequest = StartRequest { existing: Existing::Continue, from: None };
-pub(super) const OVERWRITE: StartRequest = StartRequest { existing: Existing::Overwrite, from: None };
+pub(super) const REPLACE: StartRequest = StartRequest { existing: Existing::Replace, from: None };
+pub(super) const DISCARD: StartRequest = StartRequest { existing: Existing::Discard, from: None };

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use medley_common::identity::{RowId, Update};
+use medley_common::identity::{RowId, Update, WorkerId};
 use serde::{Deserialize, Serialize};
 
 use super::durable::{self, Operation};
@@ -198,6 +198,8 @@ pub(super) struct LedgerLine {
     loss: Option<f64>,
     grad_norm: Option<f64>,
     lanes: Vec<Vec<RowId>>,
+    workers: Vec<WorkerId>,
+    attempt: u32,
     tokens: u64,
 }
 
@@ -210,6 +212,8 @@ impl LedgerLine {
             loss: Some(record.loss),
             grad_norm: Some(record.grad_norm),
             lanes: record.lanes.clone(),
+            workers: record.workers.clone(),
+            attempt: record.attempt,
             tokens: record.tokens,
         };
         let mut text = serde_json::to_vec(&line)?;
@@ -227,6 +231,8 @@ impl LedgerLine {
             loss: float(self.loss),
             grad_norm: float(self.grad_norm),
             lanes: self.lanes,
+            workers: self.workers,
+            attempt: self.attempt,
             tokens: self.tokens,
         }
     }

@@ -24,7 +24,7 @@ fn a_line_is_as_documented() {
     assert_eq!(
         fs::read_to_string(ledger.path()).unwrap(),
         "{\"update\":1,\"epoch\":0.002849002849002849,\"learning_rate\":1.7094017094017093e-8,\"loss\":1.1,\
-         \"grad_norm\":0.30000000000000004,\"lanes\":[[3,1],[]],\"tokens\":90}\n"
+         \"grad_norm\":0.30000000000000004,\"lanes\":[[3,1],[]],\"workers\":[1,2],\"attempt\":1,\"tokens\":90}\n"
     );
     assert_eq!(Ledger::read(ledger.path()).unwrap(), records(1));
 }

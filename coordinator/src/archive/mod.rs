@@ -51,7 +51,7 @@ pub use export::{ModelSource, RUN_RECORD_FILE, RunFacts, RunRecord};
 pub use json_text::JsonObject;
 pub use ledger::{LEDGER_FILE, Ledger, LedgerCut};
 pub use manifest::{FileRecord, MANIFEST_FILE, Manifest};
-pub use output_dir::{MODEL_FILES, OutputDir};
+pub use output_dir::{MODEL_FILES, OutputDir, may_replace};
 pub use predictions::{PREDICTIONS_LINES, PREDICTIONS_TABLE, save_predictions};
 pub use recipe::{Difference, Recipe};
 pub use results::{ALL_RESULTS_FILE, Metrics, TRAIN_RESULTS_FILE};

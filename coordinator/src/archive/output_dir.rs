@@ -119,6 +119,17 @@ impl OutputDir {
         Ok(names)
     }
 
+    /// The files here that a run replaces although no ledger and no record says that they are Medley's, by name.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn foreign_replaced(&self) -> Result<Vec<String>, ArchiveError> {
+        let mut names = self.entries()?;
+        let is_ours = names.iter().any(|name| name == LEDGER_FILE || name == RUN_RECORD_FILE);
+        names.retain(|name| !is_ours && is_own_file(name));
+        Ok(names)
+    }
+
     /// The half-written and half-removed things that a crash has left, all of them ours.
     ///
     /// # Errors
@@ -176,21 +187,39 @@ pub(super) fn is_own_checkpoint(folder: &Path) -> bool {
     folder.join(MANIFEST_FILE).symlink_metadata().is_ok()
 }
 
+/// Whether a run in `folder` may replace or remove `path`: a file of a name that Medley writes there, or one of a
+/// checkpoint.
+#[must_use]
+pub fn may_replace(folder: &Path, path: &Path) -> bool {
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    // Where the file is, and where it is said to be: a link would be replaced as any file is.
+    let said = durable::parent(path).canonicalize().map(|parent| parent.join(name(path)));
+    let places = [path.canonicalize(), said];
+    let Ok(folder) = folder.canonicalize() else { return false };
+    places.into_iter().flatten().any(|place| {
+        let Ok(inside) = place.strip_prefix(&folder) else { return false };
+        let first = inside.iter().next().map(|first| first.to_string_lossy().into_owned()).unwrap_or_default();
+        if inside.iter().count() == 1 { is_own_file(&first) } else { first.starts_with("checkpoint-") }
+    })
+}
+
 const PROBE_FILE: &str = ".medley.probe";
 
 /// Whether `name` is one of the names that things of ours bear only while they are written or removed.
 fn is_leftover(name: &str) -> bool {
     let hidden = |suffix| name.strip_prefix('.').and_then(|name| name.strip_suffix(suffix));
     let (partial, removed) = (hidden(".partial"), hidden(".removed"));
-    let own_file = |name: &str| {
-        name == WEIGHTS_FILE
-            || name == LEDGER_FILE
-            || name == RUN_RECORD_FILE
-            || RESULT_FILES.contains(&name)
-            || MODEL_FILES.contains(&name)
-    };
-    partial.is_some_and(|name| name.starts_with("checkpoint-") || own_file(name))
+    partial.is_some_and(|name| name.starts_with("checkpoint-") || is_own_file(name))
         || removed.is_some_and(|name| name.starts_with("checkpoint-"))
+}
+
+/// Whether Medley writes a file of this name into an output folder.
+fn is_own_file(name: &str) -> bool {
+    name == WEIGHTS_FILE
+        || name == LEDGER_FILE
+        || name == RUN_RECORD_FILE
+        || RESULT_FILES.contains(&name)
+        || MODEL_FILES.contains(&name)
 }
 
 fn folder_bytes(folder: &Path) -> io::Result<u64> {

@@ -69,3 +69,42 @@ fn leftovers_are_ours_alone() {
         assert!(!is_leftover(name), "{name}");
     }
 }
+
+#[test]
+fn what_a_run_would_replace_is_known_before() {
+    let above = tempfile::tempdir().unwrap();
+    let folder = above.path().join("out");
+    for checkpoint in ["checkpoint-5", "rows"] {
+        fs::create_dir_all(folder.join(checkpoint)).unwrap();
+    }
+    let touched = |name: &str| {
+        let path = folder.join(name);
+        fs::write(&path, "rows").unwrap();
+        may_replace(&folder, &path)
+    };
+    for name in ["ledger.jsonl", "predictions.jsonl", "config.json", "checkpoint-5/rows.jsonl"] {
+        assert!(touched(name), "{name}");
+    }
+    for name in ["train.jsonl", "rows/ledger.jsonl", "../ledger.jsonl"] {
+        assert!(!touched(name), "{name}");
+    }
+    let link = above.path().join("train.jsonl");
+    std::os::unix::fs::symlink(folder.join("ledger.jsonl"), &link).unwrap();
+    assert!(may_replace(&folder, &link), "what it leads to");
+    let link = folder.join("medley_run.json");
+    std::os::unix::fs::symlink(folder.join("train.jsonl"), &link).unwrap();
+    assert!(may_replace(&folder, &link), "the link itself");
+    assert!(!may_replace(&above.path().join("new"), &link));
+}
+
+#[test]
+fn foreign_files_that_will_be_replaced_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["model.safetensors", "notes.txt", "config.json"] {
+        fs::write(folder.path().join(name), "mine").unwrap();
+    }
+    let output = OutputDir::open(folder.path()).unwrap();
+    assert_eq!(output.foreign_replaced().unwrap(), ["config.json", "model.safetensors"]);
+    fs::write(folder.path().join("ledger.jsonl"), "").unwrap();
+    assert_eq!(output.foreign_replaced().unwrap(), [""; 0]);
+}

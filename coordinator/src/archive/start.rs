@@ -8,14 +8,19 @@ use super::error::ArchiveError;
 use super::export::{RUN_RECORD_FILE, RunRecord};
 use super::ledger::LEDGER_FILE;
 use super::output_dir::{OutputDir, RESULT_FILES};
+use super::recipe::Recipe;
 
 /// What to do with a run that lies in the output folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
     /// Go on with it.
     Continue,
-    /// Start afresh (`--overwrite_output_dir`): it goes as soon as the new run writes.
-    Overwrite,
+    /// Replace what another run or program left (`--overwrite_output_dir`), as soon as the new run writes. An
+    /// unfinished run of the very same recipe is gone on with: the result has the same bytes, only sooner, and a
+    /// scheduler that types the command again does not start over for ever.
+    Replace,
+    /// Start afresh, whatever lies there (`--overwrite_output_dir --resume_from_checkpoint False`).
+    Discard,
 }
 
 /// How the user wants training to start.
@@ -48,22 +53,31 @@ pub struct Found {
 }
 
 impl OutputDir {
-    /// Decides where training starts; changes nothing. Blocks: it reads whole checkpoints.
+    /// Decides where training of `recipe` starts; changes nothing. Blocks: it reads whole checkpoints.
     ///
     /// As Hugging Face's scripts do: a folder that is not empty is refused, unless it holds a valid checkpoint, which
     /// is then resumed, or is to be overwritten. A ledger alone is of a run that never came to its first checkpoint:
-    /// it starts afresh.
+    /// it starts afresh. What a run has done since it was first typed is never undone by typing it again.
     ///
     /// # Errors
     /// The folder is refused, or the checkpoint asked for is invalid.
-    pub fn find_start(&self, request: &StartRequest) -> Result<Found, ArchiveError> {
+    pub fn find_start(&self, request: &StartRequest, recipe: &Recipe) -> Result<Found, ArchiveError> {
         if let Some(path) = &request.from {
             let checkpoint = Box::new(Checkpoint::open(path)?);
+            if request.existing != Existing::Discard && !self.holds(&checkpoint) {
+                let ahead = |own: &Checkpoint| own.update() >= checkpoint.update();
+                if let Some(found) = self.unfinished(recipe, ahead)? {
+                    return Ok(found);
+                }
+            }
             self.admit(&checkpoint, request.existing)?;
             return Ok(Found { start: Start::Resume(checkpoint), passed_over: Vec::new() });
         }
-        if request.existing == Existing::Overwrite {
-            return Ok(Found { start: Start::Fresh, passed_over: Vec::new() });
+        let fresh = Found { start: Start::Fresh, passed_over: Vec::new() };
+        match request.existing {
+            Existing::Discard => return Ok(fresh),
+            Existing::Replace => return Ok(self.unfinished(recipe, |_| true)?.unwrap_or(fresh)),
+            Existing::Continue => {}
         }
         let mut passed_over = Vec::new();
         match RunRecord::read(self.path()) {
@@ -83,9 +97,19 @@ impl OutputDir {
         Err(ArchiveError::Occupied { path: self.path().to_owned(), entries, passed_over })
     }
 
+    /// The newest checkpoint of a run of `recipe` that lies here and is not complete, if it is one that is `wanted`.
+    fn unfinished(&self, recipe: &Recipe, wanted: impl Fn(&Checkpoint) -> bool) -> Result<Option<Found>, ArchiveError> {
+        if self.path().join(RUN_RECORD_FILE).exists() {
+            return Ok(None);
+        }
+        let Scan { newest, passed_over } = Scan::of(self.path())?;
+        let own = newest.filter(|own| own.check_recipe(recipe).is_ok() && wanted(own));
+        Ok(own.map(|own| Found { start: Start::Resume(Box::new(own)), passed_over }))
+    }
+
     /// Refuses a folder that holds something else than the run of `checkpoint`.
     fn admit(&self, checkpoint: &Checkpoint, existing: Existing) -> Result<(), ArchiveError> {
-        if existing == Existing::Overwrite || self.holds(checkpoint) {
+        if existing != Existing::Continue || self.holds(checkpoint) {
             return Ok(());
         }
         let path = self.path().to_owned();

@@ -3,7 +3,7 @@ use std::fs;
 use medley_common::identity::Update;
 
 use super::*;
-use crate::archive::fixture::{CONTINUE, OVERWRITE, begun, contents, facts, names, saved, trained};
+use crate::archive::fixture::{CONTINUE, DISCARD, REPLACE, begun, contents, facts, names, recipe, saved, trained};
 use crate::archive::{Archive, Begun, LedgerCut, MANIFEST_FILE, Metrics, ModelSource, WEIGHTS_FILE};
 use crate::run::report::TrainSummary;
 
@@ -29,7 +29,7 @@ fn an_empty_folder_starts_afresh() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("lost+found")).unwrap();
     let output = OutputDir::open(folder.path()).unwrap();
-    assert_eq!(output.find_start(&CONTINUE).unwrap().start, Start::Fresh);
+    assert_eq!(output.find_start(&CONTINUE, &recipe()).unwrap().start, Start::Fresh);
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn a_foreign_folder_is_refused_by_name_and_kept_when_overwritten() {
     }
     fs::create_dir(folder.path().join("checkpoint-500")).unwrap();
     let output = OutputDir::open(folder.path()).unwrap();
-    let error = output.find_start(&CONTINUE).unwrap_err();
+    let error = output.find_start(&CONTINUE, &recipe()).unwrap_err();
     assert_eq!(
         error.to_string(),
         format!(
@@ -51,7 +51,7 @@ fn a_foreign_folder_is_refused_by_name_and_kept_when_overwritten() {
             folder.path().display()
         )
     );
-    assert_eq!(output.find_start(&OVERWRITE).unwrap().start, Start::Fresh);
+    assert_eq!(output.find_start(&REPLACE, &recipe()).unwrap().start, Start::Fresh);
     let begun = Archive::begin(output, None, contents(None)).unwrap();
     assert_eq!(begun.removed, [""; 0].map(PathBuf::from));
     let expected = [".medley.lock", "all_results.json", "checkpoint-500", "ledger.jsonl", "notes.txt"];
@@ -64,7 +64,7 @@ fn a_run_without_a_checkpoint_starts_afresh() {
     trained(&mut begun, 3, &[]);
     begun.archive.stage(Update(3)).unwrap();
     let output = reopen(begun, folder.path());
-    assert_eq!(output.find_start(&CONTINUE).unwrap().start, Start::Fresh);
+    assert_eq!(output.find_start(&CONTINUE, &recipe()).unwrap().start, Start::Fresh);
     let begun = Archive::begin(output, None, contents(None)).unwrap();
     assert_eq!(begun.ledger.last(), Update(0));
     assert_eq!(fs::read(begun.ledger.path()).unwrap(), b"");
@@ -78,7 +78,7 @@ fn the_newest_valid_checkpoint_is_resumed_and_later_ones_go() {
     fs::write(folder.path().join("checkpoint-6").join(WEIGHTS_FILE), "cut").unwrap();
     fs::write(folder.path().join("notes.txt"), "mine").unwrap();
     let output = reopen(begun, folder.path());
-    let found = output.find_start(&CONTINUE).unwrap();
+    let found = output.find_start(&CONTINUE, &recipe()).unwrap();
     let Start::Resume(checkpoint) = found.start else { panic!("{found:?}") };
     assert_eq!(checkpoint.update(), Update(4));
     assert_eq!(found.passed_over[0].to_string(), "checkpoint-6: model.safetensors has 3 bytes instead of 15");
@@ -97,7 +97,7 @@ fn only_damaged_checkpoints_refuse_the_folder() {
     trained(&mut begun, 2, &[2]);
     fs::write(folder.path().join("checkpoint-2").join(MANIFEST_FILE), "{}").unwrap();
     let output = reopen(begun, folder.path());
-    let error = output.find_start(&CONTINUE).unwrap_err().to_string();
+    let error = output.find_start(&CONTINUE, &recipe()).unwrap_err().to_string();
     assert!(error.contains("(it holds checkpoint-2, ledger.jsonl)"), "{error}");
     assert!(error.contains("; checkpoint-2: medley.json is not a manifest"), "{error}");
 }
@@ -108,12 +108,14 @@ fn a_complete_run_is_found_and_overwritten_only_when_told() {
     finished(&mut begun);
     fs::write(folder.path().join("notes.txt"), "mine").unwrap();
     let output = reopen(begun, folder.path());
-    let Start::Finished(record) = output.find_start(&CONTINUE).unwrap().start else { panic!("not finished") };
+    let Start::Finished(record) = output.find_start(&CONTINUE, &recipe()).unwrap().start else {
+        panic!("not finished")
+    };
     assert_eq!((record.update, record.epoch), (Update(4), 10.0));
-    assert_eq!(record.recipe, crate::archive::fixture::recipe());
+    assert_eq!(record.recipe, recipe());
 
     let before = names(folder.path());
-    assert_eq!(output.find_start(&OVERWRITE).unwrap().start, Start::Fresh);
+    assert_eq!(output.find_start(&REPLACE, &recipe()).unwrap().start, Start::Fresh);
     assert_eq!(names(folder.path()), before, "nothing is lost before the new run begins");
     let begun = Archive::begin(output, None, contents(None)).unwrap();
     assert_eq!(begun.removed.len(), before.len() - 2, "all but the lock and the notes: {:?}", begun.removed);
@@ -126,7 +128,7 @@ fn a_complete_run_whose_model_is_damaged_is_resumed() {
     finished(&mut begun);
     fs::remove_file(folder.path().join("vocab.txt")).unwrap();
     let output = reopen(begun, folder.path());
-    let found = output.find_start(&CONTINUE).unwrap();
+    let found = output.find_start(&CONTINUE, &recipe()).unwrap();
     assert!(matches!(&found.start, Start::Resume(checkpoint) if checkpoint.update() == Update(4)));
     assert!(found.passed_over[0].to_string().starts_with("medley_run.json: vocab.txt: No such file"), "{found:?}");
 }
@@ -137,12 +139,16 @@ fn going_back_within_a_folder_makes_it_incomplete() {
     finished(&mut begun);
     let output = reopen(begun, folder.path());
     let request = from(&folder.path().join("checkpoint-2"), Existing::Continue);
-    let Start::Resume(checkpoint) = output.find_start(&request).unwrap().start else { panic!("not resumed") };
+    let Start::Resume(checkpoint) = output.find_start(&request, &recipe()).unwrap().start else {
+        panic!("not resumed")
+    };
     let begun = Archive::begin(output, Some(&checkpoint), contents(None)).unwrap();
     assert_eq!(begun.removed, ["medley_run.json", "checkpoint-4"].map(|name| folder.path().join(name)));
     assert_eq!(begun.ledger.last(), Update(2));
     let output = reopen(begun, folder.path());
-    assert!(matches!(output.find_start(&CONTINUE).unwrap().start, Start::Resume(found) if found == checkpoint));
+    assert!(
+        matches!(output.find_start(&CONTINUE, &recipe()).unwrap().start, Start::Resume(found) if found == checkpoint)
+    );
 }
 
 #[test]
@@ -154,9 +160,9 @@ fn another_folders_checkpoint_brings_its_ledger() {
     let (folder, mut own) = begun(None);
     trained(&mut own, 1, &[1]);
     let output = reopen(own, folder.path());
-    let error = output.find_start(&from(&path, Existing::Continue)).unwrap_err();
+    let error = output.find_start(&from(&path, Existing::Continue), &recipe()).unwrap_err();
     assert!(matches!(error, ArchiveError::AnotherRun { .. }), "{error}");
-    let found = output.find_start(&from(&path, Existing::Overwrite)).unwrap();
+    let found = output.find_start(&from(&path, Existing::Replace), &recipe()).unwrap();
     let Start::Resume(checkpoint) = found.start else { panic!("{found:?}") };
     let begun = Archive::begin(output, Some(&checkpoint), contents(None)).unwrap();
     assert_eq!(begun.cut, Some(LedgerCut { kept: Update(2), through: Update(2), aside: None }));
@@ -168,10 +174,31 @@ fn another_folders_checkpoint_brings_its_ledger() {
     let foreign = tempfile::tempdir().unwrap();
     fs::write(foreign.path().join("notes.txt"), "mine").unwrap();
     let output = OutputDir::open(foreign.path()).unwrap();
-    let error = output.find_start(&from(&path, Existing::Continue)).unwrap_err();
+    let error = output.find_start(&from(&path, Existing::Continue), &recipe()).unwrap_err();
     assert!(matches!(error, ArchiveError::Occupied { .. }), "{error}");
-    let error = output.find_start(&from(foreign.path(), Existing::Continue)).unwrap_err();
+    let error = output.find_start(&from(foreign.path(), Existing::Continue), &recipe()).unwrap_err();
     assert!(matches!(error, ArchiveError::InvalidCheckpoint { .. }), "{error}");
+}
+
+/// A command with `--overwrite_output_dir` that is typed again after a stop, by a person or by a scheduler.
+#[test]
+fn an_unfinished_run_of_the_same_recipe_is_not_replaced_by_itself() {
+    let (folder, mut begun) = begun(None);
+    trained(&mut begun, 5, &[2, 4]);
+    let output = reopen(begun, folder.path());
+    let start = |request: &StartRequest, recipe: &Recipe| output.find_start(request, recipe).unwrap().start;
+    assert!(matches!(start(&REPLACE, &recipe()), Start::Resume(own) if own.update() == Update(4)));
+    assert_eq!(start(&REPLACE, &recipe().with("precision", "bf16")), Start::Fresh, "another recipe's run goes");
+    assert_eq!(start(&DISCARD, &recipe()), Start::Fresh);
+
+    let (elsewhere, mut other) = self::begun(None);
+    trained(&mut other, 6, &[1, 6]);
+    for existing in [Existing::Continue, Existing::Replace] {
+        let earlier = from(&elsewhere.path().join("checkpoint-1"), existing);
+        assert!(matches!(start(&earlier, &recipe()), Start::Resume(own) if own.update() == Update(4)));
+    }
+    let later = from(&elsewhere.path().join("checkpoint-6"), Existing::Replace);
+    assert!(matches!(start(&later, &recipe()), Start::Resume(other) if other.update() == Update(6)));
 }
 
 #[test]

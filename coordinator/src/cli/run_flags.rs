@@ -86,7 +86,7 @@ pub(crate) struct OutputFlags {
     /// Folder for the model, the results and the checkpoints [required]
     #[arg(long, value_name = "DIR")]
     pub(crate) output_dir: Option<PathBuf>,
-    /// Replace what the folder holds, instead of going on from it
+    /// Replace what another run or program left in it
     #[arg(long)]
     pub(crate) overwrite_output_dir: Truth,
     /// Checkpoint to go on from; True or False: the last or none [default: the last, if any]
@@ -242,11 +242,20 @@ pub(crate) struct PlacementFlags {
     #[arg(long)]
     pub(crate) insecure: Truth,
     /// Silence after which a worker counts as lost
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
     pub(crate) heartbeat_timeout: f64,
     /// How long to wait for the workers to join
     #[arg(long, value_name = "SECONDS", default_value_t = 600.0)]
     pub(crate) join_timeout: f64,
+    /// Workers that are enough to go on with when others are lost
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) min_workers: i64,
+    /// How often train starts a lost worker again, in all
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) max_restarts: i64,
+    /// Faults to inject: kill:worker=1@update=20;random:mean=10s,seed=1
+    #[arg(long, value_name = "PLAN")]
+    pub(crate) chaos: Option<String>,
 }
 
 // No comments on the variants of these: clap would show them as help, at several lines a flag.

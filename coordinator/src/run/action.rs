@@ -1,7 +1,7 @@
 //! What goes into the run and what comes out of it.
 
 use medley_common::identity::{Digest, Split, Update, WorkerId};
-use medley_common::message::{Command, Event, Failure};
+use medley_common::message::{Artifact, Command, Event, Failure};
 
 use super::report::{EvaluationReport, Outcome, TrainLog, TrainSummary, UpdateRecord};
 
@@ -16,6 +16,8 @@ pub enum Input {
     Left(WorkerId, String),
     /// The state of this update, ordered by [`Action::Commit`], is durable.
     Committed(Update),
+    /// There is a newer state on the disk for newcomers to start from.
+    Based(Base),
     /// Something outside the workers failed: a disk, a launcher.
     Broken(Failure),
     /// A person or a scheduler asks the run to stop; asked again, it stops at once.
@@ -31,10 +33,18 @@ pub enum Action {
     Order(WorkerId, Command),
     /// Tell a worker why it cannot take part, and end its session.
     Refuse(WorkerId, String),
+    /// Tell a worker that was silent for too long that it is replaced, end its session, and its process if it is local.
+    Replace(WorkerId, String),
+    /// Let a worker go that wanted to, with this reason.
+    Dismiss(WorkerId, String),
+    /// Tell whoever watches.
+    Notice(String),
     /// Take in the files of the state of this update from this worker.
     Receive(WorkerId, Update),
     /// Append an update to the ledger.
     Record(UpdateRecord),
+    /// Go back to this update: what was recorded after it is void.
+    Rewind(Update),
     /// Append a line to the training log.
     Log(TrainLog),
     /// Make the received state durable, then answer [`Input::Committed`].
@@ -45,6 +55,15 @@ pub enum Action {
     Publish(EvaluationReport, Occasion),
     /// The run is over.
     Finish(Outcome),
+}
+
+/// A state on the disk that workers can start from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Base {
+    /// Updates done in it.
+    pub update: Update,
+    /// Its files.
+    pub artifacts: Vec<Artifact>,
 }
 
 /// A state that all workers vouch for.

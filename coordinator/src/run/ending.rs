@@ -1,7 +1,7 @@
 //! How a run ends before its work is done: stops, losses, failures.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use medley_common::identity::WorkerId;
 use medley_common::message::{Command, Failure, FailureKind, Verdict};
@@ -10,32 +10,22 @@ use super::action::Task;
 use super::report::Outcome;
 use super::{Action, Occasion, Phase, Run, SavePurpose};
 
-/// How long a lost connection between workers waits for the death that caused it to be seen.
-const GRACE: Duration = Duration::from_secs(1);
-
-/// A failure that may be the consequence of another.
-#[derive(Debug)]
-pub(super) struct Failing {
-    failure: Failure,
-    pub(super) until: Instant,
-}
-
 impl Run {
     pub(super) fn stop_requested(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let again = std::mem::replace(&mut self.stopping, true);
         match &self.phase {
-            Phase::Failing(_) => {}
             _ if again => self.finish(self.stopped(), actions),
-            Phase::Gathering | Phase::Forming(_) => {
-                self.finish(self.stopped(), actions);
-            }
+            // Before anything is trained, and after its state is saved, there is nothing to wait for.
+            Phase::Gathering(_) => self.finish(self.stopped(), actions),
+            Phase::Forming(_) if !self.formed => self.finish(self.stopped(), actions),
             // All that was trained is saved by then: a result that is not waited for can be asked for again.
             Phase::Evaluating(evaluating) if evaluating.occasion == Occasion::End => {
                 self.finish(self.stopped(), actions);
             }
             // Workers come to rest where they may not go on, or when their share is done.
             Phase::Training(_) if !self.is_moving() => self.go_on(now, actions),
-            Phase::Training(_) | Phase::Saving(_) | Phase::Evaluating(_) | Phase::Finished(_) => {}
+            Phase::Forming(_) | Phase::Training(_) | Phase::Saving(_) | Phase::Evaluating(_) => {}
+            Phase::Disbanding(_) | Phase::Finished(_) => {}
         }
     }
 
@@ -60,42 +50,61 @@ impl Run {
     }
 
     pub(super) fn elapsed(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if let Phase::Failing(failing) = &self.phase {
-            if now >= failing.until {
-                let failure = failing.failure.clone();
-                self.fail(failure, actions);
-            }
-            return;
-        }
         let limit = self.job.patience.heartbeat;
         if let Some((worker, heard)) = self.roster.quietest().filter(|(_, heard)| now >= *heard + limit) {
-            let why = format!("it was not heard of for {:.1} s", (now - heard).as_secs_f64());
-            let in_group = self.roster.get(worker).is_some_and(|member| member.rank.is_some());
-            if matches!(self.phase, Phase::Gathering) || !in_group {
-                return self.refuse(worker, why, actions);
-            }
-            return self.lose(worker, &why, actions);
+            let silence = format!("it was not heard of for {:.1} s", (now - heard).as_secs_f64());
+            actions.push(Action::Replace(worker, format!("{silence} and has been replaced; start it again")));
+            return self.lose(now, worker, &silence, actions);
+        }
+        if let Some((worker, _)) = self.roster.waiting().filter(|(_, since)| now >= *since + limit) {
+            let workers = self.job.workers;
+            let reason = format!("the group is full: {workers} of {workers} workers have joined");
+            return self.refuse(worker, reason, actions);
         }
         let join = self.job.patience.join;
-        if matches!(self.phase, Phase::Gathering) && now >= self.started + join {
-            let (ready, expected) = (self.roster.prepared(), self.job.workers);
-            let message = format!(
-                "{ready} of {expected} workers were ready within {} s; start the others with medley-worker \
-                 --coordinator, or lower --workers",
-                join.as_secs()
-            );
-            self.fail(Failure { kind: FailureKind::Config, message }, actions);
+        match &self.phase {
+            Phase::Gathering(gathering) if now >= gathering.since + join => {
+                let needed = gathering.needed;
+                self.too_few(needed, actions);
+            }
+            Phase::Disbanding(disbanding) if now >= disbanding.since + join => {
+                if let Some(worker) = self.roster.ranked().first().copied() {
+                    let why = format!("it did not leave its group within {} s", join.as_secs());
+                    actions.push(Action::Replace(worker, why.clone()));
+                    self.lose(now, worker, &why, actions);
+                }
+            }
+            _ => {}
         }
     }
 
-    pub(super) fn left(&mut self, worker: WorkerId, why: &str, actions: &mut Vec<Action>) {
-        let Some(member) = self.roster.get(worker) else { return };
-        if matches!(self.phase, Phase::Gathering) || member.rank.is_none() {
-            // Its place is free: another may come, or the same one again.
-            self.roster.remove(worker);
-            return;
+    fn too_few(&mut self, needed: u32, actions: &mut Vec<Action>) {
+        let (ready, join) = (self.roster.all(super::roster::Member::is_ready).len(), self.job.patience.join.as_secs());
+        let start = "start others with medley-worker --coordinator";
+        let failure = if self.formed {
+            let back = self.way_back();
+            let message = format!(
+                "{ready} of {needed} workers were ready within {join} s after the others were lost; {start}, or lower \
+                 --min_workers{back}"
+            );
+            Failure { kind: FailureKind::Lost, message }
+        } else {
+            let message =
+                format!("{ready} of {needed} workers were ready within {join} s; {start}, or lower --workers");
+            Failure { kind: FailureKind::Config, message }
+        };
+        self.fail(failure, actions);
+    }
+
+    pub(super) fn left(&mut self, now: Instant, worker: WorkerId, why: &str, actions: &mut Vec<Action>) {
+        match self.roster.get(worker).map(|member| member.hello.is_some()) {
+            None => {}
+            // It never said who it was: nobody waits for it.
+            Some(false) => {
+                self.roster.remove(worker);
+            }
+            Some(true) => self.lose(now, worker, why, actions),
         }
-        self.lose(worker, why, actions);
     }
 
     pub(super) fn worker_failed(
@@ -107,17 +116,16 @@ impl Run {
     ) {
         let name = self.roster.describe(worker);
         let message = format!("{name} failed while {}: {}", self.doing(), failure.message);
-        let failure = Failure { kind: failure.kind, message };
-        match (&self.phase, failure.kind) {
-            // A broken connection between workers is what survivors see of a death: wait for the death itself.
-            (Phase::Failing(_), FailureKind::Lost) => {}
-            (_, FailureKind::Lost) => {
-                let message = format!("{}{}", failure.message, self.way_back());
-                let failure = Failure { message, ..failure };
-                self.phase = Phase::Failing(Failing { failure, until: now + GRACE });
+        let failed = Failure { kind: failure.kind, message };
+        match failure.kind {
+            FailureKind::Diverged => self.broken(failed, actions),
+            // Another one would fail in the same way, unless this one came late to a run that works.
+            FailureKind::Data | FailureKind::Config if !self.formed || self.roster.is_ranked(worker) => {
+                self.fail(failed, actions);
             }
-            (_, FailureKind::Internal) => self.broken(failure, actions),
-            (_, FailureKind::Data | FailureKind::Config) => self.fail(failure, actions),
+            FailureKind::Data | FailureKind::Config | FailureKind::Internal | FailureKind::Lost => {
+                self.lose(now, worker, &failure.message, actions);
+            }
         }
     }
 
@@ -125,14 +133,6 @@ impl Run {
     pub(super) fn broken(&mut self, failure: Failure, actions: &mut Vec<Action>) {
         let message = format!("{}{}", failure.message, self.way_back());
         self.fail(Failure { message, ..failure }, actions);
-    }
-
-    /// Ends the run because a worker of the group is gone.
-    fn lose(&mut self, worker: WorkerId, why: &str, actions: &mut Vec<Action>) {
-        let name = self.roster.describe(worker);
-        let message = format!("{name} was lost while {}: {why}{}", self.doing(), self.way_back());
-        self.roster.remove(worker);
-        self.fail(Failure { kind: FailureKind::Lost, message }, actions);
     }
 
     /// Ends the run.
@@ -162,14 +162,15 @@ impl Run {
     }
 
     /// What the run is doing, for a sentence.
-    fn doing(&self) -> String {
+    pub(super) fn doing(&self) -> String {
         match &self.phase {
-            Phase::Gathering => "preparing".to_owned(),
+            Phase::Gathering(_) if !self.formed => "preparing".to_owned(),
+            Phase::Gathering(_) | Phase::Disbanding(_) => format!("regrouping after update {}", self.progress.done),
             Phase::Forming(_) => "the workers connected to each other".to_owned(),
             Phase::Training(_) => format!("training update {}", self.progress.done.next()),
             Phase::Saving(_) => format!("saving update {}", self.progress.done),
             Phase::Evaluating(evaluating) => format!("predicting the {} split", evaluating.split),
-            Phase::Failing(_) | Phase::Finished(_) => "the run ended".to_owned(),
+            Phase::Finished(_) => "the run ended".to_owned(),
         }
     }
 }

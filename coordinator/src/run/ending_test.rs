@@ -5,8 +5,8 @@ use std::time::Duration;
 use medley_common::identity::{Generation, Update, WorkerId};
 use medley_common::message::{Command, Event, Failure, FailureKind};
 
+use super::fixture::{Drive, every, failure, job, report, rows, save, saved};
 use super::report::Outcome;
-use super::tests::{Drive, every, failure, job, report, rows, save, saved};
 use super::{Action, Input, Occasion};
 
 #[test]
@@ -40,37 +40,6 @@ fn ranks_with_other_parameters_end_the_run() {
 }
 
 #[test]
-fn a_death_is_named_before_its_consequences() {
-    let (mut drive, _) = Drive::formed(job(2));
-    let reset = Failure { kind: FailureKind::Lost, message: "rank 0 at 10.0.0.1:4000: reset".into() };
-    assert_eq!(drive.from(2, Event::Failed(reset)), [], "the cause may still come");
-    let actions = drive.input(Input::Left(WorkerId(1), "it was killed by signal 9".into()));
-    assert!(failure(&actions).contains("rank 0, host node7, pid 1"), "{}", failure(&actions));
-    assert!(failure(&actions).contains("signal 9"), "{}", failure(&actions));
-}
-
-#[test]
-fn a_lost_connection_without_a_death_ends_the_run_in_time() {
-    let (mut drive, _) = Drive::formed(job(2));
-    let reset = Failure { kind: FailureKind::Lost, message: "rank 0 at 10.0.0.1:4000: reset".into() };
-    drive.from(2, Event::Failed(reset));
-    drive.now = drive.run.deadline().unwrap();
-    let actions = drive.input(Input::Elapsed);
-    assert!(failure(&actions).contains("reset") && failure(&actions).contains("training update 1"));
-}
-
-#[test]
-fn silence_is_a_loss() {
-    let (mut drive, _) = Drive::formed(job(2));
-    drive.now += Duration::from_secs(4);
-    drive.from(1, Event::Heartbeat);
-    drive.now = drive.run.deadline().unwrap();
-    let actions = drive.input(Input::Elapsed);
-    assert!(failure(&actions).contains("pid 2") && failure(&actions).contains("not heard of"));
-    assert!(failure(&actions).contains("there is no checkpoint"));
-}
-
-#[test]
 fn a_run_does_not_wait_for_workers_for_ever() {
     let mut drive = Drive::new(job(2));
     assert_eq!(drive.run.deadline(), Some(drive.now + Duration::from_secs(60)));
@@ -83,7 +52,7 @@ fn a_run_does_not_wait_for_workers_for_ever() {
 fn a_diverged_run_says_so() {
     let (mut drive, _) = Drive::formed(job(1));
     let mut nan = report(&drive.job, 1, 0..4);
-    nan.lanes[0].loss_sum = f64::NAN;
+    nan.losses[0] = f32::NAN;
     let actions = drive.from(1, Event::Updated { generation: Generation(1), report: nan });
     assert!(failure(&actions).contains("diverged"), "{}", failure(&actions));
 }
@@ -105,4 +74,13 @@ fn a_stop_at_a_boundary_makes_the_evaluation_that_is_due() {
     let actions = drive.predict(1, 0..5);
     assert!(matches!(&actions[0], Action::Publish(_, Occasion::Training)), "{actions:?}");
     assert_eq!(actions.last(), Some(&save(1, 2)));
+}
+
+/// Every rank computes the same gradient: nobody would fare better.
+#[test]
+fn a_worker_whose_gradient_is_no_number_ends_the_run() {
+    let (mut drive, _) = Drive::formed(job(2));
+    let failed = Failure { kind: FailureKind::Diverged, message: "update 3: NaN".into() };
+    let actions = drive.from(2, Event::Failed(failed));
+    assert!(failure(&actions).contains("rank 1") && failure(&actions).contains("update 3: NaN"));
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use medley_common::evaluation::{Prediction, Tally};
-use medley_common::identity::{Split, WorkerId};
+use medley_common::identity::{Split, Update, WorkerId};
 use medley_common::message::Command;
 use medley_common::plan::evaluation_shards;
 
@@ -17,8 +17,9 @@ use super::{Action, EvaluationView, Occasion, Phase, Run};
 pub(super) struct Evaluating {
     pub(super) split: Split,
     pub(super) occasion: Occasion,
+    update: Update,
     since: Instant,
-    shares: BTreeMap<WorkerId, Range<u32>>,
+    shares: BTreeMap<WorkerId, Vec<Range<u32>>>,
     predictions: Vec<Option<Prediction>>,
     done: BTreeSet<WorkerId>,
 }
@@ -33,19 +34,21 @@ impl Run {
             return self.go_on(now, actions);
         }
         let lengths = self.job.rows(split).map_or(&[][..], |rows| &rows.lengths);
+        // What was predicted before the group changed counts: the weights are the same.
+        let begun = self.interrupted.take().filter(|begun| (begun.split, begun.update) == (split, update));
+        let (since, predictions) =
+            begun.map_or_else(|| (now, vec![None; lengths.len()]), |begun| (begun.since, begun.predictions));
+        let missing: Vec<u32> =
+            (0..).zip(&predictions).filter(|(_, known)| known.is_none()).map(|(row, _)| row).collect();
         let group = self.roster.ranked();
-        let shards = evaluation_shards(lengths, self.job.workers);
-        let evaluating = Evaluating {
-            split,
-            occasion,
-            since: now,
-            shares: group.iter().copied().zip(shards).collect(),
-            predictions: vec![None; lengths.len()],
-            done: BTreeSet::new(),
-        };
+        let shares: BTreeMap<_, _> = group.into_iter().zip(shares(&missing, lengths, self.shares.len())).collect();
         let generation = self.generation;
-        actions.extend(group.into_iter().map(|worker| Action::Order(worker, Command::Evaluate { generation, split })));
-        self.phase = Phase::Evaluating(evaluating);
+        let order = |(worker, rows): (&WorkerId, &Vec<Range<u32>>)| {
+            Action::Order(*worker, Command::Evaluate { generation, split, rows: rows.clone() })
+        };
+        actions.extend(shares.iter().map(order));
+        let done = BTreeSet::new();
+        self.phase = Phase::Evaluating(Evaluating { split, occasion, update, since, shares, predictions, done });
     }
 
     pub(super) fn predicted(
@@ -60,7 +63,10 @@ impl Run {
         let share = evaluating.shares.get(&worker).cloned().unwrap_or_default();
         for prediction in predictions {
             let row = prediction.row;
-            let place = evaluating.predictions.get_mut(row.0 as usize).filter(|_| share.contains(&row.0));
+            let place = evaluating
+                .predictions
+                .get_mut(row.0 as usize)
+                .filter(|_| share.iter().any(|rows| rows.contains(&row.0)));
             let problem = match place {
                 Some(None) if split != evaluating.split => format!("predicted the {split} split"),
                 Some(None) if prediction.logits.len() != labels => {
@@ -86,7 +92,7 @@ impl Run {
             return self.fail_worker(worker, &format!("ended its share of the {split} split out of turn"), actions);
         }
         let share = evaluating.shares.get(&worker).cloned().unwrap_or_default();
-        let missing = share.clone().find(|row| evaluating.predictions[*row as usize].is_none());
+        let missing = share.into_iter().flatten().find(|row| evaluating.predictions[*row as usize].is_none());
         if let Some(row) = missing {
             let problem = format!("ended its share of the {split} split without row {row}");
             return self.fail_worker(worker, &problem, actions);
@@ -105,5 +111,30 @@ impl Run {
         self.evaluated = Some(report.clone());
         actions.push(Action::Publish(report, occasion));
         self.go_on(now, actions);
+    }
+}
+
+/// `rows` in as many shares, with about the same number of tokens each.
+fn shares(rows: &[u32], lengths: &[u32], shares: usize) -> Vec<Vec<Range<u32>>> {
+    let tokens: Vec<u32> = rows.iter().map(|row| lengths[*row as usize]).collect();
+    let shards = evaluation_shards(&tokens, u32::try_from(shares).unwrap_or(u32::MAX));
+    shards.into_iter().map(|shard| runs(&rows[shard.start as usize..shard.end as usize])).collect()
+}
+
+/// Ascending numbers as ranges.
+fn runs(rows: &[u32]) -> Vec<Range<u32>> {
+    rows.chunk_by(|row, next| row + 1 == *next).filter_map(|run| Some(*run.first()?..*run.last()? + 1)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_hold_every_missing_row_once() {
+        assert_eq!(runs(&[1, 2, 3, 7, 9, 10]), [1..4, 7..8, 9..11]);
+        let lengths = [5, 5, 50, 5, 5, 5, 5, 5];
+        assert_eq!(shares(&[0, 1, 2, 6, 7], &lengths, 2), [vec![0..2], vec![2..3, 6..8]]);
+        assert_eq!(shares(&[], &lengths, 2), [vec![], vec![]]);
     }
 }

@@ -1,12 +1,21 @@
 //! Workers arrive, build their models and connect to each other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use medley_common::identity::{Digest, Generation, Rank, WorkerId};
+use medley_common::identity::{Digest, Generation, Rank, Update, WorkerId};
 use medley_common::message::{Command, Form, Hello, PROTOCOL, Welcome};
 
+use super::assignment::assign;
 use super::{Action, Phase, Run};
+
+/// Too few workers are ready.
+#[derive(Debug)]
+pub(super) struct Gathering {
+    pub(super) since: Instant,
+    /// How many it takes.
+    pub(super) needed: u32,
+}
 
 /// The group is being connected.
 #[derive(Debug, Default)]
@@ -15,15 +24,11 @@ pub(super) struct Forming {
 }
 
 impl Run {
-    pub(super) fn joined(&mut self, now: Instant, worker: WorkerId, actions: &mut Vec<Action>) {
+    pub(super) fn joined(&mut self, now: Instant, worker: WorkerId) {
         self.roster.add(now, worker);
-        if !matches!(self.phase, Phase::Gathering) {
-            self.refuse(worker, "the group is full".to_owned(), actions);
-        }
     }
 
     pub(super) fn greeted(&mut self, worker: WorkerId, hello: Hello, actions: &mut Vec<Action>) {
-        let expected = self.job.workers as usize;
         if hello.protocol != PROTOCOL || hello.version != self.job.version {
             let Hello { version, protocol, .. } = hello;
             let own = &self.job.version;
@@ -33,26 +38,41 @@ impl Run {
             );
             return self.refuse(worker, reason, actions);
         }
-        if self.roster.known() >= expected {
-            let reason = format!("the group is full: {expected} of {expected} workers have joined");
-            return self.refuse(worker, reason, actions);
-        }
-        if let Some(member) = self.roster.get_mut(worker) {
+        if let Some(member) = self.roster.get_mut(worker).filter(|member| member.hello.is_none()) {
             member.hello = Some(hello);
         }
-        let welcome = Welcome {
-            worker,
-            spec: self.job.spec.clone(),
-            model: self.job.model.clone(),
-            start: self.job.start,
-            splits: self.job.splits(),
-            artifacts: self.job.artifacts.clone(),
-            heartbeat_ms: u64::try_from(self.job.patience.heartbeat_every.as_millis()).unwrap_or(u64::MAX),
-        };
-        actions.push(Action::Order(worker, Command::Welcome(Box::new(welcome))));
+        self.admit(actions);
     }
 
-    pub(super) fn prepared(&mut self, worker: WorkerId, layout: Digest, endpoint: String, actions: &mut Vec<Action>) {
+    /// Lets workers in as far as there are places; the others wait for one.
+    pub(super) fn admit(&mut self, actions: &mut Vec<Action>) {
+        let waiting = self.roster.all(|member| member.hello.is_some() && !member.welcomed);
+        let taken = self.roster.all(|member| member.welcomed && !member.leaving).len();
+        for worker in waiting.into_iter().take((self.job.workers as usize).saturating_sub(taken)) {
+            if let Some(member) = self.roster.get_mut(worker) {
+                member.welcomed = true;
+                member.update = self.base.update;
+            }
+            let welcome = Welcome {
+                worker,
+                spec: self.job.spec.clone(),
+                model: self.job.model.clone(),
+                start: self.base.update,
+                splits: self.job.splits(),
+                artifacts: self.base.artifacts.clone(),
+                heartbeat_ms: u64::try_from(self.job.patience.heartbeat_every.as_millis()).unwrap_or(u64::MAX),
+            };
+            actions.push(Action::Order(worker, Command::Welcome(Box::new(welcome))));
+        }
+    }
+
+    pub(super) fn prepared(
+        &mut self,
+        now: Instant,
+        worker: WorkerId,
+        (layout, endpoint): (Digest, String),
+        actions: &mut Vec<Action>,
+    ) {
         let differs = |(other, member): (WorkerId, &super::roster::Member)| {
             member.prepared.as_ref().filter(|(known, _)| *known != layout).map(|(known, _)| (other, *known))
         };
@@ -63,41 +83,113 @@ impl Run {
             return self.fail_worker(worker, &problem, actions);
         }
         match self.roster.get_mut(worker) {
-            Some(member) if member.hello.is_some() => member.prepared = Some((layout, endpoint)),
-            _ => return self.fail_worker(worker, "built a model before it said who it is", actions),
+            Some(member) if member.welcomed && member.prepared.is_none() => member.prepared = Some((layout, endpoint)),
+            _ => return self.fail_worker(worker, "built a model without being asked to", actions),
         }
-        if self.roster.prepared() == self.job.workers as usize {
-            self.form(actions);
+        self.newcomer(now, actions);
+    }
+
+    /// Somebody is ready who is in no group.
+    fn newcomer(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        match &self.phase {
+            Phase::Gathering(_) => self.reform(now, actions),
+            // It takes part from the next rest on.
+            Phase::Forming(_) | Phase::Training(_) | Phase::Saving(_) | Phase::Evaluating(_) => {
+                self.changed = true;
+                self.rest(now, actions);
+            }
+            Phase::Disbanding(_) | Phase::Finished(_) => {}
         }
     }
 
-    /// Ranks the prepared workers in the order of arrival and connects them.
-    fn form(&mut self, actions: &mut Vec<Action>) {
-        let late: Vec<WorkerId> =
-            self.roster.iter().filter(|(_, member)| member.prepared.is_none()).map(|(worker, _)| worker).collect();
-        late.into_iter().for_each(|worker| self.refuse(worker, "the group is full".to_owned(), actions));
-        self.generation = Generation(self.generation.0 + 1);
-        let group: Vec<(WorkerId, String)> = self
-            .roster
-            .iter()
-            .filter_map(|(worker, member)| Some((worker, member.prepared.as_ref()?.1.clone())))
-            .collect();
-        let peers: Vec<String> = group.iter().map(|(_, endpoint)| endpoint.clone()).collect();
-        for (rank, (worker, _)) in (0..).map(Rank).zip(&group) {
-            if let Some(member) = self.roster.get_mut(*worker) {
-                member.rank = Some(rank);
-                member.update = self.progress.done;
-            }
-            let form = Form {
-                generation: self.generation,
-                rank,
-                peers: peers.clone(),
-                secret: self.secret(),
-                lanes: self.tree.assign(self.job.workers),
-            };
-            actions.push(Action::Order(*worker, Command::Form(form)));
+    /// Forms a group of all that are ready, if they are enough.
+    pub(super) fn reform(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.dismiss_leavers(actions);
+        self.replace_outdated(actions);
+        let ready = self.roster.all(super::roster::Member::is_ready);
+        let needed = match (self.stopping || self.saves_for_leavers(), self.formed) {
+            (true, _) => 1,
+            (false, true) => self.job.min_workers.clamp(1, self.job.workers),
+            (false, false) => self.job.workers,
+        };
+        if ready.len() >= needed as usize {
+            return self.form(ready, actions);
         }
+        if self.stopping {
+            return self.finish(self.stopped(), actions);
+        }
+        let since = match &self.phase {
+            Phase::Gathering(gathering) => gathering.since,
+            _ => {
+                let message = format!("waiting for workers: {} of {needed} are ready", ready.len());
+                actions.push(Action::Notice(message));
+                now
+            }
+        };
+        self.phase = Phase::Gathering(Gathering { since, needed });
+    }
+
+    /// Where nobody is left who holds as much as the disk, those that came before it did are of no use.
+    fn replace_outdated(&mut self, actions: &mut Vec<Action>) {
+        let newest = self.base.update;
+        let ready = self.roster.all(super::roster::Member::is_ready);
+        let is_old = |worker: &WorkerId| self.roster.get(*worker).is_some_and(|member| member.update < newest);
+        if !ready.iter().all(is_old) {
+            return;
+        }
+        for worker in ready {
+            let reason = format!("it fetched its state before that of update {newest} was saved; start it again");
+            self.roster.remove(worker);
+            actions.push(Action::Replace(worker, reason));
+        }
+        self.admit(actions);
+    }
+
+    /// Ranks `group`, gives out the lanes and has the workers connect.
+    fn form(&mut self, mut group: Vec<WorkerId>, actions: &mut Vec<Action>) {
+        let held: BTreeMap<WorkerId, Update> =
+            self.roster.iter().map(|(worker, member)| (worker, member.update)).collect();
+        let update_of = |worker: &WorkerId| held.get(worker).copied().unwrap_or_default();
+        let update = group.iter().map(update_of).max().unwrap_or(self.progress.done);
+        if update > self.progress.done {
+            let ahead = group.iter().copied().find(|worker| update_of(worker) == update).unwrap_or(group[0]);
+            let problem = format!("holds update {update}, of which only {} are known", self.progress.done);
+            return self.fail_worker(ahead, &problem, actions);
+        }
+        if update < self.progress.done {
+            self.rewind(update, actions);
+        }
+        // Those that hold the state come first: the first rank always has a lane, which the source must have.
+        let behind = |worker: &WorkerId| update_of(worker) < update;
+        group.sort_by_key(|worker| (behind(worker), *worker));
+        let source = group.iter().any(behind).then_some(Rank(0));
+        let kept: Vec<_> = group
+            .iter()
+            .map(|worker| self.roster.get(*worker).filter(|_| !behind(worker)).map(|member| member.kept.clone()))
+            .map(Option::unwrap_or_default)
+            .collect();
+        let lanes = assign(self.tree, &kept);
+        self.generation = Generation(self.generation.0 + 1);
+        let endpoint = |worker: &WorkerId| Some(self.roster.get(*worker)?.prepared.as_ref()?.1.clone());
+        let peers: Vec<String> = group.iter().filter_map(endpoint).collect();
+        for (rank, worker) in (0..).map(Rank).zip(&group) {
+            let (generation, secret) = (self.generation, self.secret());
+            let (peers, lanes) = (peers.clone(), lanes.clone());
+            let form = Form { generation, rank, peers, secret, lanes, update, source };
+            actions.push(Action::Order(*worker, Command::Form(form)));
+            if let Some(member) = self.roster.get_mut(*worker) {
+                (member.rank, member.update) = (Some(rank), update);
+            }
+        }
+        self.shares = group.into_iter().zip(lanes).collect();
+        // Those that want to go and are still needed go at the next rest.
+        self.changed = self.shares.keys().any(|worker| self.roster.get(*worker).is_some_and(|member| member.leaving));
         self.phase = Phase::Forming(Forming::default());
+        if self.formed {
+            let (generation, workers) = (self.generation, self.shares.len());
+            let s = if workers == 1 { "" } else { "s" };
+            actions.push(Action::Notice(format!("going on with {workers} worker{s} (generation {generation})")));
+        }
     }
 
     /// A secret for each generation, so that a member of an old group cannot enter a new one by mistake.
@@ -109,14 +201,17 @@ impl Run {
         secret
     }
 
-    pub(super) fn formed(&mut self, now: Instant, worker: WorkerId, actions: &mut Vec<Action>) {
+    pub(super) fn connected(&mut self, now: Instant, worker: WorkerId, actions: &mut Vec<Action>) {
         let Phase::Forming(forming) = &mut self.phase else { return };
         forming.formed.insert(worker);
-        if forming.formed.len() == self.job.workers as usize {
+        if forming.formed.len() < self.shares.len() {
+            return;
+        }
+        if !std::mem::replace(&mut self.formed, true) {
             self.agenda = self.first_agenda();
             self.progress.begin(now);
-            self.go_on(now, actions);
         }
+        self.go_on(now, actions);
     }
 
     pub(super) fn refuse(&mut self, worker: WorkerId, reason: String, actions: &mut Vec<Action>) {

@@ -28,10 +28,12 @@ pub struct Job {
     pub start: Update,
     /// The loss of each update done, in order; empty where that is not known.
     pub past_losses: Vec<f64>,
-    /// The files that workers read the state from.
+    /// The files that workers read that state from.
     pub artifacts: Vec<Artifact>,
     /// How many workers take part.
     pub workers: u32,
+    /// How many are enough to go on with when others are lost; at least 1.
+    pub min_workers: u32,
     /// Limits of waiting.
     pub patience: Patience,
     /// Shared by the workers alone; drawn by whoever starts the run.
@@ -59,7 +61,7 @@ pub struct SplitRows {
 /// How long the run waits for what.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// For all workers to be ready, from the start of the run.
+    /// For enough workers to be ready, from when they were too few; and for workers to leave a group.
     pub join: Duration,
     /// For any sign of life of a worker.
     pub heartbeat: Duration,

@@ -9,36 +9,40 @@
 //! the same update, and a stop never races with a step.
 
 mod action;
+mod assignment;
 mod ending;
 mod evaluating;
 mod gathering;
 mod job;
+mod progress;
+mod regrouping;
 pub mod report;
 mod roster;
 mod saving;
 mod training;
 mod view;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use medley_common::identity::{Generation, Split, Update, WorkerId};
 use medley_common::lane::LaneTree;
-use medley_common::message::{Event, Failure, FailureKind};
+use medley_common::message::{Event, Failure, FailureKind, Lanes};
 use medley_common::plan::Plan;
 
-pub use action::{Action, Input, Occasion, SavePurpose, SavedState};
+pub use action::{Action, Base, Input, Occasion, SavePurpose, SavedState};
 pub use job::{Job, Patience, SplitRows, TrainingJob};
 pub use view::{EvaluationView, PhaseName, RunView, WorkerView};
 
 use action::Task;
-use ending::Failing;
 use evaluating::Evaluating;
-use gathering::Forming;
+use gathering::{Forming, Gathering};
+use progress::Progress;
+use regrouping::Disbanding;
 use report::{EvaluationReport, Outcome};
 use roster::Roster;
 use saving::Saving;
-use training::{Progress, Training};
+use training::Training;
 
 /// One training run.
 #[derive(Debug)]
@@ -49,10 +53,21 @@ pub struct Run {
     roster: Roster,
     phase: Phase,
     generation: Generation,
-    started: Instant,
+    /// The lanes of each member of the newest group, those that were lost since included.
+    shares: BTreeMap<WorkerId, Lanes>,
+    /// What newcomers start from.
+    base: Base,
     agenda: VecDeque<Task>,
     progress: Progress,
     stopping: bool,
+    /// Whether a group has ever stood.
+    formed: bool,
+    /// Whether somebody has come, gone or wants to go since the group was formed: the next rest is for a new one.
+    changed: bool,
+    /// Groups in a row that broke without a loss, and before anything was done.
+    futile: u32,
+    /// An evaluation that the change of a group has interrupted.
+    interrupted: Option<Evaluating>,
     /// The newest evaluation, for results that are asked for twice.
     evaluated: Option<EvaluationReport>,
     evaluations: Vec<EvaluationView>,
@@ -61,8 +76,8 @@ pub struct Run {
 /// What the run is doing; each phase owns its data.
 #[derive(Debug)]
 enum Phase {
-    /// Workers arrive and build their models.
-    Gathering,
+    /// Workers arrive and build their models; too few are ready.
+    Gathering(Gathering),
     /// Workers connect to each other.
     Forming(Forming),
     /// Updates are made.
@@ -71,8 +86,8 @@ enum Phase {
     Saving(Saving),
     /// A split is being predicted.
     Evaluating(Evaluating),
-    /// A failure is known; its cause may still arrive.
-    Failing(Failing),
+    /// Workers leave their group, for another to be formed.
+    Disbanding(Disbanding),
     /// Nothing happens any more.
     Finished(Outcome),
 }
@@ -86,12 +101,17 @@ impl Run {
             plan: Plan::new(&job.spec, lengths),
             tree: LaneTree::new(job.spec.lanes),
             roster: Roster::default(),
-            phase: Phase::Gathering,
+            phase: Phase::Gathering(Gathering { since: now, needed: job.workers }),
             generation: Generation(0),
-            started: now,
+            shares: BTreeMap::new(),
+            base: Base { update: job.start, artifacts: job.artifacts.clone() },
             agenda: VecDeque::new(),
             progress: Progress::new(&job),
             stopping: false,
+            formed: false,
+            changed: false,
+            futile: 0,
+            interrupted: None,
             evaluated: None,
             evaluations: Vec::new(),
             job,
@@ -113,12 +133,17 @@ impl Run {
             (_, Input::StopRequested) => self.stop_requested(now, &mut actions),
             (_, Input::Broken(failure)) => self.broken(failure, &mut actions),
             (_, Input::Elapsed) => self.elapsed(now, &mut actions),
-            (_, Input::Joined(worker)) => self.joined(now, worker, &mut actions),
-            (_, Input::Left(worker, why)) => self.left(worker, &why, &mut actions),
+            (_, Input::Joined(worker)) => self.joined(now, worker),
+            (_, Input::Left(worker, why)) => self.left(now, worker, &why, &mut actions),
+            (_, Input::Based(base)) => self.base = base,
             (Phase::Saving(_), Input::Committed(update)) => self.committed(now, update, &mut actions),
-            // A commit that a failure or a second stop has overtaken.
+            // Nobody waits for a commit anywhere else.
             (
-                Phase::Gathering | Phase::Forming(_) | Phase::Training(_) | Phase::Evaluating(_) | Phase::Failing(_),
+                Phase::Gathering(_)
+                | Phase::Forming(_)
+                | Phase::Training(_)
+                | Phase::Evaluating(_)
+                | Phase::Disbanding(_),
                 Input::Committed(_),
             ) => {}
             (_, Input::From(worker, event)) => self.reported(now, worker, event, &mut actions),
@@ -131,20 +156,25 @@ impl Run {
         if self.is_stale(&event) {
             return;
         }
-        let in_group = self.roster.get(worker).is_some_and(|member| member.rank.is_some());
-        if !matches!(self.phase, Phase::Gathering) && !in_group {
-            return self.refuse(worker, "the group is full".to_owned(), actions);
-        }
         match (&self.phase, event) {
-            (_, Event::Heartbeat) => {}
-            (_, Event::Failed(failure)) => self.worker_failed(now, worker, failure, actions),
-            // Only the cause of the failure matters any more.
-            (Phase::Failing(_) | Phase::Finished(_), _) => {}
-            (Phase::Gathering, Event::Hello(hello)) => self.greeted(worker, hello, actions),
-            (Phase::Gathering, Event::Prepared { layout, endpoint, notes: _ }) => {
-                self.prepared(worker, layout, endpoint, actions);
+            (_, Event::Heartbeat) | (Phase::Finished(_), _) => {}
+            (_, Event::Hello(hello)) => self.greeted(worker, hello, actions),
+            (_, Event::Prepared { layout, endpoint, notes: _ }) => {
+                self.prepared(now, worker, (layout, endpoint), actions);
             }
-            (Phase::Forming(_), Event::Formed { .. }) => self.formed(now, worker, actions),
+            (_, Event::Failed(failure)) => self.worker_failed(now, worker, failure, actions),
+            (_, Event::Leaving) => self.leaves(now, worker, actions),
+            // What follows comes from members of the group alone.
+            (_, event) if !self.roster.is_ranked(worker) => self.out_of_turn(worker, &event, actions),
+            (_, Event::Disconnected { problem, .. }) => self.disconnected(now, worker, &problem, actions),
+            (Phase::Disbanding(_), Event::StandingBy { update, kept, .. }) => {
+                self.stands_by(now, worker, (update, kept), actions);
+            }
+            (Phase::Disbanding(_), Event::Updated { report, .. }) => self.late_report(worker, report),
+            // On their way when the group was dissolved.
+            (Phase::Disbanding(_), Event::Formed { .. } | Event::Saved { .. })
+            | (Phase::Disbanding(_), Event::Predicted { .. } | Event::Evaluated { .. }) => {}
+            (Phase::Forming(_), Event::Formed { .. }) => self.connected(now, worker, actions),
             (Phase::Training(_), Event::Updated { report, .. }) => self.updated(now, worker, report, actions),
             (Phase::Saving(_), Event::Saved { update, parameters, .. }) => {
                 self.saved(worker, update, parameters, actions);
@@ -155,22 +185,22 @@ impl Run {
             (Phase::Evaluating(_), Event::Evaluated { split, .. }) => {
                 self.share_evaluated(now, worker, split, actions);
             }
-            // Said twice; the group itself is asked nothing by it.
-            (Phase::Forming(_) | Phase::Training(_) | Phase::Saving(_) | Phase::Evaluating(_), Event::Hello(_)) => {}
-            (Phase::Gathering, event @ (Event::Formed { .. } | Event::Updated { .. } | Event::Saved { .. }))
-            | (Phase::Gathering, event @ (Event::Predicted { .. } | Event::Evaluated { .. }))
-            | (Phase::Forming(_), event @ (Event::Prepared { .. } | Event::Updated { .. } | Event::Saved { .. }))
+            (Phase::Gathering(_), event)
+            | (Phase::Forming(_), event @ (Event::Updated { .. } | Event::Saved { .. } | Event::StandingBy { .. }))
             | (Phase::Forming(_), event @ (Event::Predicted { .. } | Event::Evaluated { .. }))
-            | (Phase::Training(_), event @ (Event::Prepared { .. } | Event::Formed { .. } | Event::Saved { .. }))
+            | (Phase::Training(_), event @ (Event::Formed { .. } | Event::Saved { .. } | Event::StandingBy { .. }))
             | (Phase::Training(_), event @ (Event::Predicted { .. } | Event::Evaluated { .. }))
-            | (Phase::Saving(_), event @ (Event::Prepared { .. } | Event::Formed { .. } | Event::Updated { .. }))
+            | (Phase::Saving(_), event @ (Event::Formed { .. } | Event::Updated { .. } | Event::StandingBy { .. }))
             | (Phase::Saving(_), event @ (Event::Predicted { .. } | Event::Evaluated { .. }))
-            | (Phase::Evaluating(_), event @ (Event::Prepared { .. } | Event::Formed { .. }))
+            | (Phase::Evaluating(_), event @ (Event::Formed { .. } | Event::StandingBy { .. }))
             | (Phase::Evaluating(_), event @ (Event::Updated { .. } | Event::Saved { .. })) => {
-                let problem = format!("reported {} out of turn", name_of(&event));
-                self.fail_worker(worker, &problem, actions);
+                self.out_of_turn(worker, &event, actions);
             }
         }
+    }
+
+    fn out_of_turn(&mut self, worker: WorkerId, event: &Event, actions: &mut Vec<Action>) {
+        self.fail_worker(worker, &format!("reported {} out of turn", name_of(event)), actions);
     }
 
     /// When [`Input::Elapsed`] is due; `None` only when the run is finished (INV-7).
@@ -179,8 +209,8 @@ impl Run {
         let silence = self.roster.expiry(self.job.patience.heartbeat);
         let phase = match &self.phase {
             Phase::Finished(_) => return None,
-            Phase::Gathering => Some(self.started + self.job.patience.join),
-            Phase::Failing(failing) => return Some(failing.until),
+            Phase::Gathering(gathering) => Some(gathering.since + self.job.patience.join),
+            Phase::Disbanding(disbanding) => Some(disbanding.since + self.job.patience.join),
             Phase::Forming(_) | Phase::Training(_) | Phase::Saving(_) | Phase::Evaluating(_) => None,
         };
         silence.into_iter().chain(phase).min()
@@ -190,6 +220,9 @@ impl Run {
     fn go_on(&mut self, now: Instant, actions: &mut Vec<Action>) {
         if self.stopping && !matches!(self.agenda.back(), Some(Task::Stop)) {
             self.agenda = self.stop_agenda();
+        }
+        if self.changed && !self.stopping && !self.saves_for_leavers() && !self.is_over() {
+            return self.dissolve(now, actions);
         }
         match self.agenda.pop_front() {
             None => self.train(now, actions),
@@ -202,6 +235,11 @@ impl Run {
             Some(Task::Finish(outcome)) => self.finish(outcome, actions),
             Some(Task::Stop) => self.finish(self.stopped(), actions),
         }
+    }
+
+    /// Whether nothing is left to do that needs workers.
+    fn is_over(&self) -> bool {
+        matches!(self.agenda.front(), Some(Task::Summarise | Task::Finish(_) | Task::Stop))
     }
 
     /// What follows when the group stands for the first time.
@@ -256,8 +294,11 @@ impl Run {
             | Event::Updated { generation, .. }
             | Event::Saved { generation, .. }
             | Event::Predicted { generation, .. }
-            | Event::Evaluated { generation, .. } => *generation,
-            Event::Hello(_) | Event::Prepared { .. } | Event::Heartbeat | Event::Failed(_) => return false,
+            | Event::Evaluated { generation, .. }
+            | Event::Disconnected { generation, .. }
+            | Event::StandingBy { generation, .. } => *generation,
+            Event::Hello(_) | Event::Prepared { .. } => return false,
+            Event::Leaving | Event::Heartbeat | Event::Failed(_) => return false,
         };
         generation != self.generation
     }
@@ -278,10 +319,17 @@ fn name_of(event: &Event) -> &'static str {
         Event::Saved { .. } => "a saved state",
         Event::Predicted { .. } => "predictions",
         Event::Evaluated { .. } => "an evaluated share",
+        Event::Disconnected { .. } => "a broken group",
+        Event::StandingBy { .. } => "that it stands by",
+        Event::Leaving => "that it leaves",
         Event::Heartbeat => "a heartbeat",
         Event::Failed(_) => "a failure",
     }
 }
+
+#[cfg(test)]
+#[path = "fixture_test.rs"]
+mod fixture;
 
 #[cfg(test)]
 #[path = "run_test.rs"]
@@ -290,6 +338,14 @@ mod tests;
 #[cfg(test)]
 #[path = "ending_test.rs"]
 mod ending_tests;
+
+#[cfg(test)]
+#[path = "regrouping_test.rs"]
+mod regrouping_tests;
+
+#[cfg(test)]
+#[path = "simulated_worker_test.rs"]
+mod simulated_worker;
 
 #[cfg(test)]
 #[path = "simulation_test.rs"]

@@ -1,7 +1,7 @@
 //! What a run has to say: the values that the archive writes and the status shows.
 
 use medley_common::evaluation::{Prediction, Tally};
-use medley_common::identity::{RowId, Split, Update};
+use medley_common::identity::{RowId, Split, Update, WorkerId};
 use medley_common::message::Failure;
 
 /// One applied update: a line of the ledger.
@@ -19,6 +19,10 @@ pub struct UpdateRecord {
     pub grad_norm: f64,
     /// The rows of each lane, as the workers computed them.
     pub lanes: Vec<Vec<RowId>>,
+    /// The worker that computed each lane.
+    pub workers: Vec<WorkerId>,
+    /// How many groups have tried it, this one included: 1 where nobody was lost.
+    pub attempt: u32,
     /// Tokens computed.
     pub tokens: u64,
 }

@@ -4,21 +4,37 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use medley_common::identity::{Digest, Rank, Update, WorkerId};
-use medley_common::message::Hello;
+use medley_common::message::{Hello, Lanes};
 
 /// A worker that has not left.
 #[derive(Debug, Clone)]
 pub struct Member {
+    /// When it came.
+    pub joined: Instant,
     /// Who it is; `None` until it has said so.
     pub hello: Option<Hello>,
+    /// Whether it was let in; one that came when the group was full waits for a place.
+    pub welcomed: bool,
     /// Its layout fingerprint and collective address, once its model is built.
     pub prepared: Option<(Digest, String)>,
-    /// Its rank, once a group is formed.
+    /// Its rank, while it is in a group.
     pub rank: Option<Rank>,
-    /// The last update it reported.
+    /// Updates done in the state that it holds, as far as it has said.
     pub update: Update,
+    /// Lanes of the next update whose gradients it keeps.
+    pub kept: Lanes,
+    /// Whether its system has asked it to end.
+    pub leaving: bool,
     /// When it was last heard of.
     pub heard: Instant,
+}
+
+impl Member {
+    /// Whether it can be put into a group.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.prepared.is_some() && self.rank.is_none()
+    }
 }
 
 /// All members, in the order of arrival.
@@ -30,7 +46,17 @@ pub struct Roster {
 impl Roster {
     /// Adds a worker that has said nothing yet.
     pub fn add(&mut self, now: Instant, worker: WorkerId) {
-        let member = Member { hello: None, prepared: None, rank: None, update: Update(0), heard: now };
+        let member = Member {
+            joined: now,
+            hello: None,
+            welcomed: false,
+            prepared: None,
+            rank: None,
+            update: Update(0),
+            kept: Lanes::new(),
+            leaving: false,
+            heard: now,
+        };
         self.members.insert(worker, member);
     }
 
@@ -55,16 +81,15 @@ impl Roster {
         self.members.iter().map(|(worker, member)| (*worker, member))
     }
 
-    /// Members that have said who they are.
-    #[must_use]
-    pub fn known(&self) -> usize {
-        self.members.values().filter(|member| member.hello.is_some()).count()
+    /// The members of which `test` holds, in the order of arrival.
+    pub fn all(&self, test: impl Fn(&Member) -> bool) -> Vec<WorkerId> {
+        self.iter().filter(|(_, member)| test(member)).map(|(worker, _)| worker).collect()
     }
 
-    /// Members whose model is built.
+    /// Whether the worker is in the group.
     #[must_use]
-    pub fn prepared(&self) -> usize {
-        self.members.values().filter(|member| member.prepared.is_some()).count()
+    pub fn is_ranked(&self, worker: WorkerId) -> bool {
+        self.get(worker).is_some_and(|member| member.rank.is_some())
     }
 
     /// The members of the group, in rank order.
@@ -75,10 +100,18 @@ impl Roster {
         ranked.into_iter().map(|(_, worker)| worker).collect()
     }
 
-    /// The member that was silent the longest, and since when.
+    /// The member that was silent the longest, and since when. One that waits for a place has nothing to say.
     #[must_use]
     pub fn quietest(&self) -> Option<(WorkerId, Instant)> {
-        self.iter().map(|(worker, member)| (worker, member.heard)).min_by_key(|(_, heard)| *heard)
+        let due = self.iter().filter(|(_, member)| member.hello.is_none() || member.welcomed);
+        due.map(|(worker, member)| (worker, member.heard)).min_by_key(|(_, heard)| *heard)
+    }
+
+    /// The member that waits for a place the longest, and since when.
+    #[must_use]
+    pub fn waiting(&self) -> Option<(WorkerId, Instant)> {
+        let waiting = self.iter().filter(|(_, member)| member.hello.is_some() && !member.welcomed);
+        waiting.map(|(worker, member)| (worker, member.joined)).min_by_key(|(_, joined)| *joined)
     }
 
     /// A worker in words: `worker 2 (rank 1, host node7, pid 41)`.
@@ -95,9 +128,10 @@ impl Roster {
         if parts.is_empty() { format!("worker {worker}") } else { format!("worker {worker} ({})", parts.join(", ")) }
     }
 
-    /// When the first member's silence reaches `limit`.
+    /// When the first member's silence, or wait for a place, reaches `limit`.
     #[must_use]
     pub fn expiry(&self, limit: Duration) -> Option<Instant> {
-        self.quietest().map(|(_, heard)| heard + limit)
+        let firsts = [self.quietest(), self.waiting()];
+        firsts.into_iter().flatten().map(|(_, since)| since + limit).min()
     }
 }

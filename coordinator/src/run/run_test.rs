@@ -1,186 +1,12 @@
 //! The rules of the run, one by one: which actions which input brings.
 
-use std::num::NonZeroU64;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use medley_common::evaluation::Prediction;
 use medley_common::identity::{Digest, RowId};
-use medley_common::message::{ArtifactKind, Command, Hello, LaneReport, PROTOCOL, Timing, UpdateReport};
-use medley_common::model::ModelConfig;
-use medley_common::schedule::{Decay, LrSchedule};
-use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec};
+use medley_common::message::{ArtifactKind, Command, Hello, UpdateReport};
 
+use super::fixture::{Drive, every, failure, hello, job, prepared, report, rows, save};
 use super::*;
-use crate::spec::{Cadence, Every};
-
-/// 10 rows, 4 an update: 3 updates an epoch, 6 in all; 4 lanes; 5 rows to evaluate.
-pub(super) fn job(workers: u32) -> Job {
-    let spec = TrainSpec {
-        seed: 7,
-        rows_per_update: 4,
-        lanes: 4,
-        schedule: LrSchedule { decay: Decay::Linear, peak: 1e-3, warmup_updates: 2, total_updates: 6 },
-        optimizer: OptimizerSpec {
-            kind: OptimizerKind::AdamwHf,
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
-            weight_decay: 0.0,
-            max_grad_norm: Some(1.0),
-        },
-        label_smoothing: 0.0,
-        compute: ComputeSpec::default(),
-    };
-    let model = ModelConfig {
-        vocab_size: 10,
-        hidden_size: 4,
-        num_hidden_layers: 1,
-        num_attention_heads: 1,
-        intermediate_size: 4,
-        max_position_embeddings: 16,
-        type_vocab_size: 2,
-        layer_norm_eps: 1e-12,
-        hidden_dropout: 0.1,
-        attention_dropout: 0.1,
-        classifier_dropout: 0.1,
-        initializer_range: 0.02,
-        num_labels: 3,
-    };
-    let cadence = Cadence {
-        updates_per_epoch: 3,
-        total_updates: 6,
-        logging: every(2),
-        evaluation: Every::Never,
-        saving: Every::Never,
-        logs_first_update: false,
-    };
-    Job {
-        version: "0.1.0".into(),
-        spec,
-        model,
-        training: Some(TrainingJob { lengths: (0..10).map(|row| 5 + row % 3).collect(), cadence }),
-        validation: None,
-        test: None,
-        start: Update(0),
-        past_losses: Vec::new(),
-        artifacts: Vec::new(),
-        workers,
-        patience: Patience {
-            join: Duration::from_secs(60),
-            heartbeat: Duration::from_secs(5),
-            heartbeat_every: Duration::from_secs(1),
-            window: 2,
-        },
-        secret: [3; 32],
-    }
-}
-
-pub(super) fn every(updates: u64) -> Every {
-    Every::Updates(NonZeroU64::new(updates).unwrap())
-}
-
-pub(super) fn rows() -> SplitRows {
-    SplitRows { lengths: vec![5; 5], labels: vec![Some(0), Some(1), None, Some(2), Some(0)] }
-}
-
-pub(super) fn hello(pid: u32) -> Event {
-    Event::Hello(Hello {
-        protocol: PROTOCOL,
-        version: "0.1.0".into(),
-        host: "node7".into(),
-        pid,
-        device: "cpu".into(),
-        threads: 1,
-    })
-}
-
-/// What a faithful worker reports of `update` from its `lanes`; a row's loss is a function of the row.
-pub(super) fn report(job: &Job, update: u64, lanes: std::ops::Range<u32>) -> UpdateReport {
-    let lengths = job.training.as_ref().unwrap().lengths.clone();
-    let plan = Plan::new(&job.spec, lengths).update(Update(update));
-    let lane = |lane: u32| {
-        let rows = plan.lanes[lane as usize].clone();
-        let loss_sum = rows.iter().map(|row| 1.0 / f64::from(row.0 + 3)).sum();
-        LaneReport { lane, rows, loss_sum }
-    };
-    let tokens = lanes.clone().map(|lane| 5 * plan.lanes[lane as usize].len() as u64).sum();
-    UpdateReport {
-        update: Update(update),
-        learning_rate: job.spec.schedule.at(Update(update)),
-        grad_norm: 1.0 / update as f64,
-        lanes: lanes.map(lane).collect(),
-        tokens,
-        timing: Timing::default(),
-    }
-}
-
-/// A run with its clock, driven by hand.
-pub(super) struct Drive {
-    pub(super) run: Run,
-    pub(super) now: Instant,
-    pub(super) job: Job,
-}
-
-impl Drive {
-    pub(super) fn new(job: Job) -> Self {
-        let now = Instant::now();
-        Self { run: Run::new(now, job.clone()), now, job }
-    }
-
-    /// A run whose group stands.
-    pub(super) fn formed(job: Job) -> (Self, Vec<Action>) {
-        let mut drive = Self::new(job);
-        let mut last = Vec::new();
-        for worker in 1..=u64::from(drive.job.workers) {
-            drive.input(Input::Joined(WorkerId(worker)));
-            drive.from(worker, hello(worker as u32));
-            drive.from(worker, prepared(1));
-        }
-        for worker in 1..=u64::from(drive.job.workers) {
-            last = drive.from(worker, Event::Formed { generation: Generation(1) });
-        }
-        (drive, last)
-    }
-
-    pub(super) fn input(&mut self, input: Input) -> Vec<Action> {
-        self.run.handle(self.now, input)
-    }
-
-    pub(super) fn from(&mut self, worker: u64, event: Event) -> Vec<Action> {
-        self.input(Input::From(WorkerId(worker), event))
-    }
-
-    /// Both of two workers report `update`.
-    pub(super) fn update(&mut self, update: u64) -> Vec<Action> {
-        let mut actions = Vec::new();
-        for (worker, lanes) in [(1, 0..2), (2, 2..4)] {
-            let report = report(&self.job, update, lanes);
-            actions.extend(self.from(worker, Event::Updated { generation: Generation(1), report }));
-        }
-        actions
-    }
-
-    pub(super) fn save(&mut self, update: u64) -> Vec<Action> {
-        (1..=2).flat_map(|worker| self.from(worker, saved(update, 1))).collect()
-    }
-
-    pub(super) fn predict(&mut self, worker: u64, rows: std::ops::Range<u32>) -> Vec<Action> {
-        let predict = |row| Prediction { row: RowId(row), logits: vec![1.0, 0.0, 0.0], loss: Some(0.5) };
-        let predictions = rows.map(predict).collect();
-        let (generation, split) = (Generation(1), Split::Validation);
-        let mut actions = self.from(worker, Event::Predicted { generation, split, predictions });
-        actions.extend(self.from(worker, Event::Evaluated { generation, split }));
-        actions
-    }
-}
-
-fn prepared(layout: u8) -> Event {
-    Event::Prepared { layout: Digest([layout; 32]), endpoint: "10.0.0.1:4000".into(), notes: Vec::new() }
-}
-
-pub(super) fn saved(update: u64, parameters: u8) -> Event {
-    Event::Saved { generation: Generation(1), update: Update(update), parameters: Digest([parameters; 32]) }
-}
 
 fn commit(update: u64, purpose: SavePurpose) -> Action {
     let (layout, parameters) = (Digest([1; 32]), Digest([1; 32]));
@@ -191,11 +17,6 @@ fn train(worker: u64, through: u64) -> Action {
     Action::Order(WorkerId(worker), Command::Train { generation: Generation(1), through: Update(through) })
 }
 
-pub(super) fn save(worker: u64, update: u64) -> Action {
-    let parts = vec![ArtifactKind::Weights, ArtifactKind::Optimizer];
-    Action::Order(WorkerId(worker), Command::Save { generation: Generation(1), update: Update(update), parts })
-}
-
 /// The model alone.
 fn save_final(worker: u64, update: u64) -> Action {
     let parts = vec![ArtifactKind::Weights];
@@ -203,15 +24,8 @@ fn save_final(worker: u64, update: u64) -> Action {
 }
 
 fn evaluate(worker: u64) -> Action {
-    Action::Order(WorkerId(worker), Command::Evaluate { generation: Generation(1), split: Split::Validation })
-}
-
-/// The message of the failure that ends `actions`.
-pub(super) fn failure(actions: &[Action]) -> &str {
-    match actions.last() {
-        Some(Action::Finish(Outcome::Failed(failure))) => &failure.message,
-        other => panic!("no failure but {other:?}"),
-    }
+    let rows = vec![if worker == 1 { 0..2 } else { 2..5 }];
+    Action::Order(WorkerId(worker), Command::Evaluate { generation: Generation(1), split: Split::Validation, rows })
 }
 
 #[test]
@@ -229,7 +43,8 @@ fn a_group_forms_when_all_are_prepared() {
         panic!("{actions:?}")
     };
     assert_eq!((first.rank.0, second.rank.0), (0, 1));
-    assert_eq!(first.lanes, [0..2, 2..4]);
+    assert_eq!(first.lanes, [vec![0..2], vec![2..4]]);
+    assert_eq!((first.update, first.source), (Update(0), None));
     assert_eq!((first.peers.len(), &first.secret), (2, &second.secret));
     assert_eq!(drive.from(1, Event::Formed { generation: Generation(1) }), []);
     assert_eq!(drive.from(2, Event::Formed { generation: Generation(1) }), [train(1, 2), train(2, 2)]);
@@ -248,9 +63,15 @@ fn strangers_and_latecomers_are_refused() {
         drive.input(Input::Joined(WorkerId(worker)));
     }
     drive.from(2, hello(2));
-    assert!(matches!(&drive.from(3, hello(3))[..], [Action::Refuse(WorkerId(3), _)]));
+    assert_eq!(drive.from(3, hello(3)), [], "it waits for a place");
     drive.from(2, prepared(1));
-    assert!(matches!(&drive.input(Input::Joined(WorkerId(4)))[..], [Action::Refuse(WorkerId(4), _)]));
+    drive.now += Duration::from_secs(4);
+    drive.from(2, Event::Heartbeat);
+    drive.from(3, Event::Heartbeat);
+    drive.now += Duration::from_secs(1);
+    let actions = drive.input(Input::Elapsed);
+    let [Action::Refuse(WorkerId(3), reason)] = &actions[..] else { panic!("{actions:?}") };
+    assert!(reason.contains("1 of 1 workers"), "{reason}");
 }
 
 #[test]
@@ -258,7 +79,7 @@ fn a_worker_that_leaves_early_frees_its_place() {
     let mut drive = Drive::new(job(1));
     drive.input(Input::Joined(WorkerId(1)));
     drive.from(1, hello(1));
-    assert_eq!(drive.input(Input::Left(WorkerId(1), "gone".into())), []);
+    assert!(matches!(&drive.input(Input::Left(WorkerId(1), "gone".into()))[..], [Action::Notice(_)]));
     drive.input(Input::Joined(WorkerId(2)));
     assert!(matches!(&drive.from(2, hello(2))[..], [Action::Order(WorkerId(2), Command::Welcome(_))]));
 }
@@ -293,11 +114,12 @@ fn grants_keep_a_window_ahead_of_the_slowest() {
 #[test]
 fn reports_that_differ_from_the_plan_end_the_run() {
     type Spoil = fn(&mut UpdateReport);
-    let wrong: [(Spoil, &str); 4] = [
+    let wrong: [(Spoil, &str); 5] = [
         (|report| report.learning_rate = 0.5, "learning rate"),
         (|report| report.grad_norm += 1e-9, "gradient norm"),
         (|report| report.lanes[0].rows = vec![RowId(9), RowId(9)], "the plan says"),
-        (|report| report.lanes[0].lane = 0, "computed lane 0"),
+        (|report| report.lanes[0].lane = 0, "computed lanes [0, 3]"),
+        (|report| report.losses[3] += 0.5, "has losses"),
     ];
     for (spoil, expected) in wrong {
         let (mut drive, _) = Drive::formed(job(2));
@@ -391,8 +213,7 @@ fn a_silent_stranger_does_not_end_the_run() {
     drive.input(Input::Joined(WorkerId(8)));
     drive.from(8, hello(8));
     let actions = drive.from(8, prepared(1));
-    assert!(matches!(&actions[0], Action::Refuse(WorkerId(7), _)), "{actions:?}");
-    assert!(matches!(&actions[1], Action::Order(WorkerId(8), Command::Form(_))), "{actions:?}");
+    assert!(matches!(&actions[0], Action::Order(WorkerId(8), Command::Form(_))), "{actions:?}");
     let failed = Failure { kind: FailureKind::Internal, message: "boo".into() };
-    assert_eq!(drive.from(7, Event::Failed(failed)), []);
+    assert!(matches!(&drive.from(7, Event::Failed(failed))[..], [Action::Notice(_)]));
 }

@@ -11,8 +11,10 @@ use super::{Action, Phase, Run, SavePurpose, SavedState};
 /// Workers save the state, then the archive makes it durable.
 #[derive(Debug)]
 pub(super) struct Saving {
-    purpose: SavePurpose,
+    pub(super) purpose: SavePurpose,
     digests: BTreeMap<WorkerId, Digest>,
+    /// Whether all that is needed has arrived: the rest is the archive's.
+    pub(super) committing: bool,
 }
 
 impl Run {
@@ -29,7 +31,7 @@ impl Run {
         };
         let save = |worker| Action::Order(worker, Command::Save { generation, update, parts: parts.clone() });
         actions.extend(group.into_iter().map(save));
-        self.phase = Phase::Saving(Saving { purpose, digests: BTreeMap::new() });
+        self.phase = Phase::Saving(Saving { purpose, digests: BTreeMap::new(), committing: false });
     }
 
     pub(super) fn saved(&mut self, worker: WorkerId, update: Update, parameters: Digest, actions: &mut Vec<Action>) {
@@ -44,6 +46,7 @@ impl Run {
             return;
         }
         let purpose = saving.purpose;
+        saving.committing = true;
         let differs = group.iter().find(|worker| saving.digests.get(worker) != Some(&parameters));
         let layout = self.roster.get(worker).and_then(|member| member.prepared.as_ref()).map(|(layout, _)| *layout);
         match (differs, layout) {

@@ -39,7 +39,7 @@ pub struct RunView<'a> {
 pub enum PhaseName {
     /// Waiting for workers.
     Gathering,
-    /// Workers connect to each other.
+    /// Workers leave a group, or connect to each other for a new one.
     Forming,
     /// Updates are made.
     Training,
@@ -99,13 +99,13 @@ impl Run {
     #[must_use]
     pub fn view(&self) -> RunView<'_> {
         let phase = match &self.phase {
-            Phase::Gathering => PhaseName::Gathering,
-            Phase::Forming(_) => PhaseName::Forming,
+            Phase::Gathering(_) => PhaseName::Gathering,
+            Phase::Forming(_) | Phase::Disbanding(_) => PhaseName::Forming,
             Phase::Training(_) => PhaseName::Training,
             Phase::Saving(_) => PhaseName::Saving,
             Phase::Evaluating(evaluating) if evaluating.split == Split::Test => PhaseName::Predicting,
             Phase::Evaluating(_) => PhaseName::Evaluating,
-            Phase::Failing(_) | Phase::Finished(_) => PhaseName::Finished,
+            Phase::Finished(_) => PhaseName::Finished,
         };
         let outcome = match &self.phase {
             Phase::Finished(outcome) => Some(outcome),
@@ -145,10 +145,13 @@ impl Run {
                     host: hello.map_or("", |hello| &hello.host),
                     pid: hello.map_or(0, |hello| hello.pid),
                     device: hello.map_or("", |hello| &hello.device),
-                    state: match (&member.hello, &member.prepared) {
-                        (None, _) => "connected",
-                        (Some(_), None) => "preparing",
-                        (Some(_), Some(_)) => busy,
+                    state: match (&member.hello, &member.prepared, member.rank) {
+                        (None, ..) => "connected",
+                        (Some(_), None, _) if !member.welcomed => "waiting",
+                        (Some(_), None, _) => "preparing",
+                        (Some(_), Some(_), _) if member.leaving => "leaving",
+                        (Some(_), Some(_), None) => "ready",
+                        (Some(_), Some(_), Some(_)) => busy,
                     },
                     update: member.update,
                     heard: member.heard,

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use medley_common::example::Example;
-use medley_common::identity::{Split, WorkerId};
+use medley_common::identity::{Split, Update, WorkerId};
 use medley_common::message::{ArtifactKind, Command, Event};
 use medley_proto::v1::status_service_server::StatusServiceServer;
 use medley_proto::v1::worker_service_server::{WorkerService, WorkerServiceServer};
@@ -43,23 +43,30 @@ pub struct Store {
     /// The tokenised rows of each split, in row order.
     pub examples: BTreeMap<Split, Arc<Vec<Example>>>,
     /// The files of the model's state.
-    pub artifacts: BTreeMap<ArtifactKind, PathBuf>,
+    pub files: Files,
 }
+
+/// Where the files of each state lie that workers may start from, by its updates.
+pub type Files = BTreeMap<(Update, ArtifactKind), PathBuf>;
 
 /// The workers' service.
 #[derive(Debug, Clone)]
 pub struct Service {
     arrivals: mpsc::Sender<Arrival>,
-    store: Arc<Store>,
+    examples: Arc<BTreeMap<Split, Arc<Vec<Example>>>>,
+    files: watch::Receiver<Files>,
     uploads: Uploads,
     next_worker: Arc<AtomicU64>,
 }
 
 impl Service {
-    /// A service that reports to `arrivals`, hands out `store` and takes files in through `uploads`.
+    /// A service that reports to `arrivals`, hands out `store` and takes files in through `uploads`; newer states are
+    /// to be added to what is returned with it.
     #[must_use]
-    pub fn new(arrivals: mpsc::Sender<Arrival>, store: Arc<Store>, uploads: Uploads) -> Self {
-        Self { arrivals, store, uploads, next_worker: Arc::new(AtomicU64::new(1)) }
+    pub fn new(arrivals: mpsc::Sender<Arrival>, store: Store, uploads: Uploads) -> (Self, watch::Sender<Files>) {
+        let (sender, files) = watch::channel(store.files);
+        let (examples, next_worker) = (Arc::new(store.examples), Arc::new(AtomicU64::new(1)));
+        (Self { arrivals, examples, files, uploads, next_worker }, sender)
     }
 
     /// The tonic router of the workers' and the status service.
@@ -99,7 +106,7 @@ impl WorkerService for Service {
         request: Request<v1::FetchExamplesRequest>,
     ) -> Result<Response<Self::FetchExamplesStream>, Status> {
         let split = request.get_ref().split().try_into().map_err(invalid)?;
-        let examples = self.store.examples.get(&split);
+        let examples = self.examples.get(&split);
         let examples = examples.ok_or_else(|| Status::not_found(format!("this run has no {split} split")))?;
         Ok(Response::new(Box::pin(fetch::examples(Arc::clone(examples)))))
     }
@@ -109,9 +116,10 @@ impl WorkerService for Service {
         request: Request<v1::FetchArtifactRequest>,
     ) -> Result<Response<Self::FetchArtifactStream>, Status> {
         let kind = request.get_ref().kind().try_into().map_err(invalid)?;
-        let path = self.store.artifacts.get(&kind);
-        let path = path.ok_or_else(|| Status::not_found("this run starts without that file"))?;
-        Ok(Response::new(Box::pin(fetch::file(path.clone()))))
+        let update = Update(request.get_ref().update);
+        let path = self.files.borrow().get(&(update, kind)).cloned();
+        let path = path.ok_or_else(|| Status::not_found(format!("there is no such file of update {update}")))?;
+        Ok(Response::new(Box::pin(fetch::file(path))))
     }
 
     async fn upload_artifact(

@@ -5,6 +5,7 @@
 
 mod bound;
 mod cadence;
+mod chaos;
 mod note;
 mod number;
 mod output;
@@ -18,6 +19,7 @@ mod spec_error;
 
 pub use bound::Bound;
 pub use cadence::{Cadence, Every};
+pub use chaos::{Blow, Chaos, ChaosError, Fault, Victim};
 pub use note::{Note, NoteKind};
 pub use output::{Existing, Output, Progress, Resume};
 pub use placement::{Device, DeviceChoice, Machine, Placement, Role, Team, Workers};

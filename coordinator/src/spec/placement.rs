@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::number::Number;
 use crate::cli::run_flags::{RunFlags, WorkersFlag};
-use crate::spec::{Note, SpecError};
+use crate::spec::{Chaos, Note, SpecError};
 
 /// The port that `serve` listens on, and that workers and `status` look for.
 const PORT: u16 = 29_400;
@@ -77,7 +77,7 @@ impl Machine {
 }
 
 /// Who computes a run, as asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Placement {
     /// What this process does.
     pub role: Role,
@@ -93,6 +93,12 @@ pub struct Placement {
     pub heartbeat_timeout: Duration,
     /// How long to wait for the workers to join.
     pub join_timeout: Duration,
+    /// Workers that are enough to go on with when others are lost.
+    pub min_workers: u32,
+    /// How often a local worker is started again, in all.
+    pub max_restarts: u32,
+    /// Faults to inject.
+    pub chaos: Chaos,
 }
 
 /// Who computes a run, on a machine that is known.
@@ -174,6 +180,9 @@ impl Placement {
             listen,
             heartbeat_timeout: seconds("--heartbeat_timeout", given.heartbeat_timeout)?,
             join_timeout: seconds("--join_timeout", given.join_timeout)?,
+            min_workers: Number::new("--min_workers", given.min_workers).within(1, 1024)?,
+            max_restarts: Number::new("--max_restarts", given.max_restarts).within(0, 1_000_000)?,
+            chaos: given.chaos.as_deref().map(Chaos::parse).transpose()?.unwrap_or_default(),
         })
     }
 }

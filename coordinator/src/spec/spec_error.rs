@@ -24,6 +24,9 @@ pub enum SpecError {
         /// What to do.
         way_out: &'static str,
     },
+    /// Faults that cannot be understood.
+    #[error(transparent)]
+    Chaos(#[from] super::ChaosError),
     /// No task is asked for.
     #[error("nothing to do; give at least one of --do_train, --do_eval and --do_predict")]
     NothingToDo,

@@ -20,14 +20,26 @@ use super::exchange::Exchanges;
 use super::group::Group;
 use super::link::Link;
 use super::words::Words;
-use super::{CollectiveError, SparseRows, Summed};
-use crate::layout::Segment;
+use super::{CollectiveError, DenseParts, Parts, SparseRows, Summed};
 
 /// What the caller asks for.
 pub(super) enum Order {
-    Dense(Segment, Vec<(Node, Vec<f32>)>),
+    Dense(DenseParts),
     Words(Vec<(Node, SparseRows)>),
+    /// Take these buffers for sums to come.
+    Reuse(Vec<Vec<f32>>),
     Fence,
+}
+
+impl Order {
+    /// Gives back what was handed over.
+    pub(super) fn salvage(self, parts: &mut Parts) {
+        match self {
+            Self::Dense(dense) => parts.dense.push(dense),
+            Self::Words(words) => parts.words = Some(words),
+            Self::Reuse(_) | Self::Fence => {}
+        }
+    }
 }
 
 /// The exchange with all peers.
@@ -45,9 +57,9 @@ pub(super) struct Courier {
 }
 
 impl Courier {
-    /// Serves until the caller hangs up or something fails. Gives back the connections: they stay open until the
+    /// Serves until the caller hangs up or something fails. Gives itself back: its connections stay open until the
     /// caller lets go, lest the peers take this rank for the one that failed.
-    pub(super) fn run(mut self) -> Vec<Link> {
+    pub(super) fn run(mut self) -> Self {
         if let Err(error) = self.serve() {
             if matches!(error, CollectiveError::Aborted) {
                 self.links.iter().for_each(Link::shut_down);
@@ -57,7 +69,15 @@ impl Courier {
                 Ok(()) | Err(_) => {}
             }
         }
-        self.links
+        self
+    }
+
+    /// Gives back all that was handed over since the last fence.
+    pub(super) fn salvage(self, parts: &mut Parts) {
+        self.exchanges.salvage(parts);
+        while let Ok(order) = self.orders.try_recv() {
+            order.salvage(parts);
+        }
     }
 
     fn serve(&mut self) -> Result<(), CollectiveError> {
@@ -91,15 +111,16 @@ impl Courier {
         loop {
             let sequence = self.exchanges.next_sequence();
             match self.orders.try_recv() {
-                Ok(Order::Dense(segment, nodes)) => {
+                Ok(Order::Dense(parts)) => {
                     let pool = &mut self.exchanges.pool;
-                    let dense = Dense::new(Arc::clone(&self.group), sequence, segment, nodes, pool)?;
+                    let dense = Dense::new(Arc::clone(&self.group), sequence, parts, pool)?;
                     self.exchanges.launch(Box::new(dense));
                 }
                 Ok(Order::Words(nodes)) => {
                     let words = Words::new(Arc::clone(&self.group), sequence, nodes)?;
                     self.exchanges.launch(Box::new(words));
                 }
+                Ok(Order::Reuse(buffers)) => self.exchanges.pool.put_whole(buffers),
                 Ok(Order::Fence) => self.moved_at = Some(Instant::now()),
                 Err(TryRecvError::Empty) => return Ok(true),
                 Err(TryRecvError::Disconnected) => return Ok(false),

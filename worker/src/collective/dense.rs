@@ -14,7 +14,7 @@ use super::frame::{Header, Kind};
 use super::group::{Chunks, Group};
 use super::pool::Pool;
 use super::tree_sum::{ChunkSum, Value};
-use super::{CollectiveError, Summed};
+use super::{CollectiveError, DenseParts, Parts, Summed};
 use crate::layout::Segment;
 
 /// How many chunks one peer may be ahead of the slowest: bounds the memory for chunks that cannot be added yet.
@@ -25,9 +25,10 @@ pub(super) struct Dense {
     sequence: u64,
     segment: Segment,
     length: usize,
-    /// This rank's nodes. The first becomes the sum: this rank's share of it is only read here, and a peer's share is
-    /// only overwritten by sums to which the old elements have been sent.
+    /// This rank's nodes. They stay as they are, so that they need not be computed again if a peer is lost.
     buffers: Vec<Vec<f32>>,
+    /// What becomes the sum.
+    total: Vec<f32>,
     /// For each node of this rank's cover, its buffer; `None` where its lanes are empty.
     places: Vec<Option<usize>>,
     progress: Vec<Progress>,
@@ -60,8 +61,7 @@ impl Dense {
     pub(super) fn new(
         group: Arc<Group>,
         sequence: u64,
-        segment: Segment,
-        nodes: Vec<(Node, Vec<f32>)>,
+        (segment, nodes): DenseParts,
         pool: &mut Pool,
     ) -> Result<Self, CollectiveError> {
         let invalid = |problem: String| Err(CollectiveError::Invalid { problem });
@@ -81,12 +81,10 @@ impl Dense {
             *place = Some(buffers.len());
             buffers.push(buffer);
         }
-        if buffers.is_empty() {
-            buffers.push(vec![0.0; length]);
-        }
+        let total = pool.take_whole(length);
         let progress = (0..group.world()).map(|_| Progress::default()).collect();
-        let mut dense =
-            Self { group, sequence, segment, length, buffers, places, progress, summed: 0, columns: VecDeque::new() };
+        let (summed, columns) = (0, VecDeque::new());
+        let mut dense = Self { group, sequence, segment, length, buffers, total, places, progress, summed, columns };
         dense.add_up(pool);
         Ok(dense)
     }
@@ -132,7 +130,8 @@ impl Dense {
                 parts.extend(place.map(|place| (*node, Value::Own(place))));
             }
             let range = chunks.get(self.summed);
-            ChunkSum { tree: self.group.tree, buffers: &mut self.buffers, range, pool }.run(parts);
+            let (buffers, sum) = (&self.buffers, &mut self.total);
+            ChunkSum { tree: self.group.tree, buffers, sum, range, pool }.run(parts);
             self.summed += 1;
         }
     }
@@ -155,15 +154,15 @@ impl Exchange for Dense {
     }
 
     fn payload(&self, _peer: usize, header: &Header) -> [&[u8]; 2] {
-        let place = match header.kind {
-            Kind::Sum => Some(0),
+        let whole = match header.kind {
+            Kind::Sum => Some(&self.total),
             Kind::Part => {
                 let node = self.group.cover().iter().position(|node| *node == header.node);
-                node.and_then(|node| self.places[node])
+                node.and_then(|node| self.places[node]).map(|place| &self.buffers[place])
             }
         };
         let start = header.offset as usize;
-        let elements = place.map_or(&[][..], |place| &self.buffers[place][start..start + header.count as usize]);
+        let elements = whole.map_or(&[][..], |whole| &whole[start..start + header.count as usize]);
         [bytemuck::cast_slice(elements), &[]]
     }
 
@@ -202,7 +201,7 @@ impl Exchange for Dense {
                 self.progress[peer].incoming = header.present.then(|| pool.take());
             }
             Kind::Sum => {
-                // What the sum overwrites must have been sent to the peer: it cannot have added it otherwise.
+                // The peer cannot have added up what it has not been sent.
                 if progress.parts_sent < (progress.sums_received + 1) * self.places.len() {
                     return Err("sent a sum before it had all parts".to_owned());
                 }
@@ -216,7 +215,7 @@ impl Exchange for Dense {
         let elements = match (header.kind, &mut self.progress[peer].incoming) {
             (Kind::Part, Some(chunk)) => &mut chunk[..count],
             (Kind::Part, None) => &mut [],
-            (Kind::Sum, _) => &mut self.buffers[0][header.offset as usize..][..count],
+            (Kind::Sum, _) => &mut self.total[header.offset as usize..][..count],
         };
         [bytemuck::cast_slice_mut(elements), &mut []]
     }
@@ -242,8 +241,14 @@ impl Exchange for Dense {
     }
 
     fn finish(self: Box<Self>, summed: &mut Summed) {
-        let mut buffers = self.buffers.into_iter();
-        summed.segments.extend(buffers.next().map(|sum| (self.segment, sum)));
-        summed.spare.extend(buffers);
+        summed.segments.push((self.segment, self.total));
+        summed.spare.extend(self.buffers);
+    }
+
+    fn salvage(self: Box<Self>, parts: &mut Parts) {
+        let Self { group, segment, mut buffers, places, .. } = *self;
+        let own = group.cover().iter().zip(places);
+        let own = own.filter_map(|(node, place)| Some((*node, std::mem::take(buffers.get_mut(place?)?))));
+        parts.dense.push((segment, own.collect()));
     }
 }

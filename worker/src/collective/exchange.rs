@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::frame::{Header, Kind};
 use super::group::Group;
 use super::pool::Pool;
-use super::{CollectiveError, Summed};
+use super::{CollectiveError, Parts, Summed};
 
 /// What is to be sent to a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +71,9 @@ pub(super) trait Exchange: Send {
 
     /// Hands over the sum and the buffers that are left.
     fn finish(self: Box<Self>, summed: &mut Summed);
+
+    /// Gives back what was handed over, however far the sum is.
+    fn salvage(self: Box<Self>, parts: &mut Parts);
 }
 
 /// All sums launched since the last fence, in the order of launching.
@@ -160,5 +163,10 @@ impl Exchanges {
         let mut summed = Summed::default();
         self.launched.drain(..).for_each(|exchange| exchange.finish(&mut summed));
         Some(summed)
+    }
+
+    /// Gives back all that was launched since the last fence.
+    pub(super) fn salvage(self, parts: &mut Parts) {
+        self.launched.into_iter().for_each(|exchange| exchange.salvage(parts));
     }
 }

@@ -90,6 +90,7 @@ fn code(segment: Segment) -> u32 {
         Segment::Words => 0,
         Segment::Embeddings => 1,
         Segment::Head => 2,
+        Segment::Losses => u32::MAX,
         Segment::Layer(layer) => layer.saturating_add(3),
     }
 }
@@ -99,6 +100,7 @@ fn segment(code: u32) -> Segment {
         0 => Segment::Words,
         1 => Segment::Embeddings,
         2 => Segment::Head,
+        u32::MAX => Segment::Losses,
         code => Segment::Layer(code - 3),
     }
 }
@@ -121,7 +123,7 @@ mod tests {
         };
         let bytes = header.encode();
         assert_eq!(Header::decode(&bytes), Ok(header));
-        for segment in [Segment::Words, Segment::Embeddings, Segment::Head, Segment::Layer(0)] {
+        for segment in [Segment::Words, Segment::Embeddings, Segment::Head, Segment::Losses, Segment::Layer(0)] {
             let header = Header { segment, kind: Kind::Part, present: false, ..header };
             assert_eq!(Header::decode(&header.encode()), Ok(header));
         }

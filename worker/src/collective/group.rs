@@ -48,24 +48,27 @@ impl Group {
         if !(1..=MOST_CHUNK_ELEMENTS).contains(&chunk_elements) {
             return invalid(format!("chunk_elements is {chunk_elements}; expected 1 to {MOST_CHUNK_ELEMENTS}"));
         }
+        let mut runs: Vec<&Range<u32>> = form.lanes.iter().flatten().collect();
+        runs.sort_unstable_by_key(|run| (run.start, run.end));
         let mut end = 0;
-        for lanes in &form.lanes {
-            if lanes.start != end || lanes.end < lanes.start {
-                return invalid(format!("lanes {lanes:?} do not follow on lane {end}"));
+        for run in runs {
+            if run.start != end || run.end <= run.start {
+                return invalid(format!("lanes {run:?} do not follow on lane {end}"));
             }
-            end = lanes.end;
+            end = run.end;
         }
         let (Some(words), Some(segments)) = (layout.slots().first(), layout.segments().get(1..)) else {
             return invalid("the layout is empty".to_owned());
         };
         let tree = LaneTree::new(end);
+        let lengths = segments.iter().map(|(segment, range)| (*segment, range.len()));
         Ok(Self {
             generation: form.generation,
             rank,
             addresses: form.peers.clone(),
             tree,
-            covers: form.lanes.iter().map(|lanes| tree.cover(lanes.clone())).collect(),
-            lengths: segments.iter().map(|(segment, range)| (*segment, range.len())).collect(),
+            covers: form.lanes.iter().map(|lanes| cover(tree, lanes)).collect(),
+            lengths: lengths.chain([(Segment::Losses, end as usize)]).collect(),
             vocabulary: words.shape.first().copied().unwrap_or(0),
             hidden: words.shape.get(1).copied().unwrap_or(0),
             chunk_elements,
@@ -104,6 +107,11 @@ impl Group {
     fn address(&self, peer: usize) -> String {
         self.addresses.get(peer).cloned().unwrap_or_default()
     }
+}
+
+/// The nodes that a rank with these runs of lanes hands over, in lane order.
+pub(crate) fn cover(tree: LaneTree, lanes: &[Range<u32>]) -> Vec<Node> {
+    lanes.iter().flat_map(|run| tree.cover(run.clone())).collect()
 }
 
 /// A rank's number as messages carry it.

@@ -92,7 +92,7 @@ fn proof(role: &[u8; 5], secret: &[u8; 32], fields: &[u8; FIELDS]) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
-    use medley_common::identity::{Generation, Rank};
+    use medley_common::identity::{Generation, Rank, Update};
 
     use super::*;
 
@@ -102,7 +102,9 @@ mod tests {
             rank: Rank(rank),
             peers: vec![String::new(); 3],
             secret: [9; 32],
-            lanes: vec![0..1, 1..2, 2..3],
+            lanes: vec![vec![0..1], vec![1..2], vec![2..3]],
+            update: Update(0),
+            source: None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::time::Duration;
 
-use medley_common::identity::{Generation, Rank};
+use medley_common::identity::{Generation, Rank, Update};
 use medley_common::lane::LaneTree;
 use medley_common::message::Form;
 use medley_common::model::ModelConfig;
@@ -50,7 +50,9 @@ pub(super) fn forms(listeners: &[Listener], generation: u64, lanes: &[Range<u32>
         rank: Rank(rank as u32),
         peers: listeners.iter().map(Listener::endpoint).collect(),
         secret: SECRET,
-        lanes: lanes.to_vec(),
+        lanes: lanes.iter().map(|run| if run.is_empty() { Vec::new() } else { vec![run.clone()] }).collect(),
+        update: Update(0),
+        source: None,
     };
     (0..listeners.len()).map(form).collect()
 }

@@ -11,6 +11,7 @@ use medley_common::message::Form;
 use crate::layout::{Layout, Segment};
 
 mod abort;
+mod alone;
 mod courier;
 mod dense;
 mod exchange;
@@ -29,6 +30,8 @@ mod tree_sum;
 mod words;
 
 pub use abort::AbortSwitch;
+pub use alone::Alone;
+pub(crate) use group::cover;
 pub use listener::Listener;
 pub use solo::Solo;
 pub use tcp::{Tcp, TcpSettings};
@@ -52,6 +55,18 @@ impl SparseRows {
         let hidden = (self.values.len() + right.values.len()).checked_div(rows).unwrap_or(0);
         merge(RowsView::whole(self), RowsView::whole(right), hidden)
     }
+}
+
+/// A dense segment with this rank's partial sums of it, by node.
+pub type DenseParts<B = Vec<f32>> = (Segment, Vec<(Node, B)>);
+
+/// What was handed over for sums that did not come about: as it was, to be handed over again.
+#[derive(Debug, Default)]
+pub struct Parts<B = Vec<f32>> {
+    /// The dense segments, in the order of launching.
+    pub dense: Vec<DenseParts<B>>,
+    /// The word embedding's rows; `None` where they were not launched.
+    pub words: Option<Vec<(Node, SparseRows<B>)>>,
 }
 
 /// What a fence hands back: the sums over all lanes of all workers, in buffers of the device that computes.
@@ -101,25 +116,29 @@ pub trait Collective<B = Vec<f32>> {
     /// # Errors
     /// A peer was lost, is silent for too long, or does not follow the protocol.
     fn fence(&mut self) -> Result<Summed<B>, CollectiveError>;
+
+    /// Takes the buffers of sums back, once they are of no use: the next sums need as many. Gives back those that it
+    /// has no use for.
+    fn reuse(&mut self, sums: Vec<B>) -> Vec<B>;
+
+    /// After a failure: gives back what was handed over since the last fence. A collective that cannot gives nothing,
+    /// and all of it is computed again.
+    fn salvage(&mut self) -> Parts<B>;
 }
 
-/// How workers of a device come together; blocks until the group is connected.
-pub type Connect<B> = Box<dyn Fn(&Listener, &Form, &Layout) -> Result<Box<dyn Collective<B>>, CollectiveError>>;
+/// How workers of a device come together; blocks until the group is connected. The switch aborts that, and the group.
+pub type Connect<B> =
+    Box<dyn Fn(&Listener, &Form, &Layout, &AbortSwitch) -> Result<Box<dyn Collective<B>>, CollectiveError>>;
 
-/// Workers whose buffers are the host's come together by TCP; one alone needs nobody.
+/// Workers whose buffers are the host's come together by TCP; one alone, with all `lanes`, needs nobody.
 #[must_use]
-pub fn by_tcp() -> Connect<Vec<f32>> {
-    Box::new(|listener, form, layout| {
+pub fn by_tcp(lanes: u32) -> Connect<Vec<f32>> {
+    Box::new(move |listener, form, layout, switch| {
         if form.peers.len() == 1 {
-            return Ok(Box::new(Solo::default()));
+            return Ok(Box::new(Solo::new(layout, lanes)));
         }
-        Ok(Box::new(Tcp::connect(listener, form, layout, TcpSettings::default(), switch()?)?))
+        Ok(Box::new(Tcp::connect(listener, form, layout, TcpSettings::default(), switch.clone())?))
     })
-}
-
-/// A switch for a new group.
-fn switch() -> Result<AbortSwitch, CollectiveError> {
-    AbortSwitch::new().map_err(|error| CollectiveError::Invalid { problem: format!("make an abort switch: {error}") })
 }
 
 /// Why a sum did not come about; names the peer.

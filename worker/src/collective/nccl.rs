@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use cudarc::driver::{CudaEvent, CudaStream, DriverError};
 use medley_common::identity::Rank;
-use medley_common::lane::Node;
+use medley_common::lane::{LaneTree, Node};
 use medley_common::message::Form;
 use medley_common::spec::GradientDtype;
 
 use super::abort::AbortSwitch;
-use super::{Collective, CollectiveError, Connect, Solo, SparseRows, Summed, Tcp, TcpSettings, switch};
+use super::{Alone, Collective, CollectiveError, Connect, Parts, SparseRows, Summed, Tcp, TcpSettings, cover};
 use crate::layout::{Layout, Segment};
 use crate::ops::cuda::device::Gpu;
 use crate::ops::cuda::driver::Element;
@@ -38,13 +38,12 @@ const PAUSE: Duration = Duration::from_micros(20);
 /// Workers with GPUs come together by NCCL; one alone needs nobody.
 #[must_use]
 pub fn by_nccl(cuda: Cuda<Gpu>, dtype: GradientDtype) -> Connect<Memory> {
-    Box::new(move |listener, form, layout| {
+    Box::new(move |listener, form, layout, switch| {
         if form.peers.len() == 1 {
-            return Ok(Box::new(Solo::default()));
+            return Ok(Box::new(Alone::default()));
         }
-        let switch = switch()?;
         let mesh = Tcp::connect(listener, form, layout, TcpSettings::default(), switch.clone())?;
-        Ok(Box::new(Nccl::join(cuda.clone(), dtype, form, (layout, mesh, switch))?))
+        Ok(Box::new(Nccl::join(cuda.clone(), dtype, form, (layout, mesh, switch.clone()))?))
     })
 }
 
@@ -93,7 +92,8 @@ impl Nccl {
             GradientDtype::Float32 => Wire::Float32,
             GradientDtype::Bfloat16 => Wire::Bfloat16,
         };
-        let lengths = layout.segments().iter().map(|(segment, range)| (*segment, range.len())).collect();
+        let lengths = layout.segments().iter().map(|(segment, range)| (*segment, range.len()));
+        let lengths = lengths.chain([(Segment::Losses, lane_count(form) as usize)]).collect();
         let (vocabulary, hidden) = (*vocabulary, *hidden);
         let (summed, words) = (Vec::new(), None);
         Ok(Self { cuda, communicator, mesh, switch, stream, wire, lengths, vocabulary, hidden, summed, words })
@@ -205,6 +205,15 @@ impl Collective<Memory> for Nccl {
         }
         Ok(summed)
     }
+
+    fn reuse(&mut self, sums: Vec<Memory>) -> Vec<Memory> {
+        sums
+    }
+
+    /// What NCCL was adding up in place is no rank's own any more.
+    fn salvage(&mut self) -> Parts<Memory> {
+        Parts::default()
+    }
 }
 
 impl Drop for Nccl {
@@ -223,9 +232,8 @@ fn hand_round(mesh: &mut Tcp, form: &Form, hidden: usize) -> Result<[u8; TOKEN_B
         let mut values: Vec<f32> = communicator::token()?.iter().map(|byte| f32::from(*byte)).collect();
         let rows = TOKEN_BYTES.div_ceil(hidden.max(1));
         values.resize(rows * hidden, 0.0);
-        let lanes = form.lanes.first().cloned().unwrap_or_default();
-        let all = form.lanes.last().map_or(0, |lanes| lanes.end);
-        let node = medley_common::lane::LaneTree::new(all).cover(lanes).into_iter().next();
+        let lanes = form.lanes.first().map_or(&[][..], |lanes| lanes);
+        let node = cover(LaneTree::new(lane_count(form)), lanes).into_iter().next();
         let rows = (0..u32::try_from(rows).unwrap_or(0)).collect();
         mine.extend(node.map(|node| (node, SparseRows { rows, values })));
     }
@@ -233,6 +241,11 @@ fn hand_round(mesh: &mut Tcp, form: &Form, hidden: usize) -> Result<[u8; TOKEN_B
     let words = mesh.fence()?.words.values;
     let token: Vec<u8> = words.iter().take(TOKEN_BYTES).map(|value| *value as u8).collect();
     token.try_into().map_err(|_| CollectiveError::Invalid { problem: "rank 0 sent no unique id".to_owned() })
+}
+
+/// Lanes of all ranks.
+fn lane_count(form: &Form) -> u32 {
+    form.lanes.iter().flatten().map(|run| run.end).max().unwrap_or(0)
 }
 
 /// A rank's only sum; none where it has no rows.

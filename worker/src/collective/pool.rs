@@ -1,15 +1,18 @@
-//! Buffers for chunks on their way, kept for reuse.
+//! Buffers for chunks on their way and for whole sums, kept for reuse.
 
-/// Buffers of one chunk each.
+use std::collections::BTreeMap;
+
+/// Buffers of one chunk each, and of whole segments by their length.
 #[derive(Debug)]
 pub(super) struct Pool {
     elements: usize,
     free: Vec<Vec<f32>>,
+    whole: BTreeMap<usize, Vec<Vec<f32>>>,
 }
 
 impl Pool {
     pub(super) fn new(elements: usize) -> Self {
-        Self { elements, free: Vec::new() }
+        Self { elements, free: Vec::new(), whole: BTreeMap::new() }
     }
 
     /// A buffer of a chunk's elements, with any content.
@@ -19,5 +22,16 @@ impl Pool {
 
     pub(super) fn put(&mut self, buffer: Vec<f32>) {
         self.free.push(buffer);
+    }
+
+    /// A buffer of a whole segment, with any content.
+    pub(super) fn take_whole(&mut self, length: usize) -> Vec<f32> {
+        self.whole.get_mut(&length).and_then(Vec::pop).unwrap_or_else(|| vec![0.0; length])
+    }
+
+    pub(super) fn put_whole(&mut self, buffers: Vec<Vec<f32>>) {
+        for buffer in buffers {
+            self.whole.entry(buffer.len()).or_default().push(buffer);
+        }
     }
 }

@@ -1,24 +1,57 @@
 //! The world of one.
 
+use std::collections::BTreeMap;
+
 use medley_common::identity::Rank;
-use medley_common::lane::Node;
+use medley_common::lane::{LaneTree, Node};
 
-use super::{Collective, CollectiveError, SparseRows, Summed};
-use crate::layout::Segment;
+use super::tree_sum::{RowsView, add_to, sum_rows};
+use super::{Collective, CollectiveError, Parts, SparseRows, Summed};
+use crate::layout::{Layout, Segment};
 
-/// A group of one worker: what it hands over is the sum already, and comes back without a copy.
+/// A group of one worker: what it hands over is the sum already, and comes back without a copy. Only where it has taken
+/// over lanes of a lost worker are there several nodes to add.
 #[derive(Debug)]
-pub struct Solo<B = Vec<f32>> {
-    summed: Summed<B>,
+pub struct Solo {
+    lengths: BTreeMap<Segment, usize>,
+    hidden: usize,
+    tree: LaneTree,
+    summed: Summed,
 }
 
-impl<B: Default> Default for Solo<B> {
-    fn default() -> Self {
-        Self { summed: Summed::default() }
+impl Solo {
+    /// The group of one worker with a model of this layout and this many lanes.
+    #[must_use]
+    pub fn new(layout: &Layout, lanes: u32) -> Self {
+        let lengths = layout.segments().iter().map(|(segment, range)| (*segment, range.len()));
+        let hidden = layout.slots().first().and_then(|words| words.shape.get(1)).copied().unwrap_or(0);
+        Self {
+            lengths: lengths.chain([(Segment::Losses, lanes as usize)]).collect(),
+            hidden,
+            tree: LaneTree::new(lanes),
+            summed: Summed::default(),
+        }
+    }
+
+    fn total(&mut self, node: Node, parts: &mut BTreeMap<Node, Vec<f32>>) -> Option<Vec<f32>> {
+        if let Some(sum) = parts.remove(&node) {
+            return Some(sum);
+        }
+        let (left, right) = self.tree.children(node)?;
+        let left = self.total(left, parts);
+        let right = right.and_then(|right| self.total(right, parts));
+        match (left, right) {
+            (Some(mut left), Some(right)) => {
+                add_to(&mut left, &right);
+                self.summed.spare.push(right);
+                Some(left)
+            }
+            (sum, None) | (None, sum) => sum,
+        }
     }
 }
 
-impl<B: Default> Collective<B> for Solo<B> {
+impl Collective for Solo {
     fn rank(&self) -> Rank {
         Rank(0)
     }
@@ -27,40 +60,89 @@ impl<B: Default> Collective<B> for Solo<B> {
         1
     }
 
-    fn launch(&mut self, segment: Segment, sums: Vec<(Node, B)>) -> Result<(), CollectiveError> {
-        self.summed.segments.push((segment, only(sums)?));
+    fn launch(&mut self, segment: Segment, sums: Vec<(Node, Vec<f32>)>) -> Result<(), CollectiveError> {
+        let length = self.lengths.get(&segment).copied().unwrap_or(0);
+        if let Some((node, sum)) = sums.iter().find(|(_, sum)| sum.len() != length) {
+            let problem = format!("{segment:?} has {length} elements; {node:?} has {}", sum.len());
+            return Err(CollectiveError::Invalid { problem });
+        }
+        let mut parts: BTreeMap<_, _> = sums.into_iter().collect();
+        let sum = self.total(self.tree.root(), &mut parts);
+        disjoint(&parts)?;
+        // Where no lane has a row, it is the sum of nothing.
+        self.summed.segments.push((segment, sum.unwrap_or_else(|| vec![0.0; length])));
         Ok(())
     }
 
-    fn launch_words(&mut self, sums: Vec<(Node, SparseRows<B>)>) -> Result<(), CollectiveError> {
-        self.summed.words = only(sums)?;
+    fn launch_words(&mut self, mut sums: Vec<(Node, SparseRows)>) -> Result<(), CollectiveError> {
+        self.summed.words = match (sums.len(), sums.pop()) {
+            (0, _) | (_, None) => SparseRows::default(),
+            (1, Some((_, words))) => words,
+            (_, Some(last)) => {
+                sums.push(last);
+                let parts = sums.iter().map(|(node, rows)| (*node, RowsView::whole(rows))).collect();
+                sum_rows(self.tree, &parts, self.hidden)
+            }
+        };
         Ok(())
     }
 
-    fn fence(&mut self) -> Result<Summed<B>, CollectiveError> {
+    fn fence(&mut self) -> Result<Summed, CollectiveError> {
         Ok(std::mem::take(&mut self.summed))
+    }
+
+    /// The sums are the buffers that were handed over: whoever made them makes the next ones of them.
+    fn reuse(&mut self, sums: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
+        sums
+    }
+
+    /// A group of one fails only where it is handed nonsense.
+    fn salvage(&mut self) -> Parts {
+        Parts::default()
     }
 }
 
-/// The root's sum: who has all lanes has one node, and no update is without rows.
-fn only<T>(mut sums: Vec<(Node, T)>) -> Result<T, CollectiveError> {
-    let nodes = sums.len();
-    match sums.pop() {
-        Some((_, sum)) if nodes == 1 => Ok(sum),
-        _ => Err(CollectiveError::Invalid { problem: format!("a group of one was handed {nodes} nodes, not one") }),
+/// A node that was not reached lies below another that was handed over, too.
+fn disjoint<T>(left: &BTreeMap<Node, T>) -> Result<(), CollectiveError> {
+    match left.keys().next() {
+        None => Ok(()),
+        Some(node) => Err(CollectiveError::Invalid { problem: format!("{node:?} was handed over twice") }),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use medley_common::model::ModelConfig;
+
     use super::*;
 
     const ROOT: Node = Node { level: 3, index: 0 };
 
+    fn solo() -> Solo {
+        Solo::new(
+            &Layout::new(&ModelConfig {
+                vocab_size: 10,
+                hidden_size: 4,
+                num_hidden_layers: 1,
+                num_attention_heads: 2,
+                intermediate_size: 8,
+                max_position_embeddings: 8,
+                type_vocab_size: 2,
+                layer_norm_eps: 1e-12,
+                hidden_dropout: 0.0,
+                attention_dropout: 0.0,
+                classifier_dropout: 0.0,
+                initializer_range: 0.02,
+                num_labels: 3,
+            }),
+            8,
+        )
+    }
+
     #[test]
     fn buffers_come_back_as_they_are() {
-        let mut solo = Solo::default();
-        let buffer = vec![1.5; 31];
+        let mut solo = solo();
+        let buffer = vec![1.5; 35];
         let address = buffer.as_ptr();
         solo.launch(Segment::Head, vec![(ROOT, buffer)]).unwrap();
         let words = SparseRows { rows: vec![3], values: vec![1.0; 4] };
@@ -72,11 +154,35 @@ mod tests {
     }
 
     #[test]
-    fn none_and_two_nodes_are_refused() {
-        let mut solo = Solo::<Vec<f32>>::default();
-        assert!(solo.launch(Segment::Head, Vec::new()).is_err());
-        assert!(solo.launch_words(Vec::new()).is_err());
-        let two = vec![(ROOT, Vec::new()), (Node { level: 0, index: 1 }, Vec::new())];
-        assert!(solo.launch(Segment::Head, two).is_err());
+    fn nothing_sums_to_zero() {
+        let mut solo = solo();
+        solo.launch(Segment::Head, Vec::new()).unwrap();
+        solo.launch_words(Vec::new()).unwrap();
+        let summed = solo.fence().unwrap();
+        assert_eq!(summed.segments, [(Segment::Head, vec![0.0; 4 * 4 + 4 + 3 * 4 + 3])]);
+        assert_eq!(summed.words, SparseRows::default());
+    }
+
+    #[test]
+    fn several_nodes_are_added_in_the_order_of_the_tree() {
+        let mut solo = solo();
+        let node = |level, index, value| (Node { level, index }, vec![value; 35]);
+        let (a, b, c) = (1e8, -1e8, 0.125);
+        solo.launch(Segment::Head, vec![node(1, 3, c), node(1, 2, b), node(2, 0, a)]).unwrap();
+        let words = |row| SparseRows { rows: vec![row], values: vec![1.0; 4] };
+        let halves = [0, 1].map(|index| (Node { level: 2, index }, words(3)));
+        solo.launch_words(halves.to_vec()).unwrap();
+        let summed = solo.fence().unwrap();
+        assert_eq!(summed.segments, [(Segment::Head, vec![a + (b + c); 35])]);
+        assert_eq!(summed.words, SparseRows { rows: vec![3], values: vec![2.0; 4] });
+        assert_eq!(summed.spare.len(), 2);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let mut solo = solo();
+        let below = Node { level: 0, index: 1 };
+        assert!(solo.launch(Segment::Head, vec![(ROOT, vec![0.0; 35]), (below, vec![0.0; 35])]).is_err());
+        assert!(solo.launch(Segment::Head, vec![(ROOT, Vec::new())]).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! The collective of CPU workers: a full mesh of TCP connections.
 
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::mpsc::{self, Receiver, SendError, Sender, TryRecvError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::group::{Group, number};
 use super::link::Link;
 use super::listener::Listener;
 use super::mesh;
-use super::{Collective, CollectiveError, SparseRows, Summed};
+use super::{Collective, CollectiveError, Parts, SparseRows, Summed};
 use crate::layout::{Layout, Segment};
 
 /// Limits of the collective.
@@ -34,7 +34,8 @@ impl Default for TcpSettings {
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(60),
-            silence_timeout: Duration::from_secs(60),
+            // The coordinator sees who is dead by their heartbeats; this is for a peer that lives and does not compute.
+            silence_timeout: Duration::from_secs(600),
             chunk_elements: 64 << 10,
         }
     }
@@ -50,9 +51,11 @@ pub struct Tcp {
     /// `None` while dropping.
     orders: Option<Sender<Order>>,
     replies: Receiver<Result<Summed, CollectiveError>>,
-    courier: Option<JoinHandle<Vec<Link>>>,
+    courier: Option<JoinHandle<Courier>>,
     /// What went wrong first.
     failed: Option<CollectiveError>,
+    /// What was handed over too late.
+    refused: Parts,
 }
 
 impl Tcp {
@@ -87,25 +90,54 @@ impl Tcp {
             .name("collective".to_owned())
             .spawn(|| courier.run())
             .map_err(|error| CollectiveError::Invalid { problem: format!("start the collective's thread: {error}") })?;
-        Ok(Self { group, switch, orders: Some(orders), replies, courier: Some(courier), failed: None })
+        Ok(Self {
+            group,
+            switch,
+            orders: Some(orders),
+            replies,
+            courier: Some(courier),
+            failed: None,
+            refused: Parts::default(),
+        })
     }
 
     fn order(&mut self, order: Order) -> Result<(), CollectiveError> {
+        if let Err(error) = self.check() {
+            order.salvage(&mut self.refused);
+            return Err(error);
+        }
+        // While the courier is not joined its queue is open, whatever has become of it.
+        match self.orders.as_ref().map(|orders| orders.send(order)) {
+            Some(Ok(())) => {
+                self.switch.ring();
+                Ok(())
+            }
+            Some(Err(SendError(order))) => {
+                order.salvage(&mut self.refused);
+                Err(self.failure(None))
+            }
+            None => Err(self.failure(None)),
+        }
+    }
+
+    fn check(&mut self) -> Result<(), CollectiveError> {
         if self.failed.is_some() || self.switch.is_aborted() {
             return Err(self.failure(None));
         }
         // A reply that nobody asked for is a failure.
         match self.replies.try_recv() {
-            Err(TryRecvError::Empty) => {}
-            Err(TryRecvError::Disconnected) | Ok(Ok(_)) => return Err(self.failure(None)),
-            Ok(Err(error)) => return Err(self.failure(Some(error))),
+            Err(TryRecvError::Empty) => Ok(()),
+            Err(TryRecvError::Disconnected) | Ok(Ok(_)) => Err(self.failure(None)),
+            Ok(Err(error)) => Err(self.failure(Some(error))),
         }
-        if self.orders.as_ref().is_some_and(|orders| orders.send(order).is_ok()) {
-            self.switch.ring();
-            return Ok(());
-        }
-        let error = self.replies.recv().ok().and_then(Result::err);
-        Err(self.failure(error))
+    }
+
+    /// Ends the courier, if it still runs.
+    fn dismiss(&mut self) -> Option<Courier> {
+        self.orders = None;
+        self.switch.ring();
+        // A panic in there has been reported by the panic hook.
+        self.courier.take().and_then(|courier| courier.join().ok())
     }
 
     /// What has gone wrong since the last order, if anything; does not wait.
@@ -143,7 +175,7 @@ impl Collective for Tcp {
     }
 
     fn launch(&mut self, segment: Segment, sums: Vec<(Node, Vec<f32>)>) -> Result<(), CollectiveError> {
-        self.order(Order::Dense(segment, sums))
+        self.order(Order::Dense((segment, sums)))
     }
 
     fn launch_words(&mut self, sums: Vec<(Node, SparseRows)>) -> Result<(), CollectiveError> {
@@ -158,17 +190,31 @@ impl Collective for Tcp {
             Err(_) => Err(self.failure(None)),
         }
     }
+
+    fn reuse(&mut self, sums: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
+        // A collective that has failed makes no more sums.
+        match self.order(Order::Reuse(sums)) {
+            Ok(()) | Err(_) => Vec::new(),
+        }
+    }
+
+    fn salvage(&mut self) -> Parts {
+        let mut parts = Parts::default();
+        if let Some(courier) = self.dismiss() {
+            courier.links.iter().for_each(Link::shut_down);
+            courier.salvage(&mut parts);
+        }
+        let refused = std::mem::take(&mut self.refused);
+        parts.dense.extend(refused.dense);
+        parts.words = parts.words.or(refused.words);
+        parts
+    }
 }
 
 impl Drop for Tcp {
     fn drop(&mut self) {
-        self.orders = None;
-        self.switch.ring();
-        if let Some(courier) = self.courier.take() {
-            // A panic in there has been reported by the panic hook.
-            if let Ok(links) = courier.join() {
-                links.iter().for_each(Link::shut_down);
-            }
+        if let Some(courier) = self.dismiss() {
+            courier.links.iter().for_each(Link::shut_down);
         }
     }
 }

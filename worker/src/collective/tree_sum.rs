@@ -14,8 +14,10 @@ use super::pool::Pool;
 /// One chunk of a dense segment.
 pub(super) struct ChunkSum<'a> {
     pub tree: LaneTree,
-    /// This rank's own nodes, whole segments; the sum goes into the first.
-    pub buffers: &'a mut [Vec<f32>],
+    /// This rank's own nodes, whole segments.
+    pub buffers: &'a [Vec<f32>],
+    /// Where the sum goes, a whole segment.
+    pub sum: &'a mut [f32],
     /// The chunk's elements within the segment.
     pub range: Range<usize>,
     pub pool: &'a mut Pool,
@@ -30,17 +32,16 @@ pub(super) enum Value {
 }
 
 impl ChunkSum<'_> {
-    /// Adds `parts` up into the chunk's elements of the first buffer; they stay as they are if there are no parts.
+    /// Adds `parts` up into the chunk's elements of the sum; no parts sum to 0.
     pub(super) fn run(mut self, mut parts: BTreeMap<Node, Value>) {
         match self.value(self.tree.root(), &mut parts) {
-            None | Some(Value::Own(0)) => {}
+            None => self.sum[self.range].fill(0.0),
             Some(Value::Own(index)) => {
-                let (first, rest) = self.buffers.split_at_mut(1);
-                first[0][self.range.clone()].copy_from_slice(&rest[index - 1][self.range]);
+                self.sum[self.range.clone()].copy_from_slice(&self.buffers[index][self.range]);
             }
             Some(Value::Chunk(chunk)) => {
                 let count = self.range.len();
-                self.buffers[0][self.range].copy_from_slice(&chunk[..count]);
+                self.sum[self.range].copy_from_slice(&chunk[..count]);
                 self.pool.put(chunk);
             }
         }
@@ -82,7 +83,7 @@ impl ChunkSum<'_> {
     }
 }
 
-fn add_to(sum: &mut [f32], other: &[f32]) {
+pub(super) fn add_to(sum: &mut [f32], other: &[f32]) {
     for (sum, other) in sum.iter_mut().zip(other) {
         *sum += other;
     }

@@ -13,7 +13,7 @@ use super::frame::{Header, Kind};
 use super::group::Group;
 use super::pool::Pool;
 use super::tree_sum::{RowsView, sum_rows};
-use super::{CollectiveError, SparseRows, Summed};
+use super::{CollectiveError, Parts, SparseRows, Summed};
 use crate::layout::Segment;
 
 pub(super) struct Words {
@@ -186,6 +186,11 @@ impl Exchange for Words {
             summed.words.values.extend(sum.values);
         }
         summed.spare.extend(self.own.into_iter().flatten().map(|rows| rows.values));
+    }
+
+    fn salvage(self: Box<Self>, parts: &mut Parts) {
+        let own = self.group.cover().iter().zip(self.own);
+        parts.words = Some(own.filter_map(|(node, rows)| Some((*node, rows?))).collect());
     }
 }
 

@@ -10,7 +10,7 @@ use medley_common::lane::{LaneTree, Node};
 
 use super::Pass;
 use crate::batch::{Batch, LaneSpan};
-use crate::collective::SparseRows;
+use crate::collective::{SparseRows, cover};
 use crate::ops::linear::{ColumnSum, LinearWeightGradient};
 use crate::ops::{DeviceError, Ops, SliceMut};
 
@@ -57,26 +57,49 @@ pub type RowSums<B> = Vec<(Node, SparseRows<B>)>;
 pub struct LaneShare {
     tree: LaneTree,
     cover: Vec<Node>,
-    first_lane: u32,
+    /// The lanes, in the order of the batch.
+    lanes: Vec<u32>,
 }
 
 impl LaneShare {
-    /// The share of a rank that computes `lanes` of `tree`.
+    /// The share of a rank that computes these runs of the lanes of `tree`, in a batch that has just these lanes.
     #[must_use]
-    pub fn new(tree: LaneTree, lanes: Range<u32>) -> Self {
-        Self { tree, cover: tree.cover(lanes.clone()), first_lane: lanes.start }
+    pub fn new(tree: LaneTree, lanes: &[Range<u32>]) -> Self {
+        Self { tree, cover: cover(tree, lanes), lanes: lanes.iter().cloned().flatten().collect() }
     }
 
-    /// The place of a lane's node in the batch.
+    /// The share's lanes, in the order of the batch.
+    #[must_use]
+    pub fn lanes(&self) -> &[u32] {
+        &self.lanes
+    }
+
+    /// The place of a lane's node in the batch: all nodes asked for lie within the share.
     fn place(&self, lane: Node) -> usize {
-        (self.tree.range(lane).start - self.first_lane) as usize
+        let lane = self.tree.range(lane).start;
+        self.lanes.partition_point(|known| *known < lane)
     }
 
     /// Whether any lane below `node` has rows.
     fn is_present(&self, batch: &Batch, node: Node) -> bool {
         let lanes = self.tree.range(node);
-        (lanes.start - self.first_lane..lanes.end - self.first_lane)
-            .any(|lane| batch.lanes.get(lane as usize).is_some_and(|lane| !lane.is_empty()))
+        let places = |lane| self.lanes.partition_point(|known| *known < lane);
+        let places = places(lanes.start)..places(lanes.end);
+        batch.lanes.get(places).is_some_and(|spans| spans.iter().any(|span| !span.is_empty()))
+    }
+
+    /// For each node with rows, what stands at the places of its lanes; 0 at those of all other lanes of the tree.
+    #[must_use]
+    pub fn spread(&self, batch: &Batch, values: &[f32]) -> Vec<(Node, Vec<f32>)> {
+        let spread = |node: Node| {
+            let mut all = vec![0.0; self.tree.lanes() as usize];
+            for (lane, value) in self.lanes.iter().zip(values).filter(|(lane, _)| self.tree.range(node).contains(lane))
+            {
+                all[*lane as usize] = *value;
+            }
+            (node, all)
+        };
+        self.present(batch).map(spread).collect()
     }
 
     /// The nodes of the share that have rows below them, in lane order.

@@ -5,7 +5,7 @@ use medley_common::spec::{ComputeSpec, OptimizerKind, Precision, TrainSpec};
 
 use super::Trainer;
 use super::fixture::{config, examples, flat, plan, spec};
-use crate::collective::Solo;
+use crate::collective::Alone;
 use crate::layout::Layout;
 use crate::ops::Ops;
 use crate::ops::cpu::Cpu;
@@ -29,17 +29,19 @@ fn course<O: Ops>(ops: O, compute: ComputeSpec, dropout: f64) -> Course {
     (model.hidden_dropout, model.attention_dropout, model.classifier_dropout) = (dropout, dropout, dropout);
     let spec = TrainSpec { compute, ..spec(OptimizerKind::AdamwHf, 4) };
     let mut trainer = Trainer::new(ops, model, spec, flat(&Layout::new(&config()), "model/model.safetensors")).unwrap();
-    let (examples, mut collective) = (examples(), Solo::default());
+    let (examples, mut collective) = (examples(), Alone::default());
     let rows: Vec<RowId> = (0..4).map(RowId).collect();
     let predictions = trainer.predict(&rows, &examples).unwrap();
     let logits = predictions.into_iter().flat_map(|prediction| prediction.logits).collect();
     let (mut norms, mut losses) = (Vec::new(), Vec::new());
     for update in 1..=UPDATES {
         let first = 8 * (update as u32 - 1);
-        let report = trainer.step(&plan(update, first..first + 8, 4), 0..4, &examples, &mut collective).unwrap();
+        let report = trainer
+            .step(&plan(update, first..first + 8, 4), std::slice::from_ref(&(0..4)), &examples, &mut collective)
+            .unwrap();
         assert_eq!(report.lanes.len(), 4);
         norms.push(report.grad_norm);
-        losses.push(report.lanes.iter().map(|lane| lane.loss_sum).sum());
+        losses.push(report.losses.iter().map(|loss| f64::from(*loss)).sum());
     }
     Course { logits, norms, losses, parameters: trainer.parameters().unwrap().into_owned() }
 }
@@ -109,7 +111,8 @@ impl DriverTest for Overflow {
         let mut trainer = Trainer::new(Cuda::new(driver, precision), config(), spec, parameters).unwrap();
         trainer.restore_loss_scale(LossScale { scale: 1e9, good_updates: 5, skipped_updates: 2 });
         let before = trainer.parameters().unwrap().into_owned();
-        let report = trainer.step(&plan(1, 0..8, 4), 0..4, &examples(), &mut Solo::default()).unwrap();
+        let report =
+            trainer.step(&plan(1, 0..8, 4), std::slice::from_ref(&(0..4)), &examples(), &mut Alone::default()).unwrap();
         assert_eq!((report.update, report.grad_norm), (Update(1), 0.0));
         assert!(trainer.parameters().unwrap()[..] == before[..], "a skipped update moves nothing");
         let lowered = LossScale { scale: 5e8, good_updates: 0, skipped_updates: 3 };

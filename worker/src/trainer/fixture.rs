@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use medley_common::example::Example;
 use medley_common::identity::{Rank, RowId, Update};
 use medley_common::lane::{LaneTree, Node};
-use medley_common::message::UpdateReport;
+use medley_common::message::{Lanes, UpdateReport};
 use medley_common::model::ModelConfig;
 use medley_common::plan::UpdatePlan;
 use medley_common::schedule::{Decay, LrSchedule};
@@ -196,6 +196,14 @@ impl Collective for Member {
         Ok(())
     }
 
+    fn reuse(&mut self, sums: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
+        sums
+    }
+
+    fn salvage(&mut self) -> crate::collective::Parts {
+        crate::collective::Parts::default()
+    }
+
     fn fence(&mut self) -> Result<Summed, CollectiveError> {
         let own = Arc::new(std::mem::take(&mut self.parts));
         let mut all = vec![own.clone()];
@@ -229,10 +237,11 @@ pub(super) fn train(
     let lanes = plans[0].lanes.len() as u32;
     let shares = LaneTree::new(lanes).assign(world);
     let run = |mut member: Member, share: Range<u32>| {
+        let share: Lanes = Some(share).into_iter().filter(|run| !run.is_empty()).collect();
         let mut trainer = make();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let reports: Result<Vec<_>, StepError> = pool
-            .install(|| plans.iter().map(|plan| trainer.step(plan, share.clone(), &examples, &mut member)).collect());
+        let reports: Result<Vec<_>, StepError> =
+            pool.install(|| plans.iter().map(|plan| trainer.step(plan, &share, &examples, &mut member)).collect());
         (trainer, reports.unwrap())
     };
     std::thread::scope(|scope| {

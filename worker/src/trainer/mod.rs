@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use medley_common::identity::Update;
+use medley_common::message::Lanes;
 use medley_common::model::{ModelConfig, ModelError};
 use medley_common::spec::{Precision, TrainSpec};
 
@@ -16,7 +17,10 @@ use crate::ops::cpu::Cpu;
 use crate::ops::{DeviceError, Ops};
 use crate::optim::adamw::AdamW;
 use crate::optim::loss_scale::LossScale;
+use crate::trainer::kept::Kept;
 
+mod handover;
+mod kept;
 mod predict;
 mod step;
 
@@ -27,6 +31,7 @@ mod fixture;
 #[cfg(test)]
 mod parity_test;
 
+pub use handover::{Handover, HandoverError};
 pub use predict::PredictError;
 pub use step::StepError;
 
@@ -43,6 +48,8 @@ pub struct Trainer<O: Ops = Cpu> {
     update: Update,
     /// In half precision alone.
     scale: Option<LossScale>,
+    /// The next update's partial sums, where its sums did not come about.
+    kept: Option<Kept<O::Buffer>>,
 }
 
 /// Why a trainer cannot be made or restored.
@@ -85,6 +92,7 @@ impl<O: Ops> Trainer<O> {
             pool: BufferPool::default(),
             update: Update(0),
             scale,
+            kept: None,
             ops,
             config,
             spec,
@@ -101,6 +109,7 @@ impl<O: Ops> Trainer<O> {
         check_length("second moments", second.len(), &self.layout)?;
         self.optimizer.restore(self.ops.upload(first)?, self.ops.upload(second)?);
         self.update = update;
+        self.kept = None;
         Ok(())
     }
 
@@ -113,6 +122,12 @@ impl<O: Ops> Trainer<O> {
     /// Goes on with a loss scale as it was; without effect but in half precision.
     pub fn restore_loss_scale(&mut self, scale: LossScale) {
         self.scale = self.scale.map(|_| scale);
+    }
+
+    /// The lanes of the next update that need not be computed again: those whose sums a lost peer prevented.
+    #[must_use]
+    pub fn kept(&self) -> Lanes {
+        self.kept.as_ref().map_or_else(Lanes::new, |kept| kept.lanes.clone())
     }
 
     /// The number of updates made.

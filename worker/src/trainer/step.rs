@@ -4,20 +4,21 @@ use std::ops::Range;
 use std::time::Instant;
 
 use medley_common::example::Example;
-use medley_common::identity::Update;
+use medley_common::identity::{RowId, Update};
 use medley_common::lane::{LaneTree, Node};
 use medley_common::message::{LaneReport, Timing, UpdateReport};
 use medley_common::plan::UpdatePlan;
 
 use super::Trainer;
+use super::kept::Kept;
 use crate::batch::{Batch, Labels, RowError, Source};
-use crate::collective::{Collective, CollectiveError, SparseRows};
+use crate::collective::{Collective, CollectiveError, Parts, SparseRows, Summed};
 use crate::layout::Segment;
 use crate::model::Pass;
 use crate::model::bert::{Backward, GradientSink, Loss, Purpose};
 use crate::model::lane_sums::LaneShare;
 use crate::ops::dropout::Masks;
-use crate::ops::{DeviceError, Ops};
+use crate::ops::{DeviceError, Ops, Slice};
 use crate::optim::adamw::StepSize;
 use crate::optim::gradients::{GradientError, Gradients, clip};
 use crate::optim::loss_scale::LossScale;
@@ -48,9 +49,9 @@ pub enum StepError {
     Row(#[from] RowError),
     /// The gradient is not a number, or infinite.
     #[error(
-        "update {update}: the gradient's norm is {norm}, first at {parameter}; losses of this worker's lanes: {}: lower \
-         learning_rate",
-        losses(lanes)
+        "update {update}: the gradient's norm is {norm}, first at {parameter}; the lanes' losses are {}: lower --learning_rate or lengthen the \
+         warm-up",
+        listed(losses)
     )]
     NonFinite {
         /// The update.
@@ -59,8 +60,8 @@ pub enum StepError {
         norm: f64,
         /// The first parameter whose gradient is not finite.
         parameter: String,
-        /// This worker's lanes.
-        lanes: Vec<LaneReport>,
+        /// The sum of each lane's losses.
+        losses: Vec<f32>,
     },
     /// The gradients were not summed.
     #[error(transparent)]
@@ -76,18 +77,23 @@ pub enum StepError {
 impl<O: Ops> Trainer<O> {
     /// Makes the update of `plan`, of which this worker computes `lanes`, and blocks until it is applied.
     ///
+    /// Lanes that were computed for a sum that did not come about are not computed again.
+    ///
     /// # Errors
-    /// Why it was not made; the trainer is then as before and can go on.
+    /// See [`StepError`]; after one of the collective, the lanes' gradients are kept.
     pub fn step(
         &mut self,
         plan: &UpdatePlan,
-        lanes: Range<u32>,
+        lanes: &[Range<u32>],
         examples: &[Example],
         collective: &mut dyn Collective<O::Buffer>,
     ) -> Result<UpdateReport, StepError> {
         let update = self.next(plan)?;
         let mut clock = Clock::start();
-        let batch = self.batch(plan, &lanes, examples)?;
+        let kept = self.kept.take().unwrap_or_default().for_lanes(update, lanes);
+        let missing = kept.missing(lanes);
+        let share = self.share(plan, &missing);
+        let batch = self.batch(plan, (lanes, &missing), &share, examples)?;
         let (firsts, pack) = (self.ops.load(batch.first_tokens())?, self.ops.load(batch)?);
         let masks = Masks::new(&self.config, self.spec.seed, update);
         let pass = Pass { ops: &self.ops, parameters: &self.parameters, pack: &pack, firsts: &firsts, masks };
@@ -95,32 +101,36 @@ impl<O: Ops> Trainer<O> {
         let forward_seconds = clock.lap();
 
         let rows = f64::from(plan.rows());
-        let share = if O::KEEPS_LANES {
-            LaneShare::new(LaneTree::new(plan.lanes.len() as u32), lanes.clone())
-        } else {
-            LaneShare::new(LaneTree::new(1), 0..1)
-        };
         // The loss is a sum over rows; its scale is meant for their mean.
         let gradient_scale = self.scale.map_or(1.0, |scale| scale.scale / rows);
         let loss = Loss { smoothing: self.spec.label_smoothing, gradient_scale };
+        let mut launch = Launch { ops: &self.ops, collective, kept, broken: None };
         let backward = Backward { share: &share, pool: &mut self.pool, loss };
-        self.model.backward(&pass, backward, &mut Launch(&mut *collective))?;
-        let lanes = lane_reports(plan, lanes, &self.model.losses(&pass)?);
+        self.model.backward(&pass, backward, &mut launch)?;
+        launch.losses((&share, &missing), plan, pack.as_ref(), &self.model.losses(&pass)?)?;
         let backward_seconds = clock.lap();
 
-        let (gradients, spare) = Gradients::new(&self.ops, &self.layout, collective.fence()?)?;
+        let launched = launch.finish(lanes);
+        let (lanes, tokens, mut summed) = match launched {
+            Launched::Summed { lanes, tokens, summed } => (lanes, tokens, summed),
+            Launched::Broken(error, kept) => {
+                let segments = self.layout.segments().len() - 1;
+                self.kept = Some(kept).filter(|kept| kept.is_whole(segments));
+                return Err(error.into());
+            }
+        };
+        let losses = take_losses(&self.ops, &mut summed, plan.lanes.len())?;
+        let (gradients, spare) = Gradients::new(&self.ops, &self.layout, summed)?;
         let wait_seconds = clock.lap();
 
-        let divisor = rows * gradient_scale;
-        let norm = self.apply(update, &gradients, divisor, &lanes)?;
+        let norm = self.apply(update, &gradients, rows * gradient_scale, &losses)?;
         self.update = update;
-        self.recycle(gradients, spare);
+        self.recycle(gradients, spare, collective);
         let optimizer_seconds = clock.lap();
 
         let timing = Timing { forward_seconds, backward_seconds, wait_seconds, optimizer_seconds };
-        let tokens = pack.as_ref().tokens.len() as u64;
         let learning_rate = self.spec.schedule.at(update);
-        Ok(UpdateReport { update, learning_rate, grad_norm: norm, lanes, tokens, timing })
+        Ok(UpdateReport { update, learning_rate, grad_norm: norm, lanes, losses, tokens, timing })
     }
 
     /// Moves the parameters by the mean gradient, the sum divided by `divisor`, and returns its norm. With a loss scale,
@@ -130,7 +140,7 @@ impl<O: Ops> Trainer<O> {
         update: Update,
         gradients: &Gradients<O>,
         divisor: f64,
-        lanes: &[LaneReport],
+        losses: &[f32],
     ) -> Result<f64, StepError> {
         let norm = gradients.norm(&self.ops, &self.layout)? / divisor;
         if !norm.is_finite() {
@@ -138,7 +148,7 @@ impl<O: Ops> Trainer<O> {
                 return Ok(0.0);
             }
             let parameter = gradients.first_non_finite(&self.ops, &self.layout)?;
-            return Err(StepError::NonFinite { update, norm, parameter, lanes: lanes.to_vec() });
+            return Err(StepError::NonFinite { update, norm, parameter, losses: losses.to_vec() });
         }
         let learning_rate = self.spec.schedule.at(update);
         let gradient_scale = clip(norm, self.spec.optimizer.max_grad_norm) / divisor;
@@ -150,28 +160,51 @@ impl<O: Ops> Trainer<O> {
         Ok(norm)
     }
 
+    /// How this rank sums: by lanes where they are kept apart, else all that it computes at once.
+    fn share(&self, plan: &UpdatePlan, missing: &[Range<u32>]) -> LaneShare {
+        if O::KEEPS_LANES {
+            LaneShare::new(LaneTree::new(plan.lanes.len() as u32), missing)
+        } else {
+            LaneShare::new(LaneTree::new(1), std::slice::from_ref(&(0..1)))
+        }
+    }
+
     fn next(&self, plan: &UpdatePlan) -> Result<Update, StepError> {
         let (asked, done) = (plan.update, self.update);
         if asked == done.next() { Ok(asked) } else { Err(StepError::Order { asked, done }) }
     }
 
-    fn batch(&self, plan: &UpdatePlan, lanes: &Range<u32>, examples: &[Example]) -> Result<Batch, StepError> {
+    /// The rows of the share's lanes; `lanes` are all that this rank was asked for.
+    fn batch(
+        &self,
+        plan: &UpdatePlan,
+        (lanes, missing): (&[Range<u32>], &[Range<u32>]),
+        share: &LaneShare,
+        examples: &[Example],
+    ) -> Result<Batch, StepError> {
         let source = Source { model: &self.config, examples, labels: Labels::Required };
-        let (update, planned) = (plan.update, plan.lanes.len());
-        let lanes_of_rank = plan.lanes.get(lanes.start as usize..lanes.end as usize);
-        let rows = lanes_of_rank.ok_or_else(|| StepError::Lanes { update, lanes: lanes.clone(), planned })?;
-        Ok(if O::KEEPS_LANES {
-            Batch::pack(lanes.start, rows, source)
-        } else {
-            Batch::pack(0, &[rows.concat()], source)
-        }?)
+        let planned = plan.lanes.len();
+        if let Some(run) = lanes.iter().find(|run| run.end as usize > planned) {
+            return Err(StepError::Lanes { update: plan.update, lanes: run.clone(), planned });
+        }
+        if !O::KEEPS_LANES {
+            let lanes = missing.iter().cloned().flatten();
+            let rows: Vec<RowId> = lanes.flat_map(|lane| plan.lanes[lane as usize].iter().copied()).collect();
+            return Ok(Batch::pack([(0, rows.as_slice())], source)?);
+        }
+        let rows = share.lanes().iter().map(|lane| (*lane, plan.lanes[*lane as usize].as_slice()));
+        Ok(Batch::pack(rows, source)?)
     }
 
     /// Keeps the gradients' buffers for the next update.
-    fn recycle(&mut self, gradients: Gradients<O>, spare: Vec<O::Buffer>) {
-        for (segment, buffer) in gradients.into_segments() {
-            self.pool.give(buffer, self.layout.range(segment).len());
-        }
+    fn recycle(
+        &mut self,
+        gradients: Gradients<O>,
+        mut spare: Vec<O::Buffer>,
+        collective: &mut dyn Collective<O::Buffer>,
+    ) {
+        let sums = gradients.into_segments().into_iter().map(|(_, buffer)| buffer).collect();
+        spare.extend(collective.reuse(sums));
         for buffer in spare {
             let length = self.ops.room(&buffer);
             self.pool.give(buffer, length);
@@ -179,36 +212,107 @@ impl<O: Ops> Trainer<O> {
     }
 }
 
-/// Hands gradients to the collective as they become ready.
-struct Launch<'a, B>(&'a mut dyn Collective<B>);
+/// Hands gradients to the collective as they become ready; keeps them once it is broken.
+struct Launch<'a, O: Ops> {
+    ops: &'a O,
+    collective: &'a mut dyn Collective<O::Buffer>,
+    /// What an earlier try has left, and what of this one the collective did not take.
+    kept: Kept<O::Buffer>,
+    broken: Option<CollectiveError>,
+}
 
-impl<O: Ops> GradientSink<O> for Launch<'_, O::Buffer> {
+/// What came of handing over.
+enum Launched<B> {
+    Summed { lanes: Vec<LaneReport>, tokens: u64, summed: Summed<B> },
+    Broken(CollectiveError, Kept<B>),
+}
+
+impl<O: Ops> Launch<'_, O> {
+    fn dense(&mut self, segment: Segment, mut sums: Vec<(Node, O::Buffer)>) {
+        sums.extend(self.kept.dense(segment));
+        match self.broken {
+            None => self.broken = self.collective.launch(segment, sums).err(),
+            Some(_) => self.kept.parts.dense.push((segment, sums)),
+        }
+    }
+
+    /// Hands over the sum of each lane's losses, one `loss` a sequence, and notes what there is to report. `missing` are
+    /// the lanes of the batch, in its order.
+    fn losses(
+        &mut self,
+        (share, missing): (&LaneShare, &[Range<u32>]),
+        plan: &UpdatePlan,
+        batch: &Batch,
+        mut losses: &[f32],
+    ) -> Result<(), DeviceError> {
+        let (mut sums, mut all) = (Vec::new(), vec![0.0; plan.lanes.len()]);
+        for lane in missing.iter().cloned().flatten() {
+            let rows = plan.lanes[lane as usize].clone();
+            let (of_lane, rest) = losses.split_at(rows.len().min(losses.len()));
+            losses = rest;
+            let sum = of_lane.iter().map(|loss| f64::from(*loss)).sum::<f64>() as f32;
+            sums.push(sum);
+            all[lane as usize] = sum;
+            self.kept.reports.push(LaneReport { lane, rows });
+        }
+        let nodes = if O::KEEPS_LANES { share.spread(batch, &sums) } else { vec![(LaneTree::new(1).root(), all)] };
+        let upload = |(node, values)| Ok((node, self.ops.upload(values)?));
+        let nodes = nodes.into_iter().map(upload).collect::<Result<_, DeviceError>>()?;
+        self.dense(Segment::Losses, nodes);
+        self.kept.reports.sort_by_key(|report| report.lane);
+        self.kept.tokens += batch.tokens.len() as u64;
+        Ok(())
+    }
+
+    /// Waits for the sums. Where they do not come about, everything handed over for `lanes` is kept.
+    fn finish(mut self, lanes: &[Range<u32>]) -> Launched<O::Buffer> {
+        let fence = match self.broken.take() {
+            None => self.collective.fence(),
+            Some(error) => Err(error),
+        };
+        match fence {
+            Ok(summed) => Launched::Summed { lanes: self.kept.reports, tokens: self.kept.tokens, summed },
+            Err(error) => {
+                let Parts { dense, words } = self.collective.salvage();
+                self.kept.parts.dense.extend(dense);
+                self.kept.parts.words = self.kept.parts.words.or(words);
+                self.kept.lanes = lanes.to_vec();
+                Launched::Broken(error, self.kept)
+            }
+        }
+    }
+}
+
+impl<O: Ops> GradientSink<O> for Launch<'_, O> {
     type Error = StepError;
 
     fn segment(&mut self, segment: Segment, sums: Vec<(Node, O::Buffer)>) -> Result<(), StepError> {
-        Ok(self.0.launch(segment, sums)?)
+        self.dense(segment, sums);
+        Ok(())
     }
 
-    fn words(&mut self, sums: Vec<(Node, SparseRows<O::Buffer>)>) -> Result<(), StepError> {
-        Ok(self.0.launch_words(sums)?)
+    fn words(&mut self, mut sums: Vec<(Node, SparseRows<O::Buffer>)>) -> Result<(), StepError> {
+        sums.extend(self.kept.words());
+        match self.broken {
+            None => self.broken = self.collective.launch_words(sums).err(),
+            Some(_) => self.kept.parts.words = Some(sums),
+        }
+        Ok(())
     }
 }
 
-/// What this worker's lanes held; `losses` are of their rows, one lane after another.
-fn lane_reports(plan: &UpdatePlan, lanes: Range<u32>, mut losses: &[f32]) -> Vec<LaneReport> {
-    let mut reports = Vec::with_capacity(lanes.len());
-    for (lane, rows) in (0..).zip(&plan.lanes).filter(|(lane, _)| lanes.contains(lane)) {
-        let (of_lane, rest) = losses.split_at(rows.len().min(losses.len()));
-        losses = rest;
-        let loss_sum = of_lane.iter().map(|loss| f64::from(*loss)).sum();
-        reports.push(LaneReport { lane, rows: rows.clone(), loss_sum });
+/// Takes the losses of the `lanes` out of the sums.
+fn take_losses<O: Ops>(ops: &O, summed: &mut Summed<O::Buffer>, lanes: usize) -> Result<Vec<f32>, DeviceError> {
+    let place = summed.segments.iter().position(|(segment, _)| *segment == Segment::Losses);
+    match place.map(|place| summed.segments.remove(place)) {
+        Some((_, buffer)) => ops.read(Slice { buffer: &buffer, range: 0..lanes }),
+        None => Ok(Vec::new()),
     }
-    reports
 }
 
-fn losses(lanes: &[LaneReport]) -> String {
-    let lane = |report: &LaneReport| format!("{}: {} over {} rows", report.lane, report.loss_sum, report.rows.len());
-    lanes.iter().map(lane).collect::<Vec<_>>().join(", ")
+fn listed(losses: &[f32]) -> String {
+    let lane = |(lane, loss): (usize, &f32)| format!("{lane}: {loss}");
+    losses.iter().enumerate().map(lane).collect::<Vec<_>>().join(", ")
 }
 
 struct Clock(Instant);

@@ -42,7 +42,8 @@ pub(in crate::ops) fn packed(lanes: &[&[u32]]) -> Batch {
         })
         .collect();
     let lanes: Vec<Vec<RowId>> = lanes.iter().map(|lane| lane.iter().map(|row| RowId(*row)).collect()).collect();
-    Batch::pack(0, &lanes, Source { model: &config(32), examples: &examples, labels: Labels::Required }).unwrap()
+    let lanes = (0..).zip(lanes.iter().map(Vec::as_slice));
+    Batch::pack(lanes, Source { model: &config(32), examples: &examples, labels: Labels::Required }).unwrap()
 }
 
 pub(super) fn dropout(site: Site) -> Dropout {

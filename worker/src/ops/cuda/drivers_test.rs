@@ -15,7 +15,7 @@ pub(crate) trait DriverTest {
 /// Runs `test` on the host, with the threads of a block in both orders, or on the GPU that the environment names.
 pub(crate) fn on_each_driver(test: &impl DriverTest) {
     #[cfg(feature = "cuda")]
-    if let Some(ordinal) = std::env::var(GPU).ok() {
+    if let Ok(ordinal) = std::env::var(GPU) {
         return test.run(super::device::Gpu::open(ordinal.parse().unwrap(), false).unwrap());
     }
     Emulator::both().into_iter().for_each(|emulator| test.run(emulator));

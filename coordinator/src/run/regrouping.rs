@@ -1,0 +1,216 @@
+//! The group changes: somebody was lost, has come or wants to go. All leave the group and stand by; then a new one is
+//! formed of those that are there, and what was interrupted goes on.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use medley_common::identity::{Update, WorkerId};
+use medley_common::message::{Command, Failure, FailureKind, Lanes, UpdateReport};
+
+use super::action::Task;
+use super::{Action, Phase, Run, SavePurpose};
+
+/// How often a group may break without anybody being lost and without anything being done.
+const FUTILE: u32 = 3;
+
+/// Workers leave their group.
+#[derive(Debug)]
+pub(super) struct Disbanding {
+    pub(super) since: Instant,
+    /// Reports of updates that not all ranks had reported.
+    reports: BTreeMap<Update, BTreeMap<WorkerId, UpdateReport>>,
+    /// The update that something follows, where training was interrupted.
+    boundary: Option<Update>,
+}
+
+impl Run {
+    /// Goes over to a new group if one is due and everybody is at rest.
+    pub(super) fn rest(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        // A group that is still being formed, or saves or predicts, comes to rest by itself.
+        if self.changed && matches!(self.phase, Phase::Training(_)) && !self.is_moving() {
+            self.go_on(now, actions);
+        }
+    }
+
+    /// Dissolves the group wherever it is, and remembers what it was about.
+    pub(super) fn interrupt(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let mut disbanding = Disbanding { since: now, reports: BTreeMap::new(), boundary: None };
+        match std::mem::replace(&mut self.phase, Phase::Forming(super::Forming::default())) {
+            Phase::Training(training) => {
+                self.progress.attempt += 1;
+                disbanding.boundary = Some(training.boundary);
+                disbanding.reports = training.reports;
+            }
+            Phase::Saving(saving) => self.agenda.push_front(Task::Save(saving.purpose)),
+            Phase::Evaluating(evaluating) => {
+                self.agenda.push_front(Task::Evaluate(evaluating.split, evaluating.occasion));
+                self.interrupted = Some(evaluating);
+            }
+            Phase::Forming(_) | Phase::Gathering(_) | Phase::Disbanding(_) | Phase::Finished(_) => {}
+        }
+        self.disband(now, disbanding, actions);
+    }
+
+    /// Dissolves a group that is at rest.
+    pub(super) fn dissolve(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.disband(now, Disbanding { since: now, reports: BTreeMap::new(), boundary: None }, actions);
+    }
+
+    fn disband(&mut self, now: Instant, disbanding: Disbanding, actions: &mut Vec<Action>) {
+        let generation = self.generation;
+        let order = |worker| Action::Order(worker, Command::Disband { generation });
+        actions.extend(self.roster.ranked().into_iter().map(order));
+        self.phase = Phase::Disbanding(disbanding);
+        self.disbanded(now, actions);
+    }
+
+    /// A worker's connections to its peers broke. Who was lost is seen elsewhere; the others leave at once.
+    pub(super) fn disconnected(&mut self, now: Instant, worker: WorkerId, problem: &str, actions: &mut Vec<Action>) {
+        if matches!(self.phase, Phase::Disbanding(_)) {
+            return;
+        }
+        self.futile += 1;
+        if self.futile > FUTILE {
+            let name = self.roster.describe(worker);
+            let message = format!(
+                "the workers cannot stay connected to each other; {name} says: {problem}; see --collective_host and \
+                 what stands between them{}",
+                self.way_back()
+            );
+            return self.fail(Failure { kind: FailureKind::Lost, message }, actions);
+        }
+        self.interrupt(now, actions);
+    }
+
+    pub(super) fn stands_by(
+        &mut self,
+        now: Instant,
+        worker: WorkerId,
+        (update, kept): (Update, Lanes),
+        actions: &mut Vec<Action>,
+    ) {
+        if let Some(member) = self.roster.get_mut(worker) {
+            (member.rank, member.update, member.kept) = (None, update, kept);
+        }
+        self.disbanded(now, actions);
+    }
+
+    /// Reports on their way when the group was dissolved.
+    pub(super) fn late_report(&mut self, worker: WorkerId, report: UpdateReport) {
+        if let Phase::Disbanding(disbanding) = &mut self.phase {
+            disbanding.reports.entry(report.update).or_default().insert(worker, report);
+        }
+    }
+
+    /// Goes on once nobody is in the old group any more.
+    pub(super) fn disbanded(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if !self.roster.ranked().is_empty() {
+            return;
+        }
+        let Phase::Disbanding(disbanding) = &mut self.phase else { return };
+        let (mut reports, boundary) = (std::mem::take(&mut disbanding.reports), disbanding.boundary);
+        // An update that anybody left has applied is applied: the others take its state over.
+        let held = self.roster.iter().filter(|(_, member)| member.is_ready()).map(|(_, member)| member.update).max();
+        while held.is_some_and(|held| held > self.progress.done) {
+            let Some(reports) = reports.remove(&self.progress.done.next()) else { break };
+            if !self.apply(now, &reports, actions) {
+                return;
+            }
+        }
+        if boundary == Some(self.progress.done) {
+            self.agenda = self.agenda_after(self.progress.done);
+        }
+        self.reform(now, actions);
+    }
+
+    /// Everybody who held the newest state is gone: the run goes back to the newest one that is left.
+    pub(super) fn rewind(&mut self, update: Update, actions: &mut Vec<Action>) {
+        let lost = self.progress.done;
+        let message = format!("nobody holds update {lost} any more: the run goes on from update {update}");
+        actions.push(Action::Notice(message));
+        actions.push(Action::Rewind(update));
+        self.progress.rewind(update, self.job.training.as_ref());
+        self.agenda.clear();
+        self.interrupted = None;
+        self.evaluated = self.evaluated.take().filter(|report| report.update <= update);
+        self.evaluations.retain(|evaluation| evaluation.update <= update);
+        if update >= self.job.total() && self.job.training.is_some() {
+            self.agenda = self.results().chain([Task::Finish(super::Outcome::Completed)]).collect();
+        }
+    }
+
+    /// Lets those go that want to, unless the newest state would go with them: then it is handed over, or saved, first.
+    pub(super) fn dismiss_leavers(&mut self, actions: &mut Vec<Action>) {
+        let leavers = self.roster.all(|member| member.leaving && member.rank.is_none());
+        if leavers.is_empty() {
+            return;
+        }
+        let (done, unsaved) = (self.progress.done, self.progress.done > self.progress.saved);
+        let staying = self.roster.all(|member| member.is_ready() && !member.leaving);
+        let holds = |worker: &WorkerId| self.roster.get(*worker).is_some_and(|member| member.update == done);
+        // Another group with them, in which they hand it over.
+        if !staying.is_empty() && !staying.iter().any(holds) {
+            return;
+        }
+        if staying.is_empty() && unsaved {
+            let due = |task: &Task| matches!(task, Task::Save(_));
+            if self.job.training.is_some() && !self.agenda.iter().any(due) {
+                self.agenda.push_front(Task::Save(SavePurpose::Checkpoint));
+            }
+            return;
+        }
+        for worker in leavers {
+            let name = self.roster.describe(worker);
+            self.roster.remove(worker);
+            let reason = "it was asked to end, and the run goes on without it".to_owned();
+            actions.push(Action::Notice(format!("{name} left, as it was asked to end")));
+            actions.push(Action::Dismiss(worker, reason));
+        }
+        self.admit(actions);
+    }
+
+    /// Whether the next thing to do is to save what only workers hold that want to go.
+    pub(super) fn saves_for_leavers(&self) -> bool {
+        let holders = self.roster.all(|member| member.prepared.is_some() && member.update == self.progress.done);
+        let leaving = |worker: &WorkerId| self.roster.get(*worker).is_some_and(|member| member.leaving);
+        matches!(self.agenda.front(), Some(Task::Save(_)))
+            && self.progress.done > self.progress.saved
+            && !holders.is_empty()
+            && holders.iter().all(leaving)
+    }
+
+    pub(super) fn leaves(&mut self, now: Instant, worker: WorkerId, actions: &mut Vec<Action>) {
+        let Some(member) = self.roster.get_mut(worker) else { return };
+        member.leaving = true;
+        self.admit(actions);
+        match &self.phase {
+            Phase::Gathering(_) => self.dismiss_leavers(actions),
+            Phase::Forming(_) | Phase::Training(_) | Phase::Saving(_) | Phase::Evaluating(_) => {
+                self.changed = true;
+                self.rest(now, actions);
+            }
+            Phase::Disbanding(_) | Phase::Finished(_) => {}
+        }
+    }
+
+    /// A worker is gone.
+    pub(super) fn lose(&mut self, now: Instant, worker: WorkerId, why: &str, actions: &mut Vec<Action>) {
+        let (name, doing) = (self.roster.describe(worker), self.doing());
+        let was_ranked = self.roster.is_ranked(worker);
+        self.roster.remove(worker);
+        let left = self.roster.all(|member| member.prepared.is_some()).len();
+        actions.push(Action::Notice(format!("{name} was lost while {doing}: {why}; {left} left")));
+        self.admit(actions);
+        self.futile = 0;
+        match &self.phase {
+            Phase::Disbanding(_) => self.disbanded(now, actions),
+            // All files of the state have arrived: it is made durable whoever is left.
+            Phase::Saving(saving) if was_ranked && saving.committing => self.changed = true,
+            Phase::Forming(_) | Phase::Training(_) | Phase::Saving(_) | Phase::Evaluating(_) if was_ranked => {
+                self.interrupt(now, actions);
+            }
+            Phase::Forming(_) | Phase::Training(_) | Phase::Saving(_) | Phase::Evaluating(_) => {}
+            Phase::Gathering(_) | Phase::Finished(_) => {}
+        }
+    }
+}

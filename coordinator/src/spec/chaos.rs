@@ -1,0 +1,226 @@
+//! Faults on purpose: what `--chaos` asks for, and when it is due.
+//!
+//! A plan is a list of faults, divided by `;`:
+//!
+//! ```text
+//! kill:worker=1@update=20       SIGKILL to the worker in place 1 once update 20 is applied
+//! stop:worker=0@update=31       SIGSTOP: it hangs
+//! term:worker=0@update=40       SIGTERM: it is asked to leave
+//! kill:coordinator@update=50    SIGKILL to this process, and with it to its local workers
+//! random:mean=10s,seed=7        SIGKILL or SIGSTOP to a random worker, with exponential times between
+//! ```
+
+use std::fmt;
+use std::time::Duration;
+
+use medley_common::identity::Update;
+use medley_common::plan::mix;
+
+/// What is done to a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blow {
+    /// SIGKILL.
+    Kill,
+    /// SIGSTOP.
+    Stop,
+    /// SIGTERM.
+    Terminate,
+}
+
+/// Whom it hits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Victim {
+    /// The local worker in this place, from 0.
+    Worker(usize),
+    /// The coordinator.
+    Coordinator,
+}
+
+/// A fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// What is done.
+    pub blow: Blow,
+    /// To whom.
+    pub victim: Victim,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let signal = match self.blow {
+            Blow::Kill => "SIGKILL",
+            Blow::Stop => "SIGSTOP",
+            Blow::Terminate => "SIGTERM",
+        };
+        match self.victim {
+            Victim::Worker(place) => write!(f, "{signal} to the worker in place {place}"),
+            Victim::Coordinator => write!(f, "{signal} to the coordinator"),
+        }
+    }
+}
+
+/// Faults that are still to come.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Chaos {
+    planned: Vec<(Update, Fault)>,
+    random: Option<Random>,
+}
+
+/// Faults at random times.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Random {
+    mean: Duration,
+    state: u64,
+}
+
+/// Why a plan cannot be understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "--chaos: {part:?}: {problem}; expected e.g. kill:worker=1@update=20, stop:worker=0@update=31, \
+     kill:coordinator@update=40 or random:mean=10s,seed=1, divided by ;"
+)]
+pub struct ChaosError {
+    part: String,
+    problem: &'static str,
+}
+
+impl Chaos {
+    /// Reads a plan.
+    ///
+    /// # Errors
+    /// The first part that is no fault.
+    pub fn parse(plan: &str) -> Result<Self, ChaosError> {
+        let mut chaos = Self::default();
+        for part in plan.split(';').map(str::trim).filter(|part| !part.is_empty()) {
+            let wrong = |problem| ChaosError { part: part.to_owned(), problem };
+            match part.strip_prefix("random:") {
+                Some(options) => chaos.random = Some(Random::parse(options).map_err(wrong)?),
+                None => chaos.planned.push(planned(part).map_err(wrong)?),
+            }
+        }
+        Ok(chaos)
+    }
+
+    /// Whether nothing is to come.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.planned.is_empty() && self.random.is_none()
+    }
+
+    /// Takes out what is due now that `update` is applied.
+    pub fn due(&mut self, update: Update) -> Vec<Fault> {
+        let due = self.planned.iter().filter(|(at, _)| *at <= update).map(|(_, fault)| *fault).collect();
+        self.planned.retain(|(at, _)| *at > update);
+        due
+    }
+
+    /// The time to the next random fault.
+    pub fn pause(&mut self) -> Option<Duration> {
+        let random = self.random.as_mut()?;
+        // Uniform in (0, 1], so that its logarithm is finite.
+        let uniform = ((random.next() >> 11) + 1) as f64 / (1u64 << 53) as f64;
+        Some(random.mean.mul_f64(-uniform.ln()))
+    }
+
+    /// The random fault that is due, to one of the workers in `places`.
+    pub fn strike(&mut self, places: &[usize]) -> Option<Fault> {
+        let random = self.random.as_mut()?;
+        let blow = if random.next().is_multiple_of(4) { Blow::Stop } else { Blow::Kill };
+        let place = usize::try_from(random.next() % u64::try_from(places.len().max(1)).ok()?).ok()?;
+        Some(Fault { blow, victim: Victim::Worker(*places.get(place)?) })
+    }
+}
+
+fn planned(part: &str) -> Result<(Update, Fault), &'static str> {
+    let (what, when) = part.split_once('@').ok_or("it says not when")?;
+    let (blow, whom) = what.split_once(':').ok_or("it says not to whom")?;
+    let blow = match blow {
+        "kill" => Blow::Kill,
+        "stop" => Blow::Stop,
+        "term" => Blow::Terminate,
+        _ => return Err("it is none of kill, stop, term"),
+    };
+    let victim = match whom.split_once('=') {
+        None if whom == "coordinator" => Victim::Coordinator,
+        Some(("worker", place)) => Victim::Worker(place.parse().map_err(|_| "the worker is no number")?),
+        _ => return Err("it hits neither worker=N nor coordinator"),
+    };
+    let update = when.strip_prefix("update=").and_then(|update| update.parse().ok());
+    Ok((Update(update.ok_or("it is not at update=N")?), Fault { blow, victim }))
+}
+
+impl Random {
+    fn parse(options: &str) -> Result<Self, &'static str> {
+        let (mut mean, mut seed) = (None, 1);
+        for option in options.split(',') {
+            match option.split_once('=') {
+                Some(("mean", value)) => {
+                    let seconds = value.strip_suffix('s').and_then(|seconds| seconds.parse::<f64>().ok());
+                    let within = |seconds: &f64| (0.01..=86_400.0).contains(seconds);
+                    let seconds = seconds.filter(within).ok_or("the mean is not 0.01s to 86400s")?;
+                    mean = Some(Duration::from_secs_f64(seconds));
+                }
+                Some(("seed", value)) => seed = value.parse().map_err(|_| "the seed is no number")?,
+                _ => return Err("its options are mean=SECONDSs and seed=N"),
+            }
+        }
+        Ok(Self { mean: mean.ok_or("it has no mean")?, state: seed })
+    }
+
+    /// SplitMix64 (Steele, Lea and Flood, 2014).
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mix(self.state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn planned_faults_come_once_at_their_update() {
+        let mut chaos =
+            Chaos::parse("kill:worker=1@update=20; stop:worker=0@update=31;term:worker=2@update=20;").unwrap();
+        let fault = |blow, place| Fault { blow, victim: Victim::Worker(place) };
+        assert_eq!(chaos.due(Update(19)), []);
+        assert_eq!(chaos.due(Update(22)), [fault(Blow::Kill, 1), fault(Blow::Terminate, 2)]);
+        assert_eq!(chaos.due(Update(31)), [fault(Blow::Stop, 0)]);
+        assert!(chaos.is_empty());
+        let mut chaos = Chaos::parse("kill:coordinator@update=4").unwrap();
+        assert_eq!(chaos.due(Update(4)), [Fault { blow: Blow::Kill, victim: Victim::Coordinator }]);
+    }
+
+    #[test]
+    fn random_faults_repeat_with_the_seed_and_have_the_mean() {
+        let chaos = Chaos::parse("random:mean=2s,seed=7").unwrap();
+        let pauses = |mut chaos: Chaos| (0..2000).map(|_| chaos.pause().unwrap().as_secs_f64()).collect::<Vec<_>>();
+        let first = pauses(chaos.clone());
+        assert_eq!(first, pauses(chaos.clone()));
+        let mean = first.iter().sum::<f64>() / 2000.0;
+        assert!((1.8..2.2).contains(&mean), "{mean}");
+        let hits: Vec<_> = (0..60).filter_map(|_| chaos.clone().strike(&[0, 3])).collect();
+        assert!(hits.iter().all(|fault| matches!(fault.victim, Victim::Worker(0 | 3))));
+        assert_eq!(chaos.clone().strike(&[]), None);
+    }
+
+    #[test]
+    fn what_is_no_fault_is_named() {
+        for plan in [
+            "kill",
+            "kill:worker=1",
+            "hit:worker=1@update=2",
+            "kill:worker=x@update=2",
+            "kill:node=1@update=2",
+            "kill:worker=1@step=2",
+            "random:seed=1",
+            "random:mean=0s",
+            "random:mean=1s,seed=x",
+            "random:often",
+        ] {
+            let error = Chaos::parse(plan).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("--chaos: {plan:?}: ")), "{error}");
+        }
+        assert!(Chaos::parse(" ; ").unwrap().is_empty());
+    }
+}

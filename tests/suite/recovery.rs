@@ -1,0 +1,148 @@
+//! No fault changes the result: whatever happens to workers, the run ends in the bytes of a run without faults.
+
+use std::time::Duration;
+
+use medley_tests::{Ended, Scratch};
+use rustix::process::Signal;
+
+use crate::ledger::updates;
+use crate::{RECIPE, serving};
+
+const WORK: &str = "--num_train_epochs 6 --save_steps 25 --logging_steps 7 --heartbeat_timeout 1 \
+    --do_eval --validation_file dev.jsonl --do_predict --test_file test.jsonl";
+
+/// Long enough for a person, or a test, to do something in the middle of it.
+const LONG: &str = "--num_train_epochs 60 --save_steps 250 --heartbeat_timeout 1 \
+    --do_eval --validation_file dev.jsonl --do_predict --test_file test.jsonl";
+
+/// A run without faults, which all others are compared with.
+fn clean(work: &str) -> Scratch {
+    let scratch = Scratch::new(100);
+    scratch.run(&format!("train {RECIPE} {work} --workers 1")).expect(0);
+    scratch
+}
+
+fn assert_same(run: &Scratch, clean: &Scratch, ended: &Ended) {
+    let same = |what: bool, name: &str| assert!(what, "{name} differs after:\n{}", ended.stderr);
+    same(updates(run) == updates(clean), "the ledger");
+    for file in ["model.safetensors", "predictions.jsonl", "predict_results.txt"] {
+        let path = format!("out/{file}");
+        same(run.sha256(&path) == clean.sha256(&path), file);
+    }
+    same(
+        run.json("out/eval_results.json")["eval_loss"] == clean.json("out/eval_results.json")["eval_loss"],
+        "eval_loss",
+    );
+    let (run, clean) = (run.json("out/train_results.json"), clean.json("out/train_results.json"));
+    same(run["train_loss"] == clean["train_loss"], "train_loss");
+}
+
+/// Deaths, hangs and departures, alone and together, early and late; a checkpoint falls on updates 25, 50 and 75.
+#[test]
+fn faults_of_workers_change_nothing() {
+    let clean = clean(WORK);
+    for (workers, chaos) in [
+        (2, "kill:worker=1@update=20"),
+        (2, "kill:worker=0@update=1; kill:worker=1@update=2"),
+        (3, "kill:worker=0@update=24; kill:worker=1@update=25; kill:worker=2@update=50"),
+        (3, "kill:worker=0@update=40; kill:worker=1@update=40"),
+        (3, "stop:worker=1@update=31"),
+        (2, "term:worker=0@update=10; kill:worker=1@update=60"),
+        (5, "kill:worker=4@update=9; stop:worker=0@update=9; term:worker=2@update=12; kill:worker=3@update=77"),
+        (4, "random:mean=0.3s,seed=5"),
+    ] {
+        let scratch = Scratch::new(100);
+        let command = format!("train {RECIPE} {WORK} --workers {workers} --max_restarts 1000");
+        let ended = scratch.run_with(&command, &["--chaos", chaos]).expect(0);
+        assert_same(&scratch, &clean, &ended);
+        assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+    }
+}
+
+/// Nobody is left who holds the state: the run goes on from the newest checkpoint, or from its start.
+#[test]
+fn the_death_of_all_workers_costs_the_way_to_the_checkpoint_alone() {
+    let clean = clean(WORK);
+    for (update, from) in [(40, "goes on from update 25"), (3, "goes on from update 0")] {
+        let scratch = Scratch::new(100);
+        let chaos = format!("kill:worker=0@update={update}; kill:worker=1@update={update}");
+        let command = format!("train {RECIPE} {WORK} --workers 2");
+        let ended = scratch.run_with(&command, &["--chaos", &chaos]).expect(0).says(&[from]);
+        assert_same(&scratch, &clean, &ended);
+    }
+}
+
+/// As it ends with `kill -9`, or for want of memory: the same command goes on.
+#[test]
+fn the_death_of_the_launcher_changes_nothing() {
+    let clean = clean(WORK);
+    let scratch = Scratch::new(100);
+    let command = format!("train {RECIPE} {WORK} --workers 2");
+    let ended = scratch.run_with(&command, &["--chaos", "kill:coordinator@update=30"]);
+    assert_eq!(ended.code, None, "{}", ended.stderr);
+    let ended = scratch.run(&command).expect(0).says(&["resuming"]);
+    assert_same(&scratch, &clean, &ended);
+}
+
+#[test]
+fn a_worker_that_dies_too_often_is_given_up() {
+    let scratch = Scratch::new(100);
+    let command = format!("train {RECIPE} {WORK} --workers 1 --max_restarts 1");
+    let chaos = "kill:worker=0@update=5; kill:worker=0@update=30";
+    let ended = scratch.run_with(&command, &["--chaos", chaos]).expect(70).says(&["--max_restarts", "checkpoint-25"]);
+    assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+}
+
+/// Workers that nobody starts again: others may come in their place, under `serve` as under `train`.
+#[test]
+fn a_worker_that_comes_later_takes_the_place_of_a_lost_one() {
+    let clean = clean(LONG);
+    let scratch = Scratch::new(100);
+    let mut run = scratch.start(&format!("serve {RECIPE} {LONG} --workers 2 --min_workers 2 --listen 127.0.0.1:0"));
+    let address = serving::address(&mut run);
+    let worker = format!("--coordinator {address} --threads 1");
+    let first = scratch.start_worker(&worker);
+    let second = scratch.start_worker(&worker);
+    run.wait_for("update 1/");
+    first.signal(Signal::KILL);
+    run.wait_for("waiting for workers: 1 of 2 are ready");
+    let third = scratch.start_worker(&worker);
+    let ended = run.end().expect(0).says(&["going on with 2 workers (generation 2)"]);
+    assert_same(&scratch, &clean, &ended);
+    assert_eq!((second.end().code, third.end().code), (Some(0), Some(0)));
+    drop(first);
+}
+
+/// A scheduler takes a machine away: its worker leaves at the end of an update, and the job goes on.
+#[test]
+fn a_worker_that_is_asked_to_end_leaves_in_order() {
+    let clean = clean(LONG);
+    let scratch = Scratch::new(100);
+    let mut run = scratch.start(&format!("serve {RECIPE} {LONG} --workers 2 --listen 127.0.0.1:0"));
+    let address = serving::address(&mut run);
+    let worker = format!("--coordinator {address} --threads 1");
+    let first = scratch.start_worker(&worker);
+    let _second = scratch.start_worker(&worker);
+    run.wait_for("update 1/");
+    first.signal(Signal::TERM);
+    let left = first.end().expect(0);
+    assert!(left.lifetime < Duration::from_secs(60));
+    let ended = run.end().expect(0);
+    assert_same(&scratch, &clean, &ended);
+}
+
+/// A worker that was suspended and wakes up is told that it was replaced.
+#[test]
+fn a_worker_that_wakes_up_late_is_refused() {
+    let scratch = Scratch::new(100);
+    let mut run = scratch.start(&format!("serve {RECIPE} {LONG} --workers 2 --listen 127.0.0.1:0"));
+    let address = serving::address(&mut run);
+    let worker = format!("--coordinator {address} --threads 1");
+    let sleeper = scratch.start_worker(&worker);
+    let _other = scratch.start_worker(&worker);
+    run.wait_for("update 1/");
+    sleeper.signal(Signal::STOP);
+    run.wait_for("was lost");
+    sleeper.signal(Signal::CONT);
+    sleeper.end().expect(75).says(&["has been replaced"]);
+}
