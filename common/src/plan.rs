@@ -172,7 +172,7 @@ mod tests {
 
     use super::*;
     use crate::schedule::{Decay, LrSchedule};
-    use crate::spec::{OptimizerKind, OptimizerSpec};
+    use crate::spec::{ComputeSpec, OptimizerKind, OptimizerSpec};
 
     fn spec(seed: u64, rows_per_update: u32, lanes: u32) -> TrainSpec {
         TrainSpec {
@@ -189,6 +189,7 @@ mod tests {
                 max_grad_norm: Some(1.0),
             },
             label_smoothing: 0.0,
+            compute: ComputeSpec::default(),
         }
     }
 

@@ -1,5 +1,7 @@
 //! The recipe of a run: everything that decides its result, and that every worker follows.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::schedule::LrSchedule;
@@ -19,6 +21,57 @@ pub struct TrainSpec {
     pub optimizer: OptimizerSpec,
     /// Probability mass spread evenly over all labels.
     pub label_smoothing: f64,
+    /// How devices compute it.
+    pub compute: ComputeSpec,
+}
+
+/// How devices compute: the precision of a result, and what it costs, but not what is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ComputeSpec {
+    /// The numbers of products and activations.
+    pub precision: Precision,
+    /// The numbers in which gradients travel between GPUs.
+    pub gradient_dtype: GradientDtype,
+    /// Whether backward computes a layer's activations again instead of keeping those of all layers.
+    pub gradient_checkpointing: bool,
+}
+
+/// The format of the matrix products and activations; weights, moments, softmax, norms, losses and sums are `float32` in
+/// all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// IEEE 754 single precision.
+    #[default]
+    Float32,
+    /// Single precision with 10 bits of mantissa in matrix products.
+    Tf32,
+    /// Half precision (`--fp16`), with a loss scale.
+    Float16,
+    /// Brain floating point (`--bf16`).
+    Bfloat16,
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Float32 => "float32",
+            Self::Tf32 => "tf32",
+            Self::Float16 => "float16",
+            Self::Bfloat16 => "bfloat16",
+        })
+    }
+}
+
+/// The format in which NCCL sums gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GradientDtype {
+    /// IEEE 754 single precision.
+    #[default]
+    Float32,
+    /// Brain floating point: half the bytes, sums rounded on their way.
+    Bfloat16,
 }
 
 /// AdamW and its clipping.

@@ -84,13 +84,13 @@ impl Origin {
 ///
 /// # Errors
 /// The first thing that is wrong, with whose fault it is.
-pub fn assemble(request: &Request) -> Result<Assembly, Failure> {
+pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failure> {
     let spec = &request.spec;
     spec.sources().check_files().map_err(data)?;
     refuse_own_inputs(spec)?;
     let inputs = Inputs::read(spec)?;
     let train_rows = inputs.splits.get(&Split::Train).map_or(0, |rows| rows.len() as u64);
-    let bound = spec.bind(train_rows, &Machine::here()).map_err(config)?;
+    let bound = spec.bind(train_rows, machine).map_err(config)?;
     refuse_own_model(spec, &inputs)?;
     let output = OutputDir::open(&spec.output().dir).map_err(archived)?;
     let mut notes: Vec<String> = bound.notes.iter().map(Note::to_string).collect();

@@ -14,12 +14,12 @@ use tokio_stream::wrappers::TcpListenerStream;
 use crate::assembly::{Assembly, Request, assemble};
 use crate::display::{Display, say};
 use crate::driver::Driver;
-use crate::launch::{LocalWorkers, WorkerCommand, find_binary};
+use crate::launch::{LocalWorkers, WorkerCommand, count_gpus, find_binary};
 use crate::recorder;
 use crate::run::Run;
 use crate::run::report::Outcome;
 use crate::service::{Service, Uploads};
-use crate::spec::{Chaos, Device, Role};
+use crate::spec::{Chaos, Device, DeviceChoice, Machine, Role};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -51,7 +51,13 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
         Role::Serve => None,
     };
     let progress = request.spec.output().progress;
-    let assembling = tokio::task::spawn_blocking(move || assemble(&request));
+    let gpus = match (&binary, placement.device) {
+        (Some(binary), DeviceChoice::Auto | DeviceChoice::Cuda) => {
+            count_gpus(binary).await.map_err(|error| config(&error))?
+        }
+        (None, _) | (_, DeviceChoice::Cpu) => 0,
+    };
+    let assembling = tokio::task::spawn_blocking(move || assemble(&request, &Machine::here(gpus)));
     let assembly = tokio::select! {
         assembly = assembling => assembly.map_err(|error| internal(&error))??,
         _ = stops.recv() => return Ok(Outcome::Stopped { update: Update(0), saved: None }),

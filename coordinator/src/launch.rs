@@ -13,6 +13,8 @@ use tokio::task::JoinSet;
 
 /// The name of the worker's binary.
 const BINARY: &str = "medley-worker";
+/// How long a worker may take to list its devices: the first use of a driver is slow.
+const LISTING: Duration = Duration::from_secs(30);
 
 /// The pause before a restart that follows soon after another.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -95,6 +97,14 @@ pub enum LaunchError {
         /// Where this binary lies.
         beside: String,
     },
+    /// The worker's binary does not tell what devices it can use.
+    #[error("{binary} --list-devices: {problem}")]
+    Devices {
+        /// The binary.
+        binary: String,
+        /// What it said.
+        problem: String,
+    },
     /// The system could not start a process.
     #[error("start {binary}: {source}")]
     Spawn {
@@ -125,6 +135,34 @@ fn is_program(path: &Path) -> bool {
     path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
+/// Asks a worker's binary how many GPUs it can use.
+///
+/// # Errors
+/// It cannot start, e.g. because a library is missing that it was built for, or it cannot use the driver.
+pub async fn count_gpus(binary: &Path) -> Result<u32, LaunchError> {
+    let name = binary.display().to_string();
+    let asked = Command::new(binary).arg("--list-devices").stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = match tokio::time::timeout(LISTING, asked).await {
+        Ok(Ok(output)) => output,
+        Ok(Err(source)) => return Err(LaunchError::Spawn { binary: name, source }),
+        Err(_) => {
+            let problem = format!("no answer in {} s", LISTING.as_secs());
+            return Err(LaunchError::Devices { binary: name, problem });
+        }
+    };
+    if output.status.success() {
+        let lines = String::from_utf8_lossy(&output.stdout).lines().filter(|line| line.starts_with("cuda:")).count();
+        return Ok(u32::try_from(lines).unwrap_or(u32::MAX));
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    let problem = match output.status.code() {
+        // What the system's loader answers.
+        Some(127) => format!("{said}; install what is missing (deploy/cuda/README.md says how)"),
+        _ => said,
+    };
+    Err(LaunchError::Devices { binary: name, problem })
+}
+
 impl LocalWorkers {
     /// Starts `count` workers, each of which may be started again `max_restarts` times in all. Must be called on a
     /// thread that lives as long as they do, as must all that starts them again: the kernel ends a worker with the
@@ -150,6 +188,8 @@ impl LocalWorkers {
             .args(["--device", &command.device])
             .args(["--threads", &command.threads.to_string()])
             .args(["--parent", &std::process::id().to_string()])
+            // Which of the machine's GPUs it takes.
+            .env("LOCAL_RANK", place.to_string())
             .stdin(Stdio::null())
             // A group of their own: Ctrl-C goes to the coordinator alone, which stops them in order.
             .process_group(0)

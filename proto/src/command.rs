@@ -4,7 +4,7 @@ use medley_common::identity::{Generation, Rank, Update, WorkerId};
 use medley_common::message::{Artifact, Command, Form, SplitInfo, Welcome};
 use medley_common::model::ModelConfig;
 use medley_common::schedule::{Decay, LrSchedule};
-use medley_common::spec::{OptimizerKind, OptimizerSpec, TrainSpec};
+use medley_common::spec::{ComputeSpec, GradientDtype, OptimizerKind, OptimizerSpec, Precision, TrainSpec};
 
 use crate::v1;
 use crate::v1::session_response::Command as Wire;
@@ -133,6 +133,20 @@ impl From<TrainSpec> for v1::TrainSpec {
             weight_decay: spec.optimizer.weight_decay,
             max_grad_norm: spec.optimizer.max_grad_norm,
             label_smoothing: spec.label_smoothing,
+            precision: v1::Precision::from(spec.compute.precision).into(),
+            bfloat16_gradients: spec.compute.gradient_dtype == GradientDtype::Bfloat16,
+            gradient_checkpointing: spec.compute.gradient_checkpointing,
+        }
+    }
+}
+
+impl From<Precision> for v1::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::Float32 => Self::Float32,
+            Precision::Tf32 => Self::Tf32,
+            Precision::Float16 => Self::Float16,
+            Precision::Bfloat16 => Self::Bfloat16,
         }
     }
 }
@@ -176,6 +190,17 @@ impl TryFrom<v1::TrainSpec> for TrainSpec {
                 max_grad_norm: spec.max_grad_norm,
             },
             label_smoothing: spec.label_smoothing,
+            compute: ComputeSpec {
+                precision: match spec.precision() {
+                    v1::Precision::Float32 => Precision::Float32,
+                    v1::Precision::Tf32 => Precision::Tf32,
+                    v1::Precision::Float16 => Precision::Float16,
+                    v1::Precision::Bfloat16 => Precision::Bfloat16,
+                    v1::Precision::Unspecified => return Err(WireError::Missing { field: "train_spec.precision" }),
+                },
+                gradient_dtype: if spec.bfloat16_gradients { GradientDtype::Bfloat16 } else { GradientDtype::Float32 },
+                gradient_checkpointing: spec.gradient_checkpointing,
+            },
         })
     }
 }
@@ -285,6 +310,7 @@ mod tests {
                     max_grad_norm: None,
                 },
                 label_smoothing: 0.1,
+                compute: ComputeSpec::default(),
             },
             model: ModelConfig {
                 vocab_size: 100,

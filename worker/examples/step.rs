@@ -6,14 +6,15 @@ use std::time::Instant;
 use clap::Parser;
 use medley_common::example::Example;
 use medley_common::identity::{RowId, Update};
-use medley_common::message::Timing;
+use medley_common::message::{Failure, FailureKind, Timing};
 use medley_common::model::ModelConfig;
 use medley_common::plan::{UpdatePlan, mix};
 use medley_common::schedule::{Decay, LrSchedule};
-use medley_common::spec::{OptimizerKind, OptimizerSpec, TrainSpec};
-use medley_worker::collective::Solo;
+use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, Precision, TrainSpec};
+use medley_worker::collective::{Alone, Connect};
+use medley_worker::device::{Device, Work};
 use medley_worker::layout::Layout;
-use medley_worker::ops::cpu::Cpu;
+use medley_worker::ops::Ops;
 use medley_worker::trainer::Trainer;
 
 /// What to time; the model's shape defaults to MiniLM-L6.
@@ -43,77 +44,117 @@ struct Options {
     /// Encoder layers.
     #[arg(long, default_value_t = 6)]
     layers: u32,
+    /// Width of an attention head.
+    #[arg(long, default_value_t = 32)]
+    head: u32,
+    /// What to compute on.
+    #[arg(long, default_value = "cpu")]
+    device: Device,
+    /// Numbers of products and activations, on a GPU.
+    #[arg(long, value_enum, default_value = "float32")]
+    precision: PrecisionFlag,
+    /// Compute activations again in the backward pass.
+    #[arg(long)]
+    gradient_checkpointing: bool,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum PrecisionFlag {
+    Float32,
+    Tf32,
+    Float16,
+    Bfloat16,
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = Options::parse();
     rayon::ThreadPoolBuilder::new().num_threads(options.threads).build_global()?;
-    let mut trainer = trainer(&options)?;
-    let vocabulary = u64::from(model(&options).vocab_size);
-    let row = |row: u32| Example {
-        tokens: (0..options.length).map(|i| (mix(u64::from(row) << 32 | u64::from(i)) % vocabulary) as u32).collect(),
-        first_segment: options.length / 2,
-        label: Some(row % 3),
+    let precision = match options.precision {
+        PrecisionFlag::Float32 => Precision::Float32,
+        PrecisionFlag::Tf32 => Precision::Tf32,
+        PrecisionFlag::Float16 => Precision::Float16,
+        PrecisionFlag::Bfloat16 => Precision::Bfloat16,
     };
-    let examples: Vec<Example> = (0..4 * options.rows).map(row).collect();
-    let mut runs: Vec<(f64, Timing)> = Vec::new();
-    let lanes = vec![0..options.lanes];
-    let mut collective = Solo::new(trainer.layout(), options.lanes);
-    for update in 1..=options.updates + 2 {
-        let first = (update as u32 % 4) * options.rows;
-        let lane =
-            |lane: u32| (0..options.rows).filter(|i| i % options.lanes == lane).map(|i| RowId(first + i)).collect();
-        let plan = UpdatePlan { update: Update(update), lanes: (0..options.lanes).map(lane).collect() };
-        let start = Instant::now();
-        let report = trainer.step(&plan, &lanes, &examples, &mut collective)?;
-        if update > 2 {
-            runs.push((start.elapsed().as_secs_f64(), report.timing));
+    let gradient_checkpointing = options.gradient_checkpointing;
+    let compute = ComputeSpec { precision, gradient_checkpointing, ..ComputeSpec::default() };
+    let place = options.device.place()?;
+    println!("{place}, {precision}");
+    Ok(place.compute(&spec(&options, compute), Updates { options, compute })?)
+}
+
+/// The updates to time.
+struct Updates {
+    options: Options,
+    compute: ComputeSpec,
+}
+
+impl Work for Updates {
+    fn run<O: Ops>(self, ops: O, _connect: Connect<O::Buffer>) -> Result<(), Failure> {
+        let internal = |message: String| Failure { kind: FailureKind::Internal, message };
+        let runs = self.time(ops).map_err(|error| internal(error.to_string()))?;
+        let (seconds, timing) = &runs[runs.len() / 2];
+        println!(
+            "median of {}: {:.1} ms an update (forward {:.1}, backward {:.1}, wait {:.1}, optimizer {:.1}), {:.1} rows a second; fastest {:.1} ms",
+            runs.len(),
+            seconds * 1e3,
+            timing.forward_seconds * 1e3,
+            timing.backward_seconds * 1e3,
+            timing.wait_seconds * 1e3,
+            timing.optimizer_seconds * 1e3,
+            f64::from(self.options.rows) / seconds,
+            runs[0].0 * 1e3,
+        );
+        // For programs that compare.
+        println!("{{\"ms_per_update\": {:.3}}}", seconds * 1e3);
+        Ok(())
+    }
+}
+
+impl Updates {
+    /// Seconds of each update and where they went, the fastest first.
+    fn time<O: Ops>(&self, ops: O) -> Result<Vec<(f64, Timing)>, Box<dyn std::error::Error>> {
+        let options = &self.options;
+        let mut trainer = self.trainer(ops)?;
+        let vocabulary = u64::from(model(options).vocab_size);
+        let token = |row: u32, i: u32| (mix(u64::from(row) << 32 | u64::from(i)) % vocabulary) as u32;
+        let row = |row: u32| Example {
+            tokens: (0..options.length).map(|i| token(row, i)).collect(),
+            first_segment: options.length / 2,
+            label: Some(row % 3),
+        };
+        let examples: Vec<Example> = (0..4 * options.rows).map(row).collect();
+        let (mut runs, mut alone): (Vec<(f64, Timing)>, _) = (Vec::new(), Alone::default());
+        for update in 1..=options.updates + 2 {
+            let first = (update as u32 % 4) * options.rows;
+            let lane =
+                |lane: u32| (0..options.rows).filter(|i| i % options.lanes == lane).map(|i| RowId(first + i)).collect();
+            let plan = UpdatePlan { update: Update(update), lanes: (0..options.lanes).map(lane).collect() };
+            let start = Instant::now();
+            let report = trainer.step(&plan, std::slice::from_ref(&(0..options.lanes)), &examples, &mut alone)?;
+            if update > 2 {
+                runs.push((start.elapsed().as_secs_f64(), report.timing));
+            }
         }
+        runs.sort_by(|left, right| left.0.total_cmp(&right.0));
+        Ok(runs)
     }
-    runs.sort_by(|left, right| left.0.total_cmp(&right.0));
-    let (seconds, timing) = &runs[runs.len() / 2];
-    println!(
-        "median of {}: {:.1} ms an update (forward {:.1}, backward {:.1}, optimizer {:.1}), {:.1} rows a second; fastest {:.1} ms",
-        runs.len(),
-        seconds * 1e3,
-        timing.forward_seconds * 1e3,
-        timing.backward_seconds * 1e3,
-        timing.optimizer_seconds * 1e3,
-        f64::from(options.rows) / seconds,
-        runs[0].0 * 1e3,
-    );
-    // For programs that compare.
-    println!("{{\"ms_per_update\": {:.3}}}", seconds * 1e3);
-    Ok(())
-}
 
-fn model(options: &Options) -> ModelConfig {
-    ModelConfig {
-        vocab_size: 30_522,
-        hidden_size: options.hidden,
-        num_hidden_layers: options.layers,
-        num_attention_heads: options.hidden / 32,
-        intermediate_size: 4 * options.hidden,
-        max_position_embeddings: 512,
-        type_vocab_size: 2,
-        layer_norm_eps: 1e-12,
-        hidden_dropout: options.dropout,
-        attention_dropout: options.dropout,
-        classifier_dropout: options.dropout,
-        initializer_range: 0.02,
-        num_labels: 3,
+    fn trainer<O: Ops>(&self, ops: O) -> Result<Trainer<O>, Box<dyn std::error::Error>> {
+        let options = &self.options;
+        let model = model(options);
+        let layout = Layout::new(&model);
+        let value = |i: usize| ((mix(i as u64) >> 40) as f32 / (1 << 23) as f32 - 1.0) * 0.03;
+        let mut parameters: Vec<f32> = (0..layout.len()).map(value).collect();
+        for slot in layout.slots().iter().filter(|slot| slot.name.ends_with("LayerNorm.weight")) {
+            parameters[slot.range.clone()].fill(1.0);
+        }
+        let spec = spec(options, self.compute);
+        Ok(Trainer::new(ops, model, spec, parameters)?)
     }
 }
 
-fn trainer(options: &Options) -> Result<Trainer, Box<dyn std::error::Error>> {
-    let model = model(options);
-    let layout = Layout::new(&model);
-    let value = |i: usize| ((mix(i as u64) >> 40) as f32 / (1 << 23) as f32 - 1.0) * 0.03;
-    let mut parameters: Vec<f32> = (0..layout.len()).map(value).collect();
-    for slot in layout.slots().iter().filter(|slot| slot.name.ends_with("LayerNorm.weight")) {
-        parameters[slot.range.clone()].fill(1.0);
-    }
-    let spec = TrainSpec {
+fn spec(options: &Options, compute: ComputeSpec) -> TrainSpec {
+    TrainSpec {
         seed: 42,
         rows_per_update: options.rows,
         lanes: options.lanes,
@@ -127,6 +168,24 @@ fn trainer(options: &Options) -> Result<Trainer, Box<dyn std::error::Error>> {
             max_grad_norm: Some(1.0),
         },
         label_smoothing: 0.0,
-    };
-    Ok(Trainer::new(Cpu, model, spec, parameters)?)
+        compute,
+    }
+}
+
+fn model(options: &Options) -> ModelConfig {
+    ModelConfig {
+        vocab_size: 30_522,
+        hidden_size: options.hidden,
+        num_hidden_layers: options.layers,
+        num_attention_heads: options.hidden / options.head,
+        intermediate_size: 4 * options.hidden,
+        max_position_embeddings: 512,
+        type_vocab_size: 2,
+        layer_norm_eps: 1e-12,
+        hidden_dropout: options.dropout,
+        attention_dropout: options.dropout,
+        classifier_dropout: options.dropout,
+        initializer_range: 0.02,
+        num_labels: 3,
+    }
 }

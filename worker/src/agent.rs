@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
+use crate::device::Place;
 use crate::engine::{self, EngineHandle, Output, Preparation, Saved};
 use crate::session::{Coordinator, EventSender, Session, SessionError, Upload};
 
@@ -28,6 +29,8 @@ pub struct Settings {
     pub collective_host: Option<IpAddr>,
     /// Threads to compute with.
     pub threads: u32,
+    /// What to compute on.
+    pub place: Place,
     /// Whether a launcher on this machine speaks for this worker.
     pub is_local: bool,
 }
@@ -129,8 +132,9 @@ async fn take_part(
         None => route_to(&settings.coordinator)
             .map_err(|source| AgentError::NoRoute { address: settings.coordinator.clone(), source })?,
     };
+    let meeting = (SocketAddr::new(host, 0), settings.place.clone());
     let preparation = tokio::select! {
-        fetched = fetch(coordinator, welcome, SocketAddr::new(host, 0)) => fetched?,
+        fetched = fetch(coordinator, welcome, meeting) => fetched?,
         Some(()) = leave.recv() => return Ok((Verdict::Over, "asked to end before it took part".to_owned())),
     };
     let (outputs, mut reports) = mpsc::channel(QUEUED_OUTPUTS);
@@ -171,7 +175,7 @@ async fn take_part(
 async fn fetch(
     coordinator: &Coordinator,
     welcome: Welcome,
-    collective: SocketAddr,
+    (collective, place): (SocketAddr, Place),
 ) -> Result<Preparation, SessionError> {
     let mut examples = BTreeMap::new();
     for info in &welcome.splits {
@@ -182,7 +186,7 @@ async fn fetch(
         let bytes = coordinator.artifact((welcome.worker, welcome.start), artifact).await?;
         artifacts.insert(artifact.kind, (artifact.file_name.clone(), bytes));
     }
-    Ok(Preparation { welcome, examples, artifacts, collective })
+    Ok(Preparation { welcome, examples, artifacts, collective, place })
 }
 
 fn pass_down(settings: &Settings, engine: &mut EngineHandle, command: Command) -> Result<(), AgentError> {
@@ -266,7 +270,7 @@ fn hello(settings: &Settings) -> Hello {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         pid: std::process::id(),
-        device: "cpu".to_owned(),
+        device: settings.place.to_string(),
         threads: settings.threads,
     }
 }

@@ -1,11 +1,26 @@
 //! The device that a worker computes on.
 
+use std::fmt;
+
 use medley_common::message::{Failure, FailureKind};
+use medley_common::spec::TrainSpec;
+
+use crate::collective::{Connect, by_tcp};
+use crate::ops::Ops;
+use crate::ops::cpu::Cpu;
+
+#[cfg(feature = "cuda")]
+mod gpu;
+#[cfg(not(feature = "cuda"))]
+#[path = "device/no_gpu.rs"]
+mod gpu;
+
+pub use gpu::list;
 
 /// What `--device` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Device {
-    /// The best device that this build can use.
+    /// The device that this build is for.
     Auto,
     /// The host's processor.
     Cpu,
@@ -13,18 +28,61 @@ pub enum Device {
     Cuda,
 }
 
-impl Device {
-    /// Checks that this build has the device: it never computes on another one silently.
-    ///
-    /// # Errors
-    /// A CUDA device is asked of a build without CUDA.
-    pub fn check(self) -> Result<(), Failure> {
+/// A device of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// The host's processor.
+    Cpu,
+    /// A GPU.
+    Cuda {
+        /// Its number among those visible to this process.
+        ordinal: usize,
+        /// Its name and UUID.
+        name: String,
+    },
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Auto | Self::Cpu => Ok(()),
-            Self::Cuda => Err(Failure {
-                kind: FailureKind::Config,
-                message: "--device cuda: this medley-worker is built without CUDA; use --device cpu".to_owned(),
-            }),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda { ordinal, name } => write!(f, "cuda:{ordinal} {name}"),
         }
     }
+}
+
+/// What is to be done on a device.
+pub trait Work {
+    /// Does it, on the calling thread, which then owns the device.
+    ///
+    /// # Errors
+    /// Its own.
+    fn run<O: Ops>(self, ops: O, connect: Connect<O::Buffer>) -> Result<(), Failure>;
+}
+
+impl Device {
+    /// Chooses the device: never another one than was asked for.
+    ///
+    /// # Errors
+    /// A CUDA device is asked of a build without CUDA, or there is none.
+    pub fn place(self) -> Result<Place, Failure> {
+        if self == Self::Cpu { Ok(Place::Cpu) } else { gpu::place(self, std::env::var("LOCAL_RANK").ok().as_deref()) }
+    }
+}
+
+impl Place {
+    /// Does `work` of a run of `spec` there.
+    ///
+    /// # Errors
+    /// The device cannot be opened, or those of the work.
+    pub fn compute(self, spec: &TrainSpec, work: impl Work) -> Result<(), Failure> {
+        match self {
+            Self::Cpu => work.run(Cpu, by_tcp(spec.lanes)),
+            Self::Cuda { ordinal, .. } => gpu::compute(ordinal, spec.compute, work),
+        }
+    }
+}
+
+fn config(message: String) -> Failure {
+    Failure { kind: FailureKind::Config, message }
 }

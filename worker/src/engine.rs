@@ -14,9 +14,10 @@ use medley_common::message::{ArtifactKind, Command, Event, Failure, FailureKind,
 use medley_common::plan::Plan;
 use tokio::sync::mpsc;
 
-use crate::collective::{AbortSwitch, Collective, CollectiveError, Listener, Solo, Tcp, TcpSettings};
+use crate::collective::{AbortSwitch, Collective, CollectiveError, Connect, Listener};
+use crate::device::{Place, Work};
 use crate::layout::Layout;
-use crate::ops::cpu::Cpu;
+use crate::ops::Ops;
 use crate::trainer::{Handover, HandoverError, StepError, Trainer};
 use crate::weights::{self, Loaded};
 
@@ -36,6 +37,8 @@ pub struct Preparation {
     pub artifacts: BTreeMap<ArtifactKind, (String, Vec<u8>)>,
     /// Where to listen for peers.
     pub collective: SocketAddr,
+    /// What to compute on.
+    pub place: Place,
 }
 
 /// What the engine hands up.
@@ -104,7 +107,8 @@ impl EngineHandle {
 pub fn spawn(preparation: Preparation, outputs: mpsc::Sender<Output>) -> EngineHandle {
     let (sender, receiver) = orders::channel();
     std::thread::spawn(move || {
-        let result = Engine::prepare(preparation, receiver, outputs.clone()).and_then(Engine::serve);
+        let (place, spec) = (preparation.place.clone(), preparation.welcome.spec.clone());
+        let result = place.compute(&spec, Start { preparation, orders: receiver, outputs: outputs.clone() });
         if let Err(failure) = result {
             // A closed channel means that the worker is ending anyway.
             outputs.blocking_send(Output::Failed(failure)).ok();
@@ -113,36 +117,46 @@ pub fn spawn(preparation: Preparation, outputs: mpsc::Sender<Output>) -> EngineH
     EngineHandle { orders: sender, switch: None }
 }
 
-struct Engine {
+/// What an engine starts from, on whatever device.
+struct Start {
+    preparation: Preparation,
+    orders: orders::Receiver<Order>,
+    outputs: mpsc::Sender<Output>,
+}
+
+impl Work for Start {
+    fn run<O: Ops>(self, ops: O, connect: Connect<O::Buffer>) -> Result<(), Failure> {
+        Engine::prepare(ops, connect, self)?.serve()
+    }
+}
+
+struct Engine<O: Ops> {
     orders: orders::Receiver<Order>,
     outputs: mpsc::Sender<Output>,
     layout: Layout,
-    trainer: Trainer,
+    trainer: Trainer<O>,
+    connect: Connect<O::Buffer>,
     plan: Plan,
     total: Update,
-    lane_count: u32,
     examples: BTreeMap<Split, Vec<Example>>,
     listener: Listener,
-    group: Option<Group>,
+    group: Option<Group<O::Buffer>>,
 }
 
 /// The group this worker is a member of.
-struct Group {
+struct Group<B> {
     generation: Generation,
     lanes: Lanes,
-    collective: Box<dyn Collective>,
+    collective: Box<dyn Collective<B>>,
     switch: AbortSwitch,
     /// The last update that may be made.
     through: Update,
 }
 
-impl Engine {
-    fn prepare(
-        preparation: Preparation,
-        orders: orders::Receiver<Order>,
-        outputs: mpsc::Sender<Output>,
-    ) -> Result<Self, Failure> {
-        let Preparation { welcome, examples, mut artifacts, collective } = preparation;
+impl<O: Ops> Engine<O> {
+    fn prepare(ops: O, connect: Connect<O::Buffer>, start: Start) -> Result<Self, Failure> {
+        let Start { preparation, orders, outputs } = start;
+        let Preparation { welcome, examples, mut artifacts, collective, place: _ } = preparation;
         let layout = Layout::new(&welcome.model);
         let mut notes = Vec::new();
         let parameters = match artifacts.remove(&ArtifactKind::Weights) {
@@ -156,8 +170,7 @@ impl Engine {
         let lengths = examples.get(&Split::Train).map_or_else(Vec::new, |rows| lengths(rows));
         let plan = Plan::new(&welcome.spec, lengths);
         let total = Update(welcome.spec.schedule.total_updates);
-        let lane_count = welcome.spec.lanes;
-        let mut trainer = Trainer::new(Cpu, welcome.model, welcome.spec, parameters).map_err(config)?;
+        let mut trainer = Trainer::new(ops, welcome.model, welcome.spec, parameters).map_err(config)?;
         if let Some((_, bytes)) = artifacts.remove(&ArtifactKind::Optimizer) {
             let moments = weights::read_moments(&bytes, &layout).map_err(data)?;
             if moments.update != welcome.start {
@@ -165,12 +178,14 @@ impl Engine {
                 let message = format!("the optimizer's state is of update {found}; expected {start}");
                 return Err(Failure { kind: FailureKind::Data, message });
             }
+            if let Some(scale) = moments.loss_scale {
+                trainer.restore_loss_scale(scale);
+            }
             trainer.restore([moments.exp_avg, moments.exp_avg_sq], welcome.start).map_err(data)?;
         }
         let listener = Listener::bind(collective).map_err(config)?;
         let prepared = Event::Prepared { layout: layout.fingerprint(), endpoint: listener.endpoint(), notes };
-        let engine =
-            Self { orders, outputs, layout, trainer, plan, total, lane_count, examples, listener, group: None };
+        let engine = Self { orders, outputs, layout, trainer, connect, plan, total, examples, listener, group: None };
         engine.report(prepared);
         Ok(engine)
     }
@@ -227,13 +242,13 @@ impl Engine {
         }
     }
 
-    fn member_of(&mut self, generation: Generation) -> Option<&mut Group> {
+    fn member_of(&mut self, generation: Generation) -> Option<&mut Group<O::Buffer>> {
         self.group.as_mut().filter(|group| group.generation == generation)
     }
 
     fn form(&mut self, form: &Form, switch: AbortSwitch) -> Result<(), Failure> {
         self.group = None;
-        let mut collective = match self.connect(form, &switch) {
+        let mut collective = match (self.connect)(&self.listener, form, &self.layout, &switch) {
             Ok(collective) => collective,
             Err(error) => return self.disconnected(form.generation, &error),
         };
@@ -254,14 +269,6 @@ impl Engine {
         self.group = Some(Group { generation: form.generation, lanes, collective, switch, through });
         self.report(Event::Formed { generation: form.generation });
         Ok(())
-    }
-
-    fn connect(&self, form: &Form, switch: &AbortSwitch) -> Result<Box<dyn Collective>, CollectiveError> {
-        if form.peers.len() == 1 {
-            return Ok(Box::new(Solo::new(&self.layout, self.lane_count)));
-        }
-        let settings = TcpSettings::default();
-        Ok(Box::new(Tcp::connect(&self.listener, form, &self.layout, settings, switch.clone())?))
     }
 
     /// The group is no more: the coordinator finds out who was lost, and orders what follows.
@@ -294,20 +301,21 @@ impl Engine {
             let message = format!("asked to save update {update}, but {} are made", self.trainer.update());
             return Err(Failure { kind: FailureKind::Internal, message });
         }
-        let parameters = self.trainer.parameters();
-        let digest = weights::digest(parameters);
+        let parameters = self.trainer.parameters().map_err(internal)?;
+        let digest = weights::digest(&parameters);
         let is_first = self.group.as_ref().is_some_and(|group| group.collective.rank().0 == 0);
         let mut files = Vec::new();
         if is_first {
             for part in parts {
                 let file = match part {
-                    ArtifactKind::Weights => weights::write_model(parameters, &self.layout),
+                    ArtifactKind::Weights => weights::write_model(&parameters, &self.layout).map(|file| file.to_vec()),
                     ArtifactKind::Optimizer => {
-                        let [first, second] = self.trainer.moments();
-                        weights::write_moments(first, second, update, &self.layout)
+                        let [first, second] = self.trainer.moments().map_err(internal)?;
+                        let position = (update, self.trainer.loss_scale());
+                        weights::write_moments(&first, &second, position, &self.layout).map(|file| file.to_vec())
                     }
                 };
-                files.push((*part, file.map_err(internal)?.to_vec()));
+                files.push((*part, file.map_err(internal)?));
             }
         }
         self.hand_up(Output::Saved(Saved { generation, update, parameters: digest, files }));

@@ -1,5 +1,6 @@
 //! `medley-worker`: one worker process.
 
+use std::io::Write;
 use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use anyhow::Context;
 use clap::Parser;
 use medley_common::message::{Failure, FailureKind, Verdict};
 use medley_worker::agent::{self, AgentError, Settings, say};
-use medley_worker::device::Device;
+use medley_worker::device::{self, Device};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -19,8 +20,17 @@ use tokio::sync::mpsc;
 #[command(name = "medley-worker", version)]
 struct Arguments {
     /// Address of the coordinator, host:port
-    #[arg(long, value_name = "ADDR")]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        required_unless_present = "list_devices",
+        default_value = "",
+        hide_default_value = true
+    )]
     coordinator: String,
+    /// List the GPUs that this build can use, one a line, and end
+    #[arg(long = "list-devices", alias = "list_devices")]
+    list_devices: bool,
     /// Device to compute on: auto, cpu or cuda
     #[arg(long, default_value = "auto")]
     device: Device,
@@ -62,7 +72,12 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Some(parent) = arguments.parent {
         die_with(parent).context("bind this worker's life to its launcher's")?;
     }
-    arguments.device.check()?;
+    if arguments.list_devices {
+        let mut out = std::io::stdout().lock();
+        device::list()?.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let place = arguments.device.place()?;
     let threads = match arguments.threads {
         Some(0) => anyhow::bail!(Failure {
             kind: FailureKind::Config,
@@ -79,6 +94,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         patience: Duration::from_secs(arguments.connect_timeout),
         collective_host: arguments.collective_host,
         threads,
+        place,
         is_local,
     };
     let end = runtime.block_on(async { anyhow::Ok(agent::run(settings, leave_requests(is_local)?).await) })?;

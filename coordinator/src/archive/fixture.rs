@@ -8,7 +8,7 @@ use medley_common::identity::{Digest, RowId, Update, WorkerId};
 use medley_common::message::ArtifactKind;
 use medley_common::model::ModelConfig;
 use medley_common::schedule::{Decay, LrSchedule};
-use medley_common::spec::{OptimizerKind, OptimizerSpec, TrainSpec};
+use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec};
 use tempfile::TempDir;
 
 use super::*;
@@ -31,6 +31,7 @@ pub(crate) fn spec() -> TrainSpec {
             max_grad_norm: Some(1.0),
         },
         label_smoothing: 0.0,
+        compute: ComputeSpec::default(),
     }
 }
 

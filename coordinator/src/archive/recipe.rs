@@ -5,7 +5,7 @@ use std::fmt;
 use medley_common::identity::Digest;
 use medley_common::model::ModelConfig;
 use medley_common::schedule::LrSchedule;
-use medley_common::spec::{OptimizerSpec, TrainSpec};
+use medley_common::spec::{ComputeSpec, OptimizerSpec, TrainSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -40,7 +40,9 @@ impl Recipe {
     #[must_use]
     pub fn new(spec: &TrainSpec, model: &ModelConfig, train_rows: Digest) -> Self {
         // Taken apart field by field: a new setting does not compile until it is decided here.
-        let TrainSpec { seed, rows_per_update, lanes, schedule, optimizer, label_smoothing } = spec;
+        let TrainSpec { seed, rows_per_update, lanes, schedule, optimizer, label_smoothing, compute } = spec;
+        // Activations that are computed again have the same bits.
+        let ComputeSpec { precision, gradient_dtype, gradient_checkpointing: _ } = compute;
         let LrSchedule { decay, peak, warmup_updates, total_updates } = schedule;
         let OptimizerSpec { kind, beta1, beta2, epsilon, weight_decay, max_grad_norm } = optimizer;
         let mut fields: JsonObject = [
@@ -58,6 +60,8 @@ impl Recipe {
             ("weight_decay", number(*weight_decay)),
             ("max_grad_norm", max_grad_norm.map_or(Value::Null, number)),
             ("label_smoothing_factor", number(*label_smoothing)),
+            ("precision", value(precision)),
+            ("gradient_dtype", value(gradient_dtype)),
             ("train_rows_sha256", Value::from(train_rows.to_string())),
         ]
         .into_iter()

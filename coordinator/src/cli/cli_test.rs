@@ -5,7 +5,9 @@ use medley_common::schedule::Decay;
 use medley_common::spec::OptimizerKind;
 
 use super::*;
-use crate::spec::{BatchMeaning, Machine, Precision, Resume, RunLength, Warmup, Workers};
+use medley_common::spec::Precision;
+
+use crate::spec::{BatchMeaning, Machine, Resume, RunLength, Warmup, Workers};
 
 pub(crate) const REFERENCE: &str = "--model_name_or_path michiyasunaga/BioLinkBERT-large --do_train \
     --train_file mli_train_v1.jsonl --do_eval --validation_file mli_dev_v1.jsonl --do_predict \
@@ -51,7 +53,7 @@ fn the_reference_command_is_read_as_it_is() {
     assert_eq!((recipe.warmup, recipe.length), (Warmup::Share(0.5), RunLength::Epochs(10.0)));
     assert_eq!((recipe.optimizer.kind, recipe.optimizer.max_grad_norm), (OptimizerKind::AdamwHf, Some(1.0)));
     assert_eq!((recipe.seed, recipe.lanes, recipe.batch_meaning), (42, 8, BatchMeaning::Global));
-    assert_eq!(spec.precision(), Precision::Float16);
+    assert_eq!(spec.compute().precision, Precision::Float16);
     assert_eq!(spec.output().dir, Path::new("out"));
     assert_eq!(spec.output().resume, Resume::IfPresent);
     assert_eq!(spec.placement().workers, Workers::Auto);
@@ -125,12 +127,12 @@ fn defaults_are_those_of_transformers_4_22() {
 fn booleans_are_read_as_hugging_face_reads_them() {
     let yes = ["", "True", "true", "1", "yes", "t", "Y"];
     for value in yes {
-        assert_eq!(with(&format!("--fp16 {value}")).unwrap().precision(), Precision::Float16, "{value}");
+        assert_eq!(with(&format!("--fp16 {value}")).unwrap().compute().precision, Precision::Float16, "{value}");
     }
     for flags in ["--fp16 False", "--fp16 0", "--fp16=no", "--fp16=f", "--no_fp16", "--no-fp16", "--fp16 --no_fp16"] {
-        assert_eq!(with(flags).unwrap().precision(), Precision::Float32, "{flags}");
+        assert_eq!(with(flags).unwrap().compute().precision, Precision::Float32, "{flags}");
     }
-    assert_eq!(with("--no_fp16 --fp16").unwrap().precision(), Precision::Float16, "the last one counts");
+    assert_eq!(with("--no_fp16 --fp16").unwrap().compute().precision, Precision::Float16, "the last one counts");
     assert_eq!(refusal("--no_fp16=1"), "--no_fp16 takes no value; use --fp16 True or --fp16 False");
     assert_eq!(
         refusal("--fp16 maybe"),

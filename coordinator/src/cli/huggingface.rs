@@ -223,7 +223,6 @@ static UNSUPPORTED: &[Unsupported] = &[
     un("half_precision_backend", Is(&["auto"]), HALF),
     un("fp16_backend", Is(&["auto"]), HALF),
     // Memory and speed.
-    un("gradient_checkpointing", Off, MEMORY),
     un("gradient_checkpointing_kwargs", Nothing, MEMORY),
     un("activation_checkpointing", Off, MEMORY),
     un("activation_checkpointing_kwargs", Nothing, MEMORY),

@@ -203,7 +203,7 @@ pub(crate) struct CadenceFlags {
 
 /// Which numbers to compute with.
 #[derive(Debug, Clone, Args)]
-#[command(rename_all = "snake_case", next_help_heading = "Precision (float32 on a CPU)")]
+#[command(rename_all = "snake_case", next_help_heading = "Precision and memory (float32 on a CPU)")]
 pub(crate) struct PrecisionFlags {
     /// Half precision in matrix products
     #[arg(long)]
@@ -214,6 +214,12 @@ pub(crate) struct PrecisionFlags {
     /// TensorFloat-32 in matrix products
     #[arg(long)]
     pub(crate) tf32: Truth,
+    /// Numbers in which gradients travel between GPUs
+    #[arg(long, value_name = "float32|bfloat16", value_enum, default_value_t = GradientDtypeFlag::Float32)]
+    pub(crate) gradient_dtype: GradientDtypeFlag,
+    /// Compute activations again in the backward pass, for less memory
+    #[arg(long)]
+    pub(crate) gradient_checkpointing: Truth,
 }
 
 /// Who computes.
@@ -278,6 +284,13 @@ pub(crate) enum StrategyFlag {
     No,
     Steps,
     Epoch,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum GradientDtypeFlag {
+    Float32,
+    Bfloat16,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -8,7 +8,7 @@ use medley_common::identity::{Digest, RowId};
 use medley_common::message::{ArtifactKind, Command, Hello, LaneReport, PROTOCOL, Timing, UpdateReport};
 use medley_common::model::ModelConfig;
 use medley_common::schedule::{Decay, LrSchedule};
-use medley_common::spec::{OptimizerKind, OptimizerSpec, TrainSpec};
+use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec};
 
 use super::*;
 use crate::spec::{Cadence, Every};
@@ -29,6 +29,7 @@ pub(super) fn job(workers: u32) -> Job {
             max_grad_norm: Some(1.0),
         },
         label_smoothing: 0.0,
+        compute: ComputeSpec::default(),
     };
     let model = ModelConfig {
         vocab_size: 10,

@@ -4,9 +4,8 @@ use medley_common::plan::updates_per_epoch;
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::spec::TrainSpec;
 
-use crate::spec::{
-    BatchMeaning, Cadence, Machine, Note, PlanSummary, Precision, RunLength, RunSpec, SpecError, Team, Warmup,
-};
+use super::precision::compute_on;
+use crate::spec::{BatchMeaning, Cadence, Machine, Note, PlanSummary, RunLength, RunSpec, SpecError, Team, Warmup};
 
 /// The longest run, in updates.
 const MOST_UPDATES: f64 = 1e9;
@@ -20,8 +19,6 @@ pub struct Bound {
     pub cadence: Cadence,
     /// Who computes it.
     pub team: Team,
-    /// The precision that is used.
-    pub precision: Precision,
     /// Everything to tell before the run starts, warnings first.
     pub notes: Vec<Note>,
 }
@@ -34,8 +31,8 @@ impl RunSpec {
     pub fn bind(&self, train_rows: u64, machine: &Machine) -> Result<Bound, SpecError> {
         let recipe = self.recipe();
         let team = self.placement().on(machine, recipe.lanes)?;
-        let (precision, warning) = self.precision().on(team.device);
-        let mut notes: Vec<Note> = self.notes().iter().cloned().chain(warning).collect();
+        let (compute, warnings) = compute_on(team.device, self.compute());
+        let mut notes: Vec<Note> = self.notes().iter().cloned().chain(warnings).collect();
         let rows_per_update = self.rows_per_update(&team)?;
         let updates_per_epoch = updates_per_epoch(train_rows, rows_per_update);
         let total_updates = self.total_updates(train_rows, updates_per_epoch)?;
@@ -64,9 +61,10 @@ impl RunSpec {
             schedule,
             optimizer: recipe.optimizer,
             label_smoothing: recipe.label_smoothing,
+            compute,
         };
         let cadence = self.intervals.bind(updates_per_epoch, total_updates);
-        Ok(Bound { train, cadence, team, precision, notes })
+        Ok(Bound { train, cadence, team, notes })
     }
 
     fn rows_per_update(&self, team: &Team) -> Result<u32, SpecError> {

@@ -1,7 +1,9 @@
 use std::num::NonZeroU64;
 
 use crate::cli::tests::{REFERENCE, train};
-use crate::spec::{Device, Every, Machine, Precision, SpecError, Team};
+use medley_common::spec::Precision;
+
+use crate::spec::{Device, Every, Machine, SpecError, Team};
 
 use super::*;
 
@@ -27,7 +29,7 @@ fn the_reference_run_is_the_same_at_any_number_of_workers() {
     }
     assert_eq!(alone.cadence.updates_per_epoch, 351);
     assert_eq!((alone.cadence.checkpoints(), alone.cadence.evaluations()), (7, 0));
-    assert_eq!(alone.precision, Precision::Float32);
+    assert_eq!(alone.train.compute.precision, Precision::Float32);
 }
 
 #[test]
@@ -113,7 +115,7 @@ fn doubtful_runs_are_warned_of() {
 fn the_machine_decides_what_was_left_open() {
     let team = |flags: &str, machine| {
         let spec = train(&format!("{REFERENCE} {flags}")).unwrap();
-        spec.bind(ROWS, &machine).map(|bound| (bound.team, bound.precision))
+        spec.bind(ROWS, &machine).map(|bound| (bound.team, bound.train.compute.precision))
     };
     let gpus = Machine { cores: 16, cuda_devices: 4 };
     let on = |workers, device, threads| Team { workers, device, threads };

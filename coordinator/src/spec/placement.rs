@@ -63,16 +63,16 @@ impl fmt::Display for Device {
 pub struct Machine {
     /// Cores that this process may use.
     pub cores: u32,
-    /// GPUs that this build can use.
+    /// GPUs that a worker started here can use.
     pub cuda_devices: u32,
 }
 
 impl Machine {
-    /// This machine, as a build without CUDA sees it.
+    /// This machine, with the GPUs that its worker's binary has found.
     #[must_use]
-    pub fn here() -> Self {
+    pub fn here(cuda_devices: u32) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
-        Self { cores, cuda_devices: 0 }
+        Self { cores, cuda_devices }
     }
 }
 
@@ -119,11 +119,16 @@ impl Placement {
     /// [`SpecError::NoCuda`], and [`SpecError::TooFewLanes`] where there are more GPUs than lanes.
     pub(super) fn on(&self, machine: &Machine, lanes: u32) -> Result<Team, SpecError> {
         let device = match (self.device, machine.cuda_devices) {
+            // Elsewhere.
+            (DeviceChoice::Cuda, _) if self.role == Role::Serve => Device::Cuda,
             (DeviceChoice::Cuda, 0) => return Err(SpecError::NoCuda),
             (DeviceChoice::Cpu, _) | (DeviceChoice::Auto, 0) => Device::Cpu,
             (DeviceChoice::Cuda | DeviceChoice::Auto, _) => Device::Cuda,
         };
         let workers = match (self.workers, device) {
+            (Workers::Exactly(workers), Device::Cuda) if self.role == Role::Train && workers > machine.cuda_devices => {
+                return Err(SpecError::TooFewGpus { workers, gpus: machine.cuda_devices });
+            }
             (Workers::Exactly(workers), _) => workers,
             (Workers::Auto, Device::Cpu) => 1,
             (Workers::Auto, Device::Cuda) => machine.cuda_devices,

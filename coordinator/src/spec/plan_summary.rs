@@ -146,9 +146,10 @@ fn workers(spec: &RunSpec, bound: &Bound) -> String {
 }
 
 fn precision(spec: &RunSpec, bound: &Bound) -> String {
-    match spec.precision() {
-        asked if asked == bound.precision => bound.precision.to_string(),
-        asked => format!("{} (instead of {asked})", bound.precision),
+    let used = bound.train.compute.precision;
+    match spec.compute().precision {
+        asked if asked == used => used.to_string(),
+        asked => format!("{used} (instead of {asked})"),
     }
 }
 

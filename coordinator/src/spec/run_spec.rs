@@ -1,8 +1,10 @@
 //! A run as its flags ask for it: checked, and from then on fixed.
 
 use super::cadence::Intervals;
+use super::precision::parse_compute;
 use crate::cli::run_flags::RunFlags;
-use crate::spec::{Note, Output, Placement, Precision, Recipe, Role, Sources, SpecError};
+use crate::spec::{Note, Output, Placement, Recipe, Role, Sources, SpecError};
+use medley_common::spec::ComputeSpec;
 
 /// A run as its flags ask for it. There is no way to make an invalid one, nor to change one.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,7 +13,7 @@ pub struct RunSpec {
     output: Output,
     recipe: Recipe,
     pub(super) intervals: Intervals,
-    precision: Precision,
+    compute: ComputeSpec,
     placement: Placement,
     notes: Vec<Note>,
 }
@@ -24,7 +26,7 @@ impl RunSpec {
             output: Output::parse(flags)?,
             recipe: Recipe::parse(flags, &mut notes)?,
             intervals: Intervals::parse(&flags.cadence)?,
-            precision: Precision::parse(&flags.precision, &mut notes)?,
+            compute: parse_compute(&flags.precision, &mut notes)?,
             placement: Placement::parse(role, flags, &mut notes)?,
             notes,
         })
@@ -48,10 +50,10 @@ impl RunSpec {
         &self.recipe
     }
 
-    /// The precision that was asked for; [`Precision::on`] tells which is used.
+    /// What devices are asked to compute in; [`crate::spec::Bound::train`] has what is used.
     #[must_use]
-    pub fn precision(&self) -> Precision {
-        self.precision
+    pub fn compute(&self) -> ComputeSpec {
+        self.compute
     }
 
     /// Who computes it.

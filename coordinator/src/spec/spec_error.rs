@@ -80,6 +80,16 @@ pub enum SpecError {
     /// `--device cuda` where there is none.
     #[error("--device is cuda, but no CUDA device can be used here; use --device cpu")]
     NoCuda,
+    /// There are more workers than GPUs.
+    #[error(
+        "--workers {workers}, but this machine has {gpus} GPUs that a worker can use: use --workers auto or --device cpu"
+    )]
+    TooFewGpus {
+        /// Workers asked for.
+        workers: u32,
+        /// GPUs of the machine.
+        gpus: u32,
+    },
     /// The training file has no rows.
     #[error("--train_file {} has no rows to train on", path.display())]
     NoRows {

@@ -6,10 +6,12 @@
 
 use medley_common::identity::Rank;
 use medley_common::lane::Node;
+use medley_common::message::Form;
 
-use crate::layout::Segment;
+use crate::layout::{Layout, Segment};
 
 mod abort;
+mod alone;
 mod courier;
 mod dense;
 mod exchange;
@@ -19,6 +21,8 @@ mod handshake;
 mod link;
 mod listener;
 mod mesh;
+#[cfg(feature = "cuda")]
+pub mod nccl;
 mod pool;
 mod solo;
 mod tcp;
@@ -26,6 +30,7 @@ mod tree_sum;
 mod words;
 
 pub use abort::AbortSwitch;
+pub use alone::Alone;
 pub(crate) use group::cover;
 pub use listener::Listener;
 pub use solo::Solo;
@@ -35,11 +40,11 @@ use tree_sum::{RowsView, merge};
 
 /// Gradient rows of the word embedding.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct SparseRows {
+pub struct SparseRows<B = Vec<f32>> {
     /// Rows that have a gradient, ascending, each once.
     pub rows: Vec<u32>,
     /// Their gradients, `[rows, hidden]`.
-    pub values: Vec<f32>,
+    pub values: B,
 }
 
 impl SparseRows {
@@ -53,33 +58,39 @@ impl SparseRows {
 }
 
 /// A dense segment with this rank's partial sums of it, by node.
-pub type DenseParts = (Segment, Vec<(Node, Vec<f32>)>);
+pub type DenseParts<B = Vec<f32>> = (Segment, Vec<(Node, B)>);
 
 /// What was handed over for sums that did not come about: as it was, to be handed over again.
 #[derive(Debug, Default)]
-pub struct Parts {
+pub struct Parts<B = Vec<f32>> {
     /// The dense segments, in the order of launching.
-    pub dense: Vec<DenseParts>,
+    pub dense: Vec<DenseParts<B>>,
     /// The word embedding's rows; `None` where they were not launched.
-    pub words: Option<Vec<(Node, SparseRows)>>,
+    pub words: Option<Vec<(Node, SparseRows<B>)>>,
 }
 
-/// What a fence hands back: the sums over all lanes of all workers.
-#[derive(Debug, Default)]
-pub struct Summed {
+/// What a fence hands back: the sums over all lanes of all workers, in buffers of the device that computes.
+#[derive(Debug)]
+pub struct Summed<B = Vec<f32>> {
     /// Every launched dense segment with its sum, in the order of launching.
-    pub segments: Vec<(Segment, Vec<f32>)>,
+    pub segments: Vec<(Segment, B)>,
     /// The sum of the word embedding's rows.
-    pub words: SparseRows,
+    pub words: SparseRows<B>,
     /// Buffers handed over that the sums did not need; for reuse.
-    pub spare: Vec<Vec<f32>>,
+    pub spare: Vec<B>,
+}
+
+impl<B: Default> Default for Summed<B> {
+    fn default() -> Self {
+        Self { segments: Vec::new(), words: SparseRows::default(), spare: Vec::new() }
+    }
 }
 
 /// Sums over a fixed group of ranks.
 ///
 /// Owned by the one thread that computes; deliberately not `Send`. All ranks launch the same segments in the same
 /// order. Sums are sums: nothing is divided here.
-pub trait Collective {
+pub trait Collective<B = Vec<f32>> {
     /// This worker's place in the group.
     fn rank(&self) -> Rank;
 
@@ -92,27 +103,42 @@ pub trait Collective {
     ///
     /// # Errors
     /// A peer was lost or does not follow the protocol.
-    fn launch(&mut self, segment: Segment, sums: Vec<(Node, Vec<f32>)>) -> Result<(), CollectiveError>;
+    fn launch(&mut self, segment: Segment, sums: Vec<(Node, B)>) -> Result<(), CollectiveError>;
 
     /// Enqueues the sum of the word embedding's rows and returns at once; once an update, last.
     ///
     /// # Errors
     /// A peer was lost or does not follow the protocol.
-    fn launch_words(&mut self, sums: Vec<(Node, SparseRows)>) -> Result<(), CollectiveError>;
+    fn launch_words(&mut self, sums: Vec<(Node, SparseRows<B>)>) -> Result<(), CollectiveError>;
 
     /// Blocks until everything launched since the last fence is summed.
     ///
     /// # Errors
     /// A peer was lost, is silent for too long, or does not follow the protocol.
-    fn fence(&mut self) -> Result<Summed, CollectiveError>;
+    fn fence(&mut self) -> Result<Summed<B>, CollectiveError>;
 
     /// Takes the buffers of sums back, once they are of no use: the next sums need as many. Gives back those that it
     /// has no use for.
-    fn reuse(&mut self, sums: Vec<Vec<f32>>) -> Vec<Vec<f32>>;
+    fn reuse(&mut self, sums: Vec<B>) -> Vec<B>;
 
     /// After a failure: gives back what was handed over since the last fence. A collective that cannot gives nothing,
     /// and all of it is computed again.
-    fn salvage(&mut self) -> Parts;
+    fn salvage(&mut self) -> Parts<B>;
+}
+
+/// How workers of a device come together; blocks until the group is connected. The switch aborts that, and the group.
+pub type Connect<B> =
+    Box<dyn Fn(&Listener, &Form, &Layout, &AbortSwitch) -> Result<Box<dyn Collective<B>>, CollectiveError>>;
+
+/// Workers whose buffers are the host's come together by TCP; one alone, with all `lanes`, needs nobody.
+#[must_use]
+pub fn by_tcp(lanes: u32) -> Connect<Vec<f32>> {
+    Box::new(move |listener, form, layout, switch| {
+        if form.peers.len() == 1 {
+            return Ok(Box::new(Solo::new(layout, lanes)));
+        }
+        Ok(Box::new(Tcp::connect(listener, form, layout, TcpSettings::default(), switch.clone())?))
+    })
 }
 
 /// Why a sum did not come about; names the peer.

@@ -140,6 +140,16 @@ impl Tcp {
         self.courier.take().and_then(|courier| courier.join().ok())
     }
 
+    /// What has gone wrong since the last order, if anything; does not wait.
+    #[cfg(feature = "cuda")]
+    pub(super) fn failed_meanwhile(&mut self) -> Option<CollectiveError> {
+        match self.replies.try_recv() {
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) | Ok(Ok(_)) => Some(self.failure(None)),
+            Ok(Err(error)) => Some(self.failure(Some(error))),
+        }
+    }
+
     /// Keeps the first failure, and tells it again and again.
     fn failure(&mut self, error: Option<CollectiveError>) -> CollectiveError {
         if self.failed.is_none() {

@@ -86,11 +86,11 @@ impl AttentionBlock {
 
     fn grow<O: Ops>(&self, pass: &Pass<'_, O>, kept: &mut AttentionActivations<O::Buffer>) -> Result<(), DeviceError> {
         let (ops, asking, hidden) = (pass.ops, self.scoped(pass).tokens(), self.heads.hidden());
-        ops.grow(&mut kept.kv, pass.tokens() * 2 * hidden)?;
+        ops.grow_activations(&mut kept.kv, pass.tokens() * 2 * hidden)?;
         ops.grow(&mut kept.softmax, asking * self.heads.heads * 2)?;
         ops.grow(&mut kept.stats, asking * 2)?;
         for buffer in [&mut kept.q, &mut kept.context, &mut kept.z, &mut kept.y] {
-            ops.grow(buffer, asking * hidden)?;
+            ops.grow_activations(buffer, asking * hidden)?;
         }
         Ok(())
     }
@@ -101,9 +101,9 @@ impl AttentionBlock {
         gradients: &mut LayerGradients<O::Buffer>,
     ) -> Result<(), DeviceError> {
         let (ops, scoped, hidden) = (pass.ops, self.scoped(pass), self.heads.hidden());
-        ops.grow(&mut gradients.dense, scoped.tokens() * hidden)?;
-        ops.grow(&mut gradients.q, scoped.tokens() * hidden)?;
-        ops.grow(&mut gradients.kv, pass.tokens() * 2 * hidden)?;
+        ops.grow_activations(&mut gradients.dense, scoped.tokens() * hidden)?;
+        ops.grow_activations(&mut gradients.q, scoped.tokens() * hidden)?;
+        ops.grow_activations(&mut gradients.kv, pass.tokens() * 2 * hidden)?;
         ops.grow(&mut gradients.partials, scoped.blocks() * 3 * hidden)
     }
 
@@ -123,7 +123,7 @@ impl AttentionBlock {
         }
         let hidden = self.heads.hidden();
         let mut firsts = std::mem::take(&mut kept.firsts);
-        pass.ops.grow(&mut firsts, self.scoped(pass).tokens() * hidden)?;
+        pass.ops.grow_activations(&mut firsts, self.scoped(pass).tokens() * hidden)?;
         pass.ops.first_tokens(FirstTokens { pack: pass.pack, hidden, x: input, y: &mut firsts })?;
         self.attend(pass, kept, input, &firsts)?;
         kept.firsts = firsts;
@@ -210,6 +210,7 @@ impl AttentionBlock {
             dropout: pass.dropout(Site::Attention(self.layer)),
             q: &kept.q,
             kv: &kept.kv,
+            context: &kept.context,
             stats: &kept.softmax,
             dcontext: &gradients.residual,
             dq: &mut gradients.q,

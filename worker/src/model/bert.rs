@@ -21,12 +21,22 @@ pub struct Bert<O: Ops> {
     layers: Vec<Layer>,
     head: Head,
     embedding: EmbeddingActivations<O::Buffer>,
-    /// What each layer keeps for backward.
+    /// What each layer keeps for backward, or what the layer at hand does.
     kept: Vec<LayerActivations<O::Buffer>>,
     /// The hidden states before the first layer and after each layer.
     hidden: Vec<O::Buffer>,
     classification: HeadActivations<O::Buffer>,
     gradients: LayerGradients<O::Buffer>,
+}
+
+/// What layers keep from forward to backward, besides their inputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// All that backward needs.
+    Everything,
+    /// Nothing: backward computes each layer again, to the same bits, in the memory of one (Chen et al., "Training Deep
+    /// Nets with Sublinear Memory Cost", 2016).
+    Nothing,
 }
 
 /// What a forward pass is for.
@@ -53,7 +63,7 @@ pub trait GradientSink<O: Ops> {
     ///
     /// # Errors
     /// The sink's own.
-    fn words(&mut self, sums: Vec<(Node, SparseRows)>) -> Result<(), Self::Error>;
+    fn words(&mut self, sums: Vec<(Node, SparseRows<O::Buffer>)>) -> Result<(), Self::Error>;
 }
 
 /// How gradients are summed.
@@ -62,21 +72,31 @@ pub struct Backward<'a, O: Ops> {
     pub share: &'a LaneShare,
     /// Buffers for the sums.
     pub pool: &'a mut BufferPool<O>,
+    /// The loss.
+    pub loss: Loss,
+}
+
+/// What is differentiated.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Loss {
     /// Probability mass that the loss spreads evenly over all labels.
     pub smoothing: f64,
+    /// What the loss is multiplied by before it is differentiated.
+    pub gradient_scale: f64,
 }
 
 impl<O: Ops> Bert<O> {
     /// A model of this shape, without room for any batch yet.
     #[must_use]
-    pub fn new(config: &ModelConfig, layout: &Layout) -> Self {
+    pub fn new(config: &ModelConfig, layout: &Layout, keep: Keep) -> Self {
         let layers = config.num_hidden_layers;
+        let kept = if keep == Keep::Nothing { 1 } else { layers };
         Self {
             embeddings: Embeddings::new(config, layout),
             layers: (0..layers).map(|layer| Layer::new(config, layout, layer)).collect(),
             head: Head::new(config, layout),
             embedding: EmbeddingActivations::default(),
-            kept: (0..layers).map(|_| LayerActivations::default()).collect(),
+            kept: (0..kept).map(|_| LayerActivations::default()).collect(),
             hidden: (0..=layers).map(|_| O::Buffer::default()).collect(),
             classification: HeadActivations::default(),
             gradients: LayerGradients::default(),
@@ -90,15 +110,15 @@ impl<O: Ops> Bert<O> {
     pub fn forward(&mut self, pass: &Pass<'_, O>, purpose: Purpose) -> Result<(), DeviceError> {
         let (tokens, width) = (pass.tokens(), self.embeddings.hidden());
         // A prediction needs the hidden states of two places and the activations of one layer at a time.
-        let training = purpose == Purpose::Training;
+        let (training, kept_layers) = (purpose == Purpose::Training, self.kept.len().max(1));
         let place = |layer: usize| if training { layer } else { layer % 2 };
         self.embeddings.grow(pass.ops, &mut self.embedding, tokens)?;
-        pass.ops.grow(&mut self.hidden[0], tokens * width)?;
+        pass.ops.grow_activations(&mut self.hidden[0], tokens * width)?;
         self.embeddings.forward(pass, &mut self.embedding, &mut self.hidden[0])?;
         for (index, layer) in self.layers.iter().enumerate() {
-            let kept = &mut self.kept[if training { index } else { 0 }];
+            let kept = &mut self.kept[if training { index % kept_layers } else { 0 }];
             let mut output = std::mem::take(&mut self.hidden[place(index + 1)]);
-            pass.ops.grow(&mut output, tokens * width)?;
+            pass.ops.grow_activations(&mut output, tokens * width)?;
             layer.forward(pass, kept, &self.hidden[place(index)], &mut output)?;
             self.hidden[place(index + 1)] = output;
         }
@@ -134,18 +154,25 @@ impl<O: Ops> Bert<O> {
         backward: Backward<'_, O>,
         sink: &mut S,
     ) -> Result<(), S::Error> {
-        let Backward { share, pool, smoothing } = backward;
+        let Backward { share, pool, loss } = backward;
         let (gradients, width) = (&mut self.gradients, self.embeddings.hidden());
         // Layers swap these two, so both hold all tokens.
-        pass.ops.grow(&mut gradients.hidden, pass.tokens() * width)?;
-        pass.ops.grow(&mut gradients.residual, pass.tokens() * width)?;
+        pass.ops.grow_activations(&mut gradients.hidden, pass.tokens() * width)?;
+        pass.ops.grow_activations(&mut gradients.residual, pass.tokens() * width)?;
 
         let mut sums = SegmentSums::new(pass, share, pool, self.head.segment_length())?;
         let output = (&self.hidden[self.layers.len()], &mut gradients.hidden);
-        self.head.backward(&pass.over_firsts(), &mut self.classification, output, (smoothing, &mut sums))?;
+        self.head.backward(&pass.over_firsts(), &mut self.classification, output, (loss, &mut sums))?;
         sink.segment(Segment::Head, sums.into_nodes())?;
 
-        for (layer, (kept, input)) in self.layers.iter().zip(self.kept.iter().zip(&self.hidden)).rev() {
+        for (index, layer) in self.layers.iter().enumerate().rev() {
+            // What the last layer keeps is still there.
+            if self.kept.len() < self.layers.len() && index + 1 < self.layers.len() {
+                let mut output = std::mem::take(&mut self.hidden[index + 1]);
+                layer.forward(pass, &mut self.kept[0], &self.hidden[index], &mut output)?;
+                self.hidden[index + 1] = output;
+            }
+            let (kept, input) = (&self.kept[index % self.kept.len().max(1)], &self.hidden[index]);
             let mut sums = SegmentSums::new(pass, share, pool, layer.segment_length())?;
             layer.backward(pass, (kept, input), gradients, &mut sums)?;
             sink.segment(Segment::Layer(layer.index()), sums.into_nodes())?;
@@ -159,7 +186,8 @@ impl<O: Ops> Bert<O> {
         sink.segment(Segment::Embeddings, sums.into_nodes())?;
 
         let (ops, pack, hidden) = (pass.ops, pass.pack, width);
-        let words = share.sum_rows(pack.as_ref(), |lane| ops.word_gradient(WordGradient { pack, lane, hidden, dz }))?;
+        let words = share
+            .sum_rows(ops, pack.as_ref(), hidden, |lane| ops.word_gradient(WordGradient { pack, lane, hidden, dz }))?;
         sink.words(words)
     }
 }

@@ -76,7 +76,7 @@ impl Embeddings {
         kept: &mut EmbeddingActivations<O::Buffer>,
         tokens: usize,
     ) -> Result<(), DeviceError> {
-        ops.grow(&mut kept.z, tokens * self.hidden)?;
+        ops.grow_activations(&mut kept.z, tokens * self.hidden)?;
         ops.grow(&mut kept.stats, tokens * 2)
     }
 

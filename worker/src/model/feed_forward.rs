@@ -57,9 +57,9 @@ impl FeedForward {
         kept: &mut FeedForwardActivations<O::Buffer>,
     ) -> Result<(), DeviceError> {
         let (ops, rows) = (pass.ops, pass.tokens());
-        ops.grow(&mut kept.u, rows * self.intermediate)?;
-        ops.grow(&mut kept.a, rows * self.intermediate)?;
-        ops.grow(&mut kept.z, rows * self.hidden)?;
+        ops.grow_activations(&mut kept.u, rows * self.intermediate)?;
+        ops.grow_activations(&mut kept.a, rows * self.intermediate)?;
+        ops.grow_activations(&mut kept.z, rows * self.hidden)?;
         ops.grow(&mut kept.stats, rows * 2)
     }
 
@@ -69,8 +69,8 @@ impl FeedForward {
         gradients: &mut LayerGradients<O::Buffer>,
     ) -> Result<(), DeviceError> {
         let (ops, rows) = (pass.ops, pass.tokens());
-        ops.grow(&mut gradients.dense, rows * self.hidden)?;
-        ops.grow(&mut gradients.inner, rows * self.intermediate)?;
+        ops.grow_activations(&mut gradients.dense, rows * self.hidden)?;
+        ops.grow_activations(&mut gradients.inner, rows * self.intermediate)?;
         ops.grow(&mut gradients.partials, pass.blocks() * self.intermediate.max(3 * self.hidden))
     }
 

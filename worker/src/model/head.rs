@@ -5,6 +5,7 @@ use std::ops::Range;
 use medley_common::model::ModelConfig;
 
 use super::Pass;
+use super::bert::Loss;
 use super::lane_sums::{Rows, SegmentSums};
 use crate::layout::{Layout, Segment};
 use crate::ops::dropout::Site;
@@ -72,11 +73,10 @@ impl Head {
         sequences: usize,
     ) -> Result<(), DeviceError> {
         for buffer in [&mut kept.pooled, &mut kept.dropped, &mut kept.dpooled] {
-            ops.grow(buffer, sequences * self.hidden)?;
+            ops.grow_activations(buffer, sequences * self.hidden)?;
         }
-        for buffer in [&mut kept.logits, &mut kept.dlogits] {
-            ops.grow(buffer, sequences * self.labels)?;
-        }
+        ops.grow(&mut kept.logits, sequences * self.labels)?;
+        ops.grow_activations(&mut kept.dlogits, sequences * self.labels)?;
         ops.grow(&mut kept.losses, sequences)
     }
 
@@ -148,14 +148,15 @@ impl Head {
         pass: &Pass<'_, O>,
         kept: &mut HeadActivations<O::Buffer>,
         (input, dinput): (&O::Buffer, &mut O::Buffer),
-        (smoothing, sums): (f64, &mut SegmentSums<'_, O>),
+        (loss, sums): (Loss, &mut SegmentSums<'_, O>),
     ) -> Result<(), DeviceError> {
         let (ops, pack, hidden, labels) = (pass.ops, pass.pack, self.hidden, self.labels);
         let weights = pass.segment(&self.segment);
         ops.cross_entropy(CrossEntropy {
             pack,
             labels,
-            smoothing,
+            smoothing: loss.smoothing,
+            gradient_scale: loss.gradient_scale,
             logits: &kept.logits,
             dlogits: &mut kept.dlogits,
             losses: &mut kept.losses,

@@ -49,6 +49,9 @@ impl<O: Ops> BufferPool<O> {
     }
 }
 
+/// Rows of the word embedding's gradient, summed below each node.
+pub type RowSums<B> = Vec<(Node, SparseRows<B>)>;
+
 /// A rank's share of the lane tree.
 #[derive(Debug, Clone)]
 pub struct LaneShare {
@@ -107,30 +110,36 @@ impl LaneShare {
     /// The rows of the word embedding's gradient, summed below each node.
     ///
     /// # Errors
-    /// What `leaf` returns for a lane.
-    pub fn sum_rows(
+    /// What `leaf` returns for a lane, or the device failed.
+    pub fn sum_rows<O: Ops>(
         &self,
+        ops: &O,
         batch: &Batch,
-        mut leaf: impl FnMut(&LaneSpan) -> Result<SparseRows, DeviceError>,
-    ) -> Result<Vec<(Node, SparseRows)>, DeviceError> {
-        self.present(batch).map(|node| Ok((node, self.rows_below(batch, node, &mut leaf)?))).collect()
+        width: usize,
+        mut leaf: impl FnMut(&LaneSpan) -> Result<SparseRows<O::Buffer>, DeviceError>,
+    ) -> Result<RowSums<O::Buffer>, DeviceError> {
+        let nodes: Vec<Node> = self.present(batch).collect();
+        let mut add = |left, right| ops.add_rows(left, right, width);
+        nodes.into_iter().map(|node| Ok((node, self.rows_below(batch, node, &mut leaf, &mut add)?))).collect()
     }
 
-    fn rows_below(
+    fn rows_below<B: Default>(
         &self,
         batch: &Batch,
         node: Node,
-        leaf: &mut impl FnMut(&LaneSpan) -> Result<SparseRows, DeviceError>,
-    ) -> Result<SparseRows, DeviceError> {
+        leaf: &mut impl FnMut(&LaneSpan) -> Result<SparseRows<B>, DeviceError>,
+        add: &mut impl FnMut(SparseRows<B>, SparseRows<B>) -> Result<SparseRows<B>, DeviceError>,
+    ) -> Result<SparseRows<B>, DeviceError> {
         let Some((left, right)) = self.tree.children(node) else {
             return leaf(&batch.lanes[self.place(node)]);
         };
         match (self.is_present(batch, left), right.filter(|right| self.is_present(batch, *right))) {
-            (true, None) => self.rows_below(batch, left, leaf),
-            (false, Some(right)) => self.rows_below(batch, right, leaf),
+            (true, None) => self.rows_below(batch, left, leaf, add),
+            (false, Some(right)) => self.rows_below(batch, right, leaf, add),
             (true, Some(right)) => {
-                let left = self.rows_below(batch, left, leaf)?;
-                Ok(left.plus(&self.rows_below(batch, right, leaf)?))
+                let left = self.rows_below(batch, left, leaf, add)?;
+                let right = self.rows_below(batch, right, leaf, add)?;
+                add(left, right)
             }
             (false, None) => Ok(SparseRows::default()),
         }

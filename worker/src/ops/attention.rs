@@ -63,6 +63,8 @@ pub struct AttentionBackward<'a, O: Ops + ?Sized> {
     pub q: &'a O::Buffer,
     /// `[T, 2 H]`, as in the forward pass.
     pub kv: &'a O::Buffer,
+    /// `[Q, H]`, as the forward pass wrote it: `Σ_j P dP` is `context · dcontext`.
+    pub context: &'a O::Buffer,
     /// As the forward pass wrote it.
     pub stats: &'a O::Buffer,
     /// `[Q, H]`.

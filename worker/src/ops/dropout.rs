@@ -87,6 +87,12 @@ pub struct Dropout {
 }
 
 impl Dropout {
+    /// Key, threshold and scale: what a device computes the same masks from.
+    #[must_use]
+    pub fn parts(&self) -> (u64, u32, f32) {
+        (self.key, self.threshold, self.scale)
+    }
+
     /// The mask of one row.
     #[must_use]
     pub fn row(&self, row: RowId) -> RowMask {

@@ -60,7 +60,7 @@ pub struct TanhDropoutBackward<'a, O: Ops + ?Sized> {
 /// Cross-entropy of each sequence's label, and its gradient; sums over sequences are not divided.
 ///
 /// `p = softmax(logits)`, `q = (1 - smoothing) onehot(label) + smoothing / labels`, `loss = -Σ q ln p`,
-/// `dlogits = p - q`: `torch.nn.CrossEntropyLoss` with `label_smoothing`.
+/// `dlogits = (p - q) gradient_scale`: `torch.nn.CrossEntropyLoss` with `label_smoothing`.
 pub struct CrossEntropy<'a, O: Ops + ?Sized> {
     /// The sequences; all have labels.
     pub pack: &'a O::Pack,
@@ -68,6 +68,8 @@ pub struct CrossEntropy<'a, O: Ops + ?Sized> {
     pub labels: usize,
     /// Probability mass spread evenly over all labels.
     pub smoothing: f64,
+    /// What gradients are multiplied by from here on.
+    pub gradient_scale: f64,
     /// `[S, labels]`.
     pub logits: &'a O::Buffer,
     /// `[S, labels]`.

@@ -3,14 +3,20 @@
 //! [`Ops`] stands between what is computed (`model/`, without a loop over elements) and how (`cpu/`). Each operation
 //! takes one structure, documented with its formula in the file named after it.
 //!
-//! * Buffers are flat `f32`, matrices in them row-major. A buffer may be longer than what it holds. `dy` is the gradient
-//!   of the loss with respect to `y`. `T` tokens, `S` sequences, `H` hidden, `I` intermediate, `B` blocks of tokens.
+//! * Buffers are flat, matrices in them row-major. A buffer may be longer than what it holds. Elements are `f32`; a device
+//!   may keep activations and their gradients (what [`Ops::grow_activations`] made room for) in half precision, and then
+//!   has a copy of the parameters in it. `dy` is the gradient of the loss with respect to `y`. `T` tokens, `S` sequences,
+//!   `H` hidden, `I` intermediate, `B` blocks of tokens.
 //! * Bits: a row of an output depends on its own sequence alone, and a sum over rows on its own lane alone: never on the
-//!   other rows of the pass nor on the number of threads.
-//! * Operations are enqueued in the order called; only [`Ops::read`], [`Ops::download`], [`Ops::word_gradient`] and
+//!   other rows of the pass nor on the number of threads; on a device that does not keep lanes apart
+//!   ([`Ops::KEEPS_LANES`]), on the rows of the pass as well.
+//! * Operations are enqueued in the order called; only [`Ops::read`], [`Ops::host`], [`Ops::download`] and
 //!   [`Ops::square_sum`] wait for a result.
 
+use std::borrow::Cow;
 use std::ops::Range;
+
+use medley_common::model::ModelConfig;
 
 use crate::batch::Batch;
 use crate::collective::SparseRows;
@@ -18,6 +24,8 @@ use crate::collective::SparseRows;
 pub mod adamw;
 pub mod attention;
 pub mod cpu;
+#[cfg(any(feature = "cuda", test))]
+pub mod cuda;
 pub mod dropout;
 pub mod embedding;
 pub mod gelu;
@@ -64,14 +72,23 @@ impl<B> SliceMut<'_, B> {
     }
 }
 
-/// A device failed; says at what.
+/// Why a device could not do something.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{doing}: {problem}")]
-pub struct DeviceError {
-    /// What was being done.
-    pub doing: &'static str,
-    /// What went wrong.
-    pub problem: String,
+pub enum DeviceError {
+    /// Its memory is exhausted.
+    #[error("out of memory: no room for another {bytes} bytes")]
+    OutOfMemory {
+        /// What was asked for.
+        bytes: usize,
+    },
+    /// Anything else.
+    #[error("{doing}: {problem}")]
+    Failed {
+        /// What was being done.
+        doing: &'static str,
+        /// What went wrong.
+        problem: String,
+    },
 }
 
 /// The operations of one device.
@@ -80,10 +97,20 @@ pub struct DeviceError {
 /// Every operation fails if the device does, and those that make buffers if its memory is exhausted. On the CPU, nothing
 /// else fails.
 pub trait Ops {
-    /// Flat `f32` elements in the device's memory; none by default.
+    /// Whether a lane's sums have the same bits whatever other lanes are in the pass; where not, there is nothing to be
+    /// gained by summing lanes apart.
+    const KEEPS_LANES: bool;
+    /// Flat elements in the device's memory; none by default.
     type Buffer: Default;
     /// A batch in the device's memory.
     type Pack: AsRef<Batch>;
+
+    /// Checks that the device can compute this model.
+    fn check(&self, model: &ModelConfig) -> Result<(), DeviceError> {
+        model
+            .validate()
+            .map_err(|error| DeviceError::Failed { doing: "compute this model", problem: error.to_string() })
+    }
 
     /// Makes a buffer of `length` zeros.
     fn zeros(&self, length: usize) -> Result<Self::Buffer, DeviceError>;
@@ -91,11 +118,27 @@ pub trait Ops {
     /// Makes `buffer` hold at least `length` elements, whose values are then unspecified.
     fn grow(&self, buffer: &mut Self::Buffer, length: usize) -> Result<(), DeviceError>;
 
+    /// The same for activations and their gradients.
+    fn grow_activations(&self, buffer: &mut Self::Buffer, length: usize) -> Result<(), DeviceError> {
+        self.grow(buffer, length)
+    }
+
+    /// Elements that a buffer has room for.
+    fn room(&self, buffer: &Self::Buffer) -> usize;
+
     /// Moves values to the device.
     fn upload(&self, values: Vec<f32>) -> Result<Self::Buffer, DeviceError>;
 
+    /// Moves the model's parameters to the device, in all the precisions that its operations read them in.
+    fn upload_parameters(&self, values: Vec<f32>) -> Result<Self::Buffer, DeviceError> {
+        self.upload(values)
+    }
+
     /// Moves a buffer to the host.
     fn download(&self, buffer: Self::Buffer) -> Result<Vec<f32>, DeviceError>;
+
+    /// All elements of a buffer on the host, copied only if they are not there.
+    fn host<'a>(&self, buffer: &'a Self::Buffer) -> Result<Cow<'a, [f32]>, DeviceError>;
 
     /// Copies elements to the host.
     fn read(&self, slice: Slice<'_, Self::Buffer>) -> Result<Vec<f32>, DeviceError>;
@@ -125,7 +168,7 @@ pub trait Ops {
     fn position_gradient(&self, op: PositionGradient<'_, Self>) -> Result<(), DeviceError>;
 
     /// See [`WordGradient`].
-    fn word_gradient(&self, op: WordGradient<'_, Self>) -> Result<SparseRows, DeviceError>;
+    fn word_gradient(&self, op: WordGradient<'_, Self>) -> Result<SparseRows<Self::Buffer>, DeviceError>;
 
     /// See [`Attention`].
     fn attention(&self, op: Attention<'_, Self>) -> Result<(), DeviceError>;
@@ -163,8 +206,16 @@ pub trait Ops {
     /// `into += from`, element by element.
     fn add(&self, into: SliceMut<'_, Self::Buffer>, from: Slice<'_, Self::Buffer>) -> Result<(), DeviceError>;
 
-    /// The sum of the elements' squares, in `f64`, in an order that depends on their number alone.
-    fn square_sum(&self, values: Slice<'_, Self::Buffer>) -> Result<f64, DeviceError>;
+    /// `left + right` where both have a row, the one there is where only one has it; rows of `width` elements.
+    fn add_rows(
+        &self,
+        left: SparseRows<Self::Buffer>,
+        right: SparseRows<Self::Buffer>,
+        width: usize,
+    ) -> Result<SparseRows<Self::Buffer>, DeviceError>;
+
+    /// The sum of the squares of all runs' elements, in `f64`, in an order that depends on their lengths alone.
+    fn square_sum(&self, runs: &[Slice<'_, Self::Buffer>]) -> Result<f64, DeviceError>;
 
     /// See [`AdamW`].
     fn adamw(&self, op: AdamW<'_, Self>) -> Result<(), DeviceError>;

@@ -51,16 +51,13 @@ impl<O: Ops> Gradients<O> {
     ///
     /// # Errors
     /// The device failed, or the sums are not of this model.
-    pub fn new(ops: &O, layout: &Layout, summed: Summed) -> Result<(Self, Vec<Vec<f32>>), GradientError> {
+    pub fn new(ops: &O, layout: &Layout, summed: Summed<O::Buffer>) -> Result<(Self, Vec<O::Buffer>), GradientError> {
         let Summed { mut segments, words, spare } = summed;
-        check(layout, &segments, &words)?;
+        check(ops, layout, &segments, &words)?;
         // The norm is a sum over segments: their order must not depend on the collective.
         segments.sort_by_key(|(segment, _)| *segment);
-        let to_device = |(segment, values)| Ok((segment, ops.upload(values)?));
-        let segments = segments.into_iter().map(to_device).collect::<Result<_, DeviceError>>()?;
-        let SparseRows { rows, values } = words;
-        let word_elements = values.len();
-        Ok((Self { segments, words: rows, word_values: ops.upload(values)?, word_elements }, spare))
+        let word_elements = words.rows.len() * layout.slots()[0].shape[1];
+        Ok((Self { segments, words: words.rows, word_values: words.values, word_elements }, spare))
     }
 
     /// The dense segments, in the order of the layout.
@@ -80,11 +77,31 @@ impl<O: Ops> Gradients<O> {
     /// # Errors
     /// The device failed.
     pub fn norm(&self, ops: &O, layout: &Layout) -> Result<f64, DeviceError> {
-        let mut squares = ops.square_sum(Slice { buffer: &self.word_values, range: 0..self.word_elements })?;
-        for (segment, buffer) in &self.segments {
-            squares += ops.square_sum(Slice { buffer, range: 0..layout.range(*segment).len() })?;
+        let words = Slice { buffer: &self.word_values, range: 0..self.word_elements };
+        let dense = self.segments.iter().map(|(segment, buffer)| (buffer, 0..layout.range(*segment).len()));
+        let runs: Vec<_> = std::iter::once(words).chain(dense.map(|(buffer, range)| Slice { buffer, range })).collect();
+        Ok(ops.square_sum(&runs)?.sqrt())
+    }
+
+    /// The name of the first parameter whose gradient has an element that is not finite, in the order of the layout.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn first_non_finite(&self, ops: &O, layout: &Layout) -> Result<String, DeviceError> {
+        for (segment, whole) in layout.segments() {
+            for slot in layout.slots().iter().filter(|slot| whole.contains(&slot.range.start)) {
+                let run = match self.segments.iter().find(|(known, _)| known == segment) {
+                    Some((_, buffer)) => {
+                        Slice { buffer, range: slot.range.start - whole.start..slot.range.end - whole.start }
+                    }
+                    None => Slice { buffer: &self.word_values, range: 0..self.word_elements },
+                };
+                if !ops.square_sum(&[run])?.is_finite() {
+                    return Ok(slot.name.clone());
+                }
+            }
         }
-        Ok(squares.sqrt())
+        Ok("none alone".to_owned())
     }
 
     /// The dense segments' buffers, for reuse.
@@ -100,7 +117,12 @@ pub fn clip(norm: f64, max_norm: Option<f64>) -> f64 {
     max_norm.map_or(1.0, |max_norm| (max_norm / (norm + 1e-6)).min(1.0))
 }
 
-fn check(layout: &Layout, segments: &[(Segment, Vec<f32>)], words: &SparseRows) -> Result<(), GradientError> {
+fn check<O: Ops>(
+    ops: &O,
+    layout: &Layout,
+    segments: &[(Segment, O::Buffer)],
+    words: &SparseRows<O::Buffer>,
+) -> Result<(), GradientError> {
     let expected = layout.segments().iter().filter(|(segment, _)| *segment != Segment::Words);
     let (summed, expected) = (segments.len(), expected.count());
     let found = |segment: &Segment| segments.iter().any(|(known, _)| known == segment);
@@ -109,7 +131,7 @@ fn check(layout: &Layout, segments: &[(Segment, Vec<f32>)], words: &SparseRows) 
         return Err(GradientError::Segments { summed, expected });
     }
     for (segment, values) in segments {
-        let (segment, elements, expected) = (*segment, values.len(), layout.range(*segment).len());
+        let (segment, elements, expected) = (*segment, ops.room(values), layout.range(*segment).len());
         if elements != expected {
             return Err(GradientError::Length { segment, elements, expected });
         }
@@ -117,8 +139,8 @@ fn check(layout: &Layout, segments: &[(Segment, Vec<f32>)], words: &SparseRows) 
     let table = &layout.slots()[0].shape;
     let ascending = words.rows.is_sorted_by(|left, right| left < right);
     let inside = words.rows.last().is_none_or(|row| (*row as usize) < table[0]);
-    if !ascending || !inside || words.values.len() != words.rows.len() * table[1] {
-        return Err(GradientError::Words { rows: words.rows.len(), elements: words.values.len() });
+    if !ascending || !inside || ops.room(&words.values) < words.rows.len() * table[1] {
+        return Err(GradientError::Words { rows: words.rows.len(), elements: ops.room(&words.values) });
     }
     Ok(())
 }

@@ -5,3 +5,4 @@
 
 pub mod adamw;
 pub mod gradients;
+pub mod loss_scale;

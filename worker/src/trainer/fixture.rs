@@ -14,7 +14,7 @@ use medley_common::message::{Lanes, UpdateReport};
 use medley_common::model::ModelConfig;
 use medley_common::plan::UpdatePlan;
 use medley_common::schedule::{Decay, LrSchedule};
-use medley_common::spec::{OptimizerKind, OptimizerSpec, TrainSpec};
+use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec};
 
 use super::{StepError, Trainer};
 use crate::collective::{Collective, CollectiveError, SparseRows, Summed};
@@ -102,6 +102,7 @@ pub(super) fn spec(kind: OptimizerKind, lanes: u32) -> TrainSpec {
             max_grad_norm: Some(1.0),
         },
         label_smoothing: 0.0,
+        compute: ComputeSpec::default(),
     }
 }
 
@@ -248,7 +249,7 @@ pub(super) fn train(
         let ranks: Vec<_> = ranks.map(|(member, share)| scope.spawn(|| run(member, share))).collect();
         let mut done: Vec<_> = ranks.into_iter().map(|rank| rank.join().unwrap()).collect();
         for (trainer, reports) in &done[1..] {
-            assert!(trainer.parameters() == done[0].0.parameters(), "ranks differ (INV-3)");
+            assert!(trainer.parameters().unwrap() == done[0].0.parameters().unwrap(), "ranks differ (INV-3)");
             assert!(reports.iter().zip(&done[0].1).all(|(one, other)| one.grad_norm == other.grad_norm));
         }
         done.swap_remove(0)

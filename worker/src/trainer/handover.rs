@@ -7,8 +7,9 @@ use medley_common::lane::LaneTree;
 
 use super::{Trainer, TrainerError};
 use crate::collective::{Collective, CollectiveError, SparseRows, Summed, cover};
-use crate::layout::{Layout, Segment};
-use crate::ops::{Ops, Slice};
+use crate::layout::Segment;
+use crate::ops::{DeviceError, Ops, Slice};
+use crate::optim::loss_scale::LossScale;
 
 /// Why a state was not taken over; the trainer's own is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -38,21 +39,27 @@ impl<O: Ops> Trainer<O> {
     ///
     /// # Errors
     /// A peer was lost, or the device failed.
-    pub fn hand_over(&mut self, handover: Handover<'_>, collective: &mut dyn Collective) -> Result<(), HandoverError> {
+    pub fn hand_over(
+        &mut self,
+        handover: Handover<'_>,
+        collective: &mut dyn Collective<O::Buffer>,
+    ) -> Result<(), HandoverError> {
         let (first, second) = self.optimizer.moments();
         let mut taken = Vec::new();
         for buffer in [&self.parameters, first, second] {
             let mine = if handover.is_source { Some(self.read(buffer)?) } else { None };
             let summed = self.travel(mine, handover.lanes, collective)?;
-            taken.push(join(&self.layout, &summed));
+            taken.push(self.join(&summed)?);
             let sums = summed.segments.into_iter().map(|(_, sum)| sum).collect();
             // Buffers that are of no use to the collective are of none here.
             drop(collective.reuse(sums));
         }
+        let scale = self.travel_scale(handover, collective)?;
         let Ok([parameters, first, second]) = <[Vec<f32>; 3]>::try_from(taken) else { return Ok(()) };
         if !handover.is_source {
-            self.parameters = self.ops.upload(parameters).map_err(TrainerError::from)?;
+            self.parameters = self.ops.upload_parameters(parameters).map_err(TrainerError::from)?;
             self.restore([first, second], handover.update)?;
+            self.scale = scale;
         }
         Ok(())
     }
@@ -66,36 +73,68 @@ impl<O: Ops> Trainer<O> {
         &self,
         mine: Option<Vec<f32>>,
         lanes: &[Range<u32>],
-        collective: &mut dyn Collective,
-    ) -> Result<Summed, CollectiveError> {
+        collective: &mut dyn Collective<O::Buffer>,
+    ) -> Result<Summed<O::Buffer>, HandoverError> {
         let node = match (&mine, cover(LaneTree::new(self.spec.lanes), lanes).first()) {
             (Some(_), None) => {
                 let problem = "the rank that hands its state over has no lane".to_owned();
-                return Err(CollectiveError::Invalid { problem });
+                return Err(CollectiveError::Invalid { problem }.into());
             }
             (_, node) => node.copied(),
         };
-        let part =
-            |range: &Range<usize>| mine.as_ref().zip(node).map(|(mine, node)| (node, mine[range.clone()].to_vec()));
+        let part = |range: &Range<usize>| match mine.as_ref().zip(node) {
+            Some((mine, node)) => Ok(Some((node, self.ops.upload(mine[range.clone()].to_vec())?))),
+            None => Ok::<_, TrainerError>(None),
+        };
         for (segment, range) in self.layout.segments().iter().filter(|(segment, _)| *segment != Segment::Words) {
-            collective.launch(*segment, part(range).into_iter().collect())?;
+            collective.launch(*segment, part(range)?.into_iter().collect())?;
         }
         let rows = self.layout.slots()[0].shape[0];
-        let words = part(&self.layout.range(Segment::Words)).map(|(node, values)| {
+        let words = part(&self.layout.range(Segment::Words))?.map(|(node, values)| {
             (node, SparseRows { rows: (0..u32::try_from(rows).unwrap_or(u32::MAX)).collect(), values })
         });
         collective.launch_words(words.into_iter().collect())?;
-        collective.fence()
+        Ok(collective.fence()?)
     }
-}
 
-/// The flat buffer that the sums are parts of.
-fn join(layout: &Layout, summed: &Summed) -> Vec<f32> {
-    let mut whole = vec![0.0; layout.len()];
-    for (segment, sum) in &summed.segments {
-        whole[layout.range(*segment)].copy_from_slice(sum);
+    /// The source's loss scale: without it, ranks would multiply their losses by different numbers.
+    fn travel_scale(
+        &self,
+        handover: Handover<'_>,
+        collective: &mut dyn Collective<O::Buffer>,
+    ) -> Result<Option<LossScale>, HandoverError> {
+        let Some(LossScale { scale, good_updates, skipped_updates }) = self.scale else { return Ok(None) };
+        let node = cover(LaneTree::new(self.spec.lanes), handover.lanes).first().copied();
+        for value in [scale as f32, good_updates as f32, skipped_updates as f32] {
+            let values = vec![value; self.spec.lanes as usize];
+            let part = node.filter(|_| handover.is_source).map(|node| Ok((node, self.ops.upload(values)?)));
+            let part = part.transpose().map_err(|error: DeviceError| TrainerError::from(error))?;
+            collective.launch(Segment::Losses, part.into_iter().collect())?;
+        }
+        collective.launch_words(Vec::new())?;
+        let mut numbers = Vec::new();
+        for (_, sum) in collective.fence()?.segments {
+            let first = self.ops.read(Slice { buffer: &sum, range: 0..1 }).map_err(TrainerError::from)?;
+            numbers.extend(first.into_iter().map(f64::from));
+        }
+        Ok(match numbers[..] {
+            [scale, good, skipped] => {
+                Some(LossScale { scale, good_updates: good as u32, skipped_updates: skipped as u64 })
+            }
+            _ => self.scale,
+        })
     }
-    let words = &mut whole[layout.range(Segment::Words)];
-    words[..summed.words.values.len()].copy_from_slice(&summed.words.values);
-    whole
+
+    /// The flat buffer that the sums are parts of.
+    fn join(&self, summed: &Summed<O::Buffer>) -> Result<Vec<f32>, TrainerError> {
+        let mut whole = vec![0.0; self.layout.len()];
+        for (segment, sum) in &summed.segments {
+            let range = self.layout.range(*segment);
+            whole[range.clone()].copy_from_slice(&self.ops.read(Slice { buffer: sum, range: 0..range.len() })?);
+        }
+        let elements = summed.words.rows.len() * self.layout.slots()[0].shape[1];
+        let words = &mut whole[self.layout.range(Segment::Words)];
+        words[..elements].copy_from_slice(&self.ops.read(Slice { buffer: &summed.words.values, range: 0..elements })?);
+        Ok(whole)
+    }
 }

@@ -11,16 +11,16 @@ use crate::layout::Segment;
 
 /// Partial sums of an update, by segment and node, and what there is to report of their lanes.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
+pub(super) struct Kept<B> {
     pub update: Update,
     /// The lanes, in the runs they were computed in.
     pub lanes: Lanes,
     pub reports: Vec<LaneReport>,
     pub tokens: u64,
-    pub parts: Parts,
+    pub parts: Parts<B>,
 }
 
-impl Kept {
+impl<B: Default> Kept<B> {
     /// What of it is of use to a rank that has these `lanes` of `update`: all of it, or nothing.
     pub(super) fn for_lanes(self, update: Update, lanes: &[Range<u32>]) -> Self {
         let fits = self.update == update && self.lanes.iter().all(|run| lanes.contains(run));
@@ -33,13 +33,13 @@ impl Kept {
     }
 
     /// Takes out the partial sums of a dense segment.
-    pub(super) fn dense(&mut self, segment: Segment) -> Vec<(Node, Vec<f32>)> {
+    pub(super) fn dense(&mut self, segment: Segment) -> Vec<(Node, B)> {
         let place = self.parts.dense.iter().position(|(known, _)| *known == segment);
         place.map_or_else(Vec::new, |place| self.parts.dense.swap_remove(place).1)
     }
 
     /// Takes out the rows of the word embedding.
-    pub(super) fn words(&mut self) -> Vec<(Node, SparseRows)> {
+    pub(super) fn words(&mut self) -> Vec<(Node, SparseRows<B>)> {
         self.parts.words.take().unwrap_or_default()
     }
 
@@ -53,7 +53,7 @@ impl Kept {
 mod tests {
     use super::*;
 
-    fn kept() -> Kept {
+    fn kept() -> Kept<Vec<f32>> {
         let parts = Parts { dense: vec![(Segment::Head, Vec::new()), (Segment::Losses, Vec::new())], words: None };
         Kept { update: Update(3), lanes: vec![0..2, 4..5], parts, ..Kept::default() }
     }

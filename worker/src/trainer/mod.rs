@@ -3,17 +3,20 @@
 //! [`Trainer::step`] makes one update together with all other workers, [`Trainer::predict`] computes logits. What a
 //! trainer holds after an update depends on the recipe and the data alone: not on the number of workers or threads.
 
+use std::borrow::Cow;
+
 use medley_common::identity::Update;
 use medley_common::message::Lanes;
 use medley_common::model::{ModelConfig, ModelError};
-use medley_common::spec::TrainSpec;
+use medley_common::spec::{Precision, TrainSpec};
 
 use crate::layout::Layout;
-use crate::model::bert::Bert;
+use crate::model::bert::{Bert, Keep};
 use crate::model::lane_sums::BufferPool;
 use crate::ops::cpu::Cpu;
 use crate::ops::{DeviceError, Ops};
 use crate::optim::adamw::AdamW;
+use crate::optim::loss_scale::LossScale;
 use crate::trainer::kept::Kept;
 
 mod handover;
@@ -21,6 +24,8 @@ mod kept;
 mod predict;
 mod step;
 
+#[cfg(test)]
+mod cuda_test;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
@@ -41,8 +46,10 @@ pub struct Trainer<O: Ops = Cpu> {
     optimizer: AdamW<O>,
     pool: BufferPool<O>,
     update: Update,
+    /// In half precision alone.
+    scale: Option<LossScale>,
     /// The next update's partial sums, where its sums did not come about.
-    kept: Option<Kept>,
+    kept: Option<Kept<O::Buffer>>,
 }
 
 /// Why a trainer cannot be made or restored.
@@ -73,14 +80,18 @@ impl<O: Ops> Trainer<O> {
     /// The model is impossible, the parameters are not its own, or the device's memory is exhausted.
     pub fn new(ops: O, config: ModelConfig, spec: TrainSpec, parameters: Vec<f32>) -> Result<Self, TrainerError> {
         config.validate()?;
+        ops.check(&config)?;
         let layout = Layout::new(&config);
         check_length("parameters", parameters.len(), &layout)?;
+        let keep = if spec.compute.gradient_checkpointing { Keep::Nothing } else { Keep::Everything };
+        let scale = (spec.compute.precision == Precision::Float16).then(LossScale::default);
         Ok(Self {
-            model: Bert::new(&config, &layout),
-            parameters: ops.upload(parameters)?,
+            model: Bert::new(&config, &layout, keep),
+            parameters: ops.upload_parameters(parameters)?,
             optimizer: AdamW::new(&ops, &layout, spec.optimizer)?,
             pool: BufferPool::default(),
             update: Update(0),
+            scale,
             kept: None,
             ops,
             config,
@@ -102,6 +113,17 @@ impl<O: Ops> Trainer<O> {
         Ok(())
     }
 
+    /// The loss scale and its course so far; none but in half precision.
+    #[must_use]
+    pub fn loss_scale(&self) -> Option<LossScale> {
+        self.scale
+    }
+
+    /// Goes on with a loss scale as it was; without effect but in half precision.
+    pub fn restore_loss_scale(&mut self, scale: LossScale) {
+        self.scale = self.scale.map(|_| scale);
+    }
+
     /// The lanes of the next update that need not be computed again: those whose sums a lost peer prevented.
     #[must_use]
     pub fn kept(&self) -> Lanes {
@@ -121,18 +143,22 @@ impl<O: Ops> Trainer<O> {
     }
 }
 
-impl<O: Ops<Buffer = Vec<f32>>> Trainer<O> {
-    /// All parameters, in the order of the layout.
-    #[must_use]
-    pub fn parameters(&self) -> &[f32] {
-        &self.parameters
+impl<O: Ops> Trainer<O> {
+    /// All parameters on the host, in the order of the layout.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn parameters(&self) -> Result<Cow<'_, [f32]>, DeviceError> {
+        self.ops.host(&self.parameters)
     }
 
-    /// The optimizer's first and second moments, in the order of the layout.
-    #[must_use]
-    pub fn moments(&self) -> [&[f32]; 2] {
+    /// The optimizer's first and second moments on the host, in the order of the layout.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn moments(&self) -> Result<[Cow<'_, [f32]>; 2], DeviceError> {
         let (first, second) = self.optimizer.moments();
-        [first, second]
+        Ok([self.ops.host(first)?, self.ops.host(second)?])
     }
 }
 

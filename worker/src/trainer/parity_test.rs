@@ -123,7 +123,7 @@ fn follow(kind: OptimizerKind, name: &str) -> Vec<f32> {
             assert!((got - expected).abs() <= 1e-4 * expected.max(1.0), "{}: {what} {got} {expected}", report.update);
         }
     }
-    trainer.parameters().to_vec()
+    trainer.parameters().unwrap().to_vec()
 }
 
 #[test]

@@ -4,23 +4,24 @@ use std::ops::Range;
 use std::time::Instant;
 
 use medley_common::example::Example;
-use medley_common::identity::Update;
+use medley_common::identity::{RowId, Update};
 use medley_common::lane::{LaneTree, Node};
 use medley_common::message::{LaneReport, Timing, UpdateReport};
 use medley_common::plan::UpdatePlan;
 
 use super::Trainer;
 use super::kept::Kept;
-use crate::batch::{Batch, Labels, LaneSpan, RowError, Source};
+use crate::batch::{Batch, Labels, RowError, Source};
 use crate::collective::{Collective, CollectiveError, Parts, SparseRows, Summed};
 use crate::layout::Segment;
 use crate::model::Pass;
-use crate::model::bert::{Backward, GradientSink, Purpose};
+use crate::model::bert::{Backward, GradientSink, Loss, Purpose};
 use crate::model::lane_sums::LaneShare;
 use crate::ops::dropout::Masks;
-use crate::ops::{DeviceError, Ops};
+use crate::ops::{DeviceError, Ops, Slice};
 use crate::optim::adamw::StepSize;
 use crate::optim::gradients::{GradientError, Gradients, clip};
+use crate::optim::loss_scale::LossScale;
 
 /// Why an update was not made; parameters and moments are as before.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +49,7 @@ pub enum StepError {
     Row(#[from] RowError),
     /// The gradient is not a number, or infinite.
     #[error(
-        "update {update}: the gradient's norm is {norm}; the lanes' losses are {}: lower --learning_rate or lengthen the \
+        "update {update}: the gradient's norm is {norm}, first at {parameter}; the lanes' losses are {}: lower --learning_rate or lengthen the \
          warm-up",
         listed(losses)
     )]
@@ -57,6 +58,8 @@ pub enum StepError {
         update: Update,
         /// The norm.
         norm: f64,
+        /// The first parameter whose gradient is not finite.
+        parameter: String,
         /// The sum of each lane's losses.
         losses: Vec<f32>,
     },
@@ -83,23 +86,28 @@ impl<O: Ops> Trainer<O> {
         plan: &UpdatePlan,
         lanes: &[Range<u32>],
         examples: &[Example],
-        collective: &mut dyn Collective,
+        collective: &mut dyn Collective<O::Buffer>,
     ) -> Result<UpdateReport, StepError> {
         let update = self.next(plan)?;
         let mut clock = Clock::start();
         let kept = self.kept.take().unwrap_or_default().for_lanes(update, lanes);
-        let share = LaneShare::new(LaneTree::new(plan.lanes.len() as u32), &kept.missing(lanes));
-        let batch = self.batch(plan, lanes, &share, examples)?;
+        let missing = kept.missing(lanes);
+        let share = self.share(plan, &missing);
+        let batch = self.batch(plan, (lanes, &missing), &share, examples)?;
         let (firsts, pack) = (self.ops.load(batch.first_tokens())?, self.ops.load(batch)?);
         let masks = Masks::new(&self.config, self.spec.seed, update);
         let pass = Pass { ops: &self.ops, parameters: &self.parameters, pack: &pack, firsts: &firsts, masks };
         self.model.forward(&pass, Purpose::Training)?;
         let forward_seconds = clock.lap();
 
+        let rows = f64::from(plan.rows());
+        // The loss is a sum over rows; its scale is meant for their mean.
+        let gradient_scale = self.scale.map_or(1.0, |scale| scale.scale / rows);
+        let loss = Loss { smoothing: self.spec.label_smoothing, gradient_scale };
         let mut launch = Launch { ops: &self.ops, collective, kept, broken: None };
-        let backward = Backward { share: &share, pool: &mut self.pool, smoothing: self.spec.label_smoothing };
+        let backward = Backward { share: &share, pool: &mut self.pool, loss };
         self.model.backward(&pass, backward, &mut launch)?;
-        launch.losses(&share, pack.as_ref(), &self.model.losses(&pass)?);
+        launch.losses((&share, &missing), plan, pack.as_ref(), &self.model.losses(&pass)?)?;
         let backward_seconds = clock.lap();
 
         let launched = launch.finish(lanes);
@@ -111,25 +119,54 @@ impl<O: Ops> Trainer<O> {
                 return Err(error.into());
             }
         };
-        let losses = take_losses(&mut summed);
+        let losses = take_losses(&self.ops, &mut summed, plan.lanes.len())?;
         let (gradients, spare) = Gradients::new(&self.ops, &self.layout, summed)?;
         let wait_seconds = clock.lap();
 
-        let rows = f64::from(plan.rows());
-        let norm = gradients.norm(&self.ops, &self.layout)? / rows;
-        if !norm.is_finite() {
-            return Err(StepError::NonFinite { update, norm, losses });
-        }
-        let learning_rate = self.spec.schedule.at(update);
-        let gradient_scale = clip(norm, self.spec.optimizer.max_grad_norm) / rows;
-        let size = StepSize { update, learning_rate, gradient_scale };
-        self.optimizer.step(&self.ops, &mut self.parameters, &gradients, size)?;
+        let norm = self.apply(update, &gradients, rows * gradient_scale, &losses)?;
         self.update = update;
-        self.recycle(gradients, spare, collective)?;
+        self.recycle(gradients, spare, collective);
         let optimizer_seconds = clock.lap();
 
         let timing = Timing { forward_seconds, backward_seconds, wait_seconds, optimizer_seconds };
+        let learning_rate = self.spec.schedule.at(update);
         Ok(UpdateReport { update, learning_rate, grad_norm: norm, lanes, losses, tokens, timing })
+    }
+
+    /// Moves the parameters by the mean gradient, the sum divided by `divisor`, and returns its norm. With a loss scale,
+    /// a gradient that is not finite moves nothing, its norm counts as 0, and the scale is lowered.
+    fn apply(
+        &mut self,
+        update: Update,
+        gradients: &Gradients<O>,
+        divisor: f64,
+        losses: &[f32],
+    ) -> Result<f64, StepError> {
+        let norm = gradients.norm(&self.ops, &self.layout)? / divisor;
+        if !norm.is_finite() {
+            if self.scale.as_mut().is_some_and(LossScale::overflowed) {
+                return Ok(0.0);
+            }
+            let parameter = gradients.first_non_finite(&self.ops, &self.layout)?;
+            return Err(StepError::NonFinite { update, norm, parameter, losses: losses.to_vec() });
+        }
+        let learning_rate = self.spec.schedule.at(update);
+        let gradient_scale = clip(norm, self.spec.optimizer.max_grad_norm) / divisor;
+        let size = StepSize { update, learning_rate, gradient_scale };
+        self.optimizer.step(&self.ops, &mut self.parameters, gradients, size)?;
+        if let Some(scale) = &mut self.scale {
+            scale.succeeded();
+        }
+        Ok(norm)
+    }
+
+    /// How this rank sums: by lanes where they are kept apart, else all that it computes at once.
+    fn share(&self, plan: &UpdatePlan, missing: &[Range<u32>]) -> LaneShare {
+        if O::KEEPS_LANES {
+            LaneShare::new(LaneTree::new(plan.lanes.len() as u32), missing)
+        } else {
+            LaneShare::new(LaneTree::new(1), std::slice::from_ref(&(0..1)))
+        }
     }
 
     fn next(&self, plan: &UpdatePlan) -> Result<Update, StepError> {
@@ -141,7 +178,7 @@ impl<O: Ops> Trainer<O> {
     fn batch(
         &self,
         plan: &UpdatePlan,
-        lanes: &[Range<u32>],
+        (lanes, missing): (&[Range<u32>], &[Range<u32>]),
         share: &LaneShare,
         examples: &[Example],
     ) -> Result<Batch, StepError> {
@@ -149,6 +186,11 @@ impl<O: Ops> Trainer<O> {
         let planned = plan.lanes.len();
         if let Some(run) = lanes.iter().find(|run| run.end as usize > planned) {
             return Err(StepError::Lanes { update: plan.update, lanes: run.clone(), planned });
+        }
+        if !O::KEEPS_LANES {
+            let lanes = missing.iter().cloned().flatten();
+            let rows: Vec<RowId> = lanes.flat_map(|lane| plan.lanes[lane as usize].iter().copied()).collect();
+            return Ok(Batch::pack([(0, rows.as_slice())], source)?);
         }
         let rows = share.lanes().iter().map(|lane| (*lane, plan.lanes[*lane as usize].as_slice()));
         Ok(Batch::pack(rows, source)?)
@@ -158,37 +200,35 @@ impl<O: Ops> Trainer<O> {
     fn recycle(
         &mut self,
         gradients: Gradients<O>,
-        mut spare: Vec<Vec<f32>>,
-        collective: &mut dyn Collective,
-    ) -> Result<(), DeviceError> {
-        let to_host = |(_, buffer)| self.ops.download(buffer);
-        let sums = gradients.into_segments().into_iter().map(to_host).collect::<Result<_, _>>()?;
+        mut spare: Vec<O::Buffer>,
+        collective: &mut dyn Collective<O::Buffer>,
+    ) {
+        let sums = gradients.into_segments().into_iter().map(|(_, buffer)| buffer).collect();
         spare.extend(collective.reuse(sums));
         for buffer in spare {
-            let length = buffer.len();
-            self.pool.give(self.ops.upload(buffer)?, length);
+            let length = self.ops.room(&buffer);
+            self.pool.give(buffer, length);
         }
-        Ok(())
     }
 }
 
 /// Hands gradients to the collective as they become ready; keeps them once it is broken.
 struct Launch<'a, O: Ops> {
     ops: &'a O,
-    collective: &'a mut dyn Collective,
+    collective: &'a mut dyn Collective<O::Buffer>,
     /// What an earlier try has left, and what of this one the collective did not take.
-    kept: Kept,
+    kept: Kept<O::Buffer>,
     broken: Option<CollectiveError>,
 }
 
 /// What came of handing over.
-enum Launched {
-    Summed { lanes: Vec<LaneReport>, tokens: u64, summed: Summed },
-    Broken(CollectiveError, Kept),
+enum Launched<B> {
+    Summed { lanes: Vec<LaneReport>, tokens: u64, summed: Summed<B> },
+    Broken(CollectiveError, Kept<B>),
 }
 
 impl<O: Ops> Launch<'_, O> {
-    fn dense(&mut self, segment: Segment, mut sums: Vec<(Node, Vec<f32>)>) {
+    fn dense(&mut self, segment: Segment, mut sums: Vec<(Node, O::Buffer)>) {
         sums.extend(self.kept.dense(segment));
         match self.broken {
             None => self.broken = self.collective.launch(segment, sums).err(),
@@ -196,20 +236,36 @@ impl<O: Ops> Launch<'_, O> {
         }
     }
 
-    /// Hands over the sum of each lane's losses, one `loss` a sequence, and notes what there is to report.
-    fn losses(&mut self, share: &LaneShare, batch: &Batch, losses: &[f32]) {
-        let sum = |span: &LaneSpan| losses[span.sequences.clone()].iter().map(|loss| f64::from(*loss)).sum::<f64>();
-        let sums: Vec<f32> = batch.lanes.iter().map(|span| sum(span) as f32).collect();
-        self.dense(Segment::Losses, share.spread(batch, &sums));
-        let report =
-            |span: &LaneSpan| LaneReport { lane: span.lane, rows: batch.rows[span.sequences.clone()].to_vec() };
-        self.kept.reports.extend(batch.lanes.iter().map(report));
+    /// Hands over the sum of each lane's losses, one `loss` a sequence, and notes what there is to report. `missing` are
+    /// the lanes of the batch, in its order.
+    fn losses(
+        &mut self,
+        (share, missing): (&LaneShare, &[Range<u32>]),
+        plan: &UpdatePlan,
+        batch: &Batch,
+        mut losses: &[f32],
+    ) -> Result<(), DeviceError> {
+        let (mut sums, mut all) = (Vec::new(), vec![0.0; plan.lanes.len()]);
+        for lane in missing.iter().cloned().flatten() {
+            let rows = plan.lanes[lane as usize].clone();
+            let (of_lane, rest) = losses.split_at(rows.len().min(losses.len()));
+            losses = rest;
+            let sum = of_lane.iter().map(|loss| f64::from(*loss)).sum::<f64>() as f32;
+            sums.push(sum);
+            all[lane as usize] = sum;
+            self.kept.reports.push(LaneReport { lane, rows });
+        }
+        let nodes = if O::KEEPS_LANES { share.spread(batch, &sums) } else { vec![(LaneTree::new(1).root(), all)] };
+        let upload = |(node, values)| Ok((node, self.ops.upload(values)?));
+        let nodes = nodes.into_iter().map(upload).collect::<Result<_, DeviceError>>()?;
+        self.dense(Segment::Losses, nodes);
         self.kept.reports.sort_by_key(|report| report.lane);
         self.kept.tokens += batch.tokens.len() as u64;
+        Ok(())
     }
 
     /// Waits for the sums. Where they do not come about, everything handed over for `lanes` is kept.
-    fn finish(mut self, lanes: &[Range<u32>]) -> Launched {
+    fn finish(mut self, lanes: &[Range<u32>]) -> Launched<O::Buffer> {
         let fence = match self.broken.take() {
             None => self.collective.fence(),
             Some(error) => Err(error),
@@ -231,13 +287,11 @@ impl<O: Ops> GradientSink<O> for Launch<'_, O> {
     type Error = StepError;
 
     fn segment(&mut self, segment: Segment, sums: Vec<(Node, O::Buffer)>) -> Result<(), StepError> {
-        let to_host = |(node, buffer)| Ok((node, self.ops.download(buffer)?));
-        let sums = sums.into_iter().map(to_host).collect::<Result<_, DeviceError>>()?;
         self.dense(segment, sums);
         Ok(())
     }
 
-    fn words(&mut self, mut sums: Vec<(Node, SparseRows)>) -> Result<(), StepError> {
+    fn words(&mut self, mut sums: Vec<(Node, SparseRows<O::Buffer>)>) -> Result<(), StepError> {
         sums.extend(self.kept.words());
         match self.broken {
             None => self.broken = self.collective.launch_words(sums).err(),
@@ -247,10 +301,13 @@ impl<O: Ops> GradientSink<O> for Launch<'_, O> {
     }
 }
 
-/// Takes the lanes' losses out of the sums.
-fn take_losses(summed: &mut Summed) -> Vec<f32> {
+/// Takes the losses of the `lanes` out of the sums.
+fn take_losses<O: Ops>(ops: &O, summed: &mut Summed<O::Buffer>, lanes: usize) -> Result<Vec<f32>, DeviceError> {
     let place = summed.segments.iter().position(|(segment, _)| *segment == Segment::Losses);
-    place.map_or_else(Vec::new, |place| summed.segments.remove(place).1)
+    match place.map(|place| summed.segments.remove(place)) {
+        Some((_, buffer)) => ops.read(Slice { buffer: &buffer, range: 0..lanes }),
+        None => Ok(Vec::new()),
+    }
 }
 
 fn listed(losses: &[f32]) -> String {

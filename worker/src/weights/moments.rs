@@ -11,12 +11,15 @@ use super::state_file::StateFile;
 use super::stored::{Element, StoredTensor};
 use super::{Mismatch, WeightsError};
 use crate::layout::Layout;
+use crate::optim::loss_scale::LossScale;
 
 /// The name under which errors speak of the file.
 const FILE_NAME: &str = "optimizer.safetensors";
 const EXP_AVG: &str = "exp_avg.";
 const EXP_AVG_SQ: &str = "exp_avg_sq.";
 const UPDATE: &str = "update";
+/// Scale, good updates and skipped updates, with spaces between.
+const LOSS_SCALE: &str = "loss_scale";
 
 /// The optimizer's moments after an update, in the order of the layout.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,19 +30,26 @@ pub struct Moments {
     pub exp_avg_sq: Vec<f32>,
     /// Updates done.
     pub update: Update,
+    /// The loss scale, where there is one.
+    pub loss_scale: Option<LossScale>,
 }
 
-/// `optimizer.safetensors`: tensors `exp_avg.<name>` and `exp_avg_sq.<name>`, the update's number in the metadata.
+/// `optimizer.safetensors`: tensors `exp_avg.<name>` and `exp_avg_sq.<name>`, the update's number and the loss scale in
+/// the metadata.
 ///
 /// # Errors
 /// A buffer has not the layout's length.
 pub fn write_moments<'a>(
     exp_avg: &'a [f32],
     exp_avg_sq: &'a [f32],
-    update: Update,
+    (update, loss_scale): (Update, Option<LossScale>),
     layout: &Layout,
 ) -> Result<StateFile<'a>, WeightsError> {
-    let metadata = json!({ "format": "pt", UPDATE: update.to_string() });
+    let mut metadata = json!({ "format": "pt", UPDATE: update.to_string() });
+    if let Some(LossScale { scale, good_updates, skipped_updates }) = loss_scale {
+        // Powers of two, so their decimals are exact.
+        metadata[LOSS_SCALE] = format!("{scale} {good_updates} {skipped_updates}").into();
+    }
     StateFile::new(metadata, &[(EXP_AVG, exp_avg), (EXP_AVG_SQ, exp_avg_sq)], layout)
 }
 
@@ -53,6 +63,10 @@ pub fn read_moments(bytes: &[u8], layout: &Layout) -> Result<Moments, WeightsErr
     let metadata = metadata(bytes).map_err(unreadable)?;
     let update = metadata.get(UPDATE).and_then(|text| text.parse().ok());
     let update = update.ok_or_else(|| unreadable(format!("its metadata have no number \"{UPDATE}\"")))?;
+    let loss_scale = metadata.get(LOSS_SCALE).map(|text| {
+        read_loss_scale(text).ok_or_else(|| unreadable(format!("its metadata have \"{LOSS_SCALE}\" {text}")))
+    });
+    let loss_scale = loss_scale.transpose()?;
     let checkpoint = open(bytes).map_err(unreadable)?;
     let mut tensors: BTreeMap<&str, &StoredTensor<'_>> =
         checkpoint.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
@@ -69,7 +83,16 @@ pub fn read_moments(bytes: &[u8], layout: &Layout) -> Result<Moments, WeightsErr
         finite(FILE_NAME, &format!("{EXP_AVG}{}", slot.name), &exp_avg[slot.range.clone()])?;
         finite(FILE_NAME, &format!("{EXP_AVG_SQ}{}", slot.name), &exp_avg_sq[slot.range.clone()])?;
     }
-    Ok(Moments { exp_avg, exp_avg_sq, update: Update(update) })
+    Ok(Moments { exp_avg, exp_avg_sq, update: Update(update), loss_scale })
+}
+
+/// The scale, the good updates since it changed, and the updates skipped.
+fn read_loss_scale(text: &str) -> Option<LossScale> {
+    let mut words = text.split(' ');
+    let scale: f64 = words.next()?.parse().ok()?;
+    let (good_updates, skipped_updates) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    let is_whole = words.next().is_none() && scale.is_finite() && scale > 0.0;
+    is_whole.then_some(LossScale { scale, good_updates, skipped_updates })
 }
 
 /// Takes the tensors with `prefix` out of `tensors` and into a flat buffer.

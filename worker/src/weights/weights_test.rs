@@ -1,5 +1,6 @@
 //! Whole files: the fixtures that transformers and torch wrote, variants of them, and round trips.
 
+use crate::optim::loss_scale::LossScale;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
@@ -235,8 +236,10 @@ fn moments_are_read_back_to_the_bit() {
     let layout = layout();
     let exp_avg: Vec<f32> = (0..layout.len()).map(|index| f32::from_bits(0x0000_0001 + index as u32 * 977)).collect();
     let exp_avg_sq: Vec<f32> = exp_avg.iter().map(|value| -value * 0.5).collect();
-    let bytes = write_moments(&exp_avg, &exp_avg_sq, Update(u64::MAX), &layout).unwrap().to_vec();
+    let scale = LossScale { scale: 2.0_f64.powi(-7), good_updates: 1999, skipped_updates: 3 };
+    let bytes = write_moments(&exp_avg, &exp_avg_sq, (Update(u64::MAX), Some(scale)), &layout).unwrap().to_vec();
     let moments = read_moments(&bytes, &layout).unwrap();
+    assert_eq!(moments.loss_scale, Some(scale));
     assert_eq!(digest(&moments.exp_avg), digest(&exp_avg));
     assert_eq!(digest(&moments.exp_avg_sq), digest(&exp_avg_sq));
     assert_eq!(moments.update, Update(u64::MAX));
@@ -248,7 +251,7 @@ fn moments_are_read_back_to_the_bit() {
     let text = read_moments(&fixture("model/model.safetensors"), &layout).unwrap_err().to_string();
     assert!(text.contains("no number \"update\""), "{text}");
     let infinite = vec![f32::INFINITY; layout.len()];
-    let bytes = write_moments(&exp_avg, &infinite, Update(1), &layout).unwrap().to_vec();
+    let bytes = write_moments(&exp_avg, &infinite, (Update(1), None), &layout).unwrap().to_vec();
     assert!(matches!(read_moments(&bytes, &layout), Err(WeightsError::NotFinite { .. })));
 }
 

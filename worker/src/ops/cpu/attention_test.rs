@@ -28,8 +28,19 @@ fn run(
     let (mut context, mut stats) = (vec![f32::NAN; asking * HIDDEN], vec![0.0; asking * SHAPE.heads * 2 + 3]);
     let (mut dq, mut dkv) = (vec![f32::NAN; asking * HIDDEN], vec![f32::NAN; tokens * 2 * HIDDEN]);
     forward(Attention { queries, keys, shape, dropout, q, kv, context: &mut context, stats: &mut stats });
-    let (stats, dq_ref, dkv_ref) = (&stats, &mut dq, &mut dkv);
-    backward(AttentionBackward { queries, keys, shape, dropout, q, kv, stats, dcontext, dq: dq_ref, dkv: dkv_ref });
+    backward(AttentionBackward {
+        queries,
+        keys,
+        shape,
+        dropout,
+        q,
+        kv,
+        context: &context,
+        stats: &stats,
+        dcontext,
+        dq: &mut dq,
+        dkv: &mut dkv,
+    });
     [context, dq, dkv]
 }
 

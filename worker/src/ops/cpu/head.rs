@@ -47,7 +47,7 @@ pub(super) fn cross_entropy(op: CrossEntropy<'_, Cpu>) {
             let certain = if *label == Some(column) { 1.0 - op.smoothing } else { 0.0 };
             let target = certain + op.smoothing / op.labels as f64;
             total -= target * log_probability;
-            *dlogit = (log_probability.exp() - target) as f32;
+            *dlogit = ((log_probability.exp() - target) * op.gradient_scale) as f32;
         }
         *loss = total as f32;
     }

@@ -14,6 +14,7 @@ fn cross_entropy_and_its_gradient_are_torchs() {
         let (mut dlogits, mut losses) = (vec![0.0; 5 * labels], vec![0.0; 5]);
         let (dlogits_ref, losses_ref) = (&mut dlogits, &mut losses);
         cross_entropy(CrossEntropy {
+            gradient_scale: 1.0,
             pack: &batch,
             labels,
             smoothing,
@@ -41,6 +42,7 @@ fn huge_logits_give_numbers() {
     let logits = vec![3e38, -3e38, 0.0];
     let (dlogits_ref, losses_ref) = (&mut dlogits, &mut losses);
     cross_entropy(CrossEntropy {
+        gradient_scale: 1.0,
         pack: &batch,
         labels: 3,
         smoothing: 0.0,

@@ -2,6 +2,7 @@
 //!
 //! Work is spread over the threads of the rayon pool that the caller runs in. How it is cut never shows in a result.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -32,7 +33,7 @@ mod norm;
 mod reduce;
 
 #[cfg(test)]
-mod oracle;
+pub(super) mod oracle;
 
 /// The CPU.
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,6 +58,7 @@ impl<'a> SliceMut<'a, Vec<f32>> {
 }
 
 impl Ops for Cpu {
+    const KEEPS_LANES: bool = true;
     type Buffer = Vec<f32>;
     type Pack = Batch;
 
@@ -69,13 +71,15 @@ impl Ops for Cpu {
     fn grow(&self, buffer: &mut Vec<f32>, length: usize) -> Result<(), DeviceError> {
         if buffer.len() < length {
             buffer.clear();
-            buffer.try_reserve_exact(length).map_err(|_| DeviceError {
-                doing: "allocate a buffer",
-                problem: format!("the memory for {length} numbers is not there: use smaller batches or more workers"),
-            })?;
+            let bytes = length.saturating_mul(size_of::<f32>());
+            buffer.try_reserve_exact(length).map_err(|_| DeviceError::OutOfMemory { bytes })?;
             buffer.resize(length, 0.0);
         }
         Ok(())
+    }
+
+    fn room(&self, buffer: &Vec<f32>) -> usize {
+        buffer.len()
     }
 
     fn upload(&self, values: Vec<f32>) -> Result<Vec<f32>, DeviceError> {
@@ -84,6 +88,10 @@ impl Ops for Cpu {
 
     fn download(&self, buffer: Vec<f32>) -> Result<Vec<f32>, DeviceError> {
         Ok(buffer)
+    }
+
+    fn host<'a>(&self, buffer: &'a Vec<f32>) -> Result<Cow<'a, [f32]>, DeviceError> {
+        Ok(Cow::Borrowed(buffer))
     }
 
     fn read(&self, slice: Slice<'_, Vec<f32>>) -> Result<Vec<f32>, DeviceError> {
@@ -193,8 +201,12 @@ impl Ops for Cpu {
         Ok(())
     }
 
-    fn square_sum(&self, values: Slice<'_, Vec<f32>>) -> Result<f64, DeviceError> {
-        Ok(reduce::square_sum(values.values()))
+    fn add_rows(&self, left: SparseRows, right: SparseRows, _width: usize) -> Result<SparseRows, DeviceError> {
+        Ok(left.plus(&right))
+    }
+
+    fn square_sum(&self, runs: &[Slice<'_, Vec<f32>>]) -> Result<f64, DeviceError> {
+        Ok(runs.iter().map(|run| reduce::square_sum(run.values())).sum())
     }
 
     fn adamw(&self, op: AdamW<'_, Self>) -> Result<(), DeviceError> {

@@ -13,7 +13,7 @@ use crate::ops::dropout::{Dropout, Masks, Site};
 /// Tokens of row 0, 1, 2 ..
 const LENGTHS: [usize; 10] = [5, 17, 1, 40, 2, 33, 3, 24, 8, 64];
 
-pub(super) fn config(hidden: u32) -> ModelConfig {
+pub(in crate::ops) fn config(hidden: u32) -> ModelConfig {
     ModelConfig {
         vocab_size: 13,
         hidden_size: hidden,
@@ -32,7 +32,7 @@ pub(super) fn config(hidden: u32) -> ModelConfig {
 }
 
 /// Lanes of the rows whose lengths are above.
-pub(super) fn packed(lanes: &[&[u32]]) -> Batch {
+pub(in crate::ops) fn packed(lanes: &[&[u32]]) -> Batch {
     let examples: Vec<Example> = (0..)
         .zip(LENGTHS)
         .map(|(row, length)| Example {
@@ -51,7 +51,7 @@ pub(super) fn dropout(site: Site) -> Dropout {
 }
 
 /// Values around 0 without a pattern, the same for the same `seed`.
-pub(super) fn noise(count: usize, seed: u64) -> Vec<f32> {
+pub(in crate::ops) fn noise(count: usize, seed: u64) -> Vec<f32> {
     let hash = |i: u64| medley_common::plan::mix(i ^ medley_common::plan::mix(seed));
     (0..count as u64).map(|i| (hash(i) >> 40) as f32 / (1 << 23) as f32 - 1.0).collect()
 }
@@ -101,7 +101,7 @@ pub(super) fn sum_blocks(partials: &[f32], blocks: usize, width: usize) -> Vec<f
 }
 
 /// `got` and `expected` differ by at most `tolerance` of the largest expected value.
-pub(super) fn assert_close(name: &str, got: &[f32], expected: &[f32], tolerance: f32) {
+pub(in crate::ops) fn assert_close(name: &str, got: &[f32], expected: &[f32], tolerance: f32) {
     assert_eq!(got.len(), expected.len(), "{name}");
     let scale = expected.iter().fold(1e-3_f32, |most, value| most.max(value.abs()));
     for (i, (got, expected)) in got.iter().zip(expected).enumerate() {

@@ -1,0 +1,59 @@
+// Sums and copies of long runs of elements. Orders depend on the lengths alone.
+
+#include "element.cuh"
+
+__device__ inline long long first_index() { return static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x; }
+__device__ inline long long index_step() { return static_cast<long long>(gridDim.x) * blockDim.x; }
+
+KERNEL(add_f32, (float* into, const float* from, long long count)) {
+    for (long long i = first_index(); i < count; i += index_step()) into[i] += from[i];
+}
+
+// One sum a block, in f64: no square of an f32 overflows.
+KERNEL(square_sum_f32, (const float* values, double* sums, long long count)) {
+    SHARED(shared);
+    double* partial = reinterpret_cast<double*>(shared);
+    double sum = 0.0;
+    for (long long i = first_index(); i < count; i += index_step()) {
+        const double value = values[i];
+        sum += value * value;
+    }
+    partial[threadIdx.x] = sum;
+    for (unsigned half = blockDim.x / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) partial[threadIdx.x] += partial[threadIdx.x + half];
+    }
+    if (threadIdx.x == 0) sums[blockIdx.x] = partial[0];
+}
+
+// `values[row] = left[places[2 row]] + right[places[2 row + 1]]`; a place below 0 adds nothing.
+KERNEL(merge_rows_f32, (const float* left, const float* right, const int* places, float* values, int width)) {
+    const int l = places[2 * blockIdx.x], r = places[2 * blockIdx.x + 1];
+    for (int column = threadIdx.x; column < width; column += blockDim.x) {
+        float sum = l < 0 ? 0.0f : left[static_cast<size_t>(l) * width + column];
+        if (r >= 0) sum += right[static_cast<size_t>(r) * width + column];
+        values[static_cast<size_t>(blockIdx.x) * width + column] = sum;
+    }
+}
+
+// `dense[rows[i]] = values[i]`; rows that are not named stay as they are.
+KERNEL(scatter_rows_f32, (const float* values, const int* rows, float* dense, int width)) {
+    float* to = dense + static_cast<size_t>(rows[blockIdx.x]) * width;
+    const float* from = values + static_cast<size_t>(blockIdx.x) * width;
+    for (int column = threadIdx.x; column < width; column += blockDim.x) to[column] = from[column];
+}
+
+template <class T>
+__device__ void narrow(const float* from, T* to, long long count) {
+    for (long long i = first_index(); i < count; i += index_step()) store(to + i, from[i]);
+}
+
+template <class T>
+__device__ void widen(const T* from, float* to, long long count) {
+    for (long long i = first_index(); i < count; i += index_step()) to[i] = load(from + i);
+}
+
+#define COPIES(T, S)                                                                                                    \
+    KERNEL(narrow_##S, (const float* from, T* to, long long count)) { narrow(from, to, count); }                        \
+    KERNEL(widen_##S, (const T* from, float* to, long long count)) { widen(from, to, count); }
+EACH_ELEMENT(COPIES)

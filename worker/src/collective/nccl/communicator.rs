@@ -1,0 +1,213 @@
+//! One NCCL communicator, over the C interface: cudarc's own wrapper can neither be made without blocking nor aborted
+//! without a panic.
+
+use std::ffi::{CStr, c_void};
+use std::time::{Duration, Instant};
+
+use cudarc::driver::CudaStream;
+use cudarc::nccl::sys;
+
+use crate::collective::CollectiveError;
+
+/// Bytes of a unique id.
+pub(super) const TOKEN_BYTES: usize = 128;
+/// `NCCL_CONFIG_INITIALIZER` of the version that the bindings are of, 2.28: NCCL reads only what that version had.
+const CONFIG_MAGIC: u32 = 0xcafe_beef;
+const CONFIG_VERSION: u32 = 22_800;
+/// The oldest version whose functions the bindings call.
+const OLDEST: i32 = 22_800;
+/// How long to sleep between two looks at what does not block.
+const PAUSE: Duration = Duration::from_micros(20);
+
+/// How the numbers of a sum are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wire {
+    Float32,
+    Bfloat16,
+}
+
+/// A member's end of a group. Belongs to the thread that made it.
+#[derive(Debug)]
+pub(super) struct Communicator {
+    /// Null once it is gone.
+    comm: sys::ncclComm_t,
+    rank: u32,
+    patience: Duration,
+}
+
+/// A unique id, for rank 0 to hand out: good for one group.
+pub(super) fn token() -> Result<[u8; TOKEN_BYTES], CollectiveError> {
+    let mut version = 0;
+    // SAFETY: the call writes one int.
+    let code = unsafe { sys::ncclGetVersion(&mut version) };
+    check(code, std::ptr::null_mut(), 0, "ask for NCCL's version")?;
+    if version < OLDEST {
+        let (major, minor) = (version / 10_000, version % 10_000 / 100);
+        let problem =
+            format!("NCCL {major}.{minor} is loaded; this worker needs 2.28 or later (nvidia-nccl-cu13 on PyPI)");
+        return Err(CollectiveError::Invalid { problem });
+    }
+    let mut id = sys::ncclUniqueId { internal: [0; TOKEN_BYTES] };
+    // SAFETY: the call fills the id.
+    let code = unsafe { sys::ncclGetUniqueId(&mut id) };
+    check(code, std::ptr::null_mut(), 0, "make a unique id")?;
+    Ok(id.internal.map(|byte| byte as u8))
+}
+
+impl Communicator {
+    /// Joins the group of `token`, and waits until all have, or for `patience`; `is_over` ends the waiting early.
+    pub(super) fn join(
+        token: [u8; TOKEN_BYTES],
+        [rank, world]: [u32; 2],
+        patience: Duration,
+        mut is_over: impl FnMut() -> Option<CollectiveError>,
+    ) -> Result<Self, CollectiveError> {
+        let number = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
+        let id = sys::ncclUniqueId { internal: token.map(|byte| byte as i8) };
+        let mut config = config();
+        let mut comm = std::ptr::null_mut();
+        // SAFETY: the configuration is one of the bindings' version; NCCL copies it.
+        let code = unsafe { sys::ncclCommInitRankConfig(&mut comm, number(world), id, number(rank), &mut config) };
+        // From here on, dropping it aborts what NCCL has begun.
+        let joined = Self { comm, rank, patience };
+        joined.settle(code, "join the group", &mut is_over)?;
+        Ok(joined)
+    }
+
+    /// Enqueues the sum of `count` numbers at `address` over all ranks, in their place.
+    ///
+    /// # Safety
+    /// The numbers are there until the stream has come past the sum.
+    pub(super) unsafe fn sum(
+        &self,
+        address: u64,
+        count: usize,
+        wire: Wire,
+        stream: &CudaStream,
+    ) -> Result<(), CollectiveError> {
+        let kind = match wire {
+            Wire::Float32 => sys::ncclDataType_t::ncclFloat32,
+            Wire::Bfloat16 => sys::ncclDataType_t::ncclBfloat16,
+        };
+        let add = sys::ncclRedOp_t::ncclSum;
+        // SAFETY: the caller answers for the numbers; both bindings mean the same stream by its pointer.
+        let code = unsafe {
+            let (from, to) = (address as *const c_void, address as *mut c_void);
+            sys::ncclAllReduce(from, to, count, kind, add, self.comm, stream.cu_stream().cast())
+        };
+        self.settle(code, "sum gradients", &mut || None)
+    }
+
+    /// What has gone wrong since, if anything.
+    pub(super) fn failure(&self) -> Option<CollectiveError> {
+        match self.state() {
+            sys::ncclResult_t::ncclSuccess | sys::ncclResult_t::ncclInProgress => None,
+            code => check(code, self.comm, self.rank, "sum gradients").err(),
+        }
+    }
+
+    fn state(&self) -> sys::ncclResult_t {
+        let mut state = sys::ncclResult_t::ncclSuccess;
+        // SAFETY: the communicator is alive, and the call writes the state.
+        match unsafe { sys::ncclCommGetAsyncError(self.comm, &mut state) } {
+            sys::ncclResult_t::ncclSuccess => state,
+            code => code,
+        }
+    }
+
+    /// Waits for a call that NCCL goes on with by itself: it does not block.
+    fn settle(
+        &self,
+        mut code: sys::ncclResult_t,
+        doing: &'static str,
+        is_over: &mut dyn FnMut() -> Option<CollectiveError>,
+    ) -> Result<(), CollectiveError> {
+        let start = Instant::now();
+        while code == sys::ncclResult_t::ncclInProgress {
+            if let Some(error) = is_over() {
+                return Err(error);
+            }
+            if start.elapsed() > self.patience {
+                let (rank, seconds) = (self.rank, self.patience.as_secs());
+                let problem =
+                    format!("NCCL, rank {rank}: {doing}: nothing for {seconds} s; NCCL_DEBUG=INFO tells more");
+                return Err(CollectiveError::Invalid { problem });
+            }
+            std::thread::sleep(PAUSE);
+            code = self.state();
+        }
+        check(code, self.comm, self.rank, doing)
+    }
+
+    /// Ends what NCCL is doing, here and now, without the others.
+    pub(super) fn abort(&mut self) {
+        let comm = std::mem::replace(&mut self.comm, std::ptr::null_mut());
+        if !comm.is_null() {
+            // SAFETY: the communicator was alive and is not used any more. What its abort says helps nobody.
+            unsafe { sys::ncclCommAbort(comm) };
+        }
+    }
+
+    /// Leaves the group in order: everything enqueued is finished first.
+    fn leave(&mut self) {
+        // SAFETY: the communicator is alive.
+        let code = unsafe { sys::ncclCommFinalize(self.comm) };
+        if self.settle(code, "leave the group", &mut || None).is_err() {
+            return self.abort();
+        }
+        let comm = std::mem::replace(&mut self.comm, std::ptr::null_mut());
+        // SAFETY: it is finalised and not used any more. There is nothing left to do if that fails.
+        unsafe { sys::ncclCommDestroy(comm) };
+    }
+}
+
+impl Drop for Communicator {
+    fn drop(&mut self) {
+        if self.comm.is_null() {
+            return;
+        }
+        if self.state() == sys::ncclResult_t::ncclSuccess { self.leave() } else { self.abort() }
+    }
+}
+
+/// All as NCCL chooses, but calls that return at once.
+fn config() -> sys::ncclConfig_t {
+    const UNDEFINED: i32 = i32::MIN;
+    sys::ncclConfig_t {
+        size: size_of::<sys::ncclConfig_t>(),
+        magic: CONFIG_MAGIC,
+        version: CONFIG_VERSION,
+        blocking: 0,
+        cgaClusterSize: UNDEFINED,
+        minCTAs: UNDEFINED,
+        maxCTAs: UNDEFINED,
+        netName: std::ptr::null(),
+        splitShare: UNDEFINED,
+        trafficClass: UNDEFINED,
+        commName: std::ptr::null(),
+        collnetEnable: UNDEFINED,
+        CTAPolicy: UNDEFINED,
+        shrinkShare: UNDEFINED,
+        nvlsCTAs: UNDEFINED,
+        nChannelsPerNetPeer: UNDEFINED,
+        nvlinkCentricSched: UNDEFINED,
+    }
+}
+
+/// A failure in NCCL's own words, with the rank and what was being done.
+fn check(
+    code: sys::ncclResult_t,
+    comm: sys::ncclComm_t,
+    rank: u32,
+    doing: &'static str,
+) -> Result<(), CollectiveError> {
+    if matches!(code, sys::ncclResult_t::ncclSuccess | sys::ncclResult_t::ncclInProgress) {
+        return Ok(());
+    }
+    // SAFETY: both calls return text that lives as long as the library.
+    let [words, last] = unsafe { [sys::ncclGetErrorString(code), sys::ncclGetLastError(comm)] }.map(|text| {
+        // SAFETY: NCCL's texts end in a zero.
+        if text.is_null() { String::new() } else { unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned() }
+    });
+    Err(CollectiveError::Invalid { problem: format!("NCCL, rank {rank}: {doing}: {words}: {}", last.trim()) })
+}

@@ -1,0 +1,74 @@
+//! GPUs of a build with CUDA.
+
+use medley_common::message::Failure;
+use medley_common::spec::{ComputeSpec, Precision};
+
+use super::{Device, Place, Work, config};
+use crate::collective::nccl;
+use crate::ops::cuda::Cuda;
+use crate::ops::cuda::device::{Gpu, visible};
+
+/// The GPUs that a worker may take, a line for each.
+///
+/// # Errors
+/// There is no driver, or it is too old for this worker's kernels.
+pub fn list() -> Result<Vec<String>, Failure> {
+    let gpus = visible().map_err(|error| config(error.to_string()))?;
+    let line = |gpu: crate::ops::cuda::device::Description| {
+        let ((major, minor), gibibytes) = (gpu.capability, gpu.bytes >> 30);
+        format!("cuda:{} {} {} {gibibytes} GiB compute capability {major}.{minor}", gpu.ordinal, gpu.name, gpu.uuid)
+    };
+    Ok(gpus.into_iter().map(line).collect())
+}
+
+/// Chooses a GPU for a worker that is the `local_rank`-th of its machine.
+pub(super) fn place(_device: Device, local_rank: Option<&str>) -> Result<Place, Failure> {
+    let gpus = visible().map_err(|error| config(format!("--device cuda: {error}")))?;
+    let ordinal = ordinal(gpus.len(), local_rank)?;
+    let name = gpus.get(ordinal).map_or_else(String::new, |gpu| format!("{} {}", gpu.name, gpu.uuid));
+    Ok(Place::Cuda { ordinal, name })
+}
+
+pub(super) fn compute(ordinal: usize, compute: ComputeSpec, work: impl Work) -> Result<(), Failure> {
+    let opened = Gpu::open(ordinal, compute.precision == Precision::Tf32);
+    let gpu = opened.map_err(|error| config(format!("cuda:{ordinal}: {error}")))?;
+    let cuda = Cuda::new(gpu, compute.precision);
+    work.run(cuda.clone(), nccl::by_nccl(cuda, compute.gradient_dtype))
+}
+
+/// A launcher either shows every worker all GPUs, and `LOCAL_RANK` says which to take, or shows each worker its own.
+fn ordinal(visible: usize, local_rank: Option<&str>) -> Result<usize, Failure> {
+    if visible == 0 {
+        let asked =
+            std::env::var("CUDA_VISIBLE_DEVICES").map(|value| format!(" (CUDA_VISIBLE_DEVICES is \"{value}\")"));
+        let asked = asked.unwrap_or_default();
+        return Err(config(format!(
+            "--device cuda: no GPU is visible{asked}; nvidia-smi -L lists those of the machine"
+        )));
+    }
+    let Some(text) = local_rank else { return Ok(0) };
+    let rank: usize = text.parse().map_err(|_| {
+        config(format!("LOCAL_RANK is \"{text}\"; expected this worker's number on its machine, from 0"))
+    })?;
+    match (rank < visible, visible) {
+        (true, _) => Ok(rank),
+        (false, 1) => Ok(0),
+        (false, _) => {
+            Err(config(format!("LOCAL_RANK is {rank}, and {visible} GPUs are visible: start one worker for each GPU")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_local_rank_has_its_gpu() {
+        assert_eq!(ordinal(4, None).unwrap(), 0);
+        assert_eq!(ordinal(4, Some("3")).unwrap(), 3);
+        assert_eq!(ordinal(1, Some("3")).unwrap(), 0);
+        assert!(ordinal(2, Some("3")).unwrap_err().message.contains("LOCAL_RANK is 3, and 2 GPUs are visible"));
+        assert!(ordinal(2, Some("x")).is_err() && ordinal(0, None).is_err());
+    }
+}

@@ -1,0 +1,356 @@
+//! A GPU, through candle's device and its cuBLAS handle.
+//!
+//! One thread owns it. All work goes to one stream, so memory that is freed in the stream's order outlives what was
+//! enqueued before, and nothing needs the events by which cudarc would follow each buffer.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ffi::c_void;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use candle_core::cuda_backend::CudaDevice;
+use cudarc::cublas::{result as cublas, sys as cublas_sys};
+use cudarc::driver::sys::{CUfunction_attribute_enum as FunctionAttribute, CUmemPool_attribute_enum as PoolAttribute};
+use cudarc::driver::{
+    CudaContext, CudaFunction, CudaSlice, CudaStream, DriverError, LaunchConfig, PushKernelArg, result as driver,
+    sys as driver_sys,
+};
+
+use super::driver::{Argument, Driver, Element, Grid, Kernel, MODULES, Matrix, Product};
+use crate::ops::DeviceError;
+
+/// The kernels, compiled for compute capability 8.0: newer devices translate them when they are loaded.
+const SOURCES: [&str; MODULES.len()] = [
+    include_str!(concat!(env!("OUT_DIR"), "/adamw.ptx")),
+    include_str!(concat!(env!("OUT_DIR"), "/attention.ptx")),
+    include_str!(concat!(env!("OUT_DIR"), "/embedding.ptx")),
+    include_str!(concat!(env!("OUT_DIR"), "/gelu.ptx")),
+    include_str!(concat!(env!("OUT_DIR"), "/head.ptx")),
+    include_str!(concat!(env!("OUT_DIR"), "/linear.ptx")),
+    include_str!(concat!(env!("OUT_DIR"), "/norm.ptx")),
+    include_str!(concat!(env!("OUT_DIR"), "/reduce.ptx")),
+];
+
+/// The compute capability that the kernels are compiled for.
+const OLDEST_CAPABILITY: (i32, i32) = (8, 0);
+/// What a block can share on every device of that capability and later.
+const MOST_SHARED_BYTES: i32 = 99 * 1024;
+
+/// A GPU; clones are the same one.
+#[derive(Clone)]
+pub struct Gpu {
+    device: CudaDevice,
+    stream: Arc<CudaStream>,
+    compute: cublas_sys::cublasComputeType_t,
+    functions: Rc<RefCell<BTreeMap<(Kernel, Element), CudaFunction>>>,
+}
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Gpu").field(&self.device).finish()
+    }
+}
+
+/// What a machine has of a GPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// Its number among those visible to this process.
+    pub ordinal: usize,
+    /// Its name, e.g. `NVIDIA H200`.
+    pub name: String,
+    /// Its UUID, as `nvidia-smi -L` writes it.
+    pub uuid: String,
+    /// Its memory.
+    pub bytes: usize,
+    /// Its compute capability.
+    pub capability: (i32, i32),
+}
+
+/// The GPUs that this process may use: `CUDA_VISIBLE_DEVICES` (numbers, UUIDs, MIG names) is honoured by the driver.
+///
+/// # Errors
+/// There is no driver, or it is too old for this worker's kernels.
+pub fn visible() -> Result<Vec<Description>, DeviceError> {
+    check_driver()?;
+    let count = CudaContext::device_count().map_err(failed("count the GPUs"))?;
+    (0..usize::try_from(count).unwrap_or(0)).map(describe).collect()
+}
+
+/// Checks that the driver is there and can load this worker's kernels.
+fn check_driver() -> Result<(), DeviceError> {
+    let doing = "start CUDA";
+    driver::init().map_err(|error| DeviceError::Failed {
+        doing,
+        problem: format!("{}; is the NVIDIA driver installed, and is this process allowed to see a GPU?", text(error)),
+    })?;
+    let mut version = 0;
+    // SAFETY: the call writes one int.
+    unsafe { driver_sys::cuDriverGetVersion(&mut version) }.result().map_err(failed(doing))?;
+    let needed: i32 = env!("MEDLEY_CUDA_VERSION").parse().unwrap_or(0);
+    if version < needed {
+        let [have, need] = [version, needed].map(|version| format!("{}.{}", version / 1000, version % 1000 / 10));
+        let problem = format!(
+            "the NVIDIA driver supports CUDA {have}, this worker's kernels are for CUDA {need}: install a driver that \
+             supports it (580 or later for CUDA 13), or build the worker with an older toolkit"
+        );
+        return Err(DeviceError::Failed { doing, problem });
+    }
+    Ok(())
+}
+
+fn describe(ordinal: usize) -> Result<Description, DeviceError> {
+    let failed = || failed("look at a GPU");
+    let device = driver::device::get(i32::try_from(ordinal).unwrap_or(i32::MAX)).map_err(failed())?;
+    let uuid = driver::device::get_uuid(device).map_err(failed())?;
+    let hex: String = uuid.bytes.iter().map(|byte| format!("{:02x}", *byte as u8)).collect();
+    let part = |range: Range<usize>| hex.get(range).unwrap_or_default();
+    let uuid = format!("GPU-{}-{}-{}-{}-{}", part(0..8), part(8..12), part(12..16), part(16..20), part(20..32));
+    // SAFETY: the device is one that the driver has named.
+    let (bytes, major, minor) = unsafe {
+        use driver_sys::CUdevice_attribute_enum as Attribute;
+        (
+            driver::device::total_mem(device).map_err(failed())?,
+            driver::device::get_attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)
+                .map_err(failed())?,
+            driver::device::get_attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)
+                .map_err(failed())?,
+        )
+    };
+    let name = driver::device::get_name(device).map_err(failed())?;
+    Ok(Description { ordinal, name, uuid, bytes, capability: (major, minor) })
+}
+
+impl Gpu {
+    /// Takes a GPU, for the calling thread, and loads the kernels.
+    ///
+    /// `tf32` lets products of `f32` matrices be rounded to 10 bits of fraction.
+    ///
+    /// # Errors
+    /// The driver is missing or too old, the GPU is too old or does not exist, or it does not take the kernels.
+    pub fn open(ordinal: usize, tf32: bool) -> Result<Self, DeviceError> {
+        check_driver()?;
+        let found = describe(ordinal)?;
+        if found.capability < OLDEST_CAPABILITY {
+            let ((major, minor), (least, _)) = (found.capability, OLDEST_CAPABILITY);
+            let name = found.name;
+            let problem = format!("{name} has compute capability {major}.{minor}; the kernels need {least}.0 or later");
+            return Err(DeviceError::Failed { doing: "open the GPU", problem });
+        }
+        let device = CudaDevice::new_with_stream(ordinal).map_err(candle("open the GPU"))?;
+        let stream = device.cuda_stream();
+        // SAFETY: this thread alone enqueues, all on one stream; other streams wait for it by events of their own.
+        unsafe { device.disable_event_tracking() };
+        keep_memory(stream.context()).map_err(failed("set up the GPU's memory"))?;
+        for (module, source) in MODULES.iter().zip(SOURCES) {
+            // The names of a module's kernels begin differently; loading any of them loads the module.
+            let first = source.lines().find_map(|line| line.trim().strip_prefix(".visible .entry "));
+            let name = first.unwrap_or_default().trim_end_matches('(');
+            device.get_or_load_custom_func(name, module, source).map_err(candle("load the kernels"))?;
+        }
+        let compute = if tf32 {
+            cublas_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32
+        } else {
+            cublas_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F
+        };
+        let mode = cublas_sys::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
+        // SAFETY: the handle is the device's own.
+        let set = unsafe { cublas_sys::cublasSetMathMode(*device.cublas_handle().handle(), mode) };
+        set.result().map_err(|error| DeviceError::Failed { doing: "set up cuBLAS", problem: format!("{error:?}") })?;
+        Ok(Self { device, stream, compute, functions: Rc::new(RefCell::new(BTreeMap::new())) })
+    }
+
+    /// The stream that everything is enqueued on.
+    #[must_use]
+    pub fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
+    }
+
+    /// The most memory that was in use at a time, in bytes.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn peak_bytes(&self) -> Result<u64, DeviceError> {
+        let mut bytes = 0_u64;
+        // SAFETY: the attribute is a 64-bit number.
+        let read = unsafe {
+            driver::device::get_default_mem_pool(self.stream.context().cu_device()).and_then(|pool| {
+                let attribute = PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+                driver::mem_pool::get_attribute(pool, attribute, std::ptr::from_mut(&mut bytes).cast())
+            })
+        };
+        read.map_err(failed("ask for the GPU's memory"))?;
+        Ok(bytes)
+    }
+
+    /// A kernel's function, found once.
+    fn function(&self, kernel: Kernel, element: Element) -> Result<CudaFunction, DeviceError> {
+        if let Some(function) = self.functions.borrow().get(&(kernel, element)) {
+            return Ok(function.clone());
+        }
+        let source =
+            MODULES.iter().zip(SOURCES).find(|(module, _)| **module == kernel.module).map(|(_, source)| source);
+        let name = format!("{}_{}", kernel.name, element.suffix());
+        let function = self
+            .device
+            .get_or_load_custom_func(&name, kernel.module, source.unwrap_or_default())
+            .map_err(candle("find a kernel"))?
+            .into_cuda_function();
+        let attribute = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        function.set_attribute(attribute, MOST_SHARED_BYTES).map_err(failed("set up a kernel"))?;
+        self.functions.borrow_mut().insert((kernel, element), function.clone());
+        Ok(function)
+    }
+}
+
+/// Memory that is freed stays with the process: the next update takes it again.
+fn keep_memory(context: &CudaContext) -> Result<(), DriverError> {
+    let mut threshold = u64::MAX;
+    // SAFETY: the pool is the device's own, and the attribute is a 64-bit number.
+    unsafe {
+        let pool = driver::device::get_default_mem_pool(context.cu_device())?;
+        let attribute = PoolAttribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        driver::mem_pool::set_attribute(pool, attribute, std::ptr::from_mut(&mut threshold).cast())
+    }
+}
+
+impl Driver for Gpu {
+    type Memory = CudaSlice<u8>;
+
+    fn allocate(&self, bytes: usize) -> Result<CudaSlice<u8>, DeviceError> {
+        // SAFETY: the content is unspecified, as the trait says.
+        unsafe { self.stream.alloc(bytes) }.map_err(|error| match error.0 {
+            driver_sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => DeviceError::OutOfMemory { bytes },
+            _ => failed("take memory of the GPU")(error),
+        })
+    }
+
+    fn address(&self, memory: &CudaSlice<u8>) -> u64 {
+        use cudarc::driver::DevicePtr;
+        let (address, _guard) = memory.device_ptr(&self.stream);
+        address
+    }
+
+    fn clear(&self, memory: &mut CudaSlice<u8>) -> Result<(), DeviceError> {
+        self.stream.memset_zeros(memory).map_err(failed("clear memory of the GPU"))
+    }
+
+    fn write(&self, memory: &mut CudaSlice<u8>, bytes: &[u8]) -> Result<(), DeviceError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.stream.memcpy_htod(bytes, memory).map_err(failed("copy to the GPU"))
+    }
+
+    fn read(&self, memory: &CudaSlice<u8>, bytes: Range<usize>) -> Result<Vec<u8>, DeviceError> {
+        if bytes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let values = self.stream.clone_dtoh(&memory.slice(bytes)).map_err(failed("copy from the GPU"))?;
+        self.stream.synchronize().map_err(failed("copy from the GPU"))?;
+        Ok(values)
+    }
+
+    unsafe fn launch(
+        &self,
+        kernel: Kernel,
+        element: Element,
+        grid: Grid,
+        arguments: &[Argument],
+    ) -> Result<(), DeviceError> {
+        let function = self.function(kernel, element)?;
+        let mut builder = self.stream.launch_builder(&function);
+        for argument in arguments {
+            match argument {
+                Argument::Address(value) | Argument::Key(value) => builder.arg(value),
+                Argument::Int(value) => builder.arg(value),
+                Argument::Unsigned(value) => builder.arg(value),
+                Argument::Long(value) => builder.arg(value),
+                Argument::Float(value) => builder.arg(value),
+                Argument::Coefficients(values) => builder.arg(values),
+            };
+        }
+        let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+        let shape = LaunchConfig {
+            grid_dim: (number(grid.blocks[0]), number(grid.blocks[1]), 1),
+            block_dim: (number(grid.threads), 1, 1),
+            shared_mem_bytes: number(grid.shared_bytes),
+        };
+        // SAFETY: the caller answers for the arguments.
+        unsafe { builder.launch(shape) }.map_err(failed(kernel.name))?;
+        Ok(())
+    }
+
+    unsafe fn product(&self, product: &Product) -> Result<(), DeviceError> {
+        let number = |value: usize| i32::try_from(value).unwrap_or(i32::MAX);
+        let [m, n, k] = product.size.map(number);
+        let (alpha, beta) = (1.0_f32, if product.add { 1.0_f32 } else { 0.0 });
+        let compute = if product.a.element == Element::F32 {
+            self.compute
+        } else {
+            cublas_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F
+        };
+        let Product { a, b, c, .. } = product;
+        // SAFETY: the caller answers for the matrices; `alpha` and `beta` are f32, as the type of computing asks, and are
+        // read during the call.
+        let result = unsafe {
+            cublas::gemm_ex(
+                *self.device.cublas_handle().handle(),
+                operation(a),
+                operation(b),
+                m,
+                n,
+                k,
+                std::ptr::from_ref(&alpha).cast(),
+                a.address as *const c_void,
+                kind(a.element),
+                number(a.leading),
+                b.address as *const c_void,
+                kind(b.element),
+                number(b.leading),
+                std::ptr::from_ref(&beta).cast(),
+                c.address as *mut c_void,
+                kind(c.element),
+                number(c.leading),
+                compute,
+                cublas_sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
+            )
+        };
+        result.map_err(|error| DeviceError::Failed {
+            doing: "multiply matrices",
+            problem: format!("{:?} for {m} x {n} x {k}", error.0),
+        })
+    }
+}
+
+fn operation(matrix: &Matrix) -> cublas_sys::cublasOperation_t {
+    if matrix.transposed {
+        cublas_sys::cublasOperation_t::CUBLAS_OP_T
+    } else {
+        cublas_sys::cublasOperation_t::CUBLAS_OP_N
+    }
+}
+
+fn kind(element: Element) -> cublas_sys::cudaDataType {
+    match element {
+        Element::F32 => cublas_sys::cudaDataType::CUDA_R_32F,
+        Element::Bf16 => cublas_sys::cudaDataType::CUDA_R_16BF,
+        Element::F16 => cublas_sys::cudaDataType::CUDA_R_16F,
+    }
+}
+
+fn failed(doing: &'static str) -> impl Fn(DriverError) -> DeviceError {
+    move |error| DeviceError::Failed { doing, problem: text(error) }
+}
+
+fn candle(doing: &'static str) -> impl Fn(candle_core::Error) -> DeviceError {
+    move |error| DeviceError::Failed { doing, problem: error.to_string() }
+}
+
+/// The driver's own name and words for an error.
+fn text(error: DriverError) -> String {
+    let [name, words] = [error.error_name(), error.error_string()]
+        .map(|text| text.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default());
+    format!("{name} ({words})")
+}

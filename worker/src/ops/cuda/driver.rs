@@ -1,0 +1,177 @@
+//! What the operations need of CUDA: memory, kernels and products, enqueued on one stream in the order called.
+//!
+//! It is a trait so that the same operations, with the same launches and arguments, run on a GPU ([`super::device`]) and,
+//! in tests, on the host, where the kernels are compiled by the C++ compiler.
+
+use std::fmt::Debug;
+use std::ops::Range;
+
+use crate::ops::DeviceError;
+
+/// How a number is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Element {
+    /// IEEE single precision.
+    F32,
+    /// `bfloat16`.
+    Bf16,
+    /// IEEE half precision.
+    F16,
+}
+
+impl Element {
+    /// Its size in memory.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 | Self::F16 => 2,
+        }
+    }
+
+    /// The end of the names of the kernels made for it.
+    #[must_use]
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        }
+    }
+}
+
+/// A kernel, made for each kind of element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Kernel {
+    /// The source file in `kernels/`.
+    pub module: &'static str,
+    /// Its name there, without the element's suffix.
+    pub name: &'static str,
+}
+
+/// The source files of all kernels.
+pub const MODULES: [&str; 8] = ["adamw", "attention", "embedding", "gelu", "head", "linear", "norm", "reduce"];
+
+/// How many threads run a kernel, and what a block of them shares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grid {
+    /// Blocks in `x` and `y`.
+    pub blocks: [usize; 2],
+    /// Threads of a block: a multiple of 32, at most 1024.
+    pub threads: usize,
+    /// Memory that a block shares.
+    pub shared_bytes: usize,
+}
+
+impl Grid {
+    /// `blocks` blocks of `threads` threads that share nothing.
+    #[must_use]
+    pub fn new(blocks: usize, threads: usize) -> Self {
+        Self { blocks: [blocks, 1], threads, shared_bytes: 0 }
+    }
+}
+
+/// What a kernel is called with, in the order of its parameters.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Argument {
+    /// A place in the device's memory; 0 is none.
+    Address(u64),
+    /// An `int`.
+    Int(i32),
+    /// An `unsigned`.
+    Unsigned(u32),
+    /// A `long long`.
+    Long(i64),
+    /// An `unsigned long long`.
+    Key(u64),
+    /// A `float`.
+    Float(f32),
+    /// The coefficients of AdamW, in the order of the structure of that name.
+    Coefficients([f32; 10]),
+}
+
+/// A column-major matrix in the device's memory, as BLAS takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Matrix {
+    /// Its first element.
+    pub address: u64,
+    /// Elements from a column to the next.
+    pub leading: usize,
+    /// Whether its transpose is meant.
+    pub transposed: bool,
+    /// How its elements are stored.
+    pub element: Element,
+}
+
+/// `c = a b`, or `c += a b`; summed in `f32`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Product {
+    /// Rows of `c`, columns of `c`, and the inner dimension.
+    pub size: [usize; 3],
+    /// `[m, k]`.
+    pub a: Matrix,
+    /// `[k, n]`, stored as `a` is.
+    pub b: Matrix,
+    /// `[m, n]`; not transposed.
+    pub c: Matrix,
+    /// Whether the product is added to `c`.
+    pub add: bool,
+}
+
+/// One CUDA device with one stream.
+pub trait Driver: Debug {
+    /// Memory of the device, freed in the stream's order when dropped.
+    type Memory: Debug;
+
+    /// Takes `bytes` bytes of memory of unspecified content, aligned for any access.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`], or the device failed; so for all that follow.
+    fn allocate(&self, bytes: usize) -> Result<Self::Memory, DeviceError>;
+
+    /// Where memory lies.
+    fn address(&self, memory: &Self::Memory) -> u64;
+
+    /// Sets memory to zeros.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn clear(&self, memory: &mut Self::Memory) -> Result<(), DeviceError>;
+
+    /// Copies bytes to the beginning of memory that has room for them.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn write(&self, memory: &mut Self::Memory, bytes: &[u8]) -> Result<(), DeviceError>;
+
+    /// Copies bytes to the host, after everything enqueued before.
+    ///
+    /// # Errors
+    /// The device failed, now or at something enqueued before.
+    fn read(&self, memory: &Self::Memory, bytes: Range<usize>) -> Result<Vec<u8>, DeviceError>;
+
+    /// Enqueues a kernel.
+    ///
+    /// # Safety
+    /// The arguments are those of the kernel's parameters, and what their addresses mean stays allocated until the stream
+    /// has come past the kernel.
+    ///
+    /// # Errors
+    /// The device failed.
+    unsafe fn launch(
+        &self,
+        kernel: Kernel,
+        element: Element,
+        grid: Grid,
+        arguments: &[Argument],
+    ) -> Result<(), DeviceError>;
+
+    /// Enqueues a product.
+    ///
+    /// # Safety
+    /// The matrices lie in memory that stays allocated until the stream has come past the product.
+    ///
+    /// # Errors
+    /// The device failed.
+    unsafe fn product(&self, product: &Product) -> Result<(), DeviceError>;
+}

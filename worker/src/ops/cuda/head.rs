@@ -1,0 +1,77 @@
+//! Launches of `head.cu`.
+
+use super::driver::{Driver, Grid, Kernel};
+use super::pack::Part;
+use super::{Argument, Cuda, dropout_arguments, int};
+use crate::ops::DeviceError;
+use crate::ops::head::{CrossEntropy, FirstTokens, FirstTokensBackward, TanhDropout, TanhDropoutBackward};
+
+const FIRST: Kernel = Kernel { module: "head", name: "first_tokens" };
+const FIRST_BACKWARD: Kernel = Kernel { module: "head", name: "first_tokens_backward" };
+const TANH: Kernel = Kernel { module: "head", name: "tanh_dropout" };
+const TANH_BACKWARD: Kernel = Kernel { module: "head", name: "tanh_dropout_backward" };
+const CROSS_ENTROPY: Kernel = Kernel { module: "head", name: "cross_entropy" };
+
+const THREADS: usize = 256;
+
+pub(super) fn first_tokens<D: Driver>(cuda: &Cuda<D>, op: FirstTokens<'_, Cuda<D>>) -> Result<(), DeviceError> {
+    let batch = op.pack.as_ref();
+    let arguments = [
+        cuda.stored(op.x, 0..batch.tokens.len() * op.hidden)?,
+        cuda.part(op.pack, Part::Offsets),
+        cuda.stored(op.y, 0..batch.rows.len() * op.hidden)?,
+        int(op.hidden),
+    ];
+    cuda.enqueue(FIRST, cuda.element, Grid::new(batch.rows.len(), THREADS), &arguments)
+}
+
+pub(super) fn first_tokens_backward<D: Driver>(
+    cuda: &Cuda<D>,
+    op: FirstTokensBackward<'_, Cuda<D>>,
+) -> Result<(), DeviceError> {
+    let batch = op.pack.as_ref();
+    let arguments = [
+        cuda.stored(op.dy, 0..batch.rows.len() * op.hidden)?,
+        cuda.part(op.pack, Part::Offsets),
+        cuda.stored(op.dx, 0..batch.tokens.len() * op.hidden)?,
+        int(op.hidden),
+    ];
+    cuda.enqueue(FIRST_BACKWARD, cuda.element, Grid::new(batch.rows.len(), THREADS), &arguments)
+}
+
+pub(super) fn tanh_dropout<D: Driver>(cuda: &Cuda<D>, op: TanhDropout<'_, Cuda<D>>) -> Result<(), DeviceError> {
+    let sequences = op.pack.as_ref().rows.len();
+    let whole = 0..sequences * op.hidden;
+    let [key, threshold, scale] = dropout_arguments(op.dropout);
+    let (x, y) = (cuda.stored(op.x, whole.clone())?, cuda.stored(op.y, whole)?);
+    let arguments = [x, y, cuda.part(op.pack, Part::Rows), key, threshold, scale, int(op.hidden)];
+    cuda.enqueue(TANH, cuda.element, Grid::new(sequences, THREADS), &arguments)
+}
+
+pub(super) fn tanh_dropout_backward<D: Driver>(
+    cuda: &Cuda<D>,
+    op: TanhDropoutBackward<'_, Cuda<D>>,
+) -> Result<(), DeviceError> {
+    let sequences = op.pack.as_ref().rows.len();
+    let whole = 0..sequences * op.hidden;
+    let [key, threshold, scale] = dropout_arguments(op.dropout);
+    let (x, gradient) = (cuda.stored(op.x, whole.clone())?, cuda.stored(op.gradient, whole)?);
+    let arguments = [x, gradient, cuda.part(op.pack, Part::Rows), key, threshold, scale, int(op.hidden)];
+    cuda.enqueue(TANH_BACKWARD, cuda.element, Grid::new(sequences, THREADS), &arguments)
+}
+
+pub(super) fn cross_entropy<D: Driver>(cuda: &Cuda<D>, op: CrossEntropy<'_, Cuda<D>>) -> Result<(), DeviceError> {
+    let sequences = op.pack.as_ref().rows.len();
+    let whole = 0..sequences * op.labels;
+    let arguments = [
+        cuda.wide(op.logits, whole.clone())?,
+        cuda.part(op.pack, Part::Labels),
+        cuda.stored(op.dlogits, whole)?,
+        cuda.wide(op.losses, 0..sequences)?,
+        Argument::Float(op.smoothing as f32),
+        Argument::Float(op.gradient_scale as f32),
+        int(sequences),
+        int(op.labels),
+    ];
+    cuda.enqueue(CROSS_ENTROPY, cuda.element, Grid::new(sequences.div_ceil(32), 32), &arguments)
+}

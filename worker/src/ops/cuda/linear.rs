@@ -1,0 +1,102 @@
+//! Products with weight matrices, and launches of `linear.cu`.
+//!
+//! BLAS counts by columns: a row-major matrix is its transpose there, so `y = x weightᵀ` is computed as
+//! `yᵀ = weight xᵀ`.
+
+use std::ops::Range;
+
+use super::driver::{Driver, Grid, Kernel, Matrix, Product};
+use super::{Buffer, Cuda, int};
+use crate::ops::DeviceError;
+use crate::ops::linear::{ColumnSum, Linear, LinearInputGradient, LinearShape, LinearWeightGradient, Write};
+
+const BIAS_ROWS: Kernel = Kernel { module: "linear", name: "bias_rows" };
+const COLUMN_SUM: Kernel = Kernel { module: "linear", name: "column_sum" };
+
+const WARP: usize = 32;
+/// Rows that are added at the same time, by a warp each.
+const WARPS: usize = 16;
+
+pub(super) fn forward<D: Driver>(cuda: &Cuda<D>, op: Linear<'_, Cuda<D>>) -> Result<(), DeviceError> {
+    let LinearShape { rows, inputs, outputs } = op.shape;
+    if let Some(bias) = &op.bias {
+        let arguments = [cuda.wide_run(bias)?, cuda.stored(op.y, 0..rows * outputs)?, int(outputs)];
+        cuda.enqueue(BIAS_ROWS, cuda.element_of(op.y), Grid::new(rows, 256), &arguments)?;
+    }
+    let weight = matrix(cuda, op.weight.buffer, op.weight.range.clone(), inputs)?;
+    compute(
+        cuda,
+        &Product {
+            size: [outputs, rows, inputs],
+            a: Matrix { transposed: true, ..weight },
+            b: matrix(cuda, op.x, 0..rows * inputs, inputs)?,
+            c: matrix(cuda, op.y, 0..rows * outputs, outputs)?,
+            add: op.bias.is_some(),
+        },
+    )
+}
+
+pub(super) fn input_gradient<D: Driver>(
+    cuda: &Cuda<D>,
+    op: LinearInputGradient<'_, Cuda<D>>,
+) -> Result<(), DeviceError> {
+    let LinearShape { rows, inputs, outputs } = op.shape;
+    compute(
+        cuda,
+        &Product {
+            size: [inputs, rows, outputs],
+            a: matrix(cuda, op.weight.buffer, op.weight.range.clone(), inputs)?,
+            b: matrix(cuda, op.dy, 0..rows * outputs, outputs)?,
+            c: matrix(cuda, op.dx, 0..rows * inputs, inputs)?,
+            add: op.write == Write::Add,
+        },
+    )
+}
+
+pub(super) fn weight_gradient<D: Driver>(
+    cuda: &Cuda<D>,
+    op: LinearWeightGradient<'_, Cuda<D>>,
+) -> Result<(), DeviceError> {
+    let (rows, inputs) = (op.rows, op.inputs);
+    let outputs = op.dweight.range.len() / inputs.max(1);
+    let dy = matrix(cuda, op.dy, rows.start * outputs..rows.end * outputs, outputs)?;
+    compute(
+        cuda,
+        &Product {
+            size: [inputs, outputs, rows.len()],
+            a: matrix(cuda, op.x, rows.start * inputs..rows.end * inputs, inputs)?,
+            b: Matrix { transposed: true, ..dy },
+            c: matrix(cuda, op.dweight.buffer, op.dweight.range.clone(), inputs)?,
+            add: false,
+        },
+    )
+}
+
+pub(super) fn column_sum<D: Driver>(cuda: &Cuda<D>, op: ColumnSum<'_, Cuda<D>>) -> Result<(), DeviceError> {
+    let (width, rows) = (op.sum.range.len(), op.rows);
+    let x = cuda.stored(op.x, rows.start * width..rows.end * width)?;
+    let arguments = [x, cuda.wide_mut(&op.sum)?, int(rows.len()), int(width)];
+    let shared_bytes = WARPS * WARP * size_of::<f32>();
+    let grid = Grid { blocks: [width.div_ceil(WARP), 1], threads: WARPS * WARP, shared_bytes };
+    cuda.enqueue(COLUMN_SUM, cuda.element_of(op.x), grid, &arguments)
+}
+
+/// A row-major matrix with rows of `leading` elements, as BLAS sees it: its transpose.
+fn matrix<D: Driver>(
+    cuda: &Cuda<D>,
+    buffer: &Buffer<D::Memory>,
+    range: Range<usize>,
+    leading: usize,
+) -> Result<Matrix, DeviceError> {
+    let address = cuda.stored_at(buffer, range)?;
+    Ok(Matrix { address, leading, transposed: false, element: cuda.element_of(buffer) })
+}
+
+fn compute<D: Driver>(cuda: &Cuda<D>, product: &Product) -> Result<(), DeviceError> {
+    if product.size.contains(&0) {
+        return Ok(());
+    }
+    // SAFETY: the matrices are the elements of buffers that the operation has borrowed, checked to lie inside, and memory
+    // is freed in the stream's order.
+    unsafe { cuda.driver.product(product) }
+}

@@ -1,0 +1,149 @@
+//! The operations on a CUDA device: products by cuBLAS, everything else by the kernels in `kernels/`.
+//!
+//! Each file launches the kernels of the file of its name. Everything is enqueued on one stream; only what
+//! [`Ops`](crate::ops::Ops) says waits for a result.
+
+use medley_common::model::ModelConfig;
+use medley_common::spec::Precision;
+
+use super::DeviceError;
+use super::dropout::Dropout;
+
+mod adamw;
+mod attention;
+mod buffer;
+pub mod driver;
+mod embedding;
+mod gelu;
+mod head;
+mod linear;
+mod norm;
+mod operations;
+mod pack;
+mod reduce;
+
+#[cfg(feature = "cuda")]
+pub mod device;
+#[cfg(test)]
+pub(crate) mod drivers_test;
+#[cfg(test)]
+mod emulator;
+#[cfg(test)]
+mod kernels_test;
+#[cfg(test)]
+mod products_test;
+
+pub use buffer::Buffer;
+pub use pack::Pack;
+
+use driver::{Argument, Driver, Element, Grid, Kernel};
+
+/// Elements that a kernel reads at once: widths are multiples of it.
+const GROUP: usize = 8;
+/// Elements of the widest head.
+const WIDEST_HEAD: usize = 128;
+/// Elements of the widest row that a warp normalises in shared memory.
+const WIDEST_ROW: usize = 8192;
+
+/// A CUDA device.
+#[derive(Debug, Clone)]
+pub struct Cuda<D> {
+    driver: D,
+    element: Element,
+}
+
+/// Why a model cannot be computed by the kernels.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ShapeError {
+    /// A width is no multiple of what is read at once.
+    #[error("{name} is {value}; on a CUDA device it must be a multiple of {GROUP}: use --device cpu")]
+    Group {
+        /// The width.
+        name: &'static str,
+        /// Its value.
+        value: usize,
+    },
+    /// A width is more than a block of threads can share.
+    #[error("{name} is {value}; on a CUDA device it can be {most} at most: use --device cpu")]
+    Wide {
+        /// The width.
+        name: &'static str,
+        /// Its value.
+        value: usize,
+        /// The widest.
+        most: usize,
+    },
+}
+
+/// Checks that the kernels can compute the model.
+///
+/// # Errors
+/// The first width that they cannot.
+pub fn check_shape(model: &ModelConfig) -> Result<(), ShapeError> {
+    let (hidden, head) = (model.hidden_size as usize, model.head_size() as usize);
+    let widths = [
+        ("hidden_size", hidden, WIDEST_ROW),
+        ("intermediate_size", model.intermediate_size as usize, usize::MAX),
+        ("the size of a head (hidden_size / num_attention_heads)", head, WIDEST_HEAD),
+    ];
+    for (name, value, most) in widths {
+        if !value.is_multiple_of(GROUP) {
+            return Err(ShapeError::Group { name, value });
+        }
+        if value > most {
+            return Err(ShapeError::Wide { name, value, most });
+        }
+    }
+    Ok(())
+}
+
+impl<D: Driver> Cuda<D> {
+    /// The operations of `driver`'s device, with products and activations in this precision.
+    pub fn new(driver: D, precision: Precision) -> Self {
+        let element = match precision {
+            Precision::Float32 | Precision::Tf32 => Element::F32,
+            Precision::Bfloat16 => Element::Bf16,
+            Precision::Float16 => Element::F16,
+        };
+        Self { driver, element }
+    }
+
+    /// Enqueues a kernel made for `element`.
+    fn enqueue(&self, kernel: Kernel, element: Element, grid: Grid, arguments: &[Argument]) -> Result<(), DeviceError> {
+        if grid.blocks.contains(&0) {
+            return Ok(());
+        }
+        // SAFETY: the tests run every kernel with the arguments that the files beside this one give it. Addresses come
+        // from buffers and batches that the operation has borrowed, checked to lie inside, and memory is freed in the
+        // stream's order.
+        unsafe { self.driver.launch(kernel, element, grid, arguments) }
+    }
+
+    /// The device.
+    pub fn driver(&self) -> &D {
+        &self.driver
+    }
+
+    /// Memory for the time of an operation, with `bytes` in it.
+    fn scratch(&self, bytes: &[u8]) -> Result<D::Memory, DeviceError> {
+        let mut memory = self.driver.allocate(bytes.len().max(1))?;
+        self.driver.write(&mut memory, bytes)?;
+        Ok(memory)
+    }
+}
+
+/// Arguments of a dropout's key, threshold and scale.
+fn dropout_arguments(dropout: Option<Dropout>) -> [Argument; 3] {
+    let (key, threshold, scale) = dropout.map_or((0, 0, 1.0), |dropout| dropout.parts());
+    [Argument::Key(key), Argument::Unsigned(threshold), Argument::Float(scale)]
+}
+
+/// A number of rows or columns.
+fn int(value: usize) -> Argument {
+    Argument::Int(i32::try_from(value).unwrap_or(i32::MAX))
+}
+
+/// A number of elements.
+fn long(value: usize) -> Argument {
+    Argument::Long(i64::try_from(value).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,207 @@
+//! Each operation, by the file that launches it.
+
+use std::borrow::Cow;
+
+use medley_common::model::ModelConfig;
+
+use super::driver::{Driver, Element};
+use super::{Buffer, Cuda, Pack, adamw, attention, check_shape, embedding, gelu, head, linear, norm, reduce};
+use crate::batch::Batch;
+use crate::collective::SparseRows;
+use crate::ops::adamw::{AdamW, AdamWRows};
+use crate::ops::attention::{Attention, AttentionBackward};
+use crate::ops::embedding::{Embedding, EmbeddingBackward, PositionGradient, WordGradient};
+use crate::ops::gelu::{BiasGelu, BiasGeluBackward};
+use crate::ops::head::{CrossEntropy, FirstTokens, FirstTokensBackward, TanhDropout, TanhDropoutBackward};
+use crate::ops::linear::{ColumnSum, Linear, LinearInputGradient, LinearWeightGradient};
+use crate::ops::norm::{ResidualNorm, ResidualNormBackward};
+use crate::ops::{DeviceError, Ops, Slice, SliceMut};
+
+impl<D: Driver> Ops for Cuda<D> {
+    // cuBLAS chooses its kernels by the number of rows.
+    const KEEPS_LANES: bool = false;
+    type Buffer = Buffer<D::Memory>;
+    type Pack = Pack<D::Memory>;
+
+    fn check(&self, model: &ModelConfig) -> Result<(), DeviceError> {
+        check_shape(model)
+            .map_err(|error| DeviceError::Failed { doing: "compute this model", problem: error.to_string() })
+    }
+
+    fn zeros(&self, length: usize) -> Result<Self::Buffer, DeviceError> {
+        let mut buffer = self.allocate(length, Element::F32)?;
+        if let Some(memory) = &mut buffer.wide {
+            self.driver.clear(memory)?;
+        }
+        Ok(buffer)
+    }
+
+    fn grow(&self, buffer: &mut Self::Buffer, length: usize) -> Result<(), DeviceError> {
+        if buffer.room < length {
+            // What it held is not needed, and there may not be room for both.
+            *buffer = Buffer::default();
+            *buffer = self.allocate(length, Element::F32)?;
+        }
+        Ok(())
+    }
+
+    fn grow_activations(&self, buffer: &mut Self::Buffer, length: usize) -> Result<(), DeviceError> {
+        if buffer.room < length {
+            *buffer = Buffer::default();
+            *buffer = self.allocate(length, self.element)?;
+        }
+        Ok(())
+    }
+
+    fn room(&self, buffer: &Self::Buffer) -> usize {
+        buffer.room
+    }
+
+    fn upload(&self, values: Vec<f32>) -> Result<Self::Buffer, DeviceError> {
+        let mut buffer = self.allocate(values.len(), Element::F32)?;
+        if let Some(memory) = &mut buffer.wide {
+            self.driver.write(memory, bytemuck::cast_slice(&values))?;
+        }
+        Ok(buffer)
+    }
+
+    fn upload_parameters(&self, values: Vec<f32>) -> Result<Self::Buffer, DeviceError> {
+        let mut buffer = self.upload(values)?;
+        if self.element != Element::F32 {
+            reduce::copy_narrow(self, &mut buffer)?;
+        }
+        Ok(buffer)
+    }
+
+    fn download(&self, buffer: Self::Buffer) -> Result<Vec<f32>, DeviceError> {
+        let range = 0..buffer.room;
+        self.read(Slice { buffer: &buffer, range })
+    }
+
+    fn host<'a>(&self, buffer: &'a Self::Buffer) -> Result<Cow<'a, [f32]>, DeviceError> {
+        self.read(Slice { buffer, range: 0..buffer.room }).map(Cow::Owned)
+    }
+
+    fn read(&self, slice: Slice<'_, Self::Buffer>) -> Result<Vec<f32>, DeviceError> {
+        let Slice { buffer, range } = slice;
+        self.stored(buffer, range.clone())?;
+        let bytes = |element: Element| range.start * element.bytes()..range.end * element.bytes();
+        if let Some(memory) = &buffer.wide {
+            let bytes = self.driver.read(memory, bytes(Element::F32))?;
+            return Ok(bytes.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect());
+        }
+        let Some(memory) = &buffer.narrow else { return Ok(Vec::new()) };
+        let bytes = self.driver.read(memory, bytes(self.element))?;
+        let bits = bytes.chunks_exact(2).map(bytemuck::pod_read_unaligned::<u16>);
+        let value = |bits: u16| match self.element {
+            Element::F16 => half::f16::from_bits(bits).to_f32(),
+            Element::F32 | Element::Bf16 => half::bf16::from_bits(bits).to_f32(),
+        };
+        Ok(bits.map(value).collect())
+    }
+
+    fn load(&self, batch: Batch) -> Result<Self::Pack, DeviceError> {
+        self.pack(batch)
+    }
+
+    fn linear(&self, op: Linear<'_, Self>) -> Result<(), DeviceError> {
+        linear::forward(self, op)
+    }
+
+    fn linear_input_gradient(&self, op: LinearInputGradient<'_, Self>) -> Result<(), DeviceError> {
+        linear::input_gradient(self, op)
+    }
+
+    fn linear_weight_gradient(&self, op: LinearWeightGradient<'_, Self>) -> Result<(), DeviceError> {
+        linear::weight_gradient(self, op)
+    }
+
+    fn column_sum(&self, op: ColumnSum<'_, Self>) -> Result<(), DeviceError> {
+        linear::column_sum(self, op)
+    }
+
+    fn embedding(&self, op: Embedding<'_, Self>) -> Result<(), DeviceError> {
+        embedding::forward(self, op)
+    }
+
+    fn embedding_backward(&self, op: EmbeddingBackward<'_, Self>) -> Result<(), DeviceError> {
+        embedding::backward(self, op)
+    }
+
+    fn position_gradient(&self, op: PositionGradient<'_, Self>) -> Result<(), DeviceError> {
+        embedding::position_gradient(self, op)
+    }
+
+    fn word_gradient(&self, op: WordGradient<'_, Self>) -> Result<SparseRows<Self::Buffer>, DeviceError> {
+        embedding::word_gradient(self, op)
+    }
+
+    fn attention(&self, op: Attention<'_, Self>) -> Result<(), DeviceError> {
+        attention::forward(self, op)
+    }
+
+    fn attention_backward(&self, op: AttentionBackward<'_, Self>) -> Result<(), DeviceError> {
+        attention::backward(self, op)
+    }
+
+    fn residual_norm(&self, op: ResidualNorm<'_, Self>) -> Result<(), DeviceError> {
+        norm::forward(self, op)
+    }
+
+    fn residual_norm_backward(&self, op: ResidualNormBackward<'_, Self>) -> Result<(), DeviceError> {
+        norm::backward(self, op)
+    }
+
+    fn bias_gelu(&self, op: BiasGelu<'_, Self>) -> Result<(), DeviceError> {
+        gelu::forward(self, op)
+    }
+
+    fn bias_gelu_backward(&self, op: BiasGeluBackward<'_, Self>) -> Result<(), DeviceError> {
+        gelu::backward(self, op)
+    }
+
+    fn first_tokens(&self, op: FirstTokens<'_, Self>) -> Result<(), DeviceError> {
+        head::first_tokens(self, op)
+    }
+
+    fn first_tokens_backward(&self, op: FirstTokensBackward<'_, Self>) -> Result<(), DeviceError> {
+        head::first_tokens_backward(self, op)
+    }
+
+    fn tanh_dropout(&self, op: TanhDropout<'_, Self>) -> Result<(), DeviceError> {
+        head::tanh_dropout(self, op)
+    }
+
+    fn tanh_dropout_backward(&self, op: TanhDropoutBackward<'_, Self>) -> Result<(), DeviceError> {
+        head::tanh_dropout_backward(self, op)
+    }
+
+    fn cross_entropy(&self, op: CrossEntropy<'_, Self>) -> Result<(), DeviceError> {
+        head::cross_entropy(self, op)
+    }
+
+    fn add(&self, into: SliceMut<'_, Self::Buffer>, from: Slice<'_, Self::Buffer>) -> Result<(), DeviceError> {
+        reduce::add(self, &into, &from)
+    }
+
+    fn add_rows(
+        &self,
+        left: SparseRows<Self::Buffer>,
+        right: SparseRows<Self::Buffer>,
+        width: usize,
+    ) -> Result<SparseRows<Self::Buffer>, DeviceError> {
+        reduce::add_rows(self, &left, &right, width)
+    }
+
+    fn square_sum(&self, runs: &[Slice<'_, Self::Buffer>]) -> Result<f64, DeviceError> {
+        reduce::square_sum(self, runs)
+    }
+
+    fn adamw(&self, op: AdamW<'_, Self>) -> Result<(), DeviceError> {
+        adamw::step(self, op)
+    }
+
+    fn adamw_rows(&self, op: AdamWRows<'_, Self>) -> Result<(), DeviceError> {
+        adamw::step_rows(self, op)
+    }
+}

@@ -1,0 +1,160 @@
+//! A batch with everything that kernels ask of it, moved to the device in one copy.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::Cuda;
+use super::attention::TILE;
+use super::driver::{Argument, Driver};
+use crate::batch::{Batch, LaneSpan};
+use crate::ops::DeviceError;
+
+/// A batch in the device's memory.
+#[derive(Debug)]
+pub struct Pack<M> {
+    batch: Batch,
+    numbers: M,
+    places: [Range<usize>; Part::ALL.len()],
+    /// Rows of attention that a block of threads computes.
+    pub(super) tiles: usize,
+    words: Vec<LaneWords>,
+}
+
+/// The words that occur in a lane.
+#[derive(Debug)]
+pub(super) struct LaneWords {
+    lane: u32,
+    /// Ascending.
+    pub(super) rows: Vec<u32>,
+    /// Where the first of them stands among the words of all lanes.
+    pub(super) first: usize,
+}
+
+/// A part of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The place of each token in its sequence, `[T]`.
+    Positions,
+    /// The sequence of each token, `[T]`.
+    Sequences,
+    /// The data row of each sequence, `[S]`.
+    Rows,
+    /// The id of each token, `[T]`.
+    Tokens,
+    /// The segment of each token, `[T]`.
+    Segments,
+    /// The first token of each sequence, and the number of tokens, `[S + 1]`.
+    Offsets,
+    /// The label of each sequence, -1 for none, `[S]`.
+    Labels,
+    /// The first token of each block, and the number of tokens, `[B + 1]`.
+    Blocks,
+    /// Sequence and first token therein of each run of at most [`TILE`] tokens of a sequence, `[.., 2]`.
+    Tiles,
+    /// For the words of each lane, one lane after another, the first of their tokens in [`Part::WordTokens`], and the
+    /// number of these, `[words + 1]`.
+    WordStarts,
+    /// The tokens of each word, `[T]`.
+    WordTokens,
+}
+
+impl Part {
+    const ALL: [Self; 11] = [
+        Self::Positions,
+        Self::Sequences,
+        Self::Rows,
+        Self::Tokens,
+        Self::Segments,
+        Self::Offsets,
+        Self::Labels,
+        Self::Blocks,
+        Self::Tiles,
+        Self::WordStarts,
+        Self::WordTokens,
+    ];
+}
+
+impl<M> AsRef<Batch> for Pack<M> {
+    fn as_ref(&self) -> &Batch {
+        &self.batch
+    }
+}
+
+impl<M> Pack<M> {
+    /// The words of a lane.
+    pub(super) fn words(&self, lane: &LaneSpan) -> Option<&LaneWords> {
+        self.words.iter().find(|words| words.lane == lane.lane)
+    }
+}
+
+impl<D: Driver> Cuda<D> {
+    pub(super) fn pack(&self, batch: Batch) -> Result<Pack<D::Memory>, DeviceError> {
+        let (words, starts, tokens) = words(&batch);
+        let tiles = tiles(&batch);
+        let parts = Part::ALL.map(|part| match part {
+            Part::Positions => ints(&batch.positions),
+            Part::Sequences => ints(&batch.sequences),
+            Part::Rows => batch.rows.iter().map(|row| row.0 as i32).collect(),
+            Part::Tokens => ints(&batch.tokens),
+            Part::Segments => ints(&batch.segments),
+            Part::Offsets => batch.offsets.iter().map(|offset| *offset as i32).collect(),
+            Part::Labels => batch.labels.iter().map(|label| label.map_or(-1, |label| label as i32)).collect(),
+            Part::Blocks => {
+                let starts = batch.blocks.iter().map(|block| block.start as i32);
+                starts.chain([batch.tokens.len() as i32]).collect()
+            }
+            Part::Tiles => tiles.clone(),
+            Part::WordStarts => starts.clone(),
+            Part::WordTokens => tokens.clone(),
+        });
+        let mut numbers: Vec<i32> = Vec::new();
+        let places = parts.map(|part| {
+            let start = numbers.len();
+            numbers.extend(part);
+            start..numbers.len()
+        });
+        let bytes = bytemuck::cast_slice(&numbers);
+        let mut memory = self.driver.allocate(bytes.len())?;
+        self.driver.write(&mut memory, bytes)?;
+        Ok(Pack { batch, numbers: memory, places, tiles: tiles.len() / 2, words })
+    }
+
+    /// Where a part of a batch begins.
+    pub(super) fn part(&self, pack: &Pack<D::Memory>, part: Part) -> Argument {
+        self.part_from(pack, part, 0)
+    }
+
+    /// Where the numbers of a part from `index` on begin.
+    pub(super) fn part_from(&self, pack: &Pack<D::Memory>, part: Part, index: usize) -> Argument {
+        let at = pack.places[part as usize].start + index;
+        Argument::Address(self.driver.address(&pack.numbers) + (at * size_of::<i32>()) as u64)
+    }
+}
+
+fn ints(values: &[u32]) -> Vec<i32> {
+    values.iter().map(|value| *value as i32).collect()
+}
+
+fn tiles(batch: &Batch) -> Vec<i32> {
+    let sequences = 0..batch.rows.len();
+    let of = |sequence: usize| (0..batch.sequence(sequence).len()).step_by(TILE).map(move |first| (sequence, first));
+    sequences.flat_map(of).flat_map(|(sequence, first)| [sequence as i32, first as i32]).collect()
+}
+
+/// The words of each lane; where the tokens of each word start; and the tokens.
+fn words(batch: &Batch) -> (Vec<LaneWords>, Vec<i32>, Vec<i32>) {
+    let (mut lanes, mut starts, mut tokens) = (Vec::new(), Vec::new(), Vec::new());
+    for span in &batch.lanes {
+        let mut places = BTreeMap::<u32, Vec<i32>>::new();
+        for token in span.tokens.clone() {
+            places.entry(batch.tokens[token]).or_default().push(token as i32);
+        }
+        lanes.push(LaneWords { lane: span.lane, rows: places.keys().copied().collect(), first: starts.len() });
+        for places in places.into_values() {
+            starts.push(tokens.len() as i32);
+            tokens.extend(places);
+        }
+    }
+    starts.push(tokens.len() as i32);
+    (lanes, starts, tokens)
+}

@@ -1,0 +1,278 @@
+//! Attention, products, the head, sums and the optimizer against the CPU's: the second half of [`super::kernels_test`].
+
+use medley_common::spec::Precision;
+
+use super::Cuda;
+use super::driver::{Driver, Element};
+use super::drivers_test::{DriverTest, on_each_driver};
+use super::kernels_test::{Case, LANES, Outputs, Scenario, compare};
+use crate::collective::SparseRows;
+use crate::ops::adamw::{AdamW, AdamWRows, Coefficients};
+use crate::ops::attention::{Attention, AttentionBackward, HeadShape};
+use crate::ops::cpu::Cpu;
+use crate::ops::cpu::oracle::{noise, packed};
+use crate::ops::dropout::Site;
+use crate::ops::head::{CrossEntropy, FirstTokens, FirstTokensBackward, TanhDropout, TanhDropoutBackward};
+use crate::ops::linear::{ColumnSum, Linear, LinearInputGradient, LinearShape, LinearWeightGradient, Write};
+use crate::ops::{Ops, Slice, SliceMut};
+
+/// Attention of all tokens, or of the first tokens, to all.
+struct Attending {
+    shape: HeadShape,
+    firsts: bool,
+}
+
+impl Scenario for Attending {
+    fn run<O: Ops>(&self, case: &Case<'_, O>) -> Outputs {
+        let (batch, shape, hidden) = (packed(&LANES), self.shape, self.shape.hidden());
+        let asked = if self.firsts { batch.first_tokens() } else { batch.clone() };
+        let (tokens, asking) = (batch.tokens.len(), asked.tokens.len());
+        let (ops, keys, queries) = (case.ops, &case.ops.load(batch).unwrap(), &case.ops.load(asked).unwrap());
+        let dropout = case.dropout(Site::Attention(2));
+        let (q, kv) = (&case.activations(asking * hidden, 1), &case.activations(tokens * 2 * hidden, 2));
+        let (mut context, mut stats) = (case.activation_room(asking * hidden), case.room(asking * shape.heads * 2));
+        let (context_mut, stats_mut) = (&mut context, &mut stats);
+        ops.attention(Attention { queries, keys, shape, dropout, q, kv, context: context_mut, stats: stats_mut })
+            .unwrap();
+        let (mut dq, mut dkv) = (case.activation_room(asking * hidden), case.activation_room(tokens * 2 * hidden));
+        ops.attention_backward(AttentionBackward {
+            queries,
+            keys,
+            shape,
+            dropout,
+            q,
+            kv,
+            context: &context,
+            stats: &stats,
+            dcontext: &case.activations(asking * hidden, 3),
+            dq: &mut dq,
+            dkv: &mut dkv,
+        })
+        .unwrap();
+        vec![
+            ("context", case.values(&context, asking * hidden)),
+            ("stats", case.values(&stats, asking * shape.heads * 2)),
+            ("dq", case.values(&dq, asking * hidden)),
+            ("dkv", case.values(&dkv, tokens * 2 * hidden)),
+        ]
+    }
+}
+
+#[test]
+fn attention_is_the_cpus() {
+    for (heads, head_size) in [(4, 8), (2, 64), (1, 96), (1, 128)] {
+        for firsts in [false, true] {
+            compare(Attending { shape: HeadShape { heads, head_size }, firsts });
+        }
+    }
+}
+
+struct Head;
+
+impl Scenario for Head {
+    fn run<O: Ops>(&self, case: &Case<'_, O>) -> Outputs {
+        let (batch, hidden, labels) = (packed(&LANES), 40, 3);
+        let (tokens, sequences) = (batch.tokens.len(), batch.rows.len());
+        let (ops, pack) = (case.ops, &case.ops.load(batch).unwrap());
+        let mut firsts = case.activation_room(sequences * hidden);
+        let x = &case.activations(tokens * hidden, 1);
+        ops.first_tokens(FirstTokens { pack, hidden, x, y: &mut firsts }).unwrap();
+        let mut dx = case.taken(tokens * hidden, 2);
+        let dy = &case.activations(sequences * hidden, 3);
+        ops.first_tokens_backward(FirstTokensBackward { pack, hidden, dy, dx: &mut dx }).unwrap();
+
+        let dropout = case.dropout(Site::Pooled);
+        let (mut pooled, mut dropped) = (case.taken(sequences * hidden, 4), case.activation_room(sequences * hidden));
+        ops.tanh_dropout(TanhDropout { pack, hidden, dropout, x: &mut pooled, y: &mut dropped }).unwrap();
+        let mut gradient = case.taken(sequences * hidden, 5);
+        let backward = TanhDropoutBackward { pack, hidden, dropout, x: &pooled, gradient: &mut gradient };
+        ops.tanh_dropout_backward(backward).unwrap();
+
+        let logits = &case.wide(sequences * labels, 6);
+        let (mut dlogits, mut losses) = (case.activation_room(sequences * labels), case.room(sequences));
+        ops.cross_entropy(CrossEntropy {
+            pack,
+            labels,
+            smoothing: 0.125,
+            gradient_scale: 16.0,
+            logits,
+            dlogits: &mut dlogits,
+            losses: &mut losses,
+        })
+        .unwrap();
+        vec![
+            ("firsts", case.values(&firsts, sequences * hidden)),
+            ("dx", case.values(&dx, tokens * hidden)),
+            ("pooled", case.values(&pooled, sequences * hidden)),
+            ("dropped", case.values(&dropped, sequences * hidden)),
+            ("dpooled", case.values(&gradient, sequences * hidden)),
+            ("dlogits", case.values(&dlogits, sequences * labels)),
+            ("losses", case.values(&losses, sequences)),
+        ]
+    }
+}
+
+#[test]
+fn the_head_is_the_cpus() {
+    compare(Head);
+}
+
+struct Products {
+    rows: usize,
+    outputs: usize,
+}
+
+impl Scenario for Products {
+    fn run<O: Ops>(&self, case: &Case<'_, O>) -> Outputs {
+        let (rows, inputs, outputs) = (self.rows, 24, self.outputs);
+        let (ops, shape) = (case.ops, LinearShape { rows, inputs, outputs });
+        let parameters = case.activations(outputs * inputs + 8, 1);
+        let weight = || Slice { buffer: &parameters, range: 8..8 + outputs * inputs };
+        let biases = case.wide(outputs, 2);
+        let (x, dy) = (&case.activations(rows * inputs, 3), &case.activations(rows * outputs, 4));
+        let (mut y, mut with_bias) = (case.activation_room(rows * outputs), case.room(rows * outputs));
+        ops.linear(Linear { shape, x, weight: weight(), bias: None, y: &mut y }).unwrap();
+        let bias = Some(Slice { buffer: &biases, range: 0..outputs });
+        ops.linear(Linear { shape, x, weight: weight(), bias, y: &mut with_bias }).unwrap();
+        let mut dx = case.taken(rows * inputs, 5);
+        for write in [Write::Add, Write::Set, Write::Add] {
+            let input_gradient = LinearInputGradient { shape, dy, weight: weight(), dx: &mut dx, write };
+            ops.linear_input_gradient(input_gradient).unwrap();
+        }
+        let (mut gradient, mut sums) = (case.room(outputs * inputs + 3), case.room(outputs + 3));
+        let dweight = SliceMut { buffer: &mut gradient, range: 3..3 + outputs * inputs };
+        ops.linear_weight_gradient(LinearWeightGradient { rows: 1..rows, dy, x, inputs, dweight }).unwrap();
+        let sum = SliceMut { buffer: &mut sums, range: 3..3 + outputs };
+        ops.column_sum(ColumnSum { rows: 1..rows, x: dy, sum }).unwrap();
+        let from = |buffer, count: usize| ops.read(Slice { buffer, range: 3..3 + count }).unwrap();
+        vec![
+            ("y", case.values(&y, rows * outputs)),
+            ("y with bias", case.values(&with_bias, rows * outputs)),
+            ("dx", case.values(&dx, rows * inputs)),
+            ("dweight", from(&gradient, outputs * inputs)),
+            ("column sums", from(&sums, outputs)),
+        ]
+    }
+}
+
+#[test]
+fn products_and_sums_over_rows_are_the_cpus() {
+    for (rows, outputs) in [(2, 3), (37, 40), (70, 3), (130, 8)] {
+        compare(Products { rows, outputs });
+    }
+}
+
+const STEP: Coefficients = Coefficients {
+    gradient_scale: 0.25,
+    beta1: 0.9,
+    one_minus_beta1: 0.1,
+    beta2: 0.999,
+    one_minus_beta2: 0.001,
+    step_size: 0.02,
+    root_scale: 1.5,
+    epsilon: 1e-3,
+    decay_before: 0.01,
+    decay_after: 0.02,
+};
+
+/// Parameters, moments and the parameters that products read, after a dense step and one of rows.
+struct Steps;
+
+impl Scenario for Steps {
+    fn run<O: Ops>(&self, case: &Case<'_, O>) -> Outputs {
+        let (ops, width, count) = (case.ops, 10, 700);
+        let mut parameters = ops.upload_parameters(noise(count, 1)).unwrap();
+        let mut first = case.wide(count, 2);
+        let mut second = ops.upload(noise(count, 3).iter().map(|value| value * value).collect()).unwrap();
+        let gradient = case.wide(count, 4);
+        let rows: &[u32] = &[0, 3, 4, 29];
+        ops.adamw(AdamW {
+            coefficients: STEP,
+            parameters: SliceMut { buffer: &mut parameters, range: 301..count },
+            first: SliceMut { buffer: &mut first, range: 301..count },
+            second: SliceMut { buffer: &mut second, range: 301..count },
+            gradient: Slice { buffer: &gradient, range: 0..count - 301 },
+        })
+        .unwrap();
+        ops.adamw_rows(AdamWRows {
+            coefficients: STEP,
+            parameters: SliceMut { buffer: &mut parameters, range: 0..300 },
+            first: SliceMut { buffer: &mut first, range: 0..300 },
+            second: SliceMut { buffer: &mut second, range: 0..300 },
+            width,
+            rows,
+            gradient: &gradient,
+        })
+        .unwrap();
+        let squares = ops
+            .square_sum(&[Slice { buffer: &gradient, range: 3..count }, Slice { buffer: &first, range: 0..10 }])
+            .unwrap();
+        let into = SliceMut { buffer: &mut first, range: 1..count };
+        ops.add(into, Slice { buffer: &second, range: 0..count - 1 }).unwrap();
+        // A product with one row of ones reads the copy that products read.
+        let mut copied = case.room(count / 10);
+        let ones = case.stored(vec![1.0; 10]);
+        let shape = LinearShape { rows: 1, inputs: 10, outputs: count / 10 };
+        let weight = Slice { buffer: &parameters, range: 0..count };
+        ops.linear(Linear { shape, x: &ones, weight, bias: None, y: &mut copied }).unwrap();
+        vec![
+            ("parameters", case.values(&parameters, count)),
+            ("second", case.values(&second, count)),
+            ("first + second", case.values(&first, count)),
+            ("squares", vec![squares as f32]),
+            ("copy", case.values(&copied, count / 10)),
+        ]
+    }
+}
+
+#[test]
+fn steps_of_the_optimizer_are_the_cpus() {
+    compare(Steps);
+}
+
+struct Ends;
+
+impl DriverTest for Ends {
+    fn run<D: Driver + Clone>(&self, driver: D) {
+        let cuda = Cuda::new(driver, Precision::Float32);
+        let buffer = cuda.upload(vec![3e30; 5000]).unwrap();
+        let sum = |range| cuda.square_sum(&[Slice { buffer: &buffer, range }]);
+        assert_eq!(sum(0..1), Cpu.square_sum(&[Slice { buffer: &vec![3e30], range: 0..1 }]));
+        assert_eq!(sum(7..7), Ok(0.0));
+        assert!(sum(0..5001).unwrap_err().to_string().contains("0..5001 of a buffer of 5000"));
+        assert!(cuda.read(Slice { buffer: &buffer, range: 4999..5001 }).is_err());
+    }
+}
+
+#[test]
+fn squares_do_not_overflow_and_buffers_have_ends() {
+    on_each_driver(&Ends);
+}
+
+struct Travel;
+
+impl DriverTest for Travel {
+    fn run<D: Driver + Clone>(&self, driver: D) {
+        let cuda = Cuda::new(driver, Precision::Float32);
+        let values = noise(1000, 1);
+        let (from, to) = (cuda.upload(values.clone()).unwrap(), cuda.upload(vec![7.0; 1000]).unwrap());
+        let narrow = cuda.narrowed(&from, 900, Element::Bf16).unwrap();
+        cuda.widen(&narrow, &to, 900, Element::Bf16).unwrap();
+        let rounded = values[..900].iter().map(|value| half::bf16::from_f32(*value).to_f32());
+        let expected: Vec<f32> = rounded.chain(std::iter::repeat_n(7.0, 100)).collect();
+        assert_eq!(cuda.download(to).unwrap(), expected);
+
+        let rows = SparseRows { rows: vec![1, 4], values: cuda.upload(noise(20, 2)).unwrap() };
+        let dense = cuda.zeros(50).unwrap();
+        cuda.scatter_rows(&rows, &dense, 10).unwrap();
+        let dense = cuda.download(dense).unwrap();
+        assert_eq!((&dense[10..20], &dense[40..50]), (&noise(20, 2)[..10], &noise(20, 2)[10..]));
+        assert!(dense.iter().enumerate().all(|(i, value)| *value == 0.0 || matches!(i / 10, 1 | 4)));
+    }
+}
+
+/// Gradients as they travel between GPUs: rounded to bfloat16 and back, and rows in their places of a matrix.
+#[test]
+fn gradients_travel_as_they_should() {
+    on_each_driver(&Travel);
+}

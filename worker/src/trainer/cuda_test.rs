@@ -1,0 +1,135 @@
+//! The whole trainer on the kernels, run by the host, against the trainer on the CPU.
+
+use medley_common::identity::{RowId, Update};
+use medley_common::spec::{ComputeSpec, OptimizerKind, Precision, TrainSpec};
+
+use super::Trainer;
+use super::fixture::{config, examples, flat, plan, spec};
+use crate::collective::Alone;
+use crate::layout::Layout;
+use crate::ops::Ops;
+use crate::ops::cpu::Cpu;
+use crate::ops::cuda::Cuda;
+use crate::ops::cuda::driver::Driver;
+use crate::ops::cuda::drivers_test::{DriverTest, on_each_driver};
+use crate::optim::loss_scale::LossScale;
+
+const UPDATES: u64 = 4;
+
+/// Logits before training; each update's norm and loss; the parameters after.
+struct Course {
+    logits: Vec<f32>,
+    norms: Vec<f64>,
+    losses: Vec<f64>,
+    parameters: Vec<f32>,
+}
+
+fn course<O: Ops>(ops: O, compute: ComputeSpec, dropout: f64) -> Course {
+    let mut model = config();
+    (model.hidden_dropout, model.attention_dropout, model.classifier_dropout) = (dropout, dropout, dropout);
+    let spec = TrainSpec { compute, ..spec(OptimizerKind::AdamwHf, 4) };
+    let mut trainer = Trainer::new(ops, model, spec, flat(&Layout::new(&config()), "model/model.safetensors")).unwrap();
+    let (examples, mut collective) = (examples(), Alone::default());
+    let rows: Vec<RowId> = (0..4).map(RowId).collect();
+    let predictions = trainer.predict(&rows, &examples).unwrap();
+    let logits = predictions.into_iter().flat_map(|prediction| prediction.logits).collect();
+    let (mut norms, mut losses) = (Vec::new(), Vec::new());
+    for update in 1..=UPDATES {
+        let first = 8 * (update as u32 - 1);
+        let report = trainer
+            .step(&plan(update, first..first + 8, 4), std::slice::from_ref(&(0..4)), &examples, &mut collective)
+            .unwrap();
+        assert_eq!(report.lanes.len(), 4);
+        norms.push(report.grad_norm);
+        losses.push(report.losses.iter().map(|loss| f64::from(*loss)).sum());
+    }
+    Course { logits, norms, losses, parameters: trainer.parameters().unwrap().into_owned() }
+}
+
+fn largest_difference(left: &[f32], right: &[f32]) -> f32 {
+    assert_eq!(left.len(), right.len());
+    left.iter().zip(right).map(|(left, right)| (left - right).abs()).fold(0.0, f32::max)
+}
+
+fn assert_near(name: &str, got: &[f64], expected: &[f64], tolerance: f64) {
+    for (got, expected) in got.iter().zip(expected) {
+        assert!((got / expected - 1.0).abs() < tolerance, "{name}: {got}, expected {expected}");
+    }
+}
+
+struct Single;
+
+impl DriverTest for Single {
+    fn run<D: Driver + Clone>(&self, driver: D) {
+        for dropout in [0.0, 0.1] {
+            let expected = course(Cpu, ComputeSpec::default(), dropout);
+            let got = course(Cuda::new(driver.clone(), Precision::Float32), ComputeSpec::default(), dropout);
+            assert!(largest_difference(&got.logits, &expected.logits) < 1e-5);
+            assert_near("norm", &got.norms, &expected.norms, 1e-4);
+            assert_near("loss", &got.losses, &expected.losses, 1e-5);
+            assert!(largest_difference(&got.parameters, &expected.parameters) < 2e-5);
+        }
+    }
+}
+
+/// In `f32` the kernels train as the CPU does; the learning rate of an update is about 1e-3, which bounds a parameter's
+/// way.
+#[test]
+fn in_single_precision_training_is_the_cpus() {
+    on_each_driver(&Single);
+}
+
+struct Half;
+
+impl DriverTest for Half {
+    fn run<D: Driver + Clone>(&self, driver: D) {
+        let expected = course(Cpu, ComputeSpec::default(), 0.1);
+        for (precision, tolerance) in [(Precision::Float16, 0.01), (Precision::Bfloat16, 0.06)] {
+            let compute = ComputeSpec { precision, ..ComputeSpec::default() };
+            let got = course(Cuda::new(driver.clone(), precision), compute, 0.1);
+            assert!(largest_difference(&got.logits, &expected.logits) < tolerance as f32);
+            assert_near("norm", &got.norms, &expected.norms, 5.0 * tolerance);
+            assert_near("loss", &got.losses, &expected.losses, tolerance);
+        }
+    }
+}
+
+/// In half precision it goes the same way, roughly; the loss scale shows nowhere.
+#[test]
+fn in_half_precision_training_goes_the_same_way() {
+    on_each_driver(&Half);
+}
+
+struct Overflow;
+
+impl DriverTest for Overflow {
+    fn run<D: Driver + Clone>(&self, driver: D) {
+        let precision = Precision::Float16;
+        let compute = ComputeSpec { precision, ..ComputeSpec::default() };
+        let spec = TrainSpec { compute, ..spec(OptimizerKind::AdamwHf, 4) };
+        let parameters = flat(&Layout::new(&config()), "model/model.safetensors");
+        let mut trainer = Trainer::new(Cuda::new(driver, precision), config(), spec, parameters).unwrap();
+        trainer.restore_loss_scale(LossScale { scale: 1e9, good_updates: 5, skipped_updates: 2 });
+        let before = trainer.parameters().unwrap().into_owned();
+        let report =
+            trainer.step(&plan(1, 0..8, 4), std::slice::from_ref(&(0..4)), &examples(), &mut Alone::default()).unwrap();
+        assert_eq!((report.update, report.grad_norm), (Update(1), 0.0));
+        assert!(trainer.parameters().unwrap()[..] == before[..], "a skipped update moves nothing");
+        let lowered = LossScale { scale: 5e8, good_updates: 0, skipped_updates: 3 };
+        assert_eq!(trainer.loss_scale(), Some(lowered));
+    }
+}
+
+/// A gradient that overflows in half precision is skipped, and the scale is lowered.
+#[test]
+fn an_overflow_skips_the_update() {
+    on_each_driver(&Overflow);
+}
+
+/// Activations that are computed again have the same bits.
+#[test]
+fn checkpointing_does_not_show() {
+    let checkpointing = ComputeSpec { gradient_checkpointing: true, ..ComputeSpec::default() };
+    let (kept, again) = (course(Cpu, ComputeSpec::default(), 0.1), course(Cpu, checkpointing, 0.1));
+    assert!(kept.parameters == again.parameters && kept.norms == again.norms);
+}
