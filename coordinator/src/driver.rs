@@ -65,6 +65,8 @@ struct Ties {
     /// When the next random fault strikes.
     strike: Option<Instant>,
     stopping: bool,
+    /// Why nothing can be written at present.
+    paused: Option<String>,
     meter: Meter,
     was_training: bool,
     /// What was said of the weights.
@@ -174,7 +176,11 @@ impl Driver {
                 self.display.line(&line);
                 Vec::new()
             }
-            Happening::Answer(Answer::Recorded(_) | Answer::Paused(_)) => Vec::new(),
+            Happening::Answer(Answer::Recorded(update)) => vec![Input::Recorded(update)],
+            Happening::Answer(Answer::Paused(reason)) => {
+                ties.paused = reason;
+                Vec::new()
+            }
             Happening::Exit(exit) => self.exited(&exit, ties),
             Happening::Restart => {
                 let restarted = self.local.restart(Instant::now());
@@ -357,7 +363,7 @@ impl Driver {
 
     fn publish(&self, ties: &Ties) {
         let status = status_view::of(&self.run.view(), ties.meter.rates(), self.started, Instant::now());
-        self.status.send_replace(status);
+        self.status.send_replace(v1::Status { paused: ties.paused.clone(), ..status });
     }
 }
 

@@ -49,6 +49,7 @@ pub fn of(view: &RunView<'_>, rates: Option<Rates>, started: Instant, now: Insta
         checkpoint_update: view.checkpoint.map(|update| update.0),
         outcome: view.outcome.map_or_else(String::new, outcome),
         generation: view.generation.0,
+        paused: None,
     }
 }
 
@@ -103,6 +104,9 @@ fn write_text(out: &mut String, status: &v1::Status) -> std::fmt::Result {
         }
     }
     writeln!(out, "elapsed   {}", duration(status.elapsed_seconds))?;
+    if let Some(reason) = &status.paused {
+        writeln!(out, "paused    {reason}")?;
+    }
     if let Some(update) = status.checkpoint_update {
         writeln!(out, "saved     update {update}")?;
     }
@@ -170,6 +174,7 @@ pub fn json(status: &v1::Status) -> Value {
         "checkpoint_update": status.checkpoint_update,
         "outcome": status.outcome,
         "generation": status.generation,
+        "paused": status.paused,
     })
 }
 

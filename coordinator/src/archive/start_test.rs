@@ -219,7 +219,7 @@ fn another_recipe_begins_nothing() {
     let mut other = contents(None);
     other.identity.recipe = other.identity.recipe.with("precision", "bf16");
     let error = Archive::new(output, other).begin(&Origin::Checkpoint(Box::new(checkpoint))).unwrap_err();
-    assert!(error.to_string().contains("precision was null, now \"bf16\""), "{error}");
+    assert!(error.to_string().contains("precision was \"float32\", now \"bf16\""), "{error}");
     assert_eq!(kinds(&folder.path().join(LEDGER_FILE)).len(), 5);
 }
 

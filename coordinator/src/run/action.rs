@@ -15,6 +15,8 @@ pub enum Input {
     From(WorkerId, Event),
     /// A worker's session ended, and why.
     Left(WorkerId, String),
+    /// An update, ordered by [`Action::Record`], is in the ledger.
+    Recorded(Update),
     /// The state of this update, ordered by [`Action::Commit`], is durable.
     Committed(Update),
     /// There is a newer state on the disk for newcomers to start from.

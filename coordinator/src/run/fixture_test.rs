@@ -142,8 +142,16 @@ impl Drive {
         (drive, last)
     }
 
+    /// What follows an input, on a disk that keeps up.
     pub(super) fn input(&mut self, input: Input) -> Vec<Action> {
-        self.run.handle(self.now, input)
+        let mut actions = self.run.handle(self.now, input);
+        let record = |action: &Action| match action {
+            Action::Record(record) => Some(Input::Recorded(record.update)),
+            _ => None,
+        };
+        let recorded: Vec<Input> = actions.iter().filter_map(record).collect();
+        recorded.into_iter().for_each(|input| actions.extend(self.run.handle(self.now, input)));
+        actions
     }
 
     /// What follows an event; that a group is recorded has a test of its own.

@@ -67,7 +67,7 @@ pub struct Patience {
     pub heartbeat: Duration,
     /// Between two heartbeats of a worker: well below `heartbeat`.
     pub heartbeat_every: Duration,
-    /// Updates that workers may make ahead of the slowest one's report.
+    /// Updates that workers may make ahead of the ledger, and so of the slowest one's report.
     pub window: u64,
 }
 

@@ -136,6 +136,7 @@ impl Run {
             (_, Input::Joined(worker)) => self.joined(now, worker),
             (_, Input::Left(worker, why)) => self.left(now, worker, &why, &mut actions),
             (_, Input::Based(base)) => self.base = base,
+            (_, Input::Recorded(update)) => self.recorded(now, update, &mut actions),
             (Phase::Saving(_), Input::Committed(update)) => self.committed(now, update, &mut actions),
             // Nobody waits for a commit anywhere else.
             (
@@ -203,7 +204,8 @@ impl Run {
         self.fail_worker(worker, &format!("reported {} out of turn", name_of(event)), actions);
     }
 
-    /// When [`Input::Elapsed`] is due; `None` only when the run is finished (INV-7).
+    /// When [`Input::Elapsed`] is due; `None` only when the run is finished, or everybody is lost while the archive
+    /// commits, which tries until the disk lets it (INV-7).
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let silence = self.roster.expiry(self.job.patience.heartbeat);

@@ -12,6 +12,8 @@ use super::{Job, TrainingJob};
 pub(super) struct Progress {
     /// Updates done.
     pub(super) done: Update,
+    /// Updates that are in the ledger.
+    pub(super) recorded: Update,
     /// Updates done in the newest checkpoint, and in the state that the run started from.
     pub(super) checkpoint: Update,
     /// Updates done in the newest state that is on the disk, as a checkpoint or as the final model.
@@ -38,6 +40,7 @@ impl Progress {
         let unlogged = unlogged(&losses, job.training.as_ref());
         Self {
             done: start,
+            recorded: start,
             checkpoint: start,
             saved: start,
             last: None,
@@ -86,6 +89,7 @@ impl Progress {
         self.losses.truncate(known);
         self.unlogged = if known as u64 == update.0 { unlogged(&self.losses, training) } else { (0, 0.0) };
         self.done = update;
+        self.recorded = self.recorded.min(update);
         self.saved = self.saved.min(update);
         self.checkpoint = self.checkpoint.min(update);
         self.attempt += 1;

@@ -56,7 +56,8 @@ struct World {
     /// Workers to come.
     pending: BTreeSet<u64>,
     next_worker: u64,
-    commits: VecDeque<SavedState>,
+    /// What the disk will have done, in order.
+    disk: VecDeque<Input>,
     history: History,
 }
 
@@ -81,14 +82,14 @@ impl World {
             network: Network::default(),
             pending: (1..next_worker).collect(),
             next_worker,
-            commits: VecDeque::new(),
+            disk: VecDeque::new(),
             history,
         }
     }
 
     fn play(mut self, mut faults: Faults) -> (History, Network) {
         for _ in 0..MOST_EVENTS {
-            if self.run.deadline().is_none() {
+            if matches!(self.run.phase, Phase::Finished(_)) {
                 return (self.history, self.network);
             }
             let inputs = self.next_inputs(&mut faults);
@@ -123,7 +124,7 @@ impl World {
                 self.workers.insert(WorkerId(number), Worker::new(number as u32));
                 vec![Input::Joined(WorkerId(number))]
             }
-            1 => self.commits.pop_front().map(committed).unwrap_or_default(),
+            1 => self.disk.pop_front().into_iter().collect(),
             _ => anybody(&mut self.random).and_then(|worker| self.let_work(worker)).into_iter().collect(),
         }
     }
@@ -171,7 +172,10 @@ impl World {
                 }
             }
             Action::Receive(..) | Action::Summarise(_) | Action::Notice(_) | Action::Group(_) => {}
-            Action::Record(record) => self.history.records.push(record),
+            Action::Record(record) => {
+                self.disk.push_back(Input::Recorded(record.update));
+                self.history.records.push(record);
+            }
             Action::Log(log) => self.history.logs.push(log),
             Action::Rewind(to, _) => {
                 self.history.records.retain(|record| record.update <= to);
@@ -180,7 +184,7 @@ impl World {
             }
             Action::Commit(state) => {
                 self.history.commits.push((state.update, state.purpose));
-                self.commits.push_back(state);
+                self.disk.extend(committed(state));
             }
             Action::Publish(mut report, _) => {
                 report.seconds = 0.0;
@@ -191,7 +195,7 @@ impl World {
     }
 }
 
-/// A disk is done.
+/// What a disk that has committed a state says.
 fn committed(state: SavedState) -> Vec<Input> {
     let base = Base { update: state.update, artifacts: Vec::new() };
     let based = state.purpose.is_checkpoint().then_some(Input::Based(base));

@@ -50,16 +50,26 @@ impl Run {
     fn grant(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let Phase::Training(training) = &mut self.phase else { return };
         let done = self.progress.done;
-        let through = Update(done.0 + self.job.patience.window.max(1)).min(training.boundary);
+        // A disk that does not follow holds training up: what is not in the ledger could be lost.
+        let through = Update(self.progress.recorded.0 + self.job.patience.window.max(1)).min(training.boundary);
         // Workers come to rest for a stop, and for a group that changes.
-        if !self.stopping && !self.changed && through > training.through {
+        let rests = self.stopping || self.changed;
+        if !rests && through > training.through {
             training.through = through;
             let generation = self.generation;
             let order = |worker| Action::Order(worker, Command::Train { generation, through });
             actions.extend(self.roster.ranked().into_iter().map(order));
-        } else if done == training.through {
+        } else if done == training.through && (rests || done == training.boundary) {
             self.agenda = self.agenda_after(done);
             self.go_on(now, actions);
+        }
+    }
+
+    pub(super) fn recorded(&mut self, now: Instant, update: Update, actions: &mut Vec<Action>) {
+        // After a rewind, the records before it may still be answered.
+        if update == self.progress.recorded.next() && update <= self.progress.done {
+            self.progress.recorded = update;
+            self.grant(now, actions);
         }
     }
 
