@@ -188,7 +188,7 @@ fn an_unfinished_run_of_the_same_recipe_is_not_replaced_by_itself() {
     let output = reopen(begun, folder.path());
     let start = |request: &StartRequest, recipe: &Recipe| output.find_start(request, recipe).unwrap().start;
     assert!(matches!(start(&REPLACE, &recipe()), Start::Resume(own) if own.update() == Update(4)));
-    assert_eq!(start(&REPLACE, &recipe().with("precision", "bf16")), Start::Fresh, "another recipe's run goes");
+    assert_eq!(start(&REPLACE, &recipe().with("precision", "bfloat16")), Start::Fresh, "another recipe's run goes");
     assert_eq!(start(&DISCARD, &recipe()), Start::Fresh);
 
     let (elsewhere, mut other) = self::begun(None);
@@ -208,9 +208,9 @@ fn another_recipe_begins_nothing() {
     let checkpoint = begun.archive.newest_valid().unwrap().newest.unwrap();
     let output = reopen(begun, folder.path());
     let mut other = contents(None);
-    other.recipe = other.recipe.with("precision", "bf16");
+    other.recipe = other.recipe.with("precision", "bfloat16");
     let error = Archive::begin(output, Some(&checkpoint), other).unwrap_err();
-    assert!(error.to_string().contains("precision was null, now \"bf16\""), "{error}");
+    assert!(error.to_string().contains("precision was \"float32\", now \"bfloat16\""), "{error}");
     assert_eq!(fs::read_to_string(folder.path().join(LEDGER_FILE)).unwrap().lines().count(), 3);
 }
 
