@@ -69,6 +69,21 @@ pub enum StepError {
     /// The sums are not the model's.
     #[error(transparent)]
     Gradient(#[from] GradientError),
+    /// The device's memory does not hold this rank's rows.
+    #[error(
+        "update {update}: out of memory at {bytes} more bytes, with {rows} rows of {tokens} tokens in all: lower \
+         --per_device_train_batch_size or --max_seq_length, add --gradient_checkpointing, or use more workers"
+    )]
+    OutOfMemory {
+        /// The update.
+        update: Update,
+        /// Rows of this rank's lanes.
+        rows: usize,
+        /// Their tokens.
+        tokens: usize,
+        /// What was asked for last.
+        bytes: usize,
+    },
     /// The device failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -82,6 +97,19 @@ impl<O: Ops> Trainer<O> {
     /// # Errors
     /// See [`StepError`]; after one of the collective, the lanes' gradients are kept.
     pub fn step(
+        &mut self,
+        plan: &UpdatePlan,
+        lanes: &[Range<u32>],
+        examples: &[Example],
+        collective: &mut dyn Collective<O::Buffer>,
+    ) -> Result<UpdateReport, StepError> {
+        self.attempt(plan, lanes, examples, collective).map_err(|error| match error {
+            StepError::Device(DeviceError::OutOfMemory { bytes }) => out_of_memory(plan, lanes, examples, bytes),
+            error => error,
+        })
+    }
+
+    fn attempt(
         &mut self,
         plan: &UpdatePlan,
         lanes: &[Range<u32>],
@@ -299,6 +327,13 @@ impl<O: Ops> GradientSink<O> for Launch<'_, O> {
         }
         Ok(())
     }
+}
+
+/// Names the batch that the device's memory does not hold.
+fn out_of_memory(plan: &UpdatePlan, lanes: &[Range<u32>], examples: &[Example], bytes: usize) -> StepError {
+    let lanes = lanes.iter().cloned().flatten().filter_map(|lane| plan.lanes.get(lane as usize));
+    let lengths: Vec<usize> = lanes.flatten().map(|row| examples.get(row.0 as usize).map_or(0, Example::len)).collect();
+    StepError::OutOfMemory { update: plan.update, rows: lengths.len(), tokens: lengths.iter().sum(), bytes }
 }
 
 /// Takes the losses of the `lanes` out of the sums.
