@@ -87,9 +87,8 @@ fn internal(message: String) -> Input {
 }
 
 /// The recorder's thread has ended before the run: it panicked.
-fn recorder_gone() -> Answer {
-    let message = "the thread that writes the results panicked; its message stands above".to_owned();
-    Answer::Input(internal(message))
+fn recorder_gone() -> Input {
+    internal("the thread that writes the results panicked; its message stands above".to_owned())
 }
 
 /// One thing that happened.
@@ -136,7 +135,7 @@ impl Driver {
             // What has arrived is heard before the clock: a busy driver must not take a worker for silent.
             biased;
             Some(arrival) = self.arrivals.recv() => Happening::Arrival(arrival),
-            answer = self.answers.recv() => Happening::Answer(answer.unwrap_or_else(recorder_gone)),
+            answer = self.answers.recv() => Happening::Answer(answer.unwrap_or(Answer::Ended)),
             () = until(self.local.restart_at()) => Happening::Restart,
             exit = self.local.next_exit() => Happening::Exit(exit),
             Some(()) = self.stops.recv() => Happening::Stop,
@@ -171,6 +170,7 @@ impl Driver {
                 Vec::new()
             }
             Happening::Answer(Answer::Input(input)) => vec![input],
+            Happening::Answer(Answer::Ended) => vec![recorder_gone()],
             Happening::Answer(Answer::Based(update, stored)) => vec![self.based(update, stored)],
             Happening::Answer(Answer::Line(line)) => {
                 self.display.line(&line);
@@ -187,7 +187,7 @@ impl Driver {
                 restarted.err().map(|error| internal(error.to_string())).into_iter().collect()
             }
             Happening::Strike => {
-                let fault = self.chaos.strike(&self.local.places());
+                let fault = self.chaos.strike(&self.local.running());
                 fault.into_iter().for_each(|fault| self.strike(fault));
                 ties.strike = self.chaos.pause().map(|pause| Instant::now() + pause);
                 Vec::new()
@@ -223,6 +223,8 @@ impl Driver {
             return inputs;
         }
         match self.local.succeed(exit, Instant::now()) {
+            // Nobody is left who could go on, and nobody else starts workers here: what they held is saved.
+            Succession::Left if self.local.is_empty() => inputs.push(Input::StopRequested),
             Succession::Left => {}
             Succession::Restarts(Duration::ZERO) => self.display.line("starting another worker in its place"),
             Succession::Restarts(pause) => {
@@ -293,7 +295,9 @@ impl Driver {
             }
             Action::Notice(line) => self.display.line(&line),
             Action::Rewind(update, reason) => self.record(Entry::Rewind(update, reason), ties),
-            Action::Receive(worker, update) => self.record(Entry::Receive(worker, update), ties),
+            Action::Receive(worker, update) => {
+                self.record(Entry::Receive(worker, self.run.view().generation, update), ties)
+            }
             Action::Group(group) => self.record(Entry::Group(group), ties),
             Action::Record(record) => {
                 let rows = record.lanes.iter().map(|lane| lane.len() as u64).sum();
@@ -350,6 +354,7 @@ impl Driver {
         let mut outcome = outcome;
         while let Some(answer) = self.answers.recv().await {
             match answer {
+                Answer::Ended => break,
                 Answer::Line(line) => self.display.line(&line),
                 Answer::Based(..) => {}
                 Answer::Input(Input::Broken(failure)) if !matches!(outcome, Outcome::Failed(_)) => {

@@ -220,10 +220,10 @@ impl LocalWorkers {
         self.places.iter().find(|(_, known)| **known == place).map(|(pid, _)| *pid)
     }
 
-    /// Number of places that are filled or will be.
+    /// The places in which a process runs.
     #[must_use]
-    pub fn places(&self) -> Vec<usize> {
-        self.places.values().copied().chain(self.due.iter().map(|(_, place)| *place)).collect()
+    pub fn running(&self) -> Vec<usize> {
+        self.places.values().copied().collect()
     }
 
     /// Sends a signal to one of these workers; to no other process.

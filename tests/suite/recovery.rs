@@ -146,3 +146,30 @@ fn a_worker_that_wakes_up_late_is_refused() {
     sleeper.signal(Signal::CONT);
     sleeper.end().expect(75).says(&["has been replaced"]);
 }
+
+/// Nobody starts workers but the launcher: when all have left in order, it ends as a run that was stopped.
+#[test]
+fn when_all_workers_have_left_the_run_is_stopped() {
+    let scratch = Scratch::new(100);
+    let command = format!("train {RECIPE} {WORK} --workers 2");
+    let chaos = "term:worker=0@update=30; term:worker=1@update=30";
+    scratch.run_with(&command, &["--chaos", chaos]).expect(75).says(&["is saved"]);
+    let ended = scratch.run(&command).expect(0).says(&["resuming"]);
+    assert_same(&scratch, &clean(WORK), &ended);
+}
+
+/// Deaths while states are saved, one save after another; then a stop in the middle of it all.
+#[test]
+fn deaths_during_saves_cost_nothing_and_a_stop_ends() {
+    let scratch = Scratch::new(100);
+    let saves = "--num_train_epochs 600 --save_steps 1 --save_total_limit 2 --heartbeat_timeout 1";
+    let command = format!("train {RECIPE} {saves} --workers 3 --max_restarts 100000 --chaos random:mean=0.5s,seed=4");
+    let mut run = scratch.start(&command);
+    for _ in 0..20 {
+        run.wait_for("saved out/checkpoint-");
+    }
+    run.signal(Signal::TERM);
+    run.signal(Signal::TERM);
+    let ended = run.end().expect(75);
+    assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+}

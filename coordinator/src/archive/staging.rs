@@ -70,7 +70,8 @@ impl Staging {
     pub(super) fn begin(output: &OutputDir, update: Update, patience: Patience) -> Result<Self, ArchiveError> {
         static ATTEMPTS: AtomicU64 = AtomicU64::new(1);
         for leftover in output.leftovers()? {
-            Operation::Remove(leftover).perform()?;
+            // One that an upload of a lost group still writes to goes with the next save.
+            Operation::Remove(leftover).perform().ok();
         }
         let attempt = ATTEMPTS.fetch_add(1, Ordering::Relaxed);
         let folder = output.path().join(format!(".checkpoint-{update}.{attempt}.partial"));

@@ -8,7 +8,7 @@ mod scribe;
 
 use std::collections::BTreeMap;
 
-use medley_common::identity::{Digest, Update, WorkerId};
+use medley_common::identity::{Digest, Generation, Update, WorkerId};
 use medley_common::message::Failure;
 use tokio::sync::{mpsc, watch};
 
@@ -31,8 +31,8 @@ pub enum Entry {
     Update(UpdateRecord),
     /// A line of the training log.
     Log(TrainLog),
-    /// Take in the state after an update from a worker.
-    Receive(WorkerId, Update),
+    /// Take in the state after an update from a worker of a group.
+    Receive(WorkerId, Generation, Update),
     /// Make the state that was taken in durable; answered with [`Input::Committed`].
     Commit(SavedState),
     /// Back to the state after this update, and why: what came later is void.
@@ -56,6 +56,19 @@ pub enum Answer {
     Paused(Option<String>),
     /// For the person who watches.
     Line(String),
+    /// The recorder has ended: nothing more is written, and nothing more is answered.
+    Ended,
+}
+
+/// Says that the recorder has ended, however it ends. The channel itself may stay open: an upload that is still on its
+/// way has a hold of it.
+struct Farewell(mpsc::UnboundedSender<Answer>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        // A closed channel means that nobody waits.
+        self.0.send(Answer::Ended).ok();
+    }
 }
 
 /// What a recorder needs to know.
@@ -81,7 +94,7 @@ pub struct Setting {
     pub until: Option<Update>,
 }
 
-/// Starts the recorder's thread. It ends when `entries` does; `answers` ends with it.
+/// Starts the recorder's thread. It ends when `entries` does; [`Answer::Ended`] is its last answer.
 ///
 /// `contents` is what all checkpoints share; `None` where nothing is trained. `slot` is where uploads are told to go.
 #[must_use]
@@ -106,6 +119,7 @@ pub fn spawn(
     };
     let patience = Patience::new(tell, move || wanted.strong_count() > 0);
     std::thread::spawn(move || {
+        let _farewell = Farewell(answers.clone());
         let place = match contents {
             Some(contents) => Place::Run(Box::new(Archive::new(output, contents))),
             None => Place::Folder(output),

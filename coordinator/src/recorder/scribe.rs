@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use medley_common::identity::{Split, Update, WorkerId};
+use medley_common::identity::{Generation, Split, Update, WorkerId};
 use tokio::sync::{mpsc, watch};
 
 use super::{Answer, Entry, Setting};
@@ -97,7 +97,7 @@ impl Scribe {
             Entry::Group(group) => self.group(group),
             Entry::Update(record) => self.update(record),
             Entry::Log(log) => self.log(log),
-            Entry::Receive(worker, update) => self.receive(*worker, *update),
+            Entry::Receive(worker, generation, update) => self.receive(*worker, *generation, *update),
             Entry::Commit(saved) => self.commit(*saved),
             Entry::Rewind(update, reason) => self.rewind(*update, reason),
             Entry::Summary(summary) => self.summary(summary),
@@ -149,11 +149,11 @@ impl Scribe {
         Ok(())
     }
 
-    fn receive(&mut self, worker: WorkerId, update: Update) -> Result<(), ArchiveError> {
+    fn receive(&mut self, worker: WorkerId, generation: Generation, update: Update) -> Result<(), ArchiveError> {
         self.begin()?;
         if let Place::Run(archive) = &self.place {
             let staging = Arc::new(Mutex::new(archive.stage(update, &self.patience)?));
-            self.slot.send_replace(Some(Slot { worker, update, staging }));
+            self.slot.send_replace(Some(Slot { worker, generation, update, staging }));
         }
         Ok(())
     }

@@ -15,6 +15,8 @@ impl Run {
         let again = std::mem::replace(&mut self.stopping, true);
         match &self.phase {
             _ if again => self.finish(self.stopped(), actions),
+            // Too few to go on, but perhaps enough to save what they hold.
+            Phase::Gathering(_) if self.progress.done > self.progress.saved => self.reform(now, actions),
             // Before anything is trained, and after its state is saved, there is nothing to wait for.
             Phase::Gathering(_) => self.finish(self.stopped(), actions),
             Phase::Forming(_) if !self.formed => self.finish(self.stopped(), actions),
@@ -119,6 +121,8 @@ impl Run {
         let failed = Failure { kind: failure.kind, message };
         match failure.kind {
             FailureKind::Diverged => self.broken(failed, actions),
+            // A state that cannot be saved would not be saved by another worker either.
+            FailureKind::Internal if matches!(self.phase, Phase::Saving(_)) => self.broken(failed, actions),
             // Another one would fail in the same way, unless this one came late to a run that works.
             FailureKind::Data | FailureKind::Config if !self.formed || self.roster.is_ranked(worker) => {
                 self.fail(failed, actions);

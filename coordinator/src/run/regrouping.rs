@@ -198,7 +198,7 @@ impl Run {
         let (name, doing) = (self.roster.describe(worker), self.doing());
         let was_ranked = self.roster.is_ranked(worker);
         self.roster.remove(worker);
-        let left = self.roster.all(|member| member.prepared.is_some()).len();
+        let left = self.roster.all(|member| member.welcomed).len();
         actions.push(Action::Notice(format!("{name} was lost while {doing}: {why}; {left} left")));
         self.admit(actions);
         self.futile = 0;

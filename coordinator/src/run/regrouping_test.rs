@@ -282,3 +282,24 @@ fn too_few_workers_are_waited_for_but_not_for_ever() {
         matches!(actions.last(), Some(Action::Finish(Outcome::Failed(failure))) if failure.kind == FailureKind::Lost)
     );
 }
+
+/// What a survivor holds is saved by a stop, though it is too few to go on.
+#[test]
+fn a_stop_saves_what_too_few_workers_hold() {
+    let (mut drive, _) = Drive::formed(Job { min_workers: 2, ..job(2) });
+    drive.update(1);
+    drive.input(died(2));
+    drive.stands_by(1, 1, vec![0..2]);
+    let formed = forms(&drive.input(Input::StopRequested));
+    assert_eq!(formed.len(), 1, "it forms a group of its own");
+    let actions = drive.from(1, Event::Formed { generation: Generation(2) });
+    assert!(matches!(actions.last(), Some(Action::Order(_, Command::Save { .. }))), "{actions:?}");
+}
+
+#[test]
+fn a_state_that_cannot_be_saved_ends_the_run() {
+    let (mut drive, _) = Drive::formed(job(2));
+    (1..=6).for_each(|update| drop(drive.update(update)));
+    let failed = Failure { kind: FailureKind::Internal, message: "write model.safetensors: File too large".into() };
+    assert!(failure(&drive.from(1, Event::Failed(failed))).contains("File too large"));
+}

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use medley_common::identity::{Digest, Update, WorkerId};
+use medley_common::identity::{Digest, Generation, Update, WorkerId};
 use medley_common::message::ArtifactKind;
 use medley_proto::v1;
 use medley_proto::v1::upload_artifact_request::Part;
@@ -22,6 +22,8 @@ const QUEUED_CHUNKS: usize = 4;
 pub struct Slot {
     /// The worker that sends them.
     pub worker: WorkerId,
+    /// Its group: what an earlier one still sends is not taken (INV-2).
+    pub generation: Generation,
     /// Updates done in the state.
     pub update: Update,
     /// Where they go.
@@ -50,10 +52,12 @@ impl Uploads {
             return Err(Status::invalid_argument("an upload begins with its header"));
         };
         let kind: ArtifactKind = header.kind().try_into().map_err(super::invalid)?;
-        let (worker, update) = (WorkerId(header.worker), Update(header.update));
+        let sender = (WorkerId(header.worker), Generation(header.generation), Update(header.update));
+        let (worker, _, update) = sender;
         let mut slots = self.slot.clone();
-        let wanted =
-            |slot: &Option<Slot>| slot.as_ref().is_some_and(|slot| slot.worker == worker && slot.update == update);
+        let wanted = |slot: &Option<Slot>| {
+            slot.as_ref().is_some_and(|slot| (slot.worker, slot.generation, slot.update) == sender)
+        };
         let unwanted = || Status::failed_precondition(format!("nobody asked worker {worker} to save update {update}"));
         let slot = tokio::time::timeout(PATIENCE, slots.wait_for(wanted)).await;
         let staging = match slot.map_err(|_| unwanted())?.map_err(|_| unwanted())?.as_ref() {
