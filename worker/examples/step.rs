@@ -16,6 +16,7 @@ use medley_worker::device::{Device, Work};
 use medley_worker::layout::Layout;
 use medley_worker::ops::Ops;
 use medley_worker::trainer::Trainer;
+use medley_worker::weights::digest;
 
 /// What to time; the model's shape defaults to MiniLM-L6.
 #[derive(Parser)]
@@ -91,7 +92,7 @@ struct Updates {
 impl Work for Updates {
     fn run<O: Ops>(self, ops: O, _connect: Connect<O::Buffer>) -> Result<(), Failure> {
         let internal = |message: String| Failure { kind: FailureKind::Internal, message };
-        let runs = self.time(ops).map_err(|error| internal(error.to_string()))?;
+        let (runs, digest_seconds) = self.time(ops).map_err(|error| internal(error.to_string()))?;
         let (seconds, timing) = &runs[runs.len() / 2];
         println!(
             "median of {}: {:.1} ms an update (forward {:.1}, backward {:.1}, wait {:.1}, optimizer {:.1}), {:.1} rows a second; fastest {:.1} ms",
@@ -104,6 +105,7 @@ impl Work for Updates {
             f64::from(self.options.rows) / seconds,
             runs[0].0 * 1e3,
         );
+        println!("a digest of the parameters: {:.1} ms", digest_seconds * 1e3);
         // For programs that compare.
         println!("{{\"ms_per_update\": {:.3}}}", seconds * 1e3);
         Ok(())
@@ -111,8 +113,8 @@ impl Work for Updates {
 }
 
 impl Updates {
-    /// Seconds of each update and where they went, the fastest first.
-    fn time<O: Ops>(&self, ops: O) -> Result<Vec<(f64, Timing)>, Box<dyn std::error::Error>> {
+    /// Seconds of each update and where they went, the fastest first; and of a digest of the parameters.
+    fn time<O: Ops>(&self, ops: O) -> Result<(Vec<(f64, Timing)>, f64), Box<dyn std::error::Error>> {
         let options = &self.options;
         let mut trainer = self.trainer(ops)?;
         let vocabulary = u64::from(model(options).vocab_size);
@@ -136,7 +138,9 @@ impl Updates {
             }
         }
         runs.sort_by(|left, right| left.0.total_cmp(&right.0));
-        Ok(runs)
+        let start = Instant::now();
+        digest(&trainer.parameters()?);
+        Ok((runs, start.elapsed().as_secs_f64()))
     }
 
     fn trainer<O: Ops>(&self, ops: O) -> Result<Trainer<O>, Box<dyn std::error::Error>> {
