@@ -155,6 +155,8 @@ pub struct LaneReport {
 /// Seconds of one update's phases on one worker.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Timing {
+    /// Packing the rows and bringing them to the device.
+    pub data_seconds: f64,
     /// Forward pass.
     pub forward_seconds: f64,
     /// Backward pass.

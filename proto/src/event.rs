@@ -115,6 +115,7 @@ fn updated(generation: Generation, report: UpdateReport) -> v1::Updated {
         losses: report.losses,
         tokens: report.tokens,
         parameters: report.parameters.map(|digest| digest.0.to_vec()),
+        data_seconds: report.timing.data_seconds,
         forward_seconds: report.timing.forward_seconds,
         backward_seconds: report.timing.backward_seconds,
         wait_seconds: report.timing.wait_seconds,
@@ -133,6 +134,7 @@ fn report(updated: v1::Updated) -> Result<UpdateReport, WireError> {
         tokens: updated.tokens,
         parameters: updated.parameters.map(|bytes| digest(&bytes, "updated.parameters")).transpose()?,
         timing: Timing {
+            data_seconds: updated.data_seconds,
             forward_seconds: updated.forward_seconds,
             backward_seconds: updated.backward_seconds,
             wait_seconds: updated.wait_seconds,
@@ -162,7 +164,13 @@ mod tests {
 
     #[test]
     fn every_event_survives_the_wire() {
-        let timing = Timing { forward_seconds: 0.1, backward_seconds: 0.2, wait_seconds: 0.3, optimizer_seconds: 0.4 };
+        let timing = Timing {
+            data_seconds: 0.5,
+            forward_seconds: 0.1,
+            backward_seconds: 0.2,
+            wait_seconds: 0.3,
+            optimizer_seconds: 0.4,
+        };
         let hello = Hello {
             protocol: 1,
             version: "0.1.0".into(),

@@ -184,6 +184,7 @@ impl Run {
             }
         }
         self.shares = group.into_iter().zip(lanes).collect();
+        self.paces.regroup(self.shares.keys());
         // Those that want to go and are still needed go at the next rest.
         self.changed = self.shares.keys().any(|worker| self.roster.get(*worker).is_some_and(|member| member.leaving));
         self.phase = Phase::Forming(Forming::default());

@@ -15,6 +15,7 @@ mod ending;
 mod evaluating;
 mod gathering;
 mod job;
+mod pace;
 mod progress;
 mod regrouping;
 pub mod report;
@@ -33,11 +34,13 @@ use medley_common::plan::Plan;
 
 pub use action::{Action, Base, Input, Occasion, SavePurpose, SavedState};
 pub use job::{Job, Patience, SplitRows, TrainingJob};
+pub use pace::{PhaseSeconds, Slowness};
 pub use view::{EvaluationView, PhaseName, RunView, WorkerView};
 
 use action::Task;
 use evaluating::Evaluating;
 use gathering::{Forming, Gathering};
+use pace::Paces;
 use progress::Progress;
 use regrouping::Disbanding;
 use report::{EvaluationReport, Outcome};
@@ -56,6 +59,7 @@ pub struct Run {
     generation: Generation,
     /// The lanes of each member of the newest group, those that were lost since included.
     shares: BTreeMap<WorkerId, Lanes>,
+    paces: Paces,
     /// What newcomers start from.
     base: Base,
     agenda: VecDeque<Task>,
@@ -105,6 +109,7 @@ impl Run {
             phase: Phase::Gathering(Gathering { since: now, needed: job.workers }),
             generation: Generation(0),
             shares: BTreeMap::new(),
+            paces: Paces::default(),
             base: Base { update: job.start, artifacts: job.artifacts.clone() },
             agenda: VecDeque::new(),
             progress: Progress::new(&job),

@@ -5,7 +5,7 @@ use std::time::Instant;
 use medley_common::identity::{Generation, Rank, Split, Update, WorkerId};
 
 use super::report::{EvaluationReport, Outcome, UpdateRecord};
-use super::{Phase, Run};
+use super::{Phase, PhaseSeconds, Run, Slowness};
 
 /// A snapshot of a run.
 #[derive(Debug, Clone)]
@@ -72,6 +72,10 @@ pub struct WorkerView<'a> {
     pub update: Update,
     /// When it was last heard of.
     pub heard: Instant,
+    /// In what it is slower than the others, if it is.
+    pub slowness: Option<Slowness>,
+    /// Where the time of its updates goes: medians of the last ones.
+    pub phases: Option<PhaseSeconds>,
 }
 
 /// The result of an evaluation, without its predictions.
@@ -155,6 +159,8 @@ impl Run {
                     },
                     update: member.update,
                     heard: member.heard,
+                    slowness: self.paces.slowness(worker),
+                    phases: self.paces.phases(worker),
                 }
             })
             .collect()

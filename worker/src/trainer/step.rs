@@ -123,6 +123,7 @@ impl<O: Ops> Trainer<O> {
         let share = self.share(plan, &missing);
         let batch = self.batch(plan, (lanes, &missing), &share, examples)?;
         let (firsts, pack) = (self.ops.load(batch.first_tokens())?, self.ops.load(batch)?);
+        let data_seconds = clock.lap();
         let masks = Masks::new(&self.config, self.spec.seed, update);
         let pass = Pass { ops: &self.ops, parameters: &self.parameters, pack: &pack, firsts: &firsts, masks };
         self.model.forward(&pass, Purpose::Training)?;
@@ -156,7 +157,7 @@ impl<O: Ops> Trainer<O> {
         self.recycle(gradients, spare, collective);
         let optimizer_seconds = clock.lap();
 
-        let timing = Timing { forward_seconds, backward_seconds, wait_seconds, optimizer_seconds };
+        let timing = Timing { data_seconds, forward_seconds, backward_seconds, wait_seconds, optimizer_seconds };
         let learning_rate = self.spec.schedule.at(update);
         Ok(UpdateReport { update, learning_rate, grad_norm: norm, lanes, losses, tokens, parameters: None, timing })
     }
