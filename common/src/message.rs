@@ -148,6 +148,8 @@ pub struct UpdateReport {
     pub losses: Vec<f32>,
     /// Tokens this worker computed.
     pub tokens: u64,
+    /// Digest of the parameters after it, in layout order; `None` but where one is due ([`Welcome::digest_every`]).
+    pub parameters: Option<Digest>,
     /// Where this worker's time went.
     pub timing: Timing,
 }
@@ -275,6 +277,8 @@ pub struct Welcome {
     pub artifacts: Vec<Artifact>,
     /// How often to send a heartbeat.
     pub heartbeat_ms: u64,
+    /// Updates from one digest of the parameters in a report to the next; 0 for none.
+    pub digest_every: u64,
 }
 
 /// A split on offer.

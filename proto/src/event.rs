@@ -59,7 +59,7 @@ impl TryFrom<v1::SessionRequest> for Event {
             },
             Wire::Formed(formed) => Self::Formed { generation: Generation(formed.generation) },
             Wire::Updated(updated) => {
-                Self::Updated { generation: Generation(updated.generation), report: report(updated) }
+                Self::Updated { generation: Generation(updated.generation), report: report(updated)? }
             }
             Wire::Saved(saved) => Self::Saved {
                 generation: Generation(saved.generation),
@@ -116,6 +116,7 @@ fn updated(generation: Generation, report: UpdateReport) -> v1::Updated {
         lanes: report.lanes.into_iter().map(lane).collect(),
         losses: report.losses,
         tokens: report.tokens,
+        parameters: report.parameters.map(|digest| digest.0.to_vec()),
         forward_seconds: report.timing.forward_seconds,
         backward_seconds: report.timing.backward_seconds,
         wait_seconds: report.timing.wait_seconds,
@@ -123,22 +124,23 @@ fn updated(generation: Generation, report: UpdateReport) -> v1::Updated {
     }
 }
 
-fn report(updated: v1::Updated) -> UpdateReport {
+fn report(updated: v1::Updated) -> Result<UpdateReport, WireError> {
     let lane = |lane: v1::LaneReport| LaneReport { lane: lane.lane, rows: lane.rows.into_iter().map(RowId).collect() };
-    UpdateReport {
+    Ok(UpdateReport {
         update: Update(updated.update),
         learning_rate: updated.learning_rate,
         grad_norm: updated.grad_norm,
         lanes: updated.lanes.into_iter().map(lane).collect(),
         losses: updated.losses,
         tokens: updated.tokens,
+        parameters: updated.parameters.map(|bytes| digest(&bytes, "updated.parameters")).transpose()?,
         timing: Timing {
             forward_seconds: updated.forward_seconds,
             backward_seconds: updated.backward_seconds,
             wait_seconds: updated.wait_seconds,
             optimizer_seconds: updated.optimizer_seconds,
         },
-    }
+    })
 }
 
 impl From<Prediction> for v1::Prediction {
@@ -179,6 +181,7 @@ mod tests {
             lanes: vec![LaneReport { lane: 3, rows: vec![RowId(4), RowId(2)] }],
             losses: vec![0.0, 2.25],
             tokens: 90,
+            parameters: Some(Digest([8; 32])),
             timing,
         };
         let predictions = vec![

@@ -199,6 +199,9 @@ pub(crate) struct CadenceFlags {
     /// Updates between checkpoints, or a share of the run
     #[arg(long, value_name = "UPDATES", default_value_t = 500.0)]
     pub(crate) save_steps: f64,
+    /// Updates between digests of the weights; 0: at saves only
+    #[arg(long, value_name = "UPDATES", default_value_t = 0)]
+    pub(crate) digest_steps: i64,
 }
 
 /// Which numbers to compute with.

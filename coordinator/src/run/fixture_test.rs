@@ -52,6 +52,7 @@ pub(super) fn job(workers: u32) -> Job {
         logging: every(2),
         evaluation: Every::Never,
         saving: Every::Never,
+        digest: Every::Never,
         logs_first_update: false,
     };
     Job {
@@ -112,8 +113,13 @@ pub(super) fn report(job: &Job, update: u64, lanes: impl IntoIterator<Item = u32
         lanes,
         losses: plan.lanes.iter().map(loss).collect(),
         tokens,
+        parameters: digests_after(job, update).then_some(Digest([update as u8; 32])),
         timing: Timing::default(),
     }
+}
+
+fn digests_after(job: &Job, update: u64) -> bool {
+    job.training.as_ref().unwrap().cadence.digests_after(Update(update))
 }
 
 /// A run with its clock, driven by hand.

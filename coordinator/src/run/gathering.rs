@@ -97,6 +97,7 @@ impl Run {
                 splits: self.job.splits(),
                 artifacts: self.base.artifacts.clone(),
                 heartbeat_ms: u64::try_from(self.job.patience.heartbeat_every.as_millis()).unwrap_or(u64::MAX),
+                digest_every: self.job.training.as_ref().and_then(|job| job.cadence.digest.updates()).unwrap_or(0),
             };
             actions.push(Action::Order(worker, Command::Welcome(Box::new(welcome))));
         }

@@ -168,6 +168,45 @@ fn reports_that_differ_from_the_plan_end_the_run() {
     }
 }
 
+/// INV-3: all else may be equal, because gradients and losses are sums.
+#[test]
+fn a_rank_with_other_parameters_is_named_by_its_digest() {
+    let mut job = Job { workers: 3, ..job(3) };
+    job.training.as_mut().unwrap().cadence.digest = every(2);
+    let lanes = [0..2, 2..3, 3..4];
+    for (worker, parameters, expected) in [
+        (1, Some(Digest([9; 32])), ["update 2: worker 1 (rank 0", "2 others have 0202"]),
+        (3, Some(Digest([9; 32])), ["update 2: worker 3 (rank 2", "2 others have 0202"]),
+        (3, None, ["worker 3 (rank 2", "update 2 without a digest"]),
+    ] {
+        let (mut drive, _) = Drive::formed(job.clone());
+        let mut last = Vec::new();
+        for (update, (number, lanes)) in [1, 2].into_iter().flat_map(|u| (1..).zip(lanes.clone()).map(move |w| (u, w)))
+        {
+            let mut report = report(&drive.job, update, lanes);
+            assert_eq!(report.parameters.is_some(), update == 2);
+            if (number, update) == (worker, 2) {
+                report.parameters = parameters;
+            }
+            last = drive.from(number, Event::Updated { generation: Generation(1), report });
+        }
+        expected.iter().for_each(|part| assert!(failure(&last).contains(part), "{}", failure(&last)));
+    }
+    let (mut drive, _) = Drive::formed(job);
+    let mut records = Vec::new();
+    for update in 1..=4 {
+        for (number, lanes) in (1..).zip(lanes.clone()) {
+            let report = report(&drive.job, update, lanes);
+            records.extend(drive.from(number, Event::Updated { generation: Generation(1), report }));
+        }
+    }
+    let digest = |action: &Action| match action {
+        Action::Record(record) => Some(record.parameters.map(|digest| digest.0[0])),
+        _ => None,
+    };
+    assert_eq!(records.iter().filter_map(digest).collect::<Vec<_>>(), [None, Some(2), None, Some(4)]);
+}
+
 /// INV-2: what a group that is gone still says does not count.
 #[test]
 fn stale_generations_are_dropped() {
