@@ -28,7 +28,7 @@ use crate::model::ModelConfig;
 use crate::spec::TrainSpec;
 
 /// The version of this protocol. A worker that speaks another is refused.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// What a worker reports.
 #[derive(Debug, Clone, PartialEq)]
@@ -118,8 +118,19 @@ pub struct Hello {
     pub pid: u32,
     /// Its device, e.g. `cpu` or `cuda:0`.
     pub device: String,
+    /// Its GPU; `None` where it computes on the CPU.
+    pub gpu: Option<GpuUse>,
     /// Threads it computes with.
     pub threads: u32,
+}
+
+/// A worker's claim to a GPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuUse {
+    /// The UUID of the GPU, or of the part of it that the worker has.
+    pub uuid: String,
+    /// Whether other workers may use it as well: a matter of checks, never of speed.
+    pub is_shared: bool,
 }
 
 /// What one worker did of one update.

@@ -2,7 +2,7 @@
 
 use medley_common::evaluation::Prediction;
 use medley_common::identity::{Generation, RowId, Update};
-use medley_common::message::{Event, Failure, Hello, LaneReport, Timing, UpdateReport};
+use medley_common::message::{Event, Failure, GpuUse, Hello, LaneReport, Timing, UpdateReport};
 
 use crate::v1;
 use crate::v1::session_request::Event as Wire;
@@ -91,15 +91,17 @@ impl TryFrom<v1::SessionRequest> for Event {
 
 impl From<Hello> for v1::Hello {
     fn from(hello: Hello) -> Self {
-        let Hello { protocol, version, host, pid, device, threads } = hello;
-        Self { protocol, version, host, pid, device, threads }
+        let Hello { protocol, version, host, pid, device, gpu, threads } = hello;
+        let gpu = gpu.map(|GpuUse { uuid, is_shared }| v1::GpuUse { uuid, is_shared });
+        Self { protocol, version, host, pid, device, threads, gpu }
     }
 }
 
 impl From<v1::Hello> for Hello {
     fn from(hello: v1::Hello) -> Self {
-        let v1::Hello { protocol, version, host, pid, device, threads } = hello;
-        Self { protocol, version, host, pid, device, threads }
+        let v1::Hello { protocol, version, host, pid, device, threads, gpu } = hello;
+        let gpu = gpu.map(|v1::GpuUse { uuid, is_shared }| GpuUse { uuid, is_shared });
+        Self { protocol, version, host, pid, device, gpu, threads }
     }
 }
 
@@ -176,7 +178,8 @@ mod tests {
             version: "0.1.0".into(),
             host: "node7".into(),
             pid: 41,
-            device: "cpu".into(),
+            device: "cuda:1".into(),
+            gpu: Some(GpuUse { uuid: "GPU-1".into(), is_shared: true }),
             threads: 2,
         };
         let report = UpdateReport {

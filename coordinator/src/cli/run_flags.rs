@@ -211,9 +211,9 @@ pub(crate) struct PrecisionFlags {
     /// Half precision in matrix products
     #[arg(long)]
     pub(crate) fp16: Truth,
-    /// Brain floating point in matrix products
+    /// Brain floating point in matrix products [default: on GPUs]
     #[arg(long)]
-    pub(crate) bf16: Truth,
+    pub(crate) bf16: Option<Truth>,
     /// TensorFloat-32 in matrix products
     #[arg(long)]
     pub(crate) tf32: Truth,

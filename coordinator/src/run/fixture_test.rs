@@ -66,6 +66,7 @@ pub(super) fn job(workers: u32) -> Job {
         past_losses: Vec::new(),
         artifacts: Vec::new(),
         workers,
+        on_gpus: false,
         min_workers: 1,
         patience: Patience {
             join: Duration::from_secs(60),
@@ -92,6 +93,7 @@ pub(super) fn hello(pid: u32) -> Event {
         host: "node7".into(),
         pid,
         device: "cpu".into(),
+        gpu: None,
         threads: 1,
     })
 }

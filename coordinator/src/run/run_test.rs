@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use medley_common::identity::{Digest, RowId};
-use medley_common::message::{ArtifactKind, Command, Hello, UpdateReport};
+use medley_common::message::{ArtifactKind, Command, GpuUse, Hello, UpdateReport};
 
 use super::fixture::{Drive, every, failure, hello, job, prepared, report, rows, save};
 use super::*;
@@ -76,6 +76,37 @@ fn strangers_and_latecomers_are_refused() {
     let actions = drive.input(Input::Elapsed);
     let [Action::Refuse(WorkerId(3), reason)] = &actions[..] else { panic!("{actions:?}") };
     assert!(reason.contains("1 of 1 workers"), "{reason}");
+}
+
+/// What a worker says that computes on a GPU.
+fn gpu_hello(pid: u32, uuid: &str, is_shared: bool) -> Event {
+    let Event::Hello(hello) = hello(pid) else { unreachable!() };
+    Event::Hello(Hello { device: "cuda:0".into(), gpu: Some(GpuUse { uuid: uuid.into(), is_shared }), ..hello })
+}
+
+#[test]
+fn a_gpu_has_one_worker_unless_both_share_it() {
+    let mut drive = Drive::new(Job { on_gpus: true, ..job(2) });
+    (1..=5).for_each(|worker| drop(drive.input(Input::Joined(WorkerId(worker)))));
+    let is_welcome = |actions: &[Action]| matches!(actions, [Action::Order(_, Command::Welcome(_))]);
+    assert!(is_welcome(&drive.from(1, gpu_hello(41, "GPU-a", true))));
+    let actions = drive.from(2, gpu_hello(42, "GPU-a", false));
+    let [Action::Refuse(WorkerId(2), reason)] = &actions[..] else { panic!("{actions:?}") };
+    assert!(reason.contains("pid 41") && reason.contains("LOCAL_RANK"), "{reason}");
+    assert!(is_welcome(&drive.from(3, gpu_hello(43, "GPU-a", true))), "both share it");
+    drive.from(1, Event::Leaving);
+    drive.input(Input::Left(WorkerId(3), "gone".into()));
+    assert!(is_welcome(&drive.from(4, gpu_hello(44, "GPU-a", false))), "one that leaves makes room");
+    assert!(matches!(&drive.from(5, hello(45))[..], [Action::Refuse(_, reason)] if reason.contains("--device cuda")));
+}
+
+#[test]
+fn a_run_on_the_cpu_takes_no_gpu() {
+    let mut drive = Drive::new(job(1));
+    drive.input(Input::Joined(WorkerId(1)));
+    let actions = drive.from(1, gpu_hello(41, "GPU-a", false));
+    let [Action::Refuse(WorkerId(1), reason)] = &actions[..] else { panic!("{actions:?}") };
+    assert!(reason.contains("cuda:0") && reason.contains("float32") && reason.contains("--device cuda"), "{reason}");
 }
 
 #[test]
