@@ -1,9 +1,10 @@
-//! A slow worker is named, with what is slow.
+//! A slow worker is named, with what is slow, and has fewer lanes where that is asked for.
 
 use medley_tests::Scratch;
 use rustix::process::Signal;
 
 use crate::RECIPE;
+use crate::ledger::updates;
 use crate::serving::address;
 
 /// One update an epoch, of all 100 rows: long enough to be measured.
@@ -41,4 +42,25 @@ fn a_slow_worker_is_named_within_ten_updates_until_it_is_well() {
     assert!(status()["workers"].as_array().unwrap().iter().all(|worker| worker["slowness"].is_null()));
     run.signal(Signal::TERM);
     run.end().expect(75);
+}
+
+#[test]
+fn lanes_move_away_from_a_slow_worker_without_a_change_in_the_result() {
+    let work = format!("train {RECIPE} {WORK} --max_steps 70 --digest_steps 10");
+    let clean = Scratch::new(100);
+    clean.run(&format!("{work} --workers 1")).expect(0);
+    let scratch = Scratch::new(100);
+    let chaos = "--rebalance --chaos slow:worker=1@update=5,factor=8";
+    let ended = scratch.run(&format!("{work} --workers 2 {chaos}")).expect(0).says(&["is slow: compute", "by speed"]);
+    assert_eq!(scratch.sha256("out/model.safetensors"), clean.sha256("out/model.safetensors"), "{}", ended.stderr);
+    assert_eq!(updates(&scratch), updates(&clean));
+    let slow = number(ended.stderr.lines().find(|line| line.contains("is slow: compute")).unwrap(), "pid ");
+    let groups = scratch.json_lines("out/ledger.jsonl").into_iter().filter(|record| record["kind"] == "group");
+    let lanes = |group: &serde_json::Value| -> u64 {
+        let member = group["members"].as_array().unwrap().iter().find(|member| member["pid"] == slow).unwrap().clone();
+        let runs = member["lanes"].as_array().unwrap();
+        runs.iter().map(|run| run["end"].as_u64().unwrap() - run["start"].as_u64().unwrap()).sum()
+    };
+    let lanes: Vec<u64> = groups.map(|group| lanes(&group)).collect();
+    assert!(lanes[0] == 4 && lanes[lanes.len() - 1] < 4, "{lanes:?}\n{}", ended.stderr);
 }

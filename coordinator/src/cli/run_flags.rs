@@ -256,6 +256,9 @@ pub(crate) struct PlacementFlags {
     /// How often train starts a lost worker again, in all
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(crate) max_restarts: i64,
+    /// Move lanes away from slow workers; the result is the same
+    #[arg(long)]
+    pub(crate) rebalance: Truth,
     /// Faults to inject: kill:worker=1@update=20;random:mean=10s,seed=1
     #[arg(long, value_name = "PLAN")]
     pub(crate) chaos: Option<String>,

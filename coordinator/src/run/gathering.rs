@@ -205,7 +205,8 @@ impl Run {
             .map(|worker| self.roster.get(*worker).filter(|_| !behind(worker)).map(|member| member.kept.clone()))
             .map(Option::unwrap_or_default)
             .collect();
-        let lanes = assign(self.tree, &kept);
+        let lanes = assign(self.tree, &kept, &self.speeds(&group));
+        self.grouped_at = update;
         self.generation = Generation(self.generation.0 + 1);
         let endpoint = |worker: &WorkerId| Some(self.roster.get(*worker)?.prepared.as_ref()?.1.clone());
         let peers: Vec<String> = group.iter().filter_map(endpoint).collect();

@@ -17,6 +17,7 @@ mod gathering;
 mod job;
 mod pace;
 mod progress;
+mod rebalancing;
 mod regrouping;
 pub mod report;
 mod roster;
@@ -60,6 +61,8 @@ pub struct Run {
     /// The lanes of each member of the newest group, those that were lost since included.
     shares: BTreeMap<WorkerId, Lanes>,
     paces: Paces,
+    /// Updates done when the newest group was formed.
+    grouped_at: Update,
     /// What newcomers start from.
     base: Base,
     agenda: VecDeque<Task>,
@@ -110,6 +113,7 @@ impl Run {
             generation: Generation(0),
             shares: BTreeMap::new(),
             paces: Paces::default(),
+            grouped_at: Update(0),
             base: Base { update: job.start, artifacts: job.artifacts.clone() },
             agenda: VecDeque::new(),
             progress: Progress::new(&job),

@@ -174,6 +174,13 @@ impl Paces {
         self.workers.get(&worker)?.slowness
     }
 
+    /// Tokens that a worker computes a second, the median of its last updates; `None` before that is known.
+    pub(super) fn speed(&self, worker: WorkerId) -> Option<f64> {
+        let samples = self.workers.get(&worker).map(|pace| &pace.samples).filter(|samples| samples.len() >= SLOW)?;
+        let speed = |sample: &Sample| sample.tokens / (sample.phases.data + sample.computing());
+        median(samples.iter().map(speed)).filter(|speed| speed.is_finite() && *speed > 0.0)
+    }
+
     /// Where the time of a worker's updates goes: medians.
     pub(super) fn phases(&self, worker: WorkerId) -> Option<PhaseSeconds> {
         let samples = &self.workers.get(&worker)?.samples;

@@ -129,6 +129,7 @@ impl Run {
             self.watch_paces(update, reports, actions);
         }
         self.progress.note(now, &record);
+        self.rebalance(actions);
         self.futile = 0;
         let cadence = self.job.training.as_ref().map(|training| training.cadence);
         let log = cadence.filter(|cadence| cadence.logs_after(update)).map(|_| self.progress.take_log(&record));
