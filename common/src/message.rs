@@ -120,6 +120,8 @@ pub struct Hello {
     pub device: String,
     /// Its GPU; `None` where it computes on the CPU.
     pub gpu: Option<GpuUse>,
+    /// Its host's processor, and the instructions it computes with: equal bits are promised where they are equal.
+    pub processor: String,
     /// Threads it computes with.
     pub threads: u32,
 }

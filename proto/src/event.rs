@@ -91,17 +91,17 @@ impl TryFrom<v1::SessionRequest> for Event {
 
 impl From<Hello> for v1::Hello {
     fn from(hello: Hello) -> Self {
-        let Hello { protocol, version, host, pid, device, gpu, threads } = hello;
+        let Hello { protocol, version, host, pid, device, gpu, processor, threads } = hello;
         let gpu = gpu.map(|GpuUse { uuid, is_shared }| v1::GpuUse { uuid, is_shared });
-        Self { protocol, version, host, pid, device, threads, gpu }
+        Self { protocol, version, host, pid, device, threads, gpu, processor }
     }
 }
 
 impl From<v1::Hello> for Hello {
     fn from(hello: v1::Hello) -> Self {
-        let v1::Hello { protocol, version, host, pid, device, threads, gpu } = hello;
+        let v1::Hello { protocol, version, host, pid, device, threads, gpu, processor } = hello;
         let gpu = gpu.map(|v1::GpuUse { uuid, is_shared }| GpuUse { uuid, is_shared });
-        Self { protocol, version, host, pid, device, gpu, threads }
+        Self { protocol, version, host, pid, device, gpu, processor, threads }
     }
 }
 
@@ -182,6 +182,7 @@ mod tests {
             pid: 41,
             device: "cuda:1".into(),
             gpu: Some(GpuUse { uuid: "GPU-1".into(), is_shared: true }),
+            processor: "EPYC, avx512f".into(),
             threads: 2,
         };
         let report = UpdateReport {

@@ -96,6 +96,7 @@ pub(super) fn hello(pid: u32) -> Event {
         pid,
         device: "cpu".into(),
         gpu: None,
+        processor: "EPYC, avx512f".into(),
         threads: 1,
     })
 }

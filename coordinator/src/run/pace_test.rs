@@ -19,6 +19,7 @@ fn report(update: u64, lanes: u32, seconds: f64) -> UpdateReport {
         update: Update(update),
         learning_rate: 0.0,
         grad_norm: 1.0,
+        skipped: false,
         lanes: (0..lanes).map(lane).collect(),
         losses: Vec::new(),
         tokens: u64::from(lanes) * 100,

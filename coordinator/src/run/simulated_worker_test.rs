@@ -88,7 +88,7 @@ impl Worker {
                 (self.update, self.kept) = (next, Lanes::new());
                 let mut report = report(job, next, lanes.into_iter().flatten());
                 // Now fast, now slow.
-                let seconds = 0.001 * (1 + mix(u64::from(self.pid) << 8 | next / 3) % 6) as f64;
+                let seconds = 0.001 * (1 + mix((u64::from(self.pid) << 8) | (next / 3)) % 6) as f64;
                 report.timing.forward_seconds = seconds * report.tokens as f64;
                 self.outbox.push_back(Event::Updated { generation, report });
             } else if network.broken.contains(&generation) {
