@@ -33,6 +33,8 @@ mod cuda_test;
 mod fixture;
 #[cfg(test)]
 mod parity_test;
+#[cfg(test)]
+mod resume_test;
 
 pub use handover::{Handover, HandoverError};
 pub use predict::PredictError;
