@@ -117,7 +117,8 @@ mod tests {
             assert!(shares.iter().all(|share| share.len() == 1), "contiguous: {shares:?}");
             shares.iter().map(count).collect()
         };
-        assert_eq!(lanes(&[1.0, 0.25]), [6, 2]);
+        assert_eq!(lanes(&[1.0, 0.25]), [7, 1]);
+        assert_eq!(lanes(&[1.0, 0.4]), [6, 2]);
         assert_eq!(lanes(&[1.0, 0.9]), [4, 4]);
         assert_eq!(lanes(&[0.01, 1.0, 1.0]), [1, 4, 3]);
         assert_eq!(lanes(&[3.0, 1.0, 1.0, 3.0]), [3, 1, 1, 3]);

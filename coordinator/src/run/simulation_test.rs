@@ -327,8 +327,11 @@ fn deaths_and_departures_change_nothing_in_the_result() {
 fn shares_by_speed_change_nothing_in_the_result() {
     let job = |workers| {
         let mut job = Job { rebalance: Some(1), ..full_job(workers) };
-        job.spec.schedule.total_updates = 18;
-        job.training.as_mut().expect("training").cadence.total_updates = 18;
+        (job.spec.schedule.total_updates, job.spec.rows_per_update) = (18, 8);
+        let training = job.training.as_mut().expect("training");
+        training.cadence.total_updates = 18;
+        // A row a lane, so that all have something to compute.
+        training.lengths = vec![5; 24];
         job
     };
     let expected = World::new(0, job(1)).play(Faults::default()).0.result();
