@@ -6,7 +6,7 @@ use medley_common::identity::Rank;
 use medley_common::lane::{LaneTree, Node};
 
 use crate::collective::{SparseRows, cover, leaf};
-use crate::model::lane_sums::LaneShare;
+use crate::model::lane_sums::{LaneShare, RowSums};
 use crate::ops::{DeviceError, Ops, Slice, SliceMut};
 
 /// A rank's place among those that sum.
@@ -74,10 +74,10 @@ impl Seat {
     pub(super) fn words<O: Ops>(
         self,
         ops: &O,
-        mut sums: Vec<(Node, SparseRows<O::Buffer>)>,
-        kept: Vec<(Node, SparseRows<O::Buffer>)>,
+        mut sums: RowSums<O::Buffer>,
+        kept: RowSums<O::Buffer>,
         width: usize,
-    ) -> Result<Vec<(Node, SparseRows<O::Buffer>)>, DeviceError> {
+    ) -> Result<RowSums<O::Buffer>, DeviceError> {
         sums.extend(kept);
         let Self::Rank { leaf, .. } = self else { return Ok(sums) };
         let mut total: Option<SparseRows<O::Buffer>> = None;
