@@ -28,7 +28,7 @@ use crate::model::ModelConfig;
 use crate::spec::TrainSpec;
 
 /// The version of this protocol. A worker that speaks another is refused.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// What a worker reports.
 #[derive(Debug, Clone, PartialEq)]
@@ -118,8 +118,19 @@ pub struct Hello {
     pub pid: u32,
     /// Its device, e.g. `cpu` or `cuda:0`.
     pub device: String,
+    /// Its GPU; `None` where it computes on the CPU.
+    pub gpu: Option<GpuUse>,
     /// Threads it computes with.
     pub threads: u32,
+}
+
+/// A worker's claim to a GPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuUse {
+    /// The UUID of the GPU, or of the part of it that the worker has.
+    pub uuid: String,
+    /// Whether other workers may use it as well: a matter of checks, never of speed.
+    pub is_shared: bool,
 }
 
 /// What one worker did of one update.
@@ -137,6 +148,8 @@ pub struct UpdateReport {
     pub losses: Vec<f32>,
     /// Tokens this worker computed.
     pub tokens: u64,
+    /// Digest of the parameters after it, in layout order; `None` but where one is due ([`Welcome::digest_every`]).
+    pub parameters: Option<Digest>,
     /// Where this worker's time went.
     pub timing: Timing,
 }
@@ -264,6 +277,8 @@ pub struct Welcome {
     pub artifacts: Vec<Artifact>,
     /// How often to send a heartbeat.
     pub heartbeat_ms: u64,
+    /// Updates from one digest of the parameters in a report to the next; 0 for none.
+    pub digest_every: u64,
 }
 
 /// A split on offer.

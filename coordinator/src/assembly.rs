@@ -21,7 +21,7 @@ use crate::recorder::Setting;
 use crate::run::{Job, Patience, SplitRows, TrainingJob};
 use crate::service::Store;
 use crate::spec::{
-    Bound, Existing, InitialWeights, Machine, Note, Output, PlanSummary, Resume, Role, RunLength, RunSpec, Team,
+    Bound, Device, Existing, InitialWeights, Machine, Note, Output, PlanSummary, Resume, Role, RunLength, RunSpec, Team,
 };
 
 /// Updates that workers may make ahead of the slowest one's report: enough to hide a round trip, few enough that a
@@ -286,6 +286,7 @@ fn job(spec: &RunSpec, bound: &Bound, inputs: &Inputs, training: Option<&Vec<Exa
         past_losses: Vec::new(),
         artifacts: Vec::new(),
         workers: bound.team.workers,
+        on_gpus: bound.team.device == Device::Cuda,
         min_workers: placement.min_workers.min(bound.team.workers),
         patience: Patience {
             join: placement.join_timeout,

@@ -50,6 +50,7 @@ pub fn of(view: &RunView<'_>, rates: Option<Rates>, started: Instant, now: Insta
         outcome: view.outcome.map_or_else(String::new, outcome),
         generation: view.generation.0,
         paused: None,
+        precision: view.precision.to_string(),
     }
 }
 
@@ -117,7 +118,8 @@ fn write_text(out: &mut String, status: &v1::Status) -> std::fmt::Result {
             _ => writeln!(out, ": predicted; no labels")?,
         }
     }
-    writeln!(out, "workers   {} of {}", status.workers.len(), status.workers_expected)?;
+    let v1::Status { workers, workers_expected, precision, .. } = status;
+    writeln!(out, "workers   {} of {workers_expected}, in {precision}", workers.len())?;
     for worker in &status.workers {
         let rank = worker.rank.map_or_else(|| "-".to_owned(), |rank| rank.to_string());
         let v1::WorkerStatus { host, pid, device, state, update, silent_seconds, .. } = worker;
@@ -175,6 +177,7 @@ pub fn json(status: &v1::Status) -> Value {
         "outcome": status.outcome,
         "generation": status.generation,
         "paused": status.paused,
+        "precision": status.precision,
     })
 }
 

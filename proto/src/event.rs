@@ -2,7 +2,7 @@
 
 use medley_common::evaluation::Prediction;
 use medley_common::identity::{Generation, RowId, Update};
-use medley_common::message::{Event, Failure, Hello, LaneReport, Timing, UpdateReport};
+use medley_common::message::{Event, Failure, GpuUse, Hello, LaneReport, Timing, UpdateReport};
 
 use crate::v1;
 use crate::v1::session_request::Event as Wire;
@@ -59,7 +59,7 @@ impl TryFrom<v1::SessionRequest> for Event {
             },
             Wire::Formed(formed) => Self::Formed { generation: Generation(formed.generation) },
             Wire::Updated(updated) => {
-                Self::Updated { generation: Generation(updated.generation), report: report(updated) }
+                Self::Updated { generation: Generation(updated.generation), report: report(updated)? }
             }
             Wire::Saved(saved) => Self::Saved {
                 generation: Generation(saved.generation),
@@ -91,15 +91,17 @@ impl TryFrom<v1::SessionRequest> for Event {
 
 impl From<Hello> for v1::Hello {
     fn from(hello: Hello) -> Self {
-        let Hello { protocol, version, host, pid, device, threads } = hello;
-        Self { protocol, version, host, pid, device, threads }
+        let Hello { protocol, version, host, pid, device, gpu, threads } = hello;
+        let gpu = gpu.map(|GpuUse { uuid, is_shared }| v1::GpuUse { uuid, is_shared });
+        Self { protocol, version, host, pid, device, threads, gpu }
     }
 }
 
 impl From<v1::Hello> for Hello {
     fn from(hello: v1::Hello) -> Self {
-        let v1::Hello { protocol, version, host, pid, device, threads } = hello;
-        Self { protocol, version, host, pid, device, threads }
+        let v1::Hello { protocol, version, host, pid, device, threads, gpu } = hello;
+        let gpu = gpu.map(|v1::GpuUse { uuid, is_shared }| GpuUse { uuid, is_shared });
+        Self { protocol, version, host, pid, device, gpu, threads }
     }
 }
 
@@ -114,6 +116,7 @@ fn updated(generation: Generation, report: UpdateReport) -> v1::Updated {
         lanes: report.lanes.into_iter().map(lane).collect(),
         losses: report.losses,
         tokens: report.tokens,
+        parameters: report.parameters.map(|digest| digest.0.to_vec()),
         forward_seconds: report.timing.forward_seconds,
         backward_seconds: report.timing.backward_seconds,
         wait_seconds: report.timing.wait_seconds,
@@ -121,22 +124,23 @@ fn updated(generation: Generation, report: UpdateReport) -> v1::Updated {
     }
 }
 
-fn report(updated: v1::Updated) -> UpdateReport {
+fn report(updated: v1::Updated) -> Result<UpdateReport, WireError> {
     let lane = |lane: v1::LaneReport| LaneReport { lane: lane.lane, rows: lane.rows.into_iter().map(RowId).collect() };
-    UpdateReport {
+    Ok(UpdateReport {
         update: Update(updated.update),
         learning_rate: updated.learning_rate,
         grad_norm: updated.grad_norm,
         lanes: updated.lanes.into_iter().map(lane).collect(),
         losses: updated.losses,
         tokens: updated.tokens,
+        parameters: updated.parameters.map(|bytes| digest(&bytes, "updated.parameters")).transpose()?,
         timing: Timing {
             forward_seconds: updated.forward_seconds,
             backward_seconds: updated.backward_seconds,
             wait_seconds: updated.wait_seconds,
             optimizer_seconds: updated.optimizer_seconds,
         },
-    }
+    })
 }
 
 impl From<Prediction> for v1::Prediction {
@@ -166,7 +170,8 @@ mod tests {
             version: "0.1.0".into(),
             host: "node7".into(),
             pid: 41,
-            device: "cpu".into(),
+            device: "cuda:1".into(),
+            gpu: Some(GpuUse { uuid: "GPU-1".into(), is_shared: true }),
             threads: 2,
         };
         let report = UpdateReport {
@@ -176,6 +181,7 @@ mod tests {
             lanes: vec![LaneReport { lane: 3, rows: vec![RowId(4), RowId(2)] }],
             losses: vec![0.0, 2.25],
             tokens: 90,
+            parameters: Some(Digest([8; 32])),
             timing,
         };
         let predictions = vec![

@@ -31,6 +31,8 @@ pub struct Settings {
     pub threads: u32,
     /// What to compute on.
     pub place: Place,
+    /// Whether other workers may use this one's GPU as well.
+    pub shares_gpu: bool,
     /// Whether a launcher on this machine speaks for this worker.
     pub is_local: bool,
 }
@@ -271,6 +273,7 @@ fn hello(settings: &Settings) -> Hello {
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         pid: std::process::id(),
         device: settings.place.to_string(),
+        gpu: settings.place.gpu(settings.shares_gpu),
         threads: settings.threads,
     }
 }

@@ -43,6 +43,10 @@ struct Arguments {
     /// Seconds to go on trying to reach the coordinator
     #[arg(long = "connect_timeout", alias = "connect-timeout", default_value_t = 60, value_name = "SECONDS")]
     connect_timeout: u64,
+    /// Let other workers with this flag use the same GPU: for checks alone, and NCCL must be told as well, by NCCL_HOSTID
+    /// or NCCL_MULTI_RANK_GPU_ENABLE
+    #[arg(long = "share_gpu", alias = "share-gpu")]
+    share_gpu: bool,
     /// End when the process with this id, the one that started this worker, ends
     #[arg(long, hide = true)]
     parent: Option<u32>,
@@ -95,6 +99,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         collective_host: arguments.collective_host,
         threads,
         place,
+        shares_gpu: arguments.share_gpu,
         is_local,
     };
     let end = runtime.block_on(async { anyhow::Ok(agent::run(settings, leave_requests(is_local)?).await) })?;

@@ -39,10 +39,45 @@ impl Run {
             );
             return self.refuse(worker, reason, actions);
         }
+        if let Some(reason) = self.kind_differs(&hello).or_else(|| self.gpu_taken(&hello)) {
+            return self.refuse(worker, reason, actions);
+        }
         if let Some(member) = self.roster.get_mut(worker).filter(|member| member.hello.is_none()) {
             member.hello = Some(hello);
         }
         self.admit(actions);
+    }
+
+    /// Why a worker cannot compute together with those of this run, if it cannot.
+    fn kind_differs(&self, hello: &Hello) -> Option<String> {
+        let precision = self.job.spec.compute.precision;
+        match (self.job.on_gpus, hello.gpu.is_some()) {
+            (true, false) => Some(format!(
+                "it computes on the CPU, this run on GPUs in {precision}: start it with --device cuda, or the run with \
+                 --device cpu"
+            )),
+            (false, true) => Some(format!(
+                "it computes on {}, this run on the CPU in {precision}: start it with --device cpu, or the run with \
+                 --device cuda",
+                hello.device
+            )),
+            (true, true) | (false, false) => None,
+        }
+    }
+
+    /// Who has the worker's GPU, if somebody has: NCCL would refuse two ranks on one, in words that name neither.
+    fn gpu_taken(&self, hello: &Hello) -> Option<String> {
+        let gpu = hello.gpu.as_ref()?;
+        let other = self.roster.iter().find(|(_, member)| {
+            let other = member.hello.as_ref().and_then(|hello| hello.gpu.as_ref());
+            // One that leaves makes room.
+            !member.leaving && other.is_some_and(|other| other.uuid == gpu.uuid && !(other.is_shared && gpu.is_shared))
+        });
+        let (other, device) = (self.roster.describe(other?.0), &hello.device);
+        Some(format!(
+            "{other} computes on its GPU already ({device}): start one worker for each GPU, with another LOCAL_RANK or \
+             CUDA_VISIBLE_DEVICES"
+        ))
     }
 
     /// Lets workers in as far as there are places; the others wait for one.
@@ -62,6 +97,7 @@ impl Run {
                 splits: self.job.splits(),
                 artifacts: self.base.artifacts.clone(),
                 heartbeat_ms: u64::try_from(self.job.patience.heartbeat_every.as_millis()).unwrap_or(u64::MAX),
+                digest_every: self.job.training.as_ref().and_then(|job| job.cadence.digest.updates()).unwrap_or(0),
             };
             actions.push(Action::Order(worker, Command::Welcome(Box::new(welcome))));
         }

@@ -32,6 +32,8 @@ pub struct Job {
     pub artifacts: Vec<Artifact>,
     /// How many workers take part.
     pub workers: u32,
+    /// Whether they compute on GPUs: a group is of one kind.
+    pub on_gpus: bool,
     /// How many are enough to go on with when others are lost; at least 1.
     pub min_workers: u32,
     /// Limits of waiting.

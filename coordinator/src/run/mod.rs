@@ -9,6 +9,7 @@
 //! the same update, and a stop never races with a step.
 
 mod action;
+mod agreement;
 mod assignment;
 mod ending;
 mod evaluating;

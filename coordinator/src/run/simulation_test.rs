@@ -224,6 +224,7 @@ fn full_job(workers: u32) -> Job {
     job.spec.schedule.total_updates = 8;
     let cadence = &mut job.training.as_mut().expect("training").cadence;
     (cadence.total_updates, cadence.evaluation, cadence.saving) = (8, every(3), every(2));
+    cadence.digest = every(3);
     job.validation = Some(rows());
     job.test = Some(rows());
     job.patience.join = Duration::from_secs(3_600);

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use medley_common::identity::{Generation, Rank, Split, Update, WorkerId};
+use medley_common::spec::Precision;
 
 use super::report::{EvaluationReport, Outcome, UpdateRecord};
 use super::{Phase, Run};
@@ -22,6 +23,8 @@ pub struct RunView<'a> {
     pub last: Option<&'a UpdateRecord>,
     /// Workers the run waits for or works with.
     pub workers_expected: u32,
+    /// The numbers that they compute in.
+    pub precision: Precision,
     /// Workers that take part.
     pub workers: Vec<WorkerView<'a>>,
     /// Evaluations so far.
@@ -118,6 +121,7 @@ impl Run {
             epoch: self.epoch(),
             last: self.progress.last.as_ref(),
             workers_expected: self.job.workers,
+            precision: self.job.spec.compute.precision,
             workers: self.workers(phase),
             evaluations: &self.evaluations,
             checkpoint: Some(self.progress.checkpoint).filter(|update| update.0 > 0),

@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use medley_common::identity::{Generation, Update, WorkerId};
+use medley_common::identity::{Digest, Generation, Update, WorkerId};
 use medley_common::plan::Plan;
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::spec::TrainSpec;
@@ -147,6 +147,18 @@ fn what_is_not_as_planned_is_named_with_its_line() {
         let problems = problems(folder.path());
         let named = problems.iter().any(|problem| problem.starts_with("ledger.jsonl:7: ") && problem.contains(what));
         assert!(named, "{what}: {problems:?}");
+    }
+}
+
+#[test]
+fn what_is_saved_must_be_what_the_update_has_left() {
+    let digested =
+        |update, digest| run(move |record| record.parameters = (record.update == Update(update)).then_some(digest));
+    let verdict = verify(digested(8, AGREED.parameters).path()).unwrap();
+    assert!(verdict.holds() && verdict.to_string().contains("the digest of the parameters after 1 of them"));
+    for update in [8, 14] {
+        let problems = problems(digested(update, Digest([9; 32])).path());
+        assert!(problems[0].contains(&format!("were saved after update {update}")), "{problems:?}");
     }
 }
 

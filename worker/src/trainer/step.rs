@@ -158,7 +158,7 @@ impl<O: Ops> Trainer<O> {
 
         let timing = Timing { forward_seconds, backward_seconds, wait_seconds, optimizer_seconds };
         let learning_rate = self.spec.schedule.at(update);
-        Ok(UpdateReport { update, learning_rate, grad_norm: norm, lanes, losses, tokens, timing })
+        Ok(UpdateReport { update, learning_rate, grad_norm: norm, lanes, losses, tokens, parameters: None, timing })
     }
 
     /// Moves the parameters by the mean gradient, the sum divided by `divisor`, and returns its norm. With a loss scale,
