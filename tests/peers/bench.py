@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,16 +74,21 @@ class Bench:
         """Starts `medley train`."""
         return Run(self, ["train", "--workers", str(workers), *more], output or self.output())
 
-    def serve(self, workers: int, *more: str, output: Path | None = None) -> "Run":
-        """Starts `medley serve`."""
-        return Run(self, ["serve", "--workers", str(workers), "--listen", "127.0.0.1:0", *more],
-                   output or self.output())
+    def serve(self, workers: int, *more: str, on: Sequence[str] = ()) -> "Run":
+        """Starts `medley serve`, with what the command is to begin with."""
+        listen = [] if "--listen" in more else ["--listen", "127.0.0.1:0"]
+        return Run(self, ["serve", "--workers", str(workers), *listen, *more], self.output(), on)
 
-    def worker(self, address: str) -> Process:
+    def worker(self, address: str, on: Sequence[str] = ()) -> Process:
         """Starts a worker of its own."""
-        command = [str(self.binaries / "medley-worker"), "--coordinator", address, "--threads", "1"]
+        command = [*on, str(self.binaries / "medley-worker"), "--coordinator", address, "--threads", "1"]
         self.workers.append(Process(command, self.folder))
         return self.workers[-1]
+
+    def room_bytes(self) -> int:
+        """More than a run needs on its disk."""
+        weights = sum(path.stat().st_size for path in Path(self.recipe[1]).glob("*.safetensors"))
+        return 40 * weights + (16 << 20)
 
     def clear(self) -> None:
         """Ends what still runs, and removes all outputs."""
@@ -104,9 +110,9 @@ class Bench:
 class Run:
     """A coordinator's process and its ledger."""
 
-    def __init__(self, bench: Bench, words: list[str], output: Path) -> None:
+    def __init__(self, bench: Bench, words: list[str], output: Path, on: Sequence[str] = ()) -> None:
         self.bench, self.output = bench, output
-        command = [str(bench.binaries / "medley"), words[0], *bench.recipe, "--output_dir", str(output), *words[1:]]
+        command = [*on, str(bench.binaries / "medley"), words[0], *bench.recipe, "--output_dir", str(output), *words[1:]]
         self.ledger = Ledger(output / "ledger.jsonl")
         self.process = Process(command, bench.folder)
         bench.runs.append(self)

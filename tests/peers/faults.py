@@ -21,6 +21,7 @@ from pathlib import Path
 
 import coordinator_faults
 import machine
+import network_faults
 import state_faults
 import worker_faults
 from bench import ROOT, Bench, Row
@@ -67,7 +68,8 @@ def main() -> None:
 
 def all_rows(bench: Bench, options: argparse.Namespace) -> Iterator[Row]:
     """The rows of all faults that are asked for; one that cannot be carried through is a row with a problem."""
-    for name, inject in {**worker_faults.FAULTS, **coordinator_faults.FAULTS, **state_faults.FAULTS}.items():
+    faults = worker_faults.FAULTS | coordinator_faults.FAULTS | state_faults.FAULTS | network_faults.FAULTS
+    for name, inject in faults.items():
         if options.only.lower() not in name.lower():
             continue
         row = Row(name)
