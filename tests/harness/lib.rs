@@ -5,7 +5,9 @@
 
 pub mod load;
 mod process;
+mod proxy;
 mod scratch;
 
 pub use process::{Ended, Running, binaries};
+pub use proxy::Proxy;
 pub use scratch::Scratch;

@@ -123,14 +123,29 @@ fn what_was_handed_over_comes_back_as_it_was() {
 
 #[test]
 fn a_silent_peer_is_an_error_after_the_timeout() {
-    let settings = TcpSettings { silence_timeout: Duration::from_millis(200), ..SETTINGS };
-    let Duet { mut tcp, peer: _peer, .. } = duet(settings);
+    let doubt_after = Duration::from_millis(20);
+    let settings = TcpSettings { silence_timeout: Duration::from_millis(200), doubt_after, ..SETTINGS };
+    // It is called, and its system answers.
+    let Duet { mut tcp, peer: _peer, listeners: _reachable, .. } = duet(settings);
     let started = Instant::now();
     tcp.launch(Segment::Head, vec![(lane(0), head())]).unwrap();
     let error = tcp.fence().map(|_| ()).unwrap_err();
     let CollectiveError::Connection { peer: Rank(1), doing, source, .. } = error else { panic!("{error}") };
     assert_eq!((doing, source.kind()), ("waiting for its part of a sum", ErrorKind::TimedOut));
     assert!((Duration::from_millis(200)..AT_ONCE).contains(&started.elapsed()));
+}
+
+#[test]
+fn a_silent_peer_that_cannot_be_reached_is_an_error_soon() {
+    let settings = TcpSettings { doubt_after: Duration::from_millis(50), ..SETTINGS };
+    let Duet { mut tcp, peer: _peer, listeners, .. } = duet(settings);
+    drop(listeners);
+    tcp.launch(Segment::Head, vec![(lane(0), head())]).unwrap();
+    let error = tcp.fence().map(|_| ()).unwrap_err();
+    assert!(
+        matches!(error, CollectiveError::Connection { peer: Rank(1), doing: "calling a silent peer", .. }),
+        "{error}"
+    );
 }
 
 #[test]
