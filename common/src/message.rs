@@ -142,6 +142,9 @@ pub struct UpdateReport {
     pub learning_rate: f64,
     /// L2 norm of the mean gradient before clipping: the same on all ranks.
     pub grad_norm: f64,
+    /// Whether the weights stayed as they were, because a gradient overflowed in half precision; its norm then counts as
+    /// 0. The same on all ranks.
+    pub skipped: bool,
     /// What this worker's lanes held.
     pub lanes: Vec<LaneReport>,
     /// Sum of the losses of each lane of the update, this worker's or not: the same on all ranks.

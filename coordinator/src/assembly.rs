@@ -114,6 +114,7 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
         artifacts,
         start,
         past_losses: past_losses(&origin),
+        past_skipped: past_skipped(&origin),
         secret: request.secret,
         ..job(spec, &bound, &inputs, training)
     };
@@ -229,6 +230,13 @@ fn past_losses(origin: &Origin) -> Vec<f64> {
     losses.unwrap_or_default()
 }
 
+/// The updates done that moved no weight, as far as the ledger beside the checkpoint has them.
+fn past_skipped(origin: &Origin) -> Vec<Update> {
+    let through = origin.resumed.as_ref().map_or(Update(0), Checkpoint::update);
+    let updates = origin.recovered.iter().flat_map(|recovered| recovered.history.updates());
+    updates.filter(|past| past.skipped && past.update <= through).map(|past| past.update).collect()
+}
+
 /// What the first record of the ledger says.
 fn identity(request: &Request, bound: &Bound, inputs: &Inputs, recipe: Recipe) -> RunIdentity {
     RunIdentity {
@@ -284,6 +292,7 @@ fn job(spec: &RunSpec, bound: &Bound, inputs: &Inputs, training: Option<&Vec<Exa
         test: rows(Split::Test),
         start: Update(0),
         past_losses: Vec::new(),
+        past_skipped: Vec::new(),
         artifacts: Vec::new(),
         workers: bound.team.workers,
         on_gpus: bound.team.device == Device::Cuda,

@@ -52,6 +52,11 @@ pub(super) fn compare(
     if found.to_bits() != norm.to_bits() {
         return Some(format!("has gradient norm {found} after update {update}; worker {other} has {norm}"));
     }
+    if report.skipped != known.skipped {
+        let did = |skipped: bool| if skipped { "skipped" } else { "made" };
+        let (found, known) = (did(report.skipped), did(known.skipped));
+        return Some(format!("{found} update {update}; worker {other} {known} it"));
+    }
     let bits = |losses: &[f32]| losses.iter().map(|loss| loss.to_bits()).collect::<Vec<_>>();
     if bits(&report.losses) != bits(&known.losses) {
         let (found, losses) = (&report.losses, &known.losses);

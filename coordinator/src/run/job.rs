@@ -28,6 +28,8 @@ pub struct Job {
     pub start: Update,
     /// The loss of each update done, in order; empty where that is not known.
     pub past_losses: Vec<f64>,
+    /// Those of them that moved no weight; empty where that is not known.
+    pub past_skipped: Vec<Update>,
     /// The files that workers read that state from.
     pub artifacts: Vec<Artifact>,
     /// How many workers take part.

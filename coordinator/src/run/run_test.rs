@@ -149,12 +149,13 @@ fn grants_keep_a_window_ahead_of_the_slowest() {
 #[test]
 fn reports_that_differ_from_the_plan_end_the_run() {
     type Spoil = fn(&mut UpdateReport);
-    let wrong: [(Spoil, &str); 5] = [
+    let wrong: [(Spoil, &str); 6] = [
         (|report| report.learning_rate = 0.5, "learning rate"),
         (|report| report.grad_norm += 1e-9, "gradient norm"),
         (|report| report.lanes[0].rows = vec![RowId(9), RowId(9)], "the plan says"),
         (|report| report.lanes[0].lane = 0, "computed lanes [0, 3]"),
         (|report| report.losses[3] += 0.5, "has losses"),
+        (|report| report.skipped = true, "skipped update 1; worker 1 made it"),
     ];
     for (spoil, expected) in wrong {
         let (mut drive, _) = Drive::formed(job(2));
@@ -166,6 +167,24 @@ fn reports_that_differ_from_the_plan_end_the_run() {
         assert!(failure(&actions).contains(expected), "{}", failure(&actions));
         assert!(failure(&actions).contains("rank 1"), "{}", failure(&actions));
     }
+}
+
+#[test]
+fn skipped_updates_are_recorded_and_counted() {
+    let (mut drive, _) = Drive::formed(Job { past_skipped: vec![Update(0)], ..job(2) });
+    let mut update = |number: u64, skipped| {
+        let mut last = Vec::new();
+        for (worker, lanes) in [(1, 0..2), (2, 2..4)] {
+            let report = UpdateReport { skipped, ..report(&drive.job, number, lanes) };
+            last = drive.from(worker, Event::Updated { generation: Generation(1), report });
+        }
+        last
+    };
+    assert!(matches!(&update(1, true)[0], Action::Record(record) if record.skipped));
+    let actions = update(2, false);
+    assert!(matches!(&actions[0], Action::Record(record) if !record.skipped));
+    assert!(matches!(&actions[1], Action::Log(log) if log.skipped == 2), "{actions:?}");
+    assert_eq!(drive.run.view().skipped, 2);
 }
 
 /// INV-3: all else may be equal, because gradients and losses are sums.

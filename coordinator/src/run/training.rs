@@ -155,6 +155,7 @@ impl Run {
             }
         }
         let (grad_norm, losses) = agreed.map_or((0.0, &[][..]), |(_, report)| (report.grad_norm, &report.losses));
+        let skipped = agreed.is_some_and(|(_, report)| report.skipped);
         let losses: Vec<Option<f64>> = (planned.lanes.iter().enumerate())
             .map(|(lane, rows)| losses.get(lane).filter(|_| !rows.is_empty()).map(|loss| f64::from(*loss)))
             .collect();
@@ -169,6 +170,7 @@ impl Run {
             learning_rate,
             loss,
             grad_norm,
+            skipped,
             tokens: tokens.map(|length| u64::from(*length)).sum(),
             lanes: planned.lanes,
             workers,

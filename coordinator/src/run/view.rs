@@ -21,6 +21,8 @@ pub struct RunView<'a> {
     pub epoch: f64,
     /// The last update made in this process.
     pub last: Option<&'a UpdateRecord>,
+    /// Those of the updates done that moved no weight, because a gradient overflowed in half precision.
+    pub skipped: u64,
     /// Workers the run waits for or works with.
     pub workers_expected: u32,
     /// The numbers that they compute in.
@@ -120,6 +122,7 @@ impl Run {
             total: self.job.total(),
             epoch: self.epoch(),
             last: self.progress.last.as_ref(),
+            skipped: self.progress.skipped(),
             workers_expected: self.job.workers,
             precision: self.job.spec.compute.precision,
             workers: self.workers(phase),

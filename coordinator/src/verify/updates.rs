@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use medley_common::identity::{Digest, RowId, Update, WorkerId};
 use medley_common::plan::Plan;
+use medley_common::spec::Precision;
 
 use super::Verdict;
 use crate::archive::{History, LEDGER_FILE, Record, RunIdentity};
@@ -83,6 +84,13 @@ impl Updates {
         let epoch = self.plan.epoch_at(update);
         if record.epoch.to_bits() != epoch.to_bits() {
             wrong(format!("update {update} has epoch {}; the plan says {epoch}", record.epoch));
+        }
+        let precision = self.identity.train.compute.precision;
+        if record.skipped && (precision != Precision::Float16 || record.grad_norm != 0.0) {
+            let norm = record.grad_norm;
+            wrong(format!(
+                "update {update} is skipped with gradient norm {norm}, in a run that computes in {precision}"
+            ));
         }
         let stranger = record.workers.iter().find(|worker| !self.group.contains(worker));
         if let Some(worker) = stranger {
