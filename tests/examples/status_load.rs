@@ -1,6 +1,6 @@
 //! Asks a coordinator for its status many times a second, and prints how long the answers took, as JSON:
 //! `status_load ADDRESS CALLS_A_SECOND CALLS`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use medley_tests::load;
 

@@ -140,9 +140,9 @@ def soak_medley(options: argparse.Namespace, folder: Path) -> dict:
     updates = options.max_steps or int(options.minutes * 60 * 0.6 / probe(options, folder))
     clean = Path(options.reference) if options.reference else folder / "clean"
     if not (clean / "medley_run.json").is_file():
-        code = Process(command(options, clean, updates), folder).end()
-        if code:
-            raise SystemExit(f"the run without faults ended with exit code {code}")
+        process = Process(command(options, clean, updates), folder)
+        if process.popen.wait():
+            raise SystemExit(f"the run without faults failed:\n{process.text()}")
     output = folder / "soaked"
 
     def workers(process: Process) -> list[int]:
@@ -165,7 +165,7 @@ def soak_medley(options: argparse.Namespace, folder: Path) -> dict:
         "side": "medley", "save_steps": options.save_steps, "wall_s": wall, "faults": dict(victim.faults),
         "starts": victim.starts, "exit_codes": codes, "updates": updates, "made_again": made_again(output / "ledger.jsonl"),
         "update_s": update_s, "goodput": updates * update_s / wall, "equal_bytes": equal, "problems": problems,
-        "others_share": start.others_share_since(start) if wall < 1 else machine.Moment.now().others_share_since(start),
+        "others_share": machine.Moment.now().others_share_since(start),
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ use medley_tests::{Proxy, Running, Scratch};
 use crate::recovery::assert_same;
 use crate::{RECIPE, serving};
 
-const LONG: &str = "--num_train_epochs 60 --save_steps 250 --heartbeat_timeout 2 \
+const LONG: &str = "--num_train_epochs 60 --save_steps 250 --logging_steps 10 --heartbeat_timeout 2 \
     --do_eval --validation_file dev.jsonl --do_predict --test_file test.jsonl";
 
 fn clean() -> Scratch {
@@ -18,11 +18,12 @@ fn clean() -> Scratch {
     scratch
 }
 
-/// A run with two workers, one of them behind a proxy, which has begun to train.
-fn behind_a_proxy(scratch: &Scratch) -> (Running, Proxy, [Running; 2]) {
+/// A run with two workers, one of them behind a proxy that takes so long, which has begun to train.
+fn behind_a_proxy(scratch: &Scratch, delay: Duration) -> (Running, Proxy, [Running; 2]) {
     let mut run = scratch.start(&format!("serve {RECIPE} {LONG} --workers 2 --min_workers 1 --listen 127.0.0.1:0"));
     let address = serving::address(&mut run);
     let proxy = Proxy::before(&address);
+    proxy.delay(delay);
     let far = scratch.start_worker(&format!("--coordinator {} --threads 1", proxy.address()));
     let near = scratch.start_worker(&format!("--coordinator {address} --threads 1"));
     run.wait_for("update 1/");
@@ -33,9 +34,8 @@ fn behind_a_proxy(scratch: &Scratch) -> (Running, Proxy, [Running; 2]) {
 #[test]
 fn a_slow_network_costs_time_alone() {
     let scratch = Scratch::new(100);
-    let (mut run, proxy, [far, near]) = behind_a_proxy(&scratch);
-    proxy.delay(Duration::from_millis(800));
-    run.wait_for("checkpoint-250");
+    let (mut run, proxy, [far, near]) = behind_a_proxy(&scratch, Duration::from_millis(700));
+    run.wait_for("update 20:");
     proxy.delay(Duration::ZERO);
     let ended = run.end().expect(0);
     assert!(!ended.stderr.contains("was lost"), "{}", ended.stderr);
@@ -48,7 +48,7 @@ fn a_slow_network_costs_time_alone() {
 #[test]
 fn a_worker_behind_a_black_hole_is_replaced_and_told_so() {
     let scratch = Scratch::new(100);
-    let (mut run, proxy, [far, near]) = behind_a_proxy(&scratch);
+    let (mut run, proxy, [far, near]) = behind_a_proxy(&scratch, Duration::ZERO);
     proxy.hold();
     run.wait_for("was lost while");
     run.wait_for("going on with 1 worker");
@@ -63,7 +63,7 @@ fn a_worker_behind_a_black_hole_is_replaced_and_told_so() {
 #[test]
 fn a_cut_connection_is_seen_at_once() {
     let scratch = Scratch::new(100);
-    let (mut run, proxy, [_far, near]) = behind_a_proxy(&scratch);
+    let (mut run, proxy, [_far, near]) = behind_a_proxy(&scratch, Duration::ZERO);
     proxy.cut();
     run.wait_for("was lost while");
     // They live until the end: what they do about it is theirs.

@@ -137,15 +137,12 @@ fn a_silent_peer_is_an_error_after_the_timeout() {
 
 #[test]
 fn a_silent_peer_that_cannot_be_reached_is_an_error_soon() {
-    let settings = TcpSettings { doubt_after: Duration::from_millis(50), ..SETTINGS };
-    let Duet { mut tcp, peer: _peer, listeners, .. } = duet(settings);
+    let Duet { mut tcp, peer: _peer, listeners, .. } =
+        duet(TcpSettings { doubt_after: Duration::from_millis(50), ..SETTINGS });
     drop(listeners);
     tcp.launch(Segment::Head, vec![(lane(0), head())]).unwrap();
-    let error = tcp.fence().map(|_| ()).unwrap_err();
-    assert!(
-        matches!(error, CollectiveError::Connection { peer: Rank(1), doing: "calling a silent peer", .. }),
-        "{error}"
-    );
+    let error = tcp.fence().map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("calling a silent peer"), "{error}");
 }
 
 #[test]
