@@ -48,13 +48,14 @@ def lossy(bench: Bench, row: Row, loss: float, is_survived: bool) -> None:
     """Packets are lost everywhere, from a quarter of the run on."""
     with net(bench, 2) as it:
         it.reach(bench.updates // 4)
+        before = it.switch.carried
         begun = it.switch.set(loss=loss)
         it.run.ledger.wait_for("update", begun + 5)
         made = sum(seen.what["kind"] == "update" and seen.at > begun for seen in it.run.ledger.records[:])
-        took = now() - begun
+        took, packets = now() - begun, it.switch.carried - before
         it.switch.set()
         lost = it.run.process.said(*LOST)
-        row.note = (f"for {took:.0f} s, {it.switch.lost} of {it.switch.carried} packets; {made} updates meanwhile; "
+        row.note = (f"for {took:.0f} s, {it.switch.lost} of {packets} packets; {made} updates meanwhile; "
                     + ("a worker was taken for dead" if lost else "nobody was taken for dead"))
         row.require(not (is_survived and lost), "a worker was taken for dead")
         if lost:

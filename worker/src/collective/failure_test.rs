@@ -240,9 +240,9 @@ fn a_listener_serves_one_group_after_another() {
             for (rank, (listener, form)) in listeners.iter().zip(&forms).enumerate() {
                 scope.spawn(move || {
                     let mut tcp = join(listener, form, SETTINGS).unwrap();
-                    tcp.launch(Segment::Head, vec![(lane(rank as u32), head())]).unwrap();
+                    // In generation 2, rank 1 leaves in the middle: before it has handed anything over.
                     if generation != 2 || rank == 0 {
-                        // In generation 2, rank 1 leaves in the middle.
+                        tcp.launch(Segment::Head, vec![(lane(rank as u32), head())]).unwrap();
                         assert_eq!(tcp.fence().is_ok(), generation != 2);
                     }
                 });
