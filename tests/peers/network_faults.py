@@ -65,8 +65,8 @@ def lossy(bench: Bench, row: Row, loss: float, is_survived: bool) -> None:
 
 
 def delayed(bench: Bench, row: Row) -> None:
-    """What goes between the coordinator and its workers takes long, but not as long as the heartbeat allows."""
-    delay = 0.6 * bench.heartbeat_s
+    """A round trip between the coordinator and its workers takes long, but not as long as the heartbeat allows."""
+    delay = 0.2 * bench.heartbeat_s
     with net(bench, 2) as it:
         it.reach(bench.updates // 4)
         begun = it.switch.set([(0, 1), (1, 0), (0, 2), (2, 0)], delay_s=delay)

@@ -108,6 +108,7 @@ async fn a_worker_of_another_version_is_refused() {
         device: "cpu".to_owned(),
         threads: 1,
         gpu: None,
+        processor: String::new(),
     };
     // The stream stays open, as a worker's does.
     let (events, stream) = tokio::sync::mpsc::channel(1);
