@@ -25,6 +25,10 @@ use crate::status_view;
 
 /// How long a lost connection to a local worker waits for its process to end, which tells more.
 const EXIT_GRACE: Duration = Duration::from_millis(500);
+/// The longest wait of a driver for anything.
+const PULSE: Duration = Duration::from_millis(250);
+/// A wait that took this long means that the process was suspended.
+const SUSPENDED: Duration = Duration::from_secs(1);
 
 /// Everything that a driver is tied to.
 #[derive(Debug)]
@@ -60,6 +64,8 @@ struct Ties {
     commands: BTreeMap<WorkerId, mpsc::Sender<Command>>,
     /// The process of each worker, as it has said.
     pids: BTreeMap<WorkerId, u32>,
+    /// Workers that have done some of the work.
+    useful: BTreeSet<WorkerId>,
     /// Workers whose connection broke, and until when their process may say why.
     leaving: BTreeMap<WorkerId, (Instant, String)>,
     stopping: bool,
@@ -106,13 +112,16 @@ impl Driver {
     /// All that the run has produced is written when this returns.
     pub async fn drive(mut self) -> (Outcome, LocalWorkers) {
         let mut ties = Ties::default();
+        let mut awake = Instant::now();
         let outcome = loop {
             self.publish(&ties);
             if let Some(outcome) = ties.outcome.take() {
                 break outcome;
             }
             let happening = self.next(&ties).await;
-            for input in self.inputs(happening, &mut ties) {
+            let asleep = std::mem::replace(&mut awake, Instant::now()).elapsed() > SUSPENDED;
+            let overslept = asleep.then_some(Input::Overslept);
+            for input in overslept.into_iter().chain(self.inputs(happening, &mut ties)) {
                 let actions = self.run.handle(Instant::now(), input);
                 for action in actions {
                     self.perform(action, &mut ties);
@@ -128,7 +137,8 @@ impl Driver {
 
     async fn next(&mut self, ties: &Ties) -> Happening {
         let leaving = ties.leaving.values().map(|(until, _)| *until).min();
-        let deadline = self.run.deadline().into_iter().chain(leaving).min();
+        let pulse = Instant::now() + PULSE;
+        let deadline = self.run.deadline().into_iter().chain(leaving).chain([pulse]).min();
         tokio::select! {
             // What has arrived is heard before the clock: a busy driver must not take a worker for silent.
             biased;
@@ -150,8 +160,10 @@ impl Driver {
                 vec![Input::Joined(worker)]
             }
             Happening::Arrival(Arrival::From(worker, event)) => {
-                if let Event::Hello(hello) = &event {
-                    ties.pids.insert(worker, hello.pid);
+                match &event {
+                    Event::Hello(hello) => drop(ties.pids.insert(worker, hello.pid)),
+                    Event::Updated { .. } | Event::Evaluated { .. } => drop(ties.useful.insert(worker)),
+                    _ => {}
                 }
                 if let Event::Prepared { notes, .. } = &event {
                     // All workers read the same weights: what the first one says of them is said once.
@@ -219,7 +231,8 @@ impl Driver {
         if ties.stopping {
             return inputs;
         }
-        match self.local.succeed(exit, Instant::now()) {
+        let was_useful = known.is_some_and(|worker| ties.useful.remove(&worker));
+        match self.local.succeed(exit, was_useful, Instant::now()) {
             // Nobody is left who could go on, and nobody else starts workers here: what they held is saved.
             Succession::Left if self.local.is_empty() => inputs.push(Input::StopRequested),
             Succession::Left => {}

@@ -17,12 +17,10 @@ const BINARY: &str = "medley-worker";
 /// How long a worker may take to list its devices: the first use of a driver is slow.
 const LISTING: Duration = Duration::from_secs(30);
 
-/// The pause before a restart that follows soon after another.
+/// The pause before the second restart in a row of a worker that had done nothing.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause before a restart.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// How long a restart counts for the pause before the next.
-const RECENT: Duration = Duration::from_secs(20);
 
 /// What every local worker is started with.
 #[derive(Debug, Clone)]
@@ -77,19 +75,19 @@ pub struct LocalWorkers {
 #[derive(Debug, Clone, Default)]
 struct Restarts {
     left: u32,
-    recent: Vec<Instant>,
+    /// How often in a row a worker has ended in each place without having done anything.
+    futile: BTreeMap<usize, u32>,
 }
 
 impl Restarts {
-    /// How long to wait before the next restart; `None` where there are no more. The first comes at once; those that
-    /// follow soon after one another wait twice as long each time.
-    fn next(&mut self, now: Instant) -> Option<Duration> {
+    /// How long to wait before the next restart in a place; `None` where there are no more. It comes at once where the
+    /// worker before had done something, and the first time that it had not; then each waits twice as long.
+    fn next(&mut self, place: usize, was_useful: bool) -> Option<Duration> {
         self.left = self.left.checked_sub(1)?;
-        self.recent.retain(|restart| now < *restart + RECENT);
-        let doublings = u32::try_from(self.recent.len()).unwrap_or(u32::MAX).min(16);
-        self.recent.push(now);
-        let pause = if doublings == 0 { Duration::ZERO } else { FIRST_PAUSE * 2u32.pow(doublings - 1) };
-        Some(pause.min(LONGEST_PAUSE))
+        let futile = self.futile.entry(place).or_default();
+        *futile = if was_useful { 0 } else { futile.saturating_add(1) };
+        let pause = futile.checked_sub(2).map(|doublings| FIRST_PAUSE * 2u32.pow(doublings.min(16)));
+        Some(pause.unwrap_or_default().min(LONGEST_PAUSE))
     }
 }
 
@@ -178,7 +176,7 @@ impl LocalWorkers {
     pub fn start(command: WorkerCommand, count: u32, max_restarts: u32) -> Result<Self, LaunchError> {
         let mut workers = Self {
             command: Some(command),
-            restarts: Restarts { left: max_restarts, recent: Vec::new() },
+            restarts: Restarts { left: max_restarts, futile: BTreeMap::new() },
             ..Self::default()
         };
         (0..count as usize).try_for_each(|place| workers.spawn(place))?;
@@ -240,13 +238,13 @@ impl LocalWorkers {
         known.and_then(|pid| kill_process(pid, signal).ok());
     }
 
-    /// Decides what follows an exit.
-    pub fn succeed(&mut self, exit: &WorkerExit, now: Instant) -> Succession {
+    /// Decides what follows the exit of a worker that has done some of the work, or has not.
+    pub fn succeed(&mut self, exit: &WorkerExit, was_useful: bool, now: Instant) -> Succession {
         let Some(place) = self.places.remove(&exit.pid) else { return Succession::Left };
         if matches!(&exit.status, Ok(status) if status.success()) {
             return Succession::Left;
         }
-        match self.restarts.next(now) {
+        match self.restarts.next(place, was_useful) {
             Some(pause) => {
                 self.due.push((now + pause, place));
                 Succession::Restarts(pause)
@@ -312,14 +310,17 @@ pub fn describe(status: &std::io::Result<ExitStatus>) -> String {
 mod tests {
     use super::*;
 
+    /// A worker that cannot start must not be started without end, and faults must not slow down one that works.
     #[test]
-    fn restarts_come_at_once_then_wait_longer_and_end() {
-        let start = Instant::now();
-        let mut restarts = Restarts { left: 5, recent: Vec::new() };
-        let pauses: Vec<_> = (0..3).map(|_| restarts.next(start).map(|pause| pause.as_millis())).collect();
-        assert_eq!(pauses, [Some(0), Some(100), Some(200)]);
-        assert_eq!(restarts.next(start + RECENT), Some(Duration::ZERO), "what is long ago does not count");
-        assert_eq!(restarts.next(start + RECENT), Some(FIRST_PAUSE));
-        assert_eq!(restarts.next(start + 9 * RECENT), None);
+    fn restarts_wait_longer_where_nothing_is_done_and_end() {
+        let mut restarts = Restarts { left: 9, futile: BTreeMap::new() };
+        let mut next = |place, was_useful| restarts.next(place, was_useful).map(|pause| pause.as_millis());
+        assert_eq!([(); 4].map(|()| next(0, false)), [Some(0), Some(100), Some(200), Some(400)]);
+        assert_eq!(next(1, false), Some(0), "places are apart");
+        assert_eq!([(); 2].map(|()| next(0, true)), [Some(0), Some(0)]);
+        assert_eq!([(); 2].map(|()| next(0, false)), [Some(0), Some(100)]);
+        assert_eq!(next(0, true), None);
+        let mut restarts = Restarts { left: 99, futile: BTreeMap::from([(0, 98)]) };
+        assert_eq!(restarts.next(0, false), Some(LONGEST_PAUSE));
     }
 }

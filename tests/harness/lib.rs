@@ -3,8 +3,11 @@
 //! A harness for tests: whatever goes wrong here is a failed test, so it panics with the reason.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod load;
 mod process;
+mod proxy;
 mod scratch;
 
 pub use process::{Ended, Running, binaries};
+pub use proxy::Proxy;
 pub use scratch::Scratch;

@@ -1,100 +1,101 @@
-"""Injects faults into short runs of `medley train` and measures what they cost.
+"""Injects faults into runs of Medley, one after another, and measures what each costs.
 
-Each run is compared with one without faults: final weights, predictions and applied updates must be equal to the byte.
+Every run is compared with one without faults: the final weights, the predictions and all applied updates must be equal to
+the byte, and `medley verify` must find every row of every epoch in exactly one of them. Prints a table, writes it with
+all that was measured to --save, and fails if anything was not as it should be.
+
+    cargo build --release --bins --examples
+    python tests/peers/faults.py                                  # a tiny model, some minutes
+    python tests/peers/faults.py --only SIGKILL --model_name_or_path $MODEL --train_file train.jsonl \\
+        --test_file test.jsonl --max_seq_length 128 --per_device_train_batch_size 32 --max_steps 40
 """
 
 import argparse
-import hashlib
 import json
-import subprocess
 import sys
 import tempfile
-import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
-MEDLEY = Path("target/release/medley")
+import coordinator_faults
+import machine
+import network_faults
+import state_faults
+import worker_faults
+from bench import ROOT, Bench, Row
 
-# The fault, its plan, and the workers it starts with.
-FAULTS = [
-    ("SIGKILL of 1 of 2 workers", "kill:worker=1@update=12", 2),
-    ("SIGKILL of rank 0 of 3", "kill:worker=0@update=12", 3),
-    ("SIGKILL of all but one of 3", "kill:worker=0@update=12;kill:worker=1@update=12", 3),
-    ("SIGKILL of all of 2", "kill:worker=0@update=16;kill:worker=1@update=16", 2),
-    ("SIGSTOP of 1 of 2", "stop:worker=1@update=12", 2),
-    ("SIGTERM to 1 of 2: it leaves in order", "term:worker=1@update=12", 2),
-]
+HEAD = ["fault", "seen after", "next update after", "updates lost", "rows lost / twice", "result", "named as", "left"]
 
 
 def main() -> None:
-    """Runs all faults and prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model_name_or_path", required=True)
-    parser.add_argument("--train_file", required=True)
-    parser.add_argument("--test_file", required=True)
-    parser.add_argument("--max_steps", type=int, default=24)
+    """Injects all faults."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_name_or_path", help="a folder with a BERT [default: the tests' tiny one]")
+    parser.add_argument("--train_file")
+    parser.add_argument("--test_file")
+    parser.add_argument("--max_seq_length", type=int, default=64)
+    parser.add_argument("--per_device_train_batch_size", type=int, default=32)
+    parser.add_argument("--max_steps", type=int, default=400)
+    parser.add_argument("--heartbeat_timeout", type=float, default=5)
+    parser.add_argument("--only", default="", help="only faults whose name has this")
+    parser.add_argument("--seed", type=int, default=1, help="of the random moments")
+    parser.add_argument("--binaries", default=str(ROOT / "target/release"))
+    parser.add_argument("--save", default="runs/faults.json", help="where the figures go")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        clean = run(options, Path(folder) / "clean", 1, None)
-        print("| fault | seen after | new group after | updates lost | result |\n|---|---|---|---|---|")
-        failed = False
-        for name, plan, workers in FAULTS:
-            faulty = run(options, Path(folder) / "faulty", workers, plan)
-            same = faulty["result"] == clean["result"]
-            failed |= not same
-            result = "equal bytes" if same else "**DIFFERENT**"
-            times = [f"{faulty[key]:.2f} s" if faulty[key] is not None else "-" for key in ("seen", "regrouped")]
-            print(f"| {name} | {times[0]} | {times[1]} | {faulty['rewound']} | {result} |", flush=True)
-        sys.exit(failed)
+    if options.model_name_or_path and not (options.train_file and options.test_file):
+        parser.error("--model_name_or_path needs --train_file and --test_file")
+    found = []
+    with tempfile.TemporaryDirectory(prefix="medley-faults-") as folder:
+        bench = Bench(options, Path(folder))
+        print(f"an update takes {bench.update_s * 1000:.0f} ms with 1 worker\n\n| {' | '.join(HEAD)} |")
+        print("|---" * len(HEAD) + "|")
+        for row in all_rows(bench, options):
+            found.append(row)
+            print(line(row), flush=True)
+    failed = [row for row in found if row.problems]
+    for row in failed:
+        print(f"\n{row.fault}:\n  " + "\n  ".join(row.problems))
+    path = Path(options.save)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    report = {"machine": machine.describe(ROOT), "options": vars(options), "update_s": bench.update_s,
+              "faults": [asdict(row) for row in found]}
+    path.write_text(json.dumps(report, indent=2) + "\n")
+    print(f"\n{len(found)} faults, {len(failed)} of them not as they should be; all figures in {path}")
+    sys.exit(bool(failed) or not found)
 
 
-def run(options: argparse.Namespace, output: Path, workers: int, plan: str | None) -> dict:
-    """One run: when its faults were seen and overcome, and what it came to."""
-    command = [
-        str(MEDLEY), "train", "--model_name_or_path", options.model_name_or_path,
-        "--do_train", "--train_file", options.train_file, "--do_predict", "--test_file", options.test_file,
-        "--max_seq_length", "128", "--per_device_train_batch_size", "32", "--max_steps", str(options.max_steps),
-        "--save_steps", "8", "--output_dir", str(output), "--overwrite_output_dir",
-        "--resume_from_checkpoint", "False", "--workers", str(workers),
-    ]  # fmt: skip
-    if plan:
-        command += ["--chaos", plan]
-    struck = seen = regrouped = None
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        for line in process.stderr:
-            now = time.monotonic()
-            if line.startswith("chaos: "):
-                struck = struck or now
-            elif struck and ("was lost while" in line or "left, as it was asked" in line):
-                seen = now
-            elif struck and line.startswith("going on with") and seen and not regrouped:
-                regrouped = now
-    if process.returncode:
-        sys.exit(f"{' '.join(command)}: exit code {process.returncode}")
-    since = [moment - struck if struck and moment else None for moment in (seen, regrouped)]
-    ledger = [json.loads(line) for line in (output / "ledger.jsonl").read_text().splitlines()]
-    return {"seen": since[0], "regrouped": since[1], "rewound": rewound(ledger), "result": result(output, ledger)}
+def all_rows(bench: Bench, options: argparse.Namespace) -> Iterator[Row]:
+    """The rows of all faults that are asked for; one that cannot be carried through is a row with a problem."""
+    faults = worker_faults.FAULTS | coordinator_faults.FAULTS | state_faults.FAULTS | network_faults.FAULTS
+    for name, inject in faults.items():
+        if options.only.lower() not in name.lower():
+            continue
+        row = Row(name)
+        try:
+            inject(bench, row)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to this fault
+            row.problems.append(f"{error}\n{traceback.format_exc(limit=4)}")
+        finally:
+            bench.clear()
+        yield row
 
 
-def rewound(ledger: list[dict]) -> int:
-    """Updates that were made, and had to be made again."""
-    last, lost = 0, 0
-    for record in ledger:
-        if record["kind"] == "update":
-            last = record["update"]
-        elif record["kind"] == "rewind":
-            lost, last = lost + last - record["to"], record["to"]
-    return lost
+def line(row: Row) -> str:
+    """The row as Markdown."""
+    result = {True: "equal bytes", False: "**DIFFERENT**", None: "-"}[row.equal]
+    if row.problems:
+        result = "**FAILED**"
+    note = f"{row.cause}; {row.note}" if row.cause and row.note else row.cause or row.note
+    cells = [row.fault, seconds(row.detected_s), seconds(row.recovered_s), row.updates_lost,
+             f"{row.rows_lost} / {row.rows_twice}", result, note.replace("|", "/"), row.orphans]
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
-def result(output: Path, ledger: list[dict]) -> list:
-    """All that must be the same whatever happens: digests of the outputs, and every applied update."""
-    applied = {}
-    for record in ledger:
-        if record["kind"] == "update":
-            kept = ("lanes", "learning_rate", "loss", "grad_norm")
-            applied[record["update"]] = [record[key] for key in kept]
-    files = ("model.safetensors", "predictions.jsonl", "predict_results.txt")
-    return [hashlib.sha256((output / name).read_bytes()).hexdigest() for name in files] + [sorted(applied.items())]
+def seconds(value: float | None) -> str:
+    """A time in words."""
+    return "-" if value is None else f"{value:.2f} s"
 
 
 if __name__ == "__main__":

@@ -18,10 +18,13 @@ from transformers import (
     HfArgumentParser,
     PreTrainedTokenizerBase,
     Trainer,
+    TrainerCallback,
+    TrainerState,
     TrainingArguments,
     default_data_collator,
     set_seed,
 )
+from transformers.trainer_utils import get_last_checkpoint
 
 from pairs import LABELS, Pair, read_pairs
 from predictions import write_predictions
@@ -44,6 +47,8 @@ class DataArguments:
                           "batches of rows of similar length"},
     )
     threads: int = field(default=0, metadata={"help": "of PyTorch; 0: its own choice"})
+    resume_newest: bool = field(default=False, metadata={"help": "go on from the newest checkpoint, if there is one"})
+    progress_file: Path | None = field(default=None, metadata={"help": "gets the number of every update as it is made"})
 
 
 def main() -> None:
@@ -73,7 +78,10 @@ def main() -> None:
 
     if training.do_train:
         trainer.train_dataset = rows("train_file", data.train_file)
-        train(trainer)
+        if data.progress_file:
+            trainer.add_callback(Progress(data.progress_file))
+        output = Path(training.output_dir)
+        train(trainer, get_last_checkpoint(output) if data.resume_newest and output.is_dir() else None)
     # group_by_length would put the evaluated rows out of order, too.
     training.train_sampling_strategy = "random"
     if training.do_eval:
@@ -113,9 +121,22 @@ def encode(pairs: list[Pair], tokenizer: PreTrainedTokenizerBase, data: DataArgu
     return rows
 
 
-def train(trainer: Trainer) -> None:
-    """Trains, and writes the model, train_results.json and trainer_state.json."""
-    metrics = trainer.train().metrics
+class Progress(TrainerCallback):
+    """Appends the number of every update to a file, as somebody who watches from outside cannot see it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_step_end(self, arguments: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
+        """An update is made."""
+        if state.is_world_process_zero:
+            with self.path.open("a", encoding="ascii") as file:
+                file.write(f"{state.global_step}\n")
+
+
+def train(trainer: Trainer, checkpoint: str | None) -> None:
+    """Trains, from the checkpoint if there is one, and writes the model, train_results.json and trainer_state.json."""
+    metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
     trainer.save_model()
     trainer.save_metrics("train", metrics | {"train_samples": len(trainer.train_dataset)})
     trainer.save_state()

@@ -8,6 +8,7 @@ mod bad_input;
 mod export;
 mod faults;
 mod ledger;
+mod network;
 mod proof;
 mod recovery;
 mod resume;

@@ -22,7 +22,7 @@ fn clean(work: &str) -> Scratch {
     scratch
 }
 
-fn assert_same(run: &Scratch, clean: &Scratch, ended: &Ended) {
+pub fn assert_same(run: &Scratch, clean: &Scratch, ended: &Ended) {
     let same = |what: bool, name: &str| assert!(what, "{name} differs after:\n{}", ended.stderr);
     same(updates(run) == updates(clean), "the ledger");
     for file in ["model.safetensors", "predictions.jsonl", "predict_results.txt"] {

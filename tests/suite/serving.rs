@@ -1,8 +1,11 @@
 //! The coordinator and its workers as separate commands, and the status RPCs.
 
+use medley_common::message::{Command, Event, Hello, PROTOCOL, Verdict};
 use medley_proto::v1;
 use medley_proto::v1::status_service_client::StatusServiceClient;
+use medley_proto::v1::worker_service_client::WorkerServiceClient;
 use medley_tests::{Running, Scratch};
+use tokio_stream::wrappers::ReceiverStream;
 
 use crate::RECIPE;
 
@@ -76,4 +79,42 @@ fn a_status_without_a_coordinator_says_so() {
     let ended = scratch.run("status --coordinator 127.0.0.1:1");
     assert_ne!(ended.code, Some(0));
     ended.says(&["127.0.0.1:1"]);
+}
+
+/// Impatient dashboards do not slow the run down, nor it them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_status_calls_a_second_are_answered_at_once() {
+    let scratch = Scratch::new(100);
+    let mut run = scratch.start(&format!("train {RECIPE} --num_train_epochs 10000 --save_strategy no --workers 2"));
+    let address = address(&mut run);
+    run.wait_for("update 1/");
+    let load = medley_tests::load::status(&address, 1000, 1000).await;
+    // The figure is 10 ms (tests/peers/faults.py); tests share their machine with each other.
+    assert!(load.rate > 500.0 && load.milliseconds(0.5) < 100.0, "{load:?}");
+}
+
+/// A worker of another version is named, and told both versions.
+#[tokio::test]
+async fn a_worker_of_another_version_is_refused() {
+    let scratch = Scratch::new(10);
+    let mut run = scratch.start(&format!("serve {RECIPE} --num_train_epochs 1 --workers 1 --listen 127.0.0.1:0"));
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", address(&mut run))).unwrap();
+    let mut client = WorkerServiceClient::new(endpoint.connect().await.unwrap());
+    let hello = Hello {
+        protocol: PROTOCOL,
+        version: "9.9.9".to_owned(),
+        host: "elsewhere".to_owned(),
+        pid: 1,
+        device: "cpu".to_owned(),
+        threads: 1,
+        gpu: None,
+        processor: String::new(),
+    };
+    // The stream stays open, as a worker's does.
+    let (events, stream) = tokio::sync::mpsc::channel(1);
+    events.send(v1::SessionRequest::from(Event::Hello(hello))).await.unwrap();
+    let mut commands = client.session(ReceiverStream::new(stream)).await.unwrap().into_inner();
+    let command = Command::try_from(commands.message().await.unwrap().unwrap()).unwrap();
+    let Command::Stop { reason, verdict: Verdict::Refused } = command else { panic!("{command:?}") };
+    assert!(reason.contains("medley-worker 9.9.9") && reason.contains(env!("CARGO_PKG_VERSION")), "{reason}");
 }

@@ -289,6 +289,7 @@ impl<O: Ops> Engine<O> {
         let Some(examples) = self.examples.get(&Split::Train) else { return Ok(()) };
         let plan = self.plan.update(self.trainer.update().next());
         let generation = group.generation;
+        self.listener.clear();
         match self.trainer.step(&plan, &group.lanes, examples, group.collective.as_mut()) {
             Ok(report) => {
                 let parameters = self.due_digest(report.update)?;

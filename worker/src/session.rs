@@ -22,10 +22,14 @@ const QUEUED_EVENTS: usize = 256;
 /// The longest file a coordinator may announce: 64 GiB, more than any BERT.
 const MAX_ARTIFACT_BYTES: u64 = 64 << 30;
 
+type Client = WorkerServiceClient<InterceptedService<Channel, Access>>;
+
 /// A connection to the coordinator.
 #[derive(Debug, Clone)]
 pub struct Coordinator {
-    client: WorkerServiceClient<InterceptedService<Channel, Access>>,
+    client: Client,
+    /// For rows and files, on a connection of its own: on a slow network they would hold the heartbeats up.
+    files: Client,
     address: String,
     is_encrypted: bool,
 }
@@ -132,10 +136,13 @@ impl Coordinator {
             pause = (pause * 2).min(Duration::from_secs(2));
         };
         let is_encrypted = access.is_encrypted();
-        let client = WorkerServiceClient::with_interceptor(channel, access)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Ok(Self { client, address: address.to_owned(), is_encrypted })
+        let client = |channel| {
+            WorkerServiceClient::with_interceptor(channel, access.clone())
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES)
+        };
+        let (client, files) = (client(channel), client(endpoint.connect_lazy()));
+        Ok(Self { client, files, address: address.to_owned(), is_encrypted })
     }
 
     /// Opens the session stream; `hello` is its first event.
@@ -163,7 +170,7 @@ impl Coordinator {
         let broken = |cause: String| self.broken("fetch the examples", cause);
         let request = v1::FetchExamplesRequest { worker: worker.0, split: v1::Split::from(split).into() };
         let mut stream =
-            self.client.clone().fetch_examples(request).await.map_err(|status| broken(describe(&status)))?.into_inner();
+            self.files.clone().fetch_examples(request).await.map_err(|status| broken(describe(&status)))?.into_inner();
         let mut examples = Vec::new();
         while let Some(message) = stream.message().await.map_err(|status| broken(describe(&status)))? {
             for example in message.examples {
@@ -199,7 +206,7 @@ impl Coordinator {
         let kind = v1::ArtifactKind::from(artifact.kind).into();
         let request = v1::FetchArtifactRequest { worker: worker.0, kind, update: update.0 };
         let mut stream =
-            self.client.clone().fetch_artifact(request).await.map_err(|status| broken(describe(&status)))?.into_inner();
+            self.files.clone().fetch_artifact(request).await.map_err(|status| broken(describe(&status)))?.into_inner();
         let size = usize::try_from(artifact.bytes).map_err(|error| broken(error.to_string()))?;
         let mut bytes = Vec::with_capacity(size);
         let mut announced = None;
@@ -251,7 +258,7 @@ impl Coordinator {
             }
             parts.send(v1::UploadArtifactRequest { part: Some(UploadPart::Sha256(digest)) }).await.is_ok()
         };
-        let mut client = self.client.clone();
+        let mut client = self.files.clone();
         let (sent, answer) = tokio::join!(send, client.upload_artifact(ReceiverStream::new(stream)));
         match answer {
             Ok(_) if sent => Ok(()),

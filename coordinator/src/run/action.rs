@@ -27,6 +27,8 @@ pub enum Input {
     StopRequested,
     /// [`super::Run::deadline`] has passed.
     Elapsed,
+    /// The coordinator itself was suspended: nobody could be heard, so nobody was silent.
+    Overslept,
 }
 
 /// What to do about it.

@@ -80,6 +80,16 @@ impl Run {
         }
     }
 
+    /// Every wait begins anew: what came in the meantime is heard only now.
+    pub(super) fn overslept(&mut self, now: Instant) {
+        self.roster.wait_anew(now);
+        match &mut self.phase {
+            Phase::Gathering(gathering) => gathering.since = now,
+            Phase::Disbanding(disbanding) => disbanding.since = now,
+            Phase::Forming(_) | Phase::Training(_) | Phase::Saving(_) | Phase::Evaluating(_) | Phase::Finished(_) => {}
+        }
+    }
+
     fn too_few(&mut self, needed: u32, actions: &mut Vec<Action>) {
         let (ready, join) = (self.roster.all(super::roster::Member::is_ready).len(), self.job.patience.join.as_secs());
         let start = "start others with medley-worker --coordinator";

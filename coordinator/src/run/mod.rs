@@ -143,6 +143,7 @@ impl Run {
             (_, Input::StopRequested) => self.stop_requested(now, &mut actions),
             (_, Input::Broken(failure)) => self.broken(failure, &mut actions),
             (_, Input::Elapsed) => self.elapsed(now, &mut actions),
+            (_, Input::Overslept) => self.overslept(now),
             (_, Input::Joined(worker)) => self.joined(now, worker),
             (_, Input::Left(worker, why)) => self.left(now, worker, &why, &mut actions),
             (_, Input::Based(base)) => self.base = base,

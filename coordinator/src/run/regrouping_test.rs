@@ -148,6 +148,19 @@ fn silence_is_a_loss_and_the_silent_is_replaced() {
     assert_eq!(drive.from(2, Event::Heartbeat), [], "what it says when it wakes does not count");
 }
 
+/// A coordinator that was suspended could not hear anybody.
+#[test]
+fn silence_does_not_count_while_the_coordinator_itself_sleeps() {
+    let (mut drive, _) = Drive::formed(job(2));
+    drive.now += std::time::Duration::from_secs(60);
+    assert_eq!(drive.input(Input::Overslept), []);
+    assert_eq!(drive.input(Input::Elapsed), []);
+    assert_eq!(drive.run.deadline(), Some(drive.now + std::time::Duration::from_secs(5)));
+    drive.now = drive.run.deadline().unwrap();
+    let actions = drive.input(Input::Elapsed);
+    assert!(matches!(actions[0], Action::Replace(..)), "{actions:?}");
+}
+
 #[test]
 fn a_group_that_breaks_again_and_again_ends_the_run() {
     let (mut drive, _) = Drive::formed(job(2));

@@ -114,6 +114,11 @@ impl Roster {
         waiting.map(|(worker, member)| (worker, member.joined)).min_by_key(|(_, joined)| *joined)
     }
 
+    /// Counts all silences and waits from `now` on.
+    pub fn wait_anew(&mut self, now: Instant) {
+        self.members.values_mut().for_each(|member| (member.heard, member.joined) = (now, now));
+    }
+
     /// A worker in words: `worker 2 (rank 1, host node7, pid 41)`.
     #[must_use]
     pub fn describe(&self, worker: WorkerId) -> String {

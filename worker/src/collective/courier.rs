@@ -19,6 +19,7 @@ use super::dense::Dense;
 use super::exchange::Exchanges;
 use super::group::Group;
 use super::link::Link;
+use super::reach::reach;
 use super::words::Words;
 use super::{CollectiveError, DenseParts, Parts, SparseRows, Summed};
 
@@ -52,6 +53,10 @@ pub(super) struct Courier {
     pub replies: Sender<Result<Summed, CollectiveError>>,
     /// How long a fence waits without anything moving.
     pub silence_timeout: Duration,
+    /// How long a silence may be before the peers are called.
+    pub doubt_after: Duration,
+    /// How long this silence may be before they are called for the next time.
+    pub doubt_at: Duration,
     /// Set while the caller waits in a fence: when something moved last.
     pub moved_at: Option<Instant>,
 }
@@ -99,6 +104,7 @@ impl Courier {
                 }
             } else if moved {
                 self.moved_at = self.moved_at.map(|_| Instant::now());
+                self.doubt_at = self.doubt_after;
             } else {
                 self.wait()?;
             }
@@ -121,7 +127,9 @@ impl Courier {
                     self.exchanges.launch(Box::new(words));
                 }
                 Ok(Order::Reuse(buffers)) => self.exchanges.pool.put_whole(buffers),
-                Ok(Order::Fence) => self.moved_at = Some(Instant::now()),
+                Ok(Order::Fence) => {
+                    (self.moved_at, self.doubt_at) = (Some(Instant::now()), self.doubt_after);
+                }
                 Err(TryRecvError::Empty) => return Ok(true),
                 Err(TryRecvError::Disconnected) => return Ok(false),
             }
@@ -132,10 +140,16 @@ impl Courier {
     fn wait(&mut self) -> Result<(), CollectiveError> {
         let left = match self.moved_at {
             None => None,
-            Some(moved_at) => match self.silence_timeout.checked_sub(moved_at.elapsed()) {
-                Some(left) => Some(left),
-                None => return self.silent(),
-            },
+            Some(moved_at) => {
+                if moved_at.elapsed() >= self.doubt_at {
+                    self.call()?;
+                    self.doubt_at = moved_at.elapsed() * 2;
+                }
+                match self.silence_timeout.checked_sub(moved_at.elapsed()) {
+                    Some(left) => Some(left.min(self.doubt_at.saturating_sub(moved_at.elapsed()))),
+                    None => return self.silent(),
+                }
+            }
         };
         let mut fds = vec![PollFd::from_borrowed_fd(self.switch.ear(), PollFlags::IN)];
         let mut open = Vec::new();
@@ -180,6 +194,16 @@ impl Courier {
                 Err(self.group.connection(link.peer(), outstanding.doing(), source))
             }
         }
+    }
+
+    /// Calls the peers that are waited for.
+    fn call(&self) -> Result<(), CollectiveError> {
+        let awaited = self.group.peers().filter(|peer| self.exchanges.outstanding(*peer).is_some());
+        for peer in awaited {
+            let address = self.group.addresses.get(peer).map_or("", String::as_str);
+            reach(address).map_err(|source| self.group.connection(peer, "calling a silent peer", source))?;
+        }
+        Ok(())
     }
 
     /// Names the peer that is silent. One whose part is missing comes first: others may only be waiting for it, too.

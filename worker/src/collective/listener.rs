@@ -36,6 +36,13 @@ impl Listener {
         self.address
     }
 
+    /// Hangs up on all who wait: in the midst of a group nobody has to connect, and who calls only to see whether this
+    /// host is there has seen it.
+    pub(crate) fn clear(&self) {
+        // What cannot be accepted is not in the way either.
+        while let Ok(Some(_)) = self.accept() {}
+    }
+
     /// A waiting connection, `None` if there is none.
     pub(super) fn accept(&self) -> io::Result<Option<(TcpStream, SocketAddr)>> {
         match self.socket.accept() {

@@ -18,6 +18,7 @@ pub(super) const SECRET: [u8; 32] = [7; 32];
 pub(super) const SETTINGS: TcpSettings = TcpSettings {
     connect_timeout: Duration::from_secs(30),
     silence_timeout: Duration::from_secs(30),
+    doubt_after: Duration::from_secs(30),
     chunk_elements: 37,
     summation: Summation::ByLane,
 };

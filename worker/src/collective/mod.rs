@@ -25,6 +25,7 @@ mod mesh;
 #[cfg(feature = "cuda")]
 pub mod nccl;
 mod pool;
+mod reach;
 mod solo;
 mod tcp;
 mod tree_sum;

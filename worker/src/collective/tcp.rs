@@ -27,6 +27,8 @@ pub struct TcpSettings {
     pub connect_timeout: Duration,
     /// How long a fence waits while nothing arrives and nothing can be sent.
     pub silence_timeout: Duration,
+    /// After how long a silence the peers that are waited for are called, to see whether they can be reached.
+    pub doubt_after: Duration,
     /// Elements that travel and are added at a time, 1 to 2^24; the same on all ranks.
     pub chunk_elements: usize,
     /// What the nodes are that ranks hand over; the same on all ranks.
@@ -36,9 +38,10 @@ pub struct TcpSettings {
 impl Default for TcpSettings {
     fn default() -> Self {
         Self {
-            connect_timeout: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(20),
             // The coordinator sees who is dead by their heartbeats; this is for a peer that lives and does not compute.
             silence_timeout: Duration::from_secs(600),
+            doubt_after: Duration::from_secs(5),
             chunk_elements: 64 << 10,
             summation: Summation::ByLane,
         }
@@ -88,6 +91,8 @@ impl Tcp {
             orders: order_queue,
             replies: reply_queue,
             silence_timeout: settings.silence_timeout,
+            doubt_after: settings.doubt_after,
+            doubt_at: settings.doubt_after,
             moved_at: None,
         };
         let courier = std::thread::Builder::new()
