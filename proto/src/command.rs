@@ -138,6 +138,7 @@ impl From<TrainSpec> for v1::TrainSpec {
             precision: v1::Precision::from(spec.compute.precision).into(),
             bfloat16_gradients: spec.compute.gradient_dtype == GradientDtype::Bfloat16,
             gradient_checkpointing: spec.compute.gradient_checkpointing,
+            auto_micro_batch: spec.compute.auto_micro_batch,
         }
     }
 }
@@ -202,6 +203,7 @@ impl TryFrom<v1::TrainSpec> for TrainSpec {
                 },
                 gradient_dtype: if spec.bfloat16_gradients { GradientDtype::Bfloat16 } else { GradientDtype::Float32 },
                 gradient_checkpointing: spec.gradient_checkpointing,
+                auto_micro_batch: spec.auto_micro_batch,
             },
         })
     }

@@ -46,6 +46,8 @@ pub struct Preparation {
 pub enum Output {
     /// An event for the coordinator.
     Report(Event),
+    /// What a person should know.
+    Note(String),
     /// A state to save.
     Saved(Saved),
     /// The engine cannot go on and has ended.
@@ -289,7 +291,11 @@ impl<O: Ops> Engine<O> {
         let Some(examples) = self.examples.get(&Split::Train) else { return Ok(()) };
         let plan = self.plan.update(self.trainer.update().next());
         let generation = group.generation;
-        match self.trainer.step(&plan, &group.lanes, examples, group.collective.as_mut()) {
+        let step = self.trainer.step(&plan, &group.lanes, examples, group.collective.as_mut());
+        if let Some(note) = self.trainer.take_note() {
+            self.hand_up(Output::Note(note));
+        }
+        match step {
             Ok(report) => {
                 let parameters = self.due_digest(report.update)?;
                 self.report(Event::Updated { generation, report: UpdateReport { parameters, ..report } });
@@ -298,6 +304,7 @@ impl<O: Ops> Engine<O> {
             Err(error @ StepError::NonFinite { .. }) => {
                 return Err(Failure { kind: FailureKind::Diverged, message: error.to_string() });
             }
+            Err(error @ StepError::OutOfMemory { .. }) => return Err(config(error)),
             Err(error) => return Err(internal(error)),
         }
         Ok(())

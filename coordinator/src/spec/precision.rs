@@ -14,6 +14,8 @@ pub struct Compute {
     pub gradient_dtype: GradientDtype,
     /// Whether backward computes activations again.
     pub gradient_checkpointing: bool,
+    /// Whether lanes that a GPU's memory does not hold at once are computed in several passes.
+    pub auto_micro_batch: bool,
 }
 
 impl Compute {
@@ -23,7 +25,8 @@ impl Compute {
             GradientDtypeFlag::Bfloat16 => GradientDtype::Bfloat16,
         };
         let precision = parse_precision(flags, notes)?;
-        Ok(Self { precision, gradient_dtype, gradient_checkpointing: flags.gradient_checkpointing.0 })
+        let (gradient_checkpointing, auto_micro_batch) = (flags.gradient_checkpointing.0, flags.auto_micro_batch.0);
+        Ok(Self { precision, gradient_dtype, gradient_checkpointing, auto_micro_batch })
     }
 
     /// What `device` uses where this was asked for, and the warnings that say so where it differs.
@@ -31,13 +34,13 @@ impl Compute {
     /// It is decided before any worker is there, from what the run is started with alone: so the recipe is known before
     /// the first update, and a run that is gone on with has the same.
     pub(super) fn on(self, device: Device) -> (ComputeSpec, Vec<Note>) {
-        let Self { precision, gradient_dtype, gradient_checkpointing } = self;
+        let Self { precision, gradient_dtype, gradient_checkpointing, auto_micro_batch } = self;
         if device == Device::Cuda {
             // Workers take no GPU that lacks it.
             let precision = precision.unwrap_or(Precision::Bfloat16);
-            return (ComputeSpec { precision, gradient_dtype, gradient_checkpointing }, Vec::new());
+            return (ComputeSpec { precision, gradient_dtype, gradient_checkpointing, auto_micro_batch }, Vec::new());
         }
-        let used = ComputeSpec { gradient_checkpointing, ..ComputeSpec::default() };
+        let used = ComputeSpec { gradient_checkpointing, auto_micro_batch, ..ComputeSpec::default() };
         let mut notes = Vec::new();
         let flag = match precision {
             None | Some(Precision::Float32) => None,

@@ -19,7 +19,7 @@ use cudarc::driver::{
 };
 
 use super::driver::{Argument, Driver, Element, Grid, Kernel, MODULES, Matrix, Product};
-use crate::ops::DeviceError;
+use crate::ops::{DeviceError, Shortage};
 
 /// The kernels, compiled for compute capability 8.0: newer devices translate them when they are loaded.
 const SOURCES: [&str; MODULES.len()] = [
@@ -181,15 +181,27 @@ impl Gpu {
     /// # Errors
     /// The device failed.
     pub fn peak_bytes(&self) -> Result<u64, DeviceError> {
+        self.pool(PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH).map_err(failed("ask for the GPU's memory"))
+    }
+
+    /// What there is of memory for `asked` bytes, that which this process holds unused counted as free.
+    fn shortage(&self, asked: u64) -> Shortage {
+        let known = driver::mem_get_info().ok();
+        let unused = self.pool(PoolAttribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT).and_then(|reserved| {
+            Ok(reserved.saturating_sub(self.pool(PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?))
+        });
+        let free = known.map(|(free, _)| free as u64 + unused.unwrap_or(0));
+        Shortage { asked, free, total: known.map(|(_, total)| total as u64) }
+    }
+
+    /// A number of bytes of the memory pool.
+    fn pool(&self, attribute: PoolAttribute) -> Result<u64, DriverError> {
         let mut bytes = 0_u64;
-        // SAFETY: the attribute is a 64-bit number.
-        let read = unsafe {
-            driver::device::get_default_mem_pool(self.stream.context().cu_device()).and_then(|pool| {
-                let attribute = PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
-                driver::mem_pool::get_attribute(pool, attribute, std::ptr::from_mut(&mut bytes).cast())
-            })
-        };
-        read.map_err(failed("ask for the GPU's memory"))?;
+        // SAFETY: the attributes asked for are 64-bit numbers.
+        unsafe {
+            let pool = driver::device::get_default_mem_pool(self.stream.context().cu_device())?;
+            driver::mem_pool::get_attribute(pool, attribute, std::ptr::from_mut(&mut bytes).cast())?;
+        }
         Ok(bytes)
     }
 
@@ -230,7 +242,9 @@ impl Driver for Gpu {
     fn allocate(&self, bytes: usize) -> Result<CudaSlice<u8>, DeviceError> {
         // SAFETY: the content is unspecified, as the trait says.
         unsafe { self.stream.alloc(bytes) }.map_err(|error| match error.0 {
-            driver_sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => DeviceError::OutOfMemory { bytes },
+            driver_sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                DeviceError::OutOfMemory { shortage: self.shortage(bytes as u64) }
+            }
             _ => failed("take memory of the GPU")(error),
         })
     }
