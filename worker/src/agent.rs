@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use medley_common::identity::WorkerId;
 use medley_common::message::{Command, Event, Failure, FailureKind, Hello, PROTOCOL, Verdict, Welcome};
+use medley_proto::access::Access;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
@@ -23,6 +24,8 @@ const QUEUED_OUTPUTS: usize = 256;
 pub struct Settings {
     /// `host:port` of the coordinator.
     pub coordinator: String,
+    /// What it asks its workers for.
+    pub access: Access,
     /// How long to try to reach it.
     pub patience: Duration,
     /// The address that peers reach this worker at; found by the route to the coordinator where `None`.
@@ -86,7 +89,8 @@ pub enum AgentError {
 /// See [`AgentError`].
 pub async fn run(settings: Settings, mut leave: mpsc::Receiver<()>) -> Result<(Verdict, String), AgentError> {
     let joining = async {
-        let coordinator = Coordinator::connect(&settings.coordinator, settings.patience).await?;
+        let coordinator =
+            Coordinator::connect(&settings.coordinator, settings.access.clone(), settings.patience).await?;
         let (session, first) = greet(&settings, &coordinator).await?;
         Ok::<_, AgentError>((coordinator, session, first))
     };
