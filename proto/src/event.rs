@@ -91,17 +91,17 @@ impl TryFrom<v1::SessionRequest> for Event {
 
 impl From<Hello> for v1::Hello {
     fn from(hello: Hello) -> Self {
-        let Hello { protocol, version, host, pid, device, gpu, threads } = hello;
+        let Hello { protocol, version, host, pid, device, gpu, processor, threads } = hello;
         let gpu = gpu.map(|GpuUse { uuid, is_shared }| v1::GpuUse { uuid, is_shared });
-        Self { protocol, version, host, pid, device, threads, gpu }
+        Self { protocol, version, host, pid, device, threads, gpu, processor }
     }
 }
 
 impl From<v1::Hello> for Hello {
     fn from(hello: v1::Hello) -> Self {
-        let v1::Hello { protocol, version, host, pid, device, threads, gpu } = hello;
+        let v1::Hello { protocol, version, host, pid, device, threads, gpu, processor } = hello;
         let gpu = gpu.map(|v1::GpuUse { uuid, is_shared }| GpuUse { uuid, is_shared });
-        Self { protocol, version, host, pid, device, gpu, threads }
+        Self { protocol, version, host, pid, device, gpu, processor, threads }
     }
 }
 
@@ -118,6 +118,7 @@ fn updated(generation: Generation, report: UpdateReport) -> v1::Updated {
         losses: report.losses,
         tokens: report.tokens,
         parameters: report.parameters.map(|digest| digest.0.to_vec()),
+        data_seconds: report.timing.data_seconds,
         forward_seconds: report.timing.forward_seconds,
         backward_seconds: report.timing.backward_seconds,
         wait_seconds: report.timing.wait_seconds,
@@ -137,6 +138,7 @@ fn report(updated: v1::Updated) -> Result<UpdateReport, WireError> {
         tokens: updated.tokens,
         parameters: updated.parameters.map(|bytes| digest(&bytes, "updated.parameters")).transpose()?,
         timing: Timing {
+            data_seconds: updated.data_seconds,
             forward_seconds: updated.forward_seconds,
             backward_seconds: updated.backward_seconds,
             wait_seconds: updated.wait_seconds,
@@ -166,7 +168,13 @@ mod tests {
 
     #[test]
     fn every_event_survives_the_wire() {
-        let timing = Timing { forward_seconds: 0.1, backward_seconds: 0.2, wait_seconds: 0.3, optimizer_seconds: 0.4 };
+        let timing = Timing {
+            data_seconds: 0.5,
+            forward_seconds: 0.1,
+            backward_seconds: 0.2,
+            wait_seconds: 0.3,
+            optimizer_seconds: 0.4,
+        };
         let hello = Hello {
             protocol: 1,
             version: "0.1.0".into(),
@@ -174,6 +182,7 @@ mod tests {
             pid: 41,
             device: "cuda:1".into(),
             gpu: Some(GpuUse { uuid: "GPU-1".into(), is_shared: true }),
+            processor: "EPYC, avx512f".into(),
             threads: 2,
         };
         let report = UpdateReport {

@@ -279,6 +279,7 @@ fn hello(settings: &Settings) -> Hello {
         pid: std::process::id(),
         device: settings.place.to_string(),
         gpu: settings.place.gpu(settings.shares_gpu),
+        processor: crate::ops::cpu::processor(),
         threads: settings.threads,
     }
 }

@@ -15,7 +15,9 @@ mod ending;
 mod evaluating;
 mod gathering;
 mod job;
+mod pace;
 mod progress;
+mod rebalancing;
 mod regrouping;
 pub mod report;
 mod roster;
@@ -33,11 +35,13 @@ use medley_common::plan::Plan;
 
 pub use action::{Action, Base, Input, Occasion, SavePurpose, SavedState};
 pub use job::{Job, Patience, SplitRows, TrainingJob};
+pub use pace::{PhaseSeconds, Slowness};
 pub use view::{EvaluationView, PhaseName, RunView, WorkerView};
 
 use action::Task;
 use evaluating::Evaluating;
 use gathering::{Forming, Gathering};
+use pace::Paces;
 use progress::Progress;
 use regrouping::Disbanding;
 use report::{EvaluationReport, Outcome};
@@ -56,6 +60,9 @@ pub struct Run {
     generation: Generation,
     /// The lanes of each member of the newest group, those that were lost since included.
     shares: BTreeMap<WorkerId, Lanes>,
+    paces: Paces,
+    /// Updates done when the newest group was formed.
+    grouped_at: Update,
     /// What newcomers start from.
     base: Base,
     agenda: VecDeque<Task>,
@@ -105,6 +112,8 @@ impl Run {
             phase: Phase::Gathering(Gathering { since: now, needed: job.workers }),
             generation: Generation(0),
             shares: BTreeMap::new(),
+            paces: Paces::default(),
+            grouped_at: Update(0),
             base: Base { update: job.start, artifacts: job.artifacts.clone() },
             agenda: VecDeque::new(),
             progress: Progress::new(&job),

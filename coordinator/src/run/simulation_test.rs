@@ -58,6 +58,8 @@ struct World {
     next_worker: u64,
     /// What the disk will have done, in order.
     disk: VecDeque<Input>,
+    /// Times that lanes were to be shared anew by speed.
+    rebalances: u32,
     history: History,
 }
 
@@ -83,14 +85,21 @@ impl World {
             pending: (1..next_worker).collect(),
             next_worker,
             disk: VecDeque::new(),
+            rebalances: 0,
             history,
         }
     }
 
-    fn play(mut self, mut faults: Faults) -> (History, Network) {
+    fn play(self, faults: Faults) -> (History, Network) {
+        let (history, network, _) = self.play_rebalanced(faults);
+        (history, network)
+    }
+
+    /// Also tells how often lanes were to be shared anew.
+    fn play_rebalanced(mut self, mut faults: Faults) -> (History, Network, u32) {
         for _ in 0..MOST_EVENTS {
             if matches!(self.run.phase, Phase::Finished(_)) {
-                return (self.history, self.network);
+                return (self.history, self.network, self.rebalances);
             }
             let inputs = self.next_inputs(&mut faults);
             for input in inputs {
@@ -171,7 +180,8 @@ impl World {
                     model.dead = true;
                 }
             }
-            Action::Receive(..) | Action::Summarise(_) | Action::Notice(_) | Action::Group(_) => {}
+            Action::Notice(line) => self.rebalances += u32::from(line.contains("shared anew by speed")),
+            Action::Receive(..) | Action::Summarise(_) | Action::Group(_) => {}
             Action::Record(record) => {
                 self.disk.push_back(Input::Recorded(record.update));
                 self.history.records.push(record);
@@ -310,4 +320,32 @@ fn deaths_and_departures_change_nothing_in_the_result() {
         });
     }
     assert!(redone > SEEDS.end / 4 && rewound > SEEDS.end / 20, "{redone} with a second attempt, {rewound} rewound");
+}
+
+/// Lanes wander between workers whose speeds change all the time, while some of them die.
+#[test]
+fn shares_by_speed_change_nothing_in_the_result() {
+    let job = |workers| {
+        let mut job = Job { rebalance: Some(1), ..full_job(workers) };
+        (job.spec.schedule.total_updates, job.spec.rows_per_update) = (18, 8);
+        let training = job.training.as_mut().expect("training");
+        training.cadence.total_updates = 18;
+        // A row a lane, so that all have something to compute.
+        training.lengths = vec![5; 24];
+        job
+    };
+    let expected = World::new(0, job(1)).play(Faults::default()).0.result();
+    assert_eq!(expected.records.len(), 18);
+    let mut moved = 0;
+    for seed in SEEDS.step_by(3) {
+        with_seed(seed, || {
+            let deaths = (seed % 3) as u32;
+            let faults = Faults { deaths, leaves: (seed % 2) as u32, stop: false };
+            let (history, network, rebalances) = World::new(seed, job(2 + (seed % 4) as u32)).play_rebalanced(faults);
+            moved += u64::from(rebalances);
+            assert!(deaths > 0 || seed % 2 > 0 || network.computed == 18 * 8, "no lane is computed twice");
+            assert_eq!(history.result(), expected);
+        });
+    }
+    assert!(moved > SEEDS.end / 3, "{moved} times");
 }

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use medley_common::example::Example;
 use medley_common::identity::RowId;
-use medley_common::lane::LaneTree;
 use medley_common::message::{Lanes, Timing};
 use medley_common::model::ModelConfig;
 use medley_common::plan::UpdatePlan;
@@ -12,13 +11,14 @@ use medley_common::spec::TrainSpec;
 
 use super::StepError;
 use super::launch::Launch;
+use super::seat::Seat;
 use super::step::Clock;
 use crate::batch::{Batch, Labels, RowError, Source};
 use crate::model::Pass;
 use crate::model::bert::{Backward, Bert, Loss, Purpose};
 use crate::model::lane_sums::{BufferPool, LaneShare};
+use crate::ops::Ops;
 use crate::ops::dropout::Masks;
-use crate::ops::{LaneKeeping, Ops};
 
 /// What is to be computed.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +29,8 @@ pub(super) struct Work<'a> {
     pub examples: &'a [Example],
     /// What the summed loss is multiplied by before it is differentiated.
     pub gradient_scale: f64,
+    /// Where this rank's sums stand in the tree.
+    pub seat: Seat,
 }
 
 /// What it is computed with.
@@ -71,6 +73,7 @@ impl<O: Ops> Computer<'_, O> {
         let (share, batch) = self.batch(work, lanes)?;
         let tokens = batch.tokens.len();
         let (firsts, pack) = (self.ops.load(batch.first_tokens())?, self.ops.load(batch)?);
+        timing.data_seconds += clock.lap();
         let masks = Masks::new(self.config, self.spec.seed, work.plan.update);
         let pass = Pass { ops: self.ops, parameters: self.parameters, pack: &pack, firsts: &firsts, masks };
         self.model.forward(&pass, Purpose::Training)?;
@@ -88,12 +91,12 @@ impl<O: Ops> Computer<'_, O> {
         let source = Source { model: self.config, examples: work.examples, labels: Labels::Required };
         let planned = &work.plan.lanes;
         let all = lanes.iter().cloned().flatten();
-        if self.ops.lane_keeping() == LaneKeeping::Never {
+        let share = work.seat.share(lanes);
+        if matches!(work.seat, Seat::Rank { .. }) {
             let rows: Vec<RowId> = all.flat_map(|lane| planned[lane as usize].iter().copied()).collect();
-            let share = LaneShare::new(LaneTree::new(1), std::slice::from_ref(&(0..1)));
             return Ok((share, Batch::pack([(0, rows.as_slice())], source)?));
         }
         let rows = all.map(|lane| (lane, planned[lane as usize].as_slice()));
-        Ok((LaneShare::new(LaneTree::new(planned.len() as u32), lanes), Batch::pack(rows, source)?))
+        Ok((share, Batch::pack(rows, source)?))
     }
 }

@@ -10,6 +10,7 @@ use medley_common::plan::UpdatePlan;
 use super::StepError;
 use super::kept::Kept;
 use super::passes::PartialSums;
+use super::seat::Seat;
 use crate::collective::{Collective, CollectiveError, Parts, SparseRows, Summed};
 use crate::layout::Segment;
 use crate::model::bert::GradientSink;
@@ -24,6 +25,9 @@ pub(super) struct Launch<'a, O: Ops> {
     /// What an earlier try has left, and what of this one the collective did not take.
     kept: Kept<O::Buffer>,
     broken: Option<CollectiveError>,
+    seat: Seat,
+    /// Elements of a row of the word embedding.
+    width: usize,
     sums: PartialSums<'a, O>,
     is_last: bool,
     /// What has been handed over: where lanes are computed again for want of memory, it is not handed over again.
@@ -46,10 +50,11 @@ impl<'a, O: Ops> Launch<'a, O> {
         ops: &'a O,
         collective: &'a mut dyn Collective<O::Buffer>,
         kept: Kept<O::Buffer>,
+        (seat, width): (Seat, usize),
         sums: PartialSums<'a, O>,
     ) -> Self {
         let (handed, losses) = (BTreeSet::new(), Vec::new());
-        Self { ops, collective, kept, broken: None, sums, is_last: false, handed, losses, tokens: 0 }
+        Self { ops, collective, kept, broken: None, seat, width, sums, is_last: false, handed, losses, tokens: 0 }
     }
 
     /// All lanes are computed from the first one on.
@@ -93,7 +98,7 @@ impl<'a, O: Ops> Launch<'a, O> {
         let nodes = self.sums.spread(plan.lanes.len() as u32, &with_rows);
         let upload = |(node, values)| Ok((node, self.ops.upload(values)?));
         let nodes = nodes.into_iter().map(upload).collect::<Result<_, DeviceError>>()?;
-        self.hand_over(Segment::Losses, nodes);
+        self.hand_over(Segment::Losses, nodes)?;
         let report = |(lane, _): &(u32, f32)| LaneReport { lane: *lane, rows: plan.lanes[*lane as usize].clone() };
         self.kept.reports.extend(self.losses.iter().map(report));
         self.kept.reports.sort_by_key(|report| report.lane);
@@ -115,13 +120,14 @@ impl<'a, O: Ops> Launch<'a, O> {
         })
     }
 
-    fn hand_over(&mut self, segment: Segment, mut sums: Vec<(Node, O::Buffer)>) {
-        sums.extend(self.kept.dense(segment));
+    fn hand_over(&mut self, segment: Segment, sums: Vec<(Node, O::Buffer)>) -> Result<(), DeviceError> {
+        let sums = self.seat.dense(self.ops, sums, self.kept.dense(segment))?;
         self.handed.insert(segment);
         match self.broken {
             None => self.broken = self.collective.launch(segment, sums).err(),
             Some(_) => self.kept.parts.dense.push((segment, sums)),
         }
+        Ok(())
     }
 }
 
@@ -135,7 +141,7 @@ impl<O: Ops> GradientSink<O> for Launch<'_, O> {
         self.sums.add(segment, sums)?;
         if self.is_last {
             let sums = self.sums.take(segment)?;
-            self.hand_over(segment, sums);
+            self.hand_over(segment, sums)?;
         }
         Ok(())
     }
@@ -143,8 +149,8 @@ impl<O: Ops> GradientSink<O> for Launch<'_, O> {
     fn words(&mut self, sums: Vec<(Node, SparseRows<O::Buffer>)>) -> Result<(), StepError> {
         self.sums.add_words(sums)?;
         if self.is_last {
-            let mut sums = self.sums.take_words()?;
-            sums.extend(self.kept.words());
+            let sums = self.sums.take_words()?;
+            let sums = self.seat.words(self.ops, sums, self.kept.words(), self.width)?;
             match self.broken {
                 None => self.broken = self.collective.launch_words(sums).err(),
                 Some(_) => self.kept.parts.words = Some(sums),

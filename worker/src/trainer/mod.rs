@@ -5,20 +5,22 @@
 
 use std::borrow::Cow;
 
-use medley_common::identity::Update;
+use medley_common::identity::{Rank, Update};
+use medley_common::lane::LaneTree;
 use medley_common::message::Lanes;
 use medley_common::model::{ModelConfig, ModelError};
-use medley_common::spec::{Precision, TrainSpec};
+use medley_common::spec::{Precision, Summation, TrainSpec};
 
 use crate::layout::Layout;
 use crate::model::bert::{Bert, Keep};
 use crate::model::lane_sums::BufferPool;
 use crate::ops::cpu::Cpu;
-use crate::ops::{DeviceError, Ops};
+use crate::ops::{DeviceError, LaneKeeping, Ops};
 use crate::optim::adamw::AdamW;
 use crate::optim::loss_scale::LossScale;
 use crate::trainer::kept::Kept;
 use crate::trainer::passes::Passes;
+use crate::trainer::seat::Seat;
 
 mod computer;
 mod handover;
@@ -26,6 +28,7 @@ mod kept;
 mod launch;
 mod passes;
 mod predict;
+mod seat;
 mod step;
 
 #[cfg(test)]
@@ -34,6 +37,8 @@ mod cuda_test;
 mod fixture;
 #[cfg(test)]
 mod parity_test;
+#[cfg(test)]
+mod resume_test;
 
 pub use handover::{Handover, HandoverError};
 pub use predict::PredictError;
@@ -142,6 +147,16 @@ impl<O: Ops> Trainer<O> {
     /// What a person should know of the last update: that it was computed in smaller passes than the one before.
     pub fn take_note(&mut self) -> Option<String> {
         self.note.take()
+    }
+
+    /// Whether lanes are summed apart: what comes out has the same bits whoever computes which lanes.
+    fn keeps_lanes(&self) -> bool {
+        self.ops.lane_keeping() != LaneKeeping::Never && self.spec.compute.summation == Summation::ByLane
+    }
+
+    /// Where this rank's sums stand in the tree.
+    fn seat(&self, lanes: u32, rank: Rank, world: u32) -> Seat {
+        if self.keeps_lanes() { Seat::Lanes(LaneTree::new(lanes)) } else { Seat::of(rank, world) }
     }
 
     /// The number of updates made.

@@ -9,6 +9,7 @@ use std::ops::Range;
 use medley_common::lane::{LaneTree, Node};
 use medley_common::message::Lanes;
 
+use super::seat::Seat;
 use crate::collective::{SparseRows, cover};
 use crate::layout::{Layout, Segment};
 use crate::model::lane_sums::{BufferPool, RowSums};
@@ -61,6 +62,7 @@ impl Passes {
 pub(super) struct PartialSums<'a, O: Ops> {
     ops: &'a O,
     layout: &'a Layout,
+    seat: Seat,
     tree: LaneTree,
     /// The nodes that the rank hands over: no sum climbs further.
     cover: Vec<Node>,
@@ -71,10 +73,14 @@ pub(super) struct PartialSums<'a, O: Ops> {
 }
 
 impl<'a, O: Ops> PartialSums<'a, O> {
-    /// Nothing yet of a rank that computes these `lanes` of `tree`.
-    pub(super) fn new(ops: &'a O, layout: &'a Layout, tree: LaneTree, lanes: &[Range<u32>]) -> Self {
+    /// Nothing yet of a rank that has this seat and computes these `lanes`.
+    pub(super) fn new(ops: &'a O, layout: &'a Layout, seat: Seat, lanes: &[Range<u32>]) -> Self {
         let (dense, words, spare) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        Self { ops, layout, tree, cover: cover(tree, lanes), dense, words, spare }
+        let (tree, cover) = match seat {
+            Seat::Lanes(tree) => (tree, cover(tree, lanes)),
+            Seat::Rank { leaf, world } => (LaneTree::new(world), vec![leaf]),
+        };
+        Self { ops, layout, seat, tree, cover, dense, words, spare }
     }
 
     /// Forgets all of it.
@@ -86,7 +92,7 @@ impl<'a, O: Ops> PartialSums<'a, O> {
 
     /// Adds a pass's sums of a dense segment.
     pub(super) fn add(&mut self, segment: Segment, sums: Vec<(Node, O::Buffer)>) -> Result<(), DeviceError> {
-        let Self { ops, layout, tree: _, cover, dense, words: _, spare } = self;
+        let Self { ops, layout, cover, dense, spare, .. } = self;
         let known = dense.entry(segment).or_default();
         let mut add = adder(*ops, layout.range(segment).len(), spare);
         sums.into_iter().try_for_each(|(node, sum)| climb(cover, known, (node, sum), &mut add))
@@ -117,8 +123,10 @@ impl<'a, O: Ops> PartialSums<'a, O> {
     pub(super) fn spread(&self, lanes: u32, values: &[(u32, f32)]) -> Vec<(Node, Vec<f32>)> {
         let spread = |node: &Node| {
             let mut all = vec![0.0; lanes as usize];
-            // A tree of one leaf stands for all lanes together.
-            let below = if self.tree.lanes() == 1 { 0..lanes } else { self.tree.range(*node) };
+            let below = match self.seat {
+                Seat::Lanes(tree) => tree.range(*node),
+                Seat::Rank { .. } => 0..lanes,
+            };
             let mut inside = values.iter().filter(|(lane, _)| below.contains(lane)).peekable();
             inside.peek()?;
             inside.for_each(|(lane, value)| all[*lane as usize] = *value);
@@ -153,7 +161,7 @@ fn climb<T>(
     (mut node, mut sum): (Node, T),
     add: &mut impl FnMut(T, T) -> Result<T, DeviceError>,
 ) -> Result<(), DeviceError> {
-    // Only a device that mixes lanes comes to a node twice.
+    // Where lanes are not kept apart, every pass comes to the rank's own node.
     if let Some(before) = known.remove(&node) {
         sum = add(before, sum)?;
     }

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use medley_common::example::Example;
 use medley_common::identity::Update;
-use medley_common::lane::LaneTree;
 use medley_common::message::{Timing, UpdateReport};
 use medley_common::plan::UpdatePlan;
 
@@ -18,7 +17,7 @@ use crate::batch::RowError;
 use crate::collective::{Collective, CollectiveError, Summed};
 use crate::layout::Segment;
 use crate::model::lane_sums::BufferPool;
-use crate::ops::{DeviceError, LaneKeeping, Ops, Shortage, Slice};
+use crate::ops::{DeviceError, Ops, Shortage, Slice};
 use crate::optim::adamw::StepSize;
 use crate::optim::gradients::{GradientError, Gradients, clip};
 use crate::optim::loss_scale::LossScale;
@@ -119,7 +118,8 @@ impl<O: Ops> Trainer<O> {
         let rows = f64::from(plan.rows());
         // The loss is a sum over rows; its scale is meant for their mean.
         let gradient_scale = self.scale.map_or(1.0, |scale| scale.scale / rows);
-        let work = Work { plan, examples, gradient_scale };
+        let seat = self.seat(planned as u32, collective.rank(), collective.world());
+        let work = Work { plan, examples, gradient_scale, seat };
         let (launched, mut timing) = self.compute(work, (lanes, &missing), kept, collective)?;
         clock.lap();
         let (lanes, tokens, mut summed) = match launched {
@@ -153,14 +153,9 @@ impl<O: Ops> Trainer<O> {
         kept: Kept<O::Buffer>,
         collective: &mut dyn Collective<O::Buffer>,
     ) -> Result<(Launched<O::Buffer>, Timing), StepError> {
-        let Work { plan, examples, .. } = work;
-        let keeping = self.ops.lane_keeping();
-        let sums = if keeping == LaneKeeping::Never {
-            PartialSums::new(&self.ops, &self.layout, LaneTree::new(1), std::slice::from_ref(&(0..1)))
-        } else {
-            PartialSums::new(&self.ops, &self.layout, LaneTree::new(plan.lanes.len() as u32), missing)
-        };
-        let mut launch = Launch::new(&self.ops, collective, kept, sums);
+        let Work { plan, examples, seat, .. } = work;
+        let sums = PartialSums::new(&self.ops, &self.layout, seat, missing);
+        let mut launch = Launch::new(&self.ops, collective, kept, (seat, self.config.hidden_size as usize), sums);
         let mut clock = Clock::start();
         let mut timing = loop {
             let mut computer = Computer {
