@@ -34,6 +34,9 @@ pub struct ComputeSpec {
     pub gradient_dtype: GradientDtype,
     /// Whether backward computes a layer's activations again instead of keeping those of all layers.
     pub gradient_checkpointing: bool,
+    /// Whether a worker whose memory does not hold its lanes at once computes them in several passes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub auto_micro_batch: bool,
     /// In which order sums over rows are added.
     #[serde(default)]
     pub summation: Summation,

@@ -354,6 +354,11 @@ fn programs(spec: &RunSpec) -> Result<BTreeMap<String, Digest>, Failure> {
     if spec.placement().role == Role::Train {
         let worker = find_binary().map_err(config)?;
         programs.insert("medley-worker".to_owned(), file_digest(&worker)?);
+        // What it becomes where there is a GPU.
+        let cuda = worker.with_file_name("medley-worker-cuda");
+        if cuda.is_file() {
+            programs.insert("medley-worker-cuda".to_owned(), file_digest(&cuda)?);
+        }
     }
     Ok(programs)
 }

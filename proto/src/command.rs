@@ -138,6 +138,7 @@ impl From<TrainSpec> for v1::TrainSpec {
             precision: v1::Precision::from(spec.compute.precision).into(),
             bfloat16_gradients: spec.compute.gradient_dtype == GradientDtype::Bfloat16,
             gradient_checkpointing: spec.compute.gradient_checkpointing,
+            auto_micro_batch: spec.compute.auto_micro_batch,
             sums_by_worker: spec.compute.summation == Summation::ByWorker,
         }
     }
@@ -203,6 +204,7 @@ impl TryFrom<v1::TrainSpec> for TrainSpec {
                 },
                 gradient_dtype: if spec.bfloat16_gradients { GradientDtype::Bfloat16 } else { GradientDtype::Float32 },
                 gradient_checkpointing: spec.gradient_checkpointing,
+                auto_micro_batch: spec.auto_micro_batch,
                 summation: if spec.sums_by_worker { Summation::ByWorker } else { Summation::ByLane },
             },
         })

@@ -162,6 +162,7 @@ async fn take_part(
             output = reports.recv() => match output.unwrap_or_else(|| Output::Failed(crashed())) {
                 // A session that is over is noticed by the command side, which knows why.
                 Output::Report(event) => { events.send(event).await; }
+                Output::Note(note) => say(&note),
                 Output::Saved(saved) => upload.start(coordinator, worker, saved),
                 Output::Failed(failure) => return Err(report_failure(session, &events, failure).await),
             },

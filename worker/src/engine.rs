@@ -19,10 +19,8 @@ use crate::device::{Place, Work};
 use crate::layout::Layout;
 use crate::ops::Ops;
 use crate::trainer::{Handover, HandoverError, StepError, Trainer};
-use crate::weights::{self, Loaded};
+use crate::weights;
 
-/// Names of tensors that a note lists.
-const SHOWN_NAMES: usize = 8;
 /// Rows of an evaluation that are computed and reported at once: a pass or two, so that one can be broken off.
 const REPORTED_ROWS: usize = 96;
 
@@ -46,6 +44,8 @@ pub struct Preparation {
 pub enum Output {
     /// An event for the coordinator.
     Report(Event),
+    /// What a person should know.
+    Note(String),
     /// A state to save.
     Saved(Saved),
     /// The engine cannot go on and has ended.
@@ -164,7 +164,7 @@ impl<O: Ops> Engine<O> {
         let parameters = match artifacts.remove(&ArtifactKind::Weights) {
             Some((name, bytes)) => {
                 let loaded = weights::read(&name, bytes, &layout, &welcome.model, welcome.spec.seed).map_err(data)?;
-                notes = weights_notes(&name, &loaded);
+                notes = loaded.notes(&name);
                 loaded.parameters
             }
             None => weights::initialise(&layout, &welcome.model, welcome.spec.seed),
@@ -270,6 +270,9 @@ impl<O: Ops> Engine<O> {
             let message = format!("the group starts from update {}, but this worker holds {through}", form.update);
             return Err(Failure { kind: FailureKind::Internal, message });
         }
+        if let Some(line) = collective.describe().filter(|_| form.rank.0 == 0) {
+            self.hand_up(Output::Note(line));
+        }
         self.group = Some(Group { generation: form.generation, lanes, collective, switch, through });
         self.report(Event::Formed { generation: form.generation });
         Ok(())
@@ -290,7 +293,11 @@ impl<O: Ops> Engine<O> {
         let plan = self.plan.update(self.trainer.update().next());
         let generation = group.generation;
         self.listener.clear();
-        match self.trainer.step(&plan, &group.lanes, examples, group.collective.as_mut()) {
+        let step = self.trainer.step(&plan, &group.lanes, examples, group.collective.as_mut());
+        if let Some(note) = self.trainer.take_note() {
+            self.hand_up(Output::Note(note));
+        }
+        match step {
             Ok(report) => {
                 let parameters = self.due_digest(report.update)?;
                 self.report(Event::Updated { generation, report: UpdateReport { parameters, ..report } });
@@ -299,6 +306,7 @@ impl<O: Ops> Engine<O> {
             Err(error @ StepError::NonFinite { .. }) => {
                 return Err(Failure { kind: FailureKind::Diverged, message: error.to_string() });
             }
+            Err(error @ StepError::OutOfMemory { .. }) => return Err(config(error)),
             Err(error) => return Err(internal(error)),
         }
         Ok(())
@@ -361,21 +369,6 @@ impl<O: Ops> Engine<O> {
         // A closed channel means that the worker is ending: the next look for orders ends this thread.
         self.outputs.blocking_send(output).ok();
     }
-}
-
-/// What a person should know of weights that are fit to start from.
-fn weights_notes(file_name: &str, loaded: &Loaded) -> Vec<String> {
-    let listed = |names: &[String]| {
-        let rest = names.len().saturating_sub(SHOWN_NAMES);
-        let shown = names[..names.len() - rest].join(", ");
-        if rest > 0 { format!("{shown} and {rest} more") } else { shown }
-    };
-    let new = (!loaded.initialised.is_empty()).then(|| {
-        format!("warning: not in {file_name}, so drawn anew and to be trained: {}", listed(&loaded.initialised))
-    });
-    let ignored = (!loaded.ignored.is_empty())
-        .then(|| format!("note: in {file_name}, but of no use here: {}", listed(&loaded.ignored)));
-    new.into_iter().chain(ignored).collect()
 }
 
 fn lengths(examples: &[Example]) -> Vec<u32> {

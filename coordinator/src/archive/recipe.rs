@@ -41,8 +41,10 @@ impl Recipe {
     pub fn new(spec: &TrainSpec, model: &ModelConfig, train_rows: Digest) -> Self {
         // Taken apart field by field: a new setting does not compile until it is decided here.
         let TrainSpec { seed, rows_per_update, lanes, schedule, optimizer, label_smoothing, compute } = spec;
-        // Activations that are computed again have the same bits.
-        let ComputeSpec { precision, gradient_dtype, gradient_checkpointing: _, summation } = compute;
+        // Activations that are computed again have the same bits, and so have lanes in whatever passes, as far as a device
+        // keeps them apart at all.
+        let ComputeSpec { precision, gradient_dtype, gradient_checkpointing: _, auto_micro_batch: _, summation } =
+            compute;
         let LrSchedule { decay, peak, warmup_updates, total_updates } = schedule;
         let OptimizerSpec { kind, beta1, beta2, epsilon, weight_decay, max_grad_norm } = optimizer;
         let mut fields: JsonObject = [

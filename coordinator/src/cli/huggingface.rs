@@ -226,7 +226,7 @@ static UNSUPPORTED: &[Unsupported] = &[
     un("gradient_checkpointing_kwargs", Nothing, MEMORY),
     un("activation_checkpointing", Off, MEMORY),
     un("activation_checkpointing_kwargs", Nothing, MEMORY),
-    un("auto_find_batch_size", Off, MEMORY),
+    un("auto_find_batch_size", Off, "use --auto_micro_batch, which leaves the update as it is"),
     un("torch_empty_cache_steps", Nothing, MEMORY),
     un("jit_mode_eval", Off, COMPILED),
     un("use_ipex", Off, COMPILED),

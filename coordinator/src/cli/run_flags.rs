@@ -226,6 +226,9 @@ pub(crate) struct PrecisionFlags {
     /// Compute activations again in the backward pass, for less memory
     #[arg(long)]
     pub(crate) gradient_checkpointing: Truth,
+    /// Halve a worker's passes where its GPU's memory ends; the update stays the same
+    #[arg(long)]
+    pub(crate) auto_micro_batch: Truth,
 }
 
 /// Who computes.

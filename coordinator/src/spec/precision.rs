@@ -14,6 +14,8 @@ pub struct Compute {
     pub gradient_dtype: GradientDtype,
     /// Whether backward computes activations again.
     pub gradient_checkpointing: bool,
+    /// Whether lanes that a GPU's memory does not hold at once are computed in several passes.
+    pub auto_micro_batch: bool,
     /// In which order sums are added; `None` leaves it to the device.
     pub summation: Option<Summation>,
 }
@@ -30,7 +32,8 @@ impl Compute {
             ReproducibleFlag::On => Some(Summation::ByLane),
             ReproducibleFlag::Off => Some(Summation::ByWorker),
         };
-        Ok(Self { precision, gradient_dtype, gradient_checkpointing: flags.gradient_checkpointing.0, summation })
+        let (gradient_checkpointing, auto_micro_batch) = (flags.gradient_checkpointing.0, flags.auto_micro_batch.0);
+        Ok(Self { precision, gradient_dtype, gradient_checkpointing, auto_micro_batch, summation })
     }
 
     /// What `device` uses where this was asked for, and the warnings that say so where it differs.
@@ -41,7 +44,7 @@ impl Compute {
     /// # Errors
     /// The device cannot do what was asked for.
     pub(super) fn on(self, device: Device) -> Result<(ComputeSpec, Vec<Note>), SpecError> {
-        let Self { precision, gradient_dtype, gradient_checkpointing, summation } = self;
+        let Self { precision, gradient_dtype, gradient_checkpointing, auto_micro_batch, summation } = self;
         if device == Device::Cuda {
             // Workers take no GPU that lacks it.
             let precision = precision.unwrap_or(Precision::Bfloat16);
@@ -49,10 +52,12 @@ impl Compute {
                 return Err(SpecError::NotReproducible);
             }
             let summation = Summation::ByWorker;
-            return Ok((ComputeSpec { precision, gradient_dtype, gradient_checkpointing, summation }, Vec::new()));
+            let compute =
+                ComputeSpec { precision, gradient_dtype, gradient_checkpointing, auto_micro_batch, summation };
+            return Ok((compute, Vec::new()));
         }
         let summation = summation.unwrap_or_default();
-        let used = ComputeSpec { gradient_checkpointing, summation, ..ComputeSpec::default() };
+        let used = ComputeSpec { gradient_checkpointing, auto_micro_batch, summation, ..ComputeSpec::default() };
         let mut notes = Vec::new();
         let flag = match precision {
             None | Some(Precision::Float32) => None,

@@ -28,7 +28,10 @@ mod pool;
 mod reach;
 mod solo;
 mod tcp;
+mod topology;
 mod tree_sum;
+#[cfg(any(feature = "cuda", test))]
+mod watchdog;
 mod words;
 
 pub use abort::AbortSwitch;
@@ -98,6 +101,11 @@ pub trait Collective<B = Vec<f32>> {
 
     /// Number of workers in the group.
     fn world(&self) -> u32;
+
+    /// Who sums with whom over what, in a line; `None` for a group of one.
+    fn describe(&self) -> Option<String> {
+        None
+    }
 
     /// Enqueues the sum of a dense segment and returns at once.
     ///

@@ -17,6 +17,8 @@ use medley_common::message::Form;
 use medley_common::spec::GradientDtype;
 
 use super::abort::AbortSwitch;
+use super::topology::ranks;
+use super::watchdog::Watchdog;
 use super::{Alone, Collective, CollectiveError, Connect, Parts, SparseRows, Summed, Tcp, TcpSettings, cover};
 use crate::layout::{Layout, Segment};
 use crate::ops::cuda::device::Gpu;
@@ -32,6 +34,8 @@ type Memory = Buffer<cudarc::driver::CudaSlice<u8>>;
 
 /// How long the group may take to come together, and a sum to be made.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a group that is aborted, or a sum whose patience is over, may still keep the engine's thread.
+const GRACE: Duration = Duration::from_secs(2);
 /// How long to sleep between two looks at a sum.
 const PAUSE: Duration = Duration::from_micros(20);
 
@@ -55,11 +59,15 @@ pub struct Nccl {
     communicator: Communicator,
     mesh: Tcp,
     switch: AbortSwitch,
+    /// Aborts the communicator where this thread cannot.
+    watchdog: Watchdog,
     stream: Arc<CudaStream>,
     wire: Wire,
     lengths: Vec<(Segment, usize)>,
     vocabulary: usize,
     hidden: usize,
+    /// Who sums with whom over what, in a line.
+    topology: String,
     summed: Vec<Sum>,
     words: Option<Sum>,
 }
@@ -87,6 +95,9 @@ impl Nccl {
         let token = hand_round(&mut mesh, form, *hidden)?;
         let stopped = || switch.is_aborted().then_some(CollectiveError::Aborted);
         let communicator = Communicator::join(token, [mesh.rank().0, mesh.world()], PATIENCE, stopped)?;
+        let aborter = communicator.aborter();
+        let watchdog = Watchdog::new(switch.clone(), GRACE, move || aborter.abort())
+            .map_err(|error| CollectiveError::Invalid { problem: format!("start a watchdog: {error}") })?;
         let stream = cuda.driver().stream().context().new_stream().map_err(cuda_failed)?;
         let wire = match dtype {
             GradientDtype::Float32 => Wire::Float32,
@@ -95,8 +106,23 @@ impl Nccl {
         let lengths = layout.segments().iter().map(|(segment, range)| (*segment, range.len()));
         let lengths = lengths.chain([(Segment::Losses, lane_count(form) as usize)]).collect();
         let (vocabulary, hidden) = (*vocabulary, *hidden);
+        let topology = topology(form, cuda.driver())?;
         let (summed, words) = (Vec::new(), None);
-        Ok(Self { cuda, communicator, mesh, switch, stream, wire, lengths, vocabulary, hidden, summed, words })
+        Ok(Self {
+            cuda,
+            communicator,
+            mesh,
+            switch,
+            watchdog,
+            stream,
+            wire,
+            lengths,
+            vocabulary,
+            hidden,
+            topology,
+            summed,
+            words,
+        })
     }
 
     /// Begins the sum of a gradient as soon as the stream that computes it has come this far.
@@ -104,6 +130,7 @@ impl Nccl {
         if self.summed.is_empty() {
             // Open until every rank has begun this update.
             self.mesh.launch_words(Vec::new())?;
+            self.watchdog.expect(Some(PATIENCE + GRACE));
         }
         let narrow = match self.wire {
             Wire::Float32 => None,
@@ -165,6 +192,10 @@ impl Collective<Memory> for Nccl {
         self.mesh.world()
     }
 
+    fn describe(&self) -> Option<String> {
+        Some(self.topology.clone())
+    }
+
     fn launch(&mut self, segment: Segment, sums: Vec<(Node, Memory)>) -> Result<(), CollectiveError> {
         let count = self.length(segment);
         let gradient = match only(sums)? {
@@ -190,6 +221,7 @@ impl Collective<Memory> for Nccl {
     fn fence(&mut self) -> Result<Summed<Memory>, CollectiveError> {
         let end = self.stream.record_event(None).map_err(cuda_failed)?;
         self.wait(&end)?;
+        self.watchdog.expect(None);
         self.cuda.driver().stream().wait(&end).map_err(cuda_failed)?;
         // All have begun this update, so their parts of the empty exchange are on their way.
         self.mesh.fence()?;
@@ -241,6 +273,19 @@ fn hand_round(mesh: &mut Tcp, form: &Form, hidden: usize) -> Result<[u8; TOKEN_B
     let words = mesh.fence()?.words.values;
     let token: Vec<u8> = words.iter().take(TOKEN_BYTES).map(|value| *value as u8).collect();
     token.try_into().map_err(|_| CollectiveError::Invalid { problem: "rank 0 sent no unique id".to_owned() })
+}
+
+/// The ranks, the versions, and how this rank's machine connects its GPUs, as far as CUDA tells: NCCL alone knows what it
+/// makes of that, and says so with `NCCL_DEBUG=INFO`.
+fn topology(form: &Form, gpu: &Gpu) -> Result<String, CollectiveError> {
+    let version = communicator::version()?;
+    let (major, minor, patch) = (version / 10_000, version % 10_000 / 100, version % 100);
+    let mut set: Vec<String> = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+    set.retain(|name| name.starts_with("NCCL_"));
+    set.sort_unstable();
+    let set = if set.is_empty() { String::new() } else { format!("; {} set", set.join(", ")) };
+    let (ranks, gpu) = (ranks(&form.peers), gpu.surroundings().map_err(device_failed)?);
+    Ok(format!("{ranks} over NCCL {major}.{minor}.{patch}, {gpu}{set}"))
 }
 
 /// Lanes of all ranks.

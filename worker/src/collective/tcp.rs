@@ -17,6 +17,7 @@ use super::group::{Group, number};
 use super::link::Link;
 use super::listener::Listener;
 use super::mesh;
+use super::topology::ranks;
 use super::{Collective, CollectiveError, Parts, SparseRows, Summed};
 use crate::layout::{Layout, Segment};
 
@@ -181,6 +182,10 @@ impl Collective for Tcp {
 
     fn world(&self) -> u32 {
         number(self.group.world()).0
+    }
+
+    fn describe(&self) -> Option<String> {
+        Some(format!("{} over TCP", ranks(&self.group.addresses)))
     }
 
     fn launch(&mut self, segment: Segment, sums: Vec<(Node, Vec<f32>)>) -> Result<(), CollectiveError> {

@@ -1,23 +1,46 @@
-//! GPUs of a build without CUDA: none.
+//! GPUs of a build without CUDA: those of the build with CUDA that lies beside it, if one does.
+//!
+//! That one is linked against NVIDIA's libraries, so the system's loader does not even start it where one is missing.
+//! This one looks first, says what to install, and then becomes it.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use medley_common::message::Failure;
 use medley_common::spec::ComputeSpec;
 
 use super::{Device, Place, Work, config};
 
+/// The build with CUDA.
+const CUDA_WORKER: &str = "medley-worker-cuda";
+
+/// What has a library of this name, by how the name begins.
+const SOURCES: [(&str, &str); 5] = [
+    ("libcuda.", "the NVIDIA driver, 580 or later (in a container: start it with --gpus all)"),
+    ("libcublas", "pip install nvidia-cublas"),
+    ("libcurand.", "pip install nvidia-curand"),
+    ("libnccl.", "pip install nvidia-nccl-cu13"),
+    ("libcudart.", "pip install nvidia-cuda-runtime"),
+];
+
 /// The GPUs that a worker may take, a line for each.
 ///
 /// # Errors
-/// None in this build.
+/// The build with CUDA cannot start.
 pub fn list() -> Result<Vec<String>, Failure> {
-    Ok(Vec::new())
+    match beside() {
+        Some(worker) => Err(turn_into(&worker)),
+        None => Ok(Vec::new()),
+    }
 }
 
 /// Chooses a device for a worker that is the `local_rank`-th of its machine.
 pub(super) fn place(device: Device, _local_rank: Option<&str>) -> Result<Place, Failure> {
-    match device {
-        Device::Auto | Device::Cpu => Ok(Place::Cpu),
-        Device::Cuda => Err(without_cuda()),
+    match (device, beside()) {
+        (Device::Cpu, _) | (Device::Auto, None) => Ok(Place::Cpu),
+        (Device::Auto | Device::Cuda, Some(worker)) => Err(turn_into(&worker)),
+        (Device::Cuda, None) => Err(without_cuda()),
     }
 }
 
@@ -30,4 +53,55 @@ fn without_cuda() -> Failure {
         "--device cuda: this medley-worker is built without CUDA; build one with deploy/cuda/build, or use --device cpu"
             .to_owned(),
     )
+}
+
+fn beside() -> Option<PathBuf> {
+    let worker = std::env::current_exe().ok()?.with_file_name(CUDA_WORKER);
+    worker.is_file().then_some(worker)
+}
+
+/// Becomes the build with CUDA, with the same arguments; comes back only where that cannot be.
+fn turn_into(worker: &Path) -> Failure {
+    let name = worker.display();
+    // Asks the loader what it would load; nothing of the program runs.
+    let trace = match Command::new(worker).env("LD_TRACE_LOADED_OBJECTS", "1").output() {
+        Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
+        Err(error) => return config(format!("start {name}: {error}")),
+    };
+    let missing: Vec<String> = missing(&trace).map(advice).collect();
+    if missing.is_empty() {
+        let error = Command::new(worker).args(std::env::args_os().skip(1)).exec();
+        return config(format!("start {name}: {error}"));
+    }
+    config(format!(
+        "{name} lacks {}; name the folders of what is installed in LD_LIBRARY_PATH (deploy/cuda/README.md says how), or use \
+         --device cpu",
+        missing.join(", ")
+    ))
+}
+
+/// The libraries that the loader has not found.
+fn missing(trace: &str) -> impl Iterator<Item = &str> {
+    trace.lines().filter_map(|line| line.trim().strip_suffix(" => not found"))
+}
+
+fn advice(library: &str) -> String {
+    match SOURCES.iter().find(|(start, _)| library.starts_with(start)) {
+        Some((_, source)) => format!("{library} ({source})"),
+        None => library.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_loader_has_not_found_is_named_with_its_source() {
+        let trace = "\tlinux-vdso.so.1 (0x7f)\n\tlibcuda.so.1 => not found\n\tlibc.so.6 => /lib/libc.so.6 (0x7f)\n\
+                     \tlibnccl.so.2 => not found\n\tlibodd.so.3 => not found\n";
+        let named: Vec<String> = missing(trace).map(advice).collect();
+        assert!(named[0].starts_with("libcuda.so.1 (the NVIDIA driver"), "{named:?}");
+        assert_eq!(named[1..], ["libnccl.so.2 (pip install nvidia-nccl-cu13)", "libodd.so.3"]);
+    }
 }

@@ -88,20 +88,6 @@ impl LaneShare {
         batch.lanes.get(places).is_some_and(|spans| spans.iter().any(|span| !span.is_empty()))
     }
 
-    /// For each node with rows, what stands at the places of its lanes; 0 at those of all other lanes of the tree.
-    #[must_use]
-    pub fn spread(&self, batch: &Batch, values: &[f32]) -> Vec<(Node, Vec<f32>)> {
-        let spread = |node: Node| {
-            let mut all = vec![0.0; self.tree.lanes() as usize];
-            for (lane, value) in self.lanes.iter().zip(values).filter(|(lane, _)| self.tree.range(node).contains(lane))
-            {
-                all[*lane as usize] = *value;
-            }
-            (node, all)
-        };
-        self.present(batch).map(spread).collect()
-    }
-
     /// The nodes of the share that have rows below them, in lane order.
     fn present<'s>(&'s self, batch: &'s Batch) -> impl Iterator<Item = Node> + 's {
         self.cover.iter().copied().filter(|node| self.is_present(batch, *node))

@@ -9,7 +9,7 @@
 //!   `H` hidden, `I` intermediate, `B` blocks of tokens.
 //! * Bits: a row of an output depends on its own sequence alone, and a sum over rows on its own lane alone: never on the
 //!   other rows of the pass nor on the number of threads; on a device that does not keep lanes apart
-//!   ([`Ops::KEEPS_LANES`]), on the rows of the pass as well.
+//!   ([`Ops::lane_keeping`]), on the rows of the pass as well.
 //! * Operations are enqueued in the order called; only [`Ops::read`], [`Ops::host`], [`Ops::download`] and
 //!   [`Ops::square_sum`] wait for a result.
 
@@ -76,10 +76,10 @@ impl<B> SliceMut<'_, B> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
     /// Its memory is exhausted.
-    #[error("out of memory: no room for another {bytes} bytes")]
+    #[error("out of memory: {shortage}")]
     OutOfMemory {
-        /// What was asked for.
-        bytes: usize,
+        /// What there is of it.
+        shortage: Shortage,
     },
     /// Anything else.
     #[error("{doing}: {problem}")]
@@ -91,19 +91,52 @@ pub enum DeviceError {
     },
 }
 
+/// Memory that a device does not have; in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shortage {
+    /// What was asked for.
+    pub asked: u64,
+    /// What is free, if the device says so.
+    pub free: Option<u64>,
+    /// What the device has in all, if it says so.
+    pub total: Option<u64>,
+}
+
+impl std::fmt::Display for Shortage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
+        write!(f, "{} MiB were asked for", mebibytes(self.asked))?;
+        match (self.free, self.total) {
+            (Some(free), Some(total)) => write!(f, ", {} of {} MiB are free", free >> 20, mebibytes(total)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// When a lane's sums have the same bits whatever other lanes a rank computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LaneKeeping {
+    /// Whatever lanes are in its pass.
+    Together,
+    /// Where it has a pass of its own.
+    Alone,
+    /// Never: there is nothing to be gained by summing lanes apart.
+    Never,
+}
+
 /// The operations of one device.
 ///
 /// # Errors
 /// Every operation fails if the device does, and those that make buffers if its memory is exhausted. On the CPU, nothing
 /// else fails.
 pub trait Ops {
-    /// Whether a lane's sums have the same bits whatever other lanes are in the pass; where not, there is nothing to be
-    /// gained by summing lanes apart.
-    const KEEPS_LANES: bool;
     /// Flat elements in the device's memory; none by default.
     type Buffer: Default;
     /// A batch in the device's memory.
     type Pack: AsRef<Batch>;
+
+    /// When lanes are kept apart.
+    fn lane_keeping(&self) -> LaneKeeping;
 
     /// Checks that the device can compute this model.
     fn check(&self, model: &ModelConfig) -> Result<(), DeviceError> {

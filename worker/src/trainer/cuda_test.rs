@@ -3,8 +3,8 @@
 use medley_common::identity::{RowId, Update};
 use medley_common::spec::{ComputeSpec, OptimizerKind, Precision, TrainSpec};
 
-use super::Trainer;
 use super::fixture::{config, examples, flat, plan, spec};
+use super::{StepError, Trainer};
 use crate::collective::Alone;
 use crate::layout::Layout;
 use crate::ops::Ops;
@@ -12,6 +12,7 @@ use crate::ops::cpu::Cpu;
 use crate::ops::cuda::Cuda;
 use crate::ops::cuda::driver::Driver;
 use crate::ops::cuda::drivers_test::{DriverTest, on_each_driver};
+use crate::ops::cuda::limited_test::Limited;
 use crate::optim::loss_scale::LossScale;
 
 const UPDATES: u64 = 4;
@@ -134,6 +135,53 @@ impl DriverTest for Overflow {
 #[test]
 fn an_overflow_skips_the_update() {
     on_each_driver(&Overflow);
+}
+
+/// One update of 8 rows in 4 lanes; the trainer, and what the update came to.
+fn one_update<D: Driver>(driver: D, auto: bool, lanes_a_pass: u32) -> (Trainer<Cuda<D>>, Result<(), StepError>) {
+    let compute = ComputeSpec { auto_micro_batch: auto, ..ComputeSpec::default() };
+    let spec = TrainSpec { compute, ..spec(OptimizerKind::AdamwHf, 4) };
+    let parameters = flat(&Layout::new(&config()), "model/model.safetensors");
+    let mut trainer = Trainer::new(Cuda::new(driver, Precision::Float32), config(), spec, parameters).unwrap();
+    trainer.passes.most = lanes_a_pass;
+    let lanes = std::slice::from_ref(&(0..4));
+    let report = trainer.step(&plan(1, 0..8, 4), lanes, &examples(), &mut Alone::default());
+    (trainer, report.map(|report| assert_eq!(report.lanes.len(), 4)))
+}
+
+struct Shortage;
+
+impl DriverTest for Shortage {
+    fn run<D: Driver + Clone>(&self, driver: D) {
+        let plenty = |lanes| {
+            let limited = Limited::new(driver.clone(), u64::MAX);
+            let (trainer, made) = one_update(limited.clone(), false, lanes);
+            made.unwrap();
+            (trainer.parameters().unwrap().into_owned(), limited.most())
+        };
+        let ((_, whole), (expected, halves)) = (plenty(4), plenty(2));
+        assert!(halves < whole, "{halves} bytes for half the lanes, {whole} for all");
+        let little = || Limited::new(driver.clone(), (halves + whole) / 2);
+
+        let (mut trainer, made) = one_update(little(), true, u32::MAX);
+        made.unwrap();
+        assert_eq!(trainer.passes.most, 2, "it is remembered");
+        assert!(trainer.parameters().unwrap()[..] == expected[..], "what was begun in vain shows nowhere");
+        let note = trainer.take_note().unwrap();
+        assert!(note.starts_with("update 1: out of memory") && note.ends_with("with 2 lanes a pass"), "{note}");
+
+        let (_, refused) = one_update(little(), false, u32::MAX);
+        let message = refused.unwrap_err().to_string();
+        for part in ["8 rows of ", " MiB were asked for", "MiB are free", "4 lanes a pass: add --auto_micro_batch"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+    }
+}
+
+/// An update that the memory does not hold is made in smaller passes, and has the weights of one that was made so at once.
+#[test]
+fn passes_are_halved_where_the_memory_ends() {
+    on_each_driver(&Shortage);
 }
 
 /// Activations that are computed again have the same bits.

@@ -22,7 +22,9 @@ use crate::layout::{Layout, Segment};
 use crate::ops::cpu::Cpu;
 
 pub(super) fn path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny-bert").join(name)
+    // As it is when the test runs: it may have been built elsewhere.
+    let worker = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    PathBuf::from(worker).join("../tests/fixtures/tiny-bert").join(name)
 }
 
 pub(super) fn json(name: &str) -> serde_json::Value {

@@ -15,14 +15,18 @@ use crate::layout::Layout;
 use crate::model::bert::{Bert, Keep};
 use crate::model::lane_sums::BufferPool;
 use crate::ops::cpu::Cpu;
-use crate::ops::{DeviceError, Ops};
+use crate::ops::{DeviceError, LaneKeeping, Ops};
 use crate::optim::adamw::AdamW;
 use crate::optim::loss_scale::LossScale;
 use crate::trainer::kept::Kept;
+use crate::trainer::passes::Passes;
 use crate::trainer::seat::Seat;
 
+mod computer;
 mod handover;
 mod kept;
+mod launch;
+mod passes;
 mod predict;
 mod seat;
 mod step;
@@ -55,6 +59,10 @@ pub struct Trainer<O: Ops = Cpu> {
     scale: Option<LossScale>,
     /// The next update's partial sums, where its sums did not come about.
     kept: Option<Kept<O::Buffer>>,
+    /// How this rank's lanes are divided into passes.
+    passes: Passes,
+    /// What a person should know of the last update.
+    note: Option<String>,
 }
 
 /// Why a trainer cannot be made or restored.
@@ -88,16 +96,17 @@ impl<O: Ops> Trainer<O> {
         ops.check(&config)?;
         let layout = Layout::new(&config);
         check_length("parameters", parameters.len(), &layout)?;
-        let keep = if spec.compute.gradient_checkpointing { Keep::Nothing } else { Keep::Everything };
         let scale = (spec.compute.precision == Precision::Float16).then(LossScale::default);
         Ok(Self {
-            model: Bert::new(&config, &layout, keep),
+            model: new_model(&config, &spec, &layout),
             parameters: ops.upload_parameters(parameters)?,
             optimizer: AdamW::new(&ops, &layout, spec.optimizer)?,
             pool: BufferPool::default(),
             update: Update(0),
             scale,
             kept: None,
+            passes: Passes::new(ops.lane_keeping()),
+            note: None,
             ops,
             config,
             spec,
@@ -135,9 +144,14 @@ impl<O: Ops> Trainer<O> {
         self.kept.as_ref().map_or_else(Lanes::new, |kept| kept.lanes.clone())
     }
 
+    /// What a person should know of the last update: that it was computed in smaller passes than the one before.
+    pub fn take_note(&mut self) -> Option<String> {
+        self.note.take()
+    }
+
     /// Whether lanes are summed apart: what comes out has the same bits whoever computes which lanes.
     fn keeps_lanes(&self) -> bool {
-        O::KEEPS_LANES && self.spec.compute.summation == Summation::ByLane
+        self.ops.lane_keeping() != LaneKeeping::Never && self.spec.compute.summation == Summation::ByLane
     }
 
     /// Where this rank's sums stand in the tree.
@@ -175,6 +189,12 @@ impl<O: Ops> Trainer<O> {
         let (first, second) = self.optimizer.moments();
         Ok([self.ops.host(first)?, self.ops.host(second)?])
     }
+}
+
+/// The model, without room for any batch yet.
+fn new_model<O: Ops>(config: &ModelConfig, spec: &TrainSpec, layout: &Layout) -> Bert<O> {
+    let keep = if spec.compute.gradient_checkpointing { Keep::Nothing } else { Keep::Everything };
+    Bert::new(config, layout, keep)
 }
 
 fn check_length(name: &'static str, elements: usize, layout: &Layout) -> Result<(), TrainerError> {

@@ -4,22 +4,20 @@ use std::ops::Range;
 use std::time::Instant;
 
 use medley_common::example::Example;
-use medley_common::identity::{RowId, Update};
-use medley_common::lane::Node;
-use medley_common::message::{LaneReport, Timing, UpdateReport};
+use medley_common::identity::Update;
+use medley_common::message::{Timing, UpdateReport};
 use medley_common::plan::UpdatePlan;
 
-use super::Trainer;
+use super::computer::{Computer, Work};
 use super::kept::Kept;
-use super::seat::Seat;
-use crate::batch::{Batch, Labels, RowError, Source};
-use crate::collective::{Collective, CollectiveError, Parts, SparseRows, Summed};
+use super::launch::{Launch, Launched};
+use super::passes::{PartialSums, Passes};
+use super::{Trainer, new_model};
+use crate::batch::RowError;
+use crate::collective::{Collective, CollectiveError, Summed};
 use crate::layout::Segment;
-use crate::model::Pass;
-use crate::model::bert::{Backward, GradientSink, Loss, Purpose};
-use crate::model::lane_sums::LaneShare;
-use crate::ops::dropout::Masks;
-use crate::ops::{DeviceError, Ops, Slice};
+use crate::model::lane_sums::BufferPool;
+use crate::ops::{DeviceError, Ops, Shortage, Slice};
 use crate::optim::adamw::StepSize;
 use crate::optim::gradients::{GradientError, Gradients, clip};
 use crate::optim::loss_scale::LossScale;
@@ -70,20 +68,26 @@ pub enum StepError {
     /// The sums are not the model's.
     #[error(transparent)]
     Gradient(#[from] GradientError),
-    /// The device's memory does not hold this rank's rows.
+    /// The device's memory does not hold a pass over this rank's rows.
     #[error(
-        "update {update}: out of memory at {bytes} more bytes, with {rows} rows of {tokens} tokens in all: lower \
-         --per_device_train_batch_size or --max_seq_length, add --gradient_checkpointing, or use more workers"
+        "update {update}: out of memory: {shortage}, for {rows} rows of {tokens} tokens in all, the longest of {longest}, \
+         {lanes} lanes a pass: {}lower --per_device_train_batch_size or --max_seq_length, raise --lanes, add \
+         --gradient_checkpointing, or use more workers",
+        if *lanes > 1 { "add --auto_micro_batch, " } else { "" }
     )]
     OutOfMemory {
         /// The update.
         update: Update,
+        /// What was missing.
+        shortage: Shortage,
         /// Rows of this rank's lanes.
         rows: usize,
         /// Their tokens.
         tokens: usize,
-        /// What was asked for last.
-        bytes: usize,
+        /// Tokens of the longest row.
+        longest: usize,
+        /// Lanes of a pass.
+        lanes: u32,
     },
     /// The device failed.
     #[error(transparent)]
@@ -104,45 +108,20 @@ impl<O: Ops> Trainer<O> {
         examples: &[Example],
         collective: &mut dyn Collective<O::Buffer>,
     ) -> Result<UpdateReport, StepError> {
-        self.attempt(plan, lanes, examples, collective).map_err(|error| match error {
-            StepError::Device(DeviceError::OutOfMemory { bytes }) => out_of_memory(plan, lanes, examples, bytes),
-            error => error,
-        })
-    }
-
-    fn attempt(
-        &mut self,
-        plan: &UpdatePlan,
-        lanes: &[Range<u32>],
-        examples: &[Example],
-        collective: &mut dyn Collective<O::Buffer>,
-    ) -> Result<UpdateReport, StepError> {
-        let update = self.next(plan)?;
+        let (update, planned) = (self.next(plan)?, plan.lanes.len());
+        if let Some(run) = lanes.iter().find(|run| run.end as usize > planned) {
+            return Err(StepError::Lanes { update, lanes: run.clone(), planned });
+        }
         let mut clock = Clock::start();
         let kept = self.kept.take().unwrap_or_default().for_lanes(update, lanes);
         let missing = kept.missing(lanes);
-        let seat = self.seat(plan.lanes.len() as u32, collective.rank(), collective.world());
-        let share = seat.share(&missing);
-        let batch = self.batch(plan, (lanes, &missing), &share, examples)?;
-        let (firsts, pack) = (self.ops.load(batch.first_tokens())?, self.ops.load(batch)?);
-        let data_seconds = clock.lap();
-        let masks = Masks::new(&self.config, self.spec.seed, update);
-        let pass = Pass { ops: &self.ops, parameters: &self.parameters, pack: &pack, firsts: &firsts, masks };
-        self.model.forward(&pass, Purpose::Training)?;
-        let forward_seconds = clock.lap();
-
         let rows = f64::from(plan.rows());
         // The loss is a sum over rows; its scale is meant for their mean.
         let gradient_scale = self.scale.map_or(1.0, |scale| scale.scale / rows);
-        let loss = Loss { smoothing: self.spec.label_smoothing, gradient_scale };
-        let width = self.config.hidden_size as usize;
-        let mut launch = Launch { ops: &self.ops, collective, seat, width, kept, broken: None };
-        let backward = Backward { share: &share, pool: &mut self.pool, loss };
-        self.model.backward(&pass, backward, &mut launch)?;
-        launch.losses((&share, &missing), plan, pack.as_ref(), &self.model.losses(&pass)?)?;
-        let backward_seconds = clock.lap();
-
-        let launched = launch.finish(lanes);
+        let seat = self.seat(planned as u32, collective.rank(), collective.world());
+        let work = Work { plan, examples, gradient_scale, seat };
+        let (launched, mut timing) = self.compute(work, (lanes, &missing), kept, collective)?;
+        clock.lap();
         let (lanes, tokens, mut summed) = match launched {
             Launched::Summed { lanes, tokens, summed } => (lanes, tokens, summed),
             Launched::Broken(error, kept) => {
@@ -151,19 +130,61 @@ impl<O: Ops> Trainer<O> {
                 return Err(error.into());
             }
         };
-        let losses = take_losses(&self.ops, &mut summed, plan.lanes.len())?;
+        let losses = take_losses(&self.ops, &mut summed, planned)?;
         let (gradients, spare) = Gradients::new(&self.ops, &self.layout, summed)?;
-        let wait_seconds = clock.lap();
+        timing.wait_seconds += clock.lap();
 
         let applied = self.apply(update, &gradients, rows * gradient_scale, &losses)?;
         let (grad_norm, skipped) = (applied.unwrap_or(0.0), applied.is_none());
         self.update = update;
         self.recycle(gradients, spare, collective);
-        let optimizer_seconds = clock.lap();
+        timing.optimizer_seconds = clock.lap();
 
-        let timing = Timing { data_seconds, forward_seconds, backward_seconds, wait_seconds, optimizer_seconds };
         let learning_rate = self.spec.schedule.at(update);
         Ok(UpdateReport { update, learning_rate, grad_norm, skipped, lanes, losses, tokens, parameters: None, timing })
+    }
+
+    /// Computes the `missing` ones of this rank's `lanes`, in as many passes as it takes, and has all ranks' gradients
+    /// summed. Where the memory does not hold a pass and that is wanted, passes are halved from here on.
+    fn compute(
+        &mut self,
+        work: Work<'_>,
+        (lanes, missing): (&[Range<u32>], &[Range<u32>]),
+        kept: Kept<O::Buffer>,
+        collective: &mut dyn Collective<O::Buffer>,
+    ) -> Result<(Launched<O::Buffer>, Timing), StepError> {
+        let Work { plan, examples, seat, .. } = work;
+        let sums = PartialSums::new(&self.ops, &self.layout, seat, missing);
+        let mut launch = Launch::new(&self.ops, collective, kept, (seat, self.config.hidden_size as usize), sums);
+        let mut clock = Clock::start();
+        let mut timing = loop {
+            let mut computer = Computer {
+                ops: &self.ops,
+                config: &self.config,
+                spec: &self.spec,
+                parameters: &self.parameters,
+                model: &mut self.model,
+                pool: &mut self.pool,
+            };
+            let shortage = match computer.passes(work, &self.passes.divide(missing), &mut launch) {
+                Ok(timing) => break timing,
+                Err(StepError::Device(DeviceError::OutOfMemory { shortage })) => shortage,
+                Err(error) => return Err(error),
+            };
+            let before = self.passes;
+            if !self.spec.compute.auto_micro_batch || !self.passes.halve(missing) {
+                return Err(out_of_memory(plan, lanes, examples, (shortage, before)));
+            }
+            // What was made for larger passes makes room.
+            self.model = new_model(&self.config, &self.spec, &self.layout);
+            self.pool = BufferPool::default();
+            let (update, most) = (plan.update, self.passes.most);
+            self.note = Some(format!("update {update}: out of memory: {shortage}; going on with {most} lanes a pass"));
+        };
+        clock.lap();
+        let launched = launch.finish(plan, lanes)?;
+        timing.wait_seconds = clock.lap();
+        Ok((launched, timing))
     }
 
     /// Moves the parameters by the mean gradient, the sum divided by `divisor`, and returns its norm. With a loss scale,
@@ -204,28 +225,6 @@ impl<O: Ops> Trainer<O> {
         if asked == done.next() { Ok(asked) } else { Err(StepError::Order { asked, done }) }
     }
 
-    /// The rows of the share's lanes; `lanes` are all that this rank was asked for.
-    fn batch(
-        &self,
-        plan: &UpdatePlan,
-        (lanes, missing): (&[Range<u32>], &[Range<u32>]),
-        share: &LaneShare,
-        examples: &[Example],
-    ) -> Result<Batch, StepError> {
-        let source = Source { model: &self.config, examples, labels: Labels::Required };
-        let planned = plan.lanes.len();
-        if let Some(run) = lanes.iter().find(|run| run.end as usize > planned) {
-            return Err(StepError::Lanes { update: plan.update, lanes: run.clone(), planned });
-        }
-        if !self.keeps_lanes() {
-            let lanes = missing.iter().cloned().flatten();
-            let rows: Vec<RowId> = lanes.flat_map(|lane| plan.lanes[lane as usize].iter().copied()).collect();
-            return Ok(Batch::pack([(0, rows.as_slice())], source)?);
-        }
-        let rows = share.lanes().iter().map(|lane| (*lane, plan.lanes[*lane as usize].as_slice()));
-        Ok(Batch::pack(rows, source)?)
-    }
-
     /// Keeps the gradients' buffers for the next update.
     fn recycle(
         &mut self,
@@ -242,106 +241,24 @@ impl<O: Ops> Trainer<O> {
     }
 }
 
-/// Hands gradients to the collective as they become ready; keeps them once it is broken.
-struct Launch<'a, O: Ops> {
-    ops: &'a O,
-    collective: &'a mut dyn Collective<O::Buffer>,
-    seat: Seat,
-    /// Elements of a row of the word embedding.
-    width: usize,
-    /// What an earlier try has left, and what of this one the collective did not take.
-    kept: Kept<O::Buffer>,
-    broken: Option<CollectiveError>,
-}
-
-/// What came of handing over.
-enum Launched<B> {
-    Summed { lanes: Vec<LaneReport>, tokens: u64, summed: Summed<B> },
-    Broken(CollectiveError, Kept<B>),
-}
-
-impl<O: Ops> Launch<'_, O> {
-    fn dense(&mut self, segment: Segment, sums: Vec<(Node, O::Buffer)>) -> Result<(), DeviceError> {
-        let sums = self.seat.dense(self.ops, sums, self.kept.dense(segment))?;
-        match self.broken {
-            None => self.broken = self.collective.launch(segment, sums).err(),
-            Some(_) => self.kept.parts.dense.push((segment, sums)),
-        }
-        Ok(())
-    }
-
-    /// Hands over the sum of each lane's losses, one `loss` a sequence, and notes what there is to report. `missing` are
-    /// the lanes of the batch, in its order.
-    fn losses(
-        &mut self,
-        (share, missing): (&LaneShare, &[Range<u32>]),
-        plan: &UpdatePlan,
-        batch: &Batch,
-        mut losses: &[f32],
-    ) -> Result<(), DeviceError> {
-        let (mut sums, mut all) = (Vec::new(), vec![0.0; plan.lanes.len()]);
-        for lane in missing.iter().cloned().flatten() {
-            let rows = plan.lanes[lane as usize].clone();
-            let (of_lane, rest) = losses.split_at(rows.len().min(losses.len()));
-            losses = rest;
-            let sum = of_lane.iter().map(|loss| f64::from(*loss)).sum::<f64>() as f32;
-            sums.push(sum);
-            all[lane as usize] = sum;
-            self.kept.reports.push(LaneReport { lane, rows });
-        }
-        let nodes = match self.seat {
-            Seat::Lanes(_) => share.spread(batch, &sums),
-            Seat::Rank { leaf, .. } => vec![(leaf, all)],
-        };
-        let upload = |(node, values)| Ok((node, self.ops.upload(values)?));
-        let nodes = nodes.into_iter().map(upload).collect::<Result<_, DeviceError>>()?;
-        self.dense(Segment::Losses, nodes)?;
-        self.kept.reports.sort_by_key(|report| report.lane);
-        self.kept.tokens += batch.tokens.len() as u64;
-        Ok(())
-    }
-
-    /// Waits for the sums. Where they do not come about, everything handed over for `lanes` is kept.
-    fn finish(mut self, lanes: &[Range<u32>]) -> Launched<O::Buffer> {
-        let fence = match self.broken.take() {
-            None => self.collective.fence(),
-            Some(error) => Err(error),
-        };
-        match fence {
-            Ok(summed) => Launched::Summed { lanes: self.kept.reports, tokens: self.kept.tokens, summed },
-            Err(error) => {
-                let Parts { dense, words } = self.collective.salvage();
-                self.kept.parts.dense.extend(dense);
-                self.kept.parts.words = self.kept.parts.words.or(words);
-                self.kept.lanes = lanes.to_vec();
-                Launched::Broken(error, self.kept)
-            }
-        }
-    }
-}
-
-impl<O: Ops> GradientSink<O> for Launch<'_, O> {
-    type Error = StepError;
-
-    fn segment(&mut self, segment: Segment, sums: Vec<(Node, O::Buffer)>) -> Result<(), StepError> {
-        Ok(self.dense(segment, sums)?)
-    }
-
-    fn words(&mut self, sums: Vec<(Node, SparseRows<O::Buffer>)>) -> Result<(), StepError> {
-        let sums = self.seat.words(self.ops, sums, self.kept.words(), self.width)?;
-        match self.broken {
-            None => self.broken = self.collective.launch_words(sums).err(),
-            Some(_) => self.kept.parts.words = Some(sums),
-        }
-        Ok(())
-    }
-}
-
 /// Names the batch that the device's memory does not hold.
-fn out_of_memory(plan: &UpdatePlan, lanes: &[Range<u32>], examples: &[Example], bytes: usize) -> StepError {
-    let lanes = lanes.iter().cloned().flatten().filter_map(|lane| plan.lanes.get(lane as usize));
-    let lengths: Vec<usize> = lanes.flatten().map(|row| examples.get(row.0 as usize).map_or(0, Example::len)).collect();
-    StepError::OutOfMemory { update: plan.update, rows: lengths.len(), tokens: lengths.iter().sum(), bytes }
+fn out_of_memory(
+    plan: &UpdatePlan,
+    lanes: &[Range<u32>],
+    examples: &[Example],
+    (shortage, passes): (Shortage, Passes),
+) -> StepError {
+    let lanes: Vec<u32> = lanes.iter().cloned().flatten().collect();
+    let rows = lanes.iter().filter_map(|lane| plan.lanes.get(*lane as usize)).flatten();
+    let lengths: Vec<usize> = rows.map(|row| examples.get(row.0 as usize).map_or(0, Example::len)).collect();
+    StepError::OutOfMemory {
+        update: plan.update,
+        shortage,
+        rows: lengths.len(),
+        tokens: lengths.iter().sum(),
+        longest: lengths.iter().copied().max().unwrap_or(0),
+        lanes: passes.most.min(lanes.len() as u32),
+    }
 }
 
 /// Takes the losses of the `lanes` out of the sums.
@@ -358,15 +275,16 @@ fn listed(losses: &[f32]) -> String {
     losses.iter().enumerate().map(lane).collect::<Vec<_>>().join(", ")
 }
 
-struct Clock(Instant);
+/// Tells the time between points of an update.
+pub(super) struct Clock(Instant);
 
 impl Clock {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self(Instant::now())
     }
 
     /// Seconds since the last lap.
-    fn lap(&mut self) -> f64 {
+    pub(super) fn lap(&mut self) -> f64 {
         let now = Instant::now();
         (now - std::mem::replace(&mut self.0, now)).as_secs_f64()
     }

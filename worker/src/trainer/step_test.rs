@@ -1,13 +1,14 @@
 use std::borrow::Cow;
 
 use medley_common::identity::{Generation, Rank, RowId};
+use medley_common::lane::Node;
 use medley_common::message::Form;
 use medley_common::model::ModelConfig;
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::spec::{ComputeSpec, OptimizerKind, Summation, TrainSpec};
 
 use super::*;
-use crate::collective::{AbortSwitch, Listener, Solo, Tcp, TcpSettings};
+use crate::collective::{AbortSwitch, Listener, Parts, Solo, SparseRows, Tcp, TcpSettings};
 use crate::ops::cpu::wide::tests::at_each_width;
 use crate::trainer::Handover;
 use crate::trainer::fixture::{config, examples, group, plan, spec, train, trainer};
@@ -50,6 +51,25 @@ fn weights_have_the_same_bits_for_any_number_of_workers_and_threads() {
             assert!(lanes.clone().all(|(other, lane)| other == lane), "{group:?}");
             assert!(others.iter().zip(&reports).all(|(other, all)| other.losses == all.losses), "{group:?}");
         }
+    }
+}
+
+/// However a rank divides its lanes into passes, the update has the same bits.
+#[test]
+fn weights_have_the_same_bits_for_any_number_of_passes() {
+    let (config, lanes) = (with_dropout(config()), 6);
+    let plans = [plan(1, 0..11, lanes), plan(2, 11..14, lanes), plan(3, 14..30, lanes)];
+    let make = |most: u32| {
+        let mut trainer = trainer(&config, smooth(lanes));
+        trainer.passes.most = most;
+        trainer
+    };
+    let (expected, reports) = train(&|| make(u32::MAX), &plans, (1, 1));
+    for (most, world) in [(4, 1), (3, 1), (2, 1), (1, 1), (2, 2), (1, 2)] {
+        let (got, others) = train(&|| make(most), &plans, (world, 1));
+        assert!(got.parameters().unwrap() == expected.parameters().unwrap(), "{most} lanes a pass, {world} ranks");
+        assert!(others.iter().zip(&reports).all(|(other, all)| other.losses == all.losses), "{most} lanes a pass");
+        assert!(world > 1 || others[2].tokens == reports[2].tokens);
     }
 }
 

@@ -37,6 +37,27 @@ pub struct Loaded {
     pub ignored: Vec<String>,
 }
 
+/// Names of tensors that a note lists.
+const SHOWN_NAMES: usize = 8;
+
+impl Loaded {
+    /// What a person should know of weights that are fit to start from.
+    #[must_use]
+    pub fn notes(&self, file_name: &str) -> Vec<String> {
+        let listed = |names: &[String]| {
+            let rest = names.len().saturating_sub(SHOWN_NAMES);
+            let shown = names[..names.len() - rest].join(", ");
+            if rest > 0 { format!("{shown} and {rest} more") } else { shown }
+        };
+        let new = (!self.initialised.is_empty()).then(|| {
+            format!("warning: not in {file_name}, so drawn anew and to be trained: {}", listed(&self.initialised))
+        });
+        let ignored = (!self.ignored.is_empty())
+            .then(|| format!("note: in {file_name}, but of no use here: {}", listed(&self.ignored)));
+        new.into_iter().chain(ignored).collect()
+    }
+}
+
 /// Reads parameters from the bytes of `model.safetensors` or `pytorch_model.bin`; the file's name tells which.
 ///
 /// Takes safetensors, and both formats of `torch.save`: the zip archive and, from before torch 1.6, the stream of

@@ -2,6 +2,7 @@
 //! without a panic.
 
 use std::ffi::{CStr, c_void};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cudarc::driver::CudaStream;
@@ -26,21 +27,60 @@ pub(super) enum Wire {
     Bfloat16,
 }
 
-/// A member's end of a group. Belongs to the thread that made it.
+/// A member's end of a group. Belongs to the thread that made it; another may abort it.
 #[derive(Debug)]
 pub(super) struct Communicator {
-    /// Null once it is gone.
-    comm: sys::ncclComm_t,
+    handle: Arc<Mutex<Handle>>,
     rank: u32,
     patience: Duration,
 }
 
-/// A unique id, for rank 0 to hand out: good for one group.
-pub(super) fn token() -> Result<[u8; TOKEN_BYTES], CollectiveError> {
+/// Ends a communicator from another thread.
+#[derive(Debug)]
+pub(super) struct Aborter(Arc<Mutex<Handle>>);
+
+/// NCCL's communicator; null once it is gone.
+#[derive(Debug)]
+struct Handle(sys::ncclComm_t);
+
+// SAFETY: NCCL binds a communicator to no thread; the lock sees to it that one calls at a time.
+unsafe impl Send for Handle {}
+
+impl Handle {
+    /// Ends what NCCL is doing, here and now, without the others.
+    fn abort(&mut self) {
+        let comm = std::mem::replace(&mut self.0, std::ptr::null_mut());
+        if !comm.is_null() {
+            // SAFETY: the communicator was alive and is not used any more. What its abort says helps nobody.
+            unsafe { sys::ncclCommAbort(comm) };
+        }
+    }
+}
+
+impl Aborter {
+    /// Ends what NCCL is doing: its kernels come back, and with them the calls that wait for them.
+    pub(super) fn abort(&self) {
+        lock(&self.0).abort();
+    }
+}
+
+/// No call is made under the lock that waits for peers.
+fn lock(handle: &Mutex<Handle>) -> MutexGuard<'_, Handle> {
+    handle.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// NCCL's version, 2.28.9 as 22809.
+pub(super) fn version() -> Result<i32, CollectiveError> {
     let mut version = 0;
     // SAFETY: the call writes one int.
     let code = unsafe { sys::ncclGetVersion(&mut version) };
     check(code, std::ptr::null_mut(), 0, "ask for NCCL's version")?;
+    Ok(version)
+}
+
+/// A unique id, for rank 0 to hand out: good for one group.
+pub(super) fn token() -> Result<[u8; TOKEN_BYTES], CollectiveError> {
+    let version = version()?;
     if version < OLDEST {
         let (major, minor) = (version / 10_000, version % 10_000 / 100);
         let problem =
@@ -69,9 +109,14 @@ impl Communicator {
         // SAFETY: the configuration is one of the bindings' version; NCCL copies it.
         let code = unsafe { sys::ncclCommInitRankConfig(&mut comm, number(world), id, number(rank), &mut config) };
         // From here on, dropping it aborts what NCCL has begun.
-        let joined = Self { comm, rank, patience };
+        let joined = Self { handle: Arc::new(Mutex::new(Handle(comm))), rank, patience };
         joined.settle(code, "join the group", &mut is_over)?;
         Ok(joined)
+    }
+
+    /// What ends it from another thread.
+    pub(super) fn aborter(&self) -> Aborter {
+        Aborter(self.handle.clone())
     }
 
     /// Enqueues the sum of `count` numbers at `address` over all ranks, in their place.
@@ -90,10 +135,15 @@ impl Communicator {
             Wire::Bfloat16 => sys::ncclDataType_t::ncclBfloat16,
         };
         let add = sys::ncclRedOp_t::ncclSum;
-        // SAFETY: the caller answers for the numbers; both bindings mean the same stream by its pointer.
-        let code = unsafe {
+        let code = {
+            let handle = lock(&self.handle);
+            if handle.0.is_null() {
+                return Err(CollectiveError::Aborted);
+            }
             let (from, to) = (address as *const c_void, address as *mut c_void);
-            sys::ncclAllReduce(from, to, count, kind, add, self.comm, stream.cu_stream().cast())
+            // SAFETY: the caller answers for the numbers, and the communicator is alive while it is locked; both bindings
+            // mean the same stream by its pointer.
+            unsafe { sys::ncclAllReduce(from, to, count, kind, add, handle.0, stream.cu_stream().cast()) }
         };
         self.settle(code, "sum gradients", &mut || None)
     }
@@ -101,18 +151,27 @@ impl Communicator {
     /// What has gone wrong since, if anything.
     pub(super) fn failure(&self) -> Option<CollectiveError> {
         match self.state() {
-            sys::ncclResult_t::ncclSuccess | sys::ncclResult_t::ncclInProgress => None,
-            code => check(code, self.comm, self.rank, "sum gradients").err(),
+            None => Some(CollectiveError::Aborted),
+            Some(code) => self.check(code, "sum gradients").err(),
         }
     }
 
-    fn state(&self) -> sys::ncclResult_t {
+    /// How NCCL is doing; `None` where the communicator is gone.
+    fn state(&self) -> Option<sys::ncclResult_t> {
+        let handle = lock(&self.handle);
+        if handle.0.is_null() {
+            return None;
+        }
         let mut state = sys::ncclResult_t::ncclSuccess;
-        // SAFETY: the communicator is alive, and the call writes the state.
-        match unsafe { sys::ncclCommGetAsyncError(self.comm, &mut state) } {
+        // SAFETY: the communicator is alive while it is locked, and the call writes the state.
+        Some(match unsafe { sys::ncclCommGetAsyncError(handle.0, &mut state) } {
             sys::ncclResult_t::ncclSuccess => state,
             code => code,
-        }
+        })
+    }
+
+    fn check(&self, code: sys::ncclResult_t, doing: &'static str) -> Result<(), CollectiveError> {
+        check(code, lock(&self.handle).0, self.rank, doing)
     }
 
     /// Waits for a call that NCCL goes on with by itself: it does not block.
@@ -134,39 +193,40 @@ impl Communicator {
                 return Err(CollectiveError::Invalid { problem });
             }
             std::thread::sleep(PAUSE);
-            code = self.state();
+            code = self.state().ok_or(CollectiveError::Aborted)?;
         }
-        check(code, self.comm, self.rank, doing)
+        self.check(code, doing)
     }
 
     /// Ends what NCCL is doing, here and now, without the others.
-    pub(super) fn abort(&mut self) {
-        let comm = std::mem::replace(&mut self.comm, std::ptr::null_mut());
-        if !comm.is_null() {
-            // SAFETY: the communicator was alive and is not used any more. What its abort says helps nobody.
-            unsafe { sys::ncclCommAbort(comm) };
-        }
+    pub(super) fn abort(&self) {
+        lock(&self.handle).abort();
     }
 
     /// Leaves the group in order: everything enqueued is finished first.
-    fn leave(&mut self) {
-        // SAFETY: the communicator is alive.
-        let code = unsafe { sys::ncclCommFinalize(self.comm) };
+    fn leave(&self) {
+        let code = {
+            let handle = lock(&self.handle);
+            if handle.0.is_null() {
+                return;
+            }
+            // SAFETY: the communicator is alive while it is locked; it does not block.
+            unsafe { sys::ncclCommFinalize(handle.0) }
+        };
         if self.settle(code, "leave the group", &mut || None).is_err() {
             return self.abort();
         }
-        let comm = std::mem::replace(&mut self.comm, std::ptr::null_mut());
-        // SAFETY: it is finalised and not used any more. There is nothing left to do if that fails.
-        unsafe { sys::ncclCommDestroy(comm) };
+        let comm = std::mem::replace(&mut lock(&self.handle).0, std::ptr::null_mut());
+        if !comm.is_null() {
+            // SAFETY: it is finalised and not used any more. There is nothing left to do if that fails.
+            unsafe { sys::ncclCommDestroy(comm) };
+        }
     }
 }
 
 impl Drop for Communicator {
     fn drop(&mut self) {
-        if self.comm.is_null() {
-            return;
-        }
-        if self.state() == sys::ncclResult_t::ncclSuccess { self.leave() } else { self.abort() }
+        if self.state() == Some(sys::ncclResult_t::ncclSuccess) { self.leave() } else { self.abort() }
     }
 }
 
@@ -204,7 +264,7 @@ fn check(
     if matches!(code, sys::ncclResult_t::ncclSuccess | sys::ncclResult_t::ncclInProgress) {
         return Ok(());
     }
-    // SAFETY: both calls return text that lives as long as the library.
+    // SAFETY: both calls return text that lives as long as the library; NCCL takes null for its last error of all.
     let [words, last] = unsafe { [sys::ncclGetErrorString(code), sys::ncclGetLastError(comm)] }.map(|text| {
         // SAFETY: NCCL's texts end in a zero.
         if text.is_null() { String::new() } else { unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned() }

@@ -14,7 +14,7 @@ use super::gelu::{BiasGelu, BiasGeluBackward};
 use super::head::{CrossEntropy, FirstTokens, FirstTokensBackward, TanhDropout, TanhDropoutBackward};
 use super::linear::{ColumnSum, Linear, LinearInputGradient, LinearWeightGradient};
 use super::norm::{ResidualNorm, ResidualNormBackward};
-use super::{DeviceError, Ops, Slice, SliceMut};
+use super::{DeviceError, LaneKeeping, Ops, Shortage, Slice, SliceMut};
 use crate::batch::Batch;
 use crate::collective::SparseRows;
 
@@ -84,9 +84,12 @@ impl<'a> SliceMut<'a, Vec<f32>> {
 }
 
 impl Ops for Cpu {
-    const KEEPS_LANES: bool = true;
     type Buffer = Vec<f32>;
     type Pack = Batch;
+
+    fn lane_keeping(&self) -> LaneKeeping {
+        LaneKeeping::Together
+    }
 
     fn zeros(&self, length: usize) -> Result<Vec<f32>, DeviceError> {
         let mut buffer = Vec::new();
@@ -97,8 +100,9 @@ impl Ops for Cpu {
     fn grow(&self, buffer: &mut Vec<f32>, length: usize) -> Result<(), DeviceError> {
         if buffer.len() < length {
             buffer.clear();
-            let bytes = length.saturating_mul(size_of::<f32>());
-            buffer.try_reserve_exact(length).map_err(|_| DeviceError::OutOfMemory { bytes })?;
+            let asked = (length as u64).saturating_mul(size_of::<f32>() as u64);
+            let shortage = Shortage { asked, free: None, total: None };
+            buffer.try_reserve_exact(length).map_err(|_| DeviceError::OutOfMemory { shortage })?;
             buffer.resize(length, 0.0);
         }
         Ok(())

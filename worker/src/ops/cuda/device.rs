@@ -19,7 +19,12 @@ use cudarc::driver::{
 };
 
 use super::driver::{Argument, Driver, Element, Grid, Kernel, MODULES, Matrix, Product};
-use crate::ops::DeviceError;
+use crate::ops::{DeviceError, Shortage};
+
+mod gpus;
+
+pub use gpus::{Description, visible};
+use gpus::{check_driver, describe};
 
 /// The kernels, compiled for compute capability 8.0: newer devices translate them when they are loaded.
 const SOURCES: [&str; MODULES.len()] = [
@@ -33,8 +38,6 @@ const SOURCES: [&str; MODULES.len()] = [
     include_str!(concat!(env!("OUT_DIR"), "/reduce.ptx")),
 ];
 
-/// The compute capability that the kernels are compiled for.
-const OLDEST_CAPABILITY: (i32, i32) = (8, 0);
 /// What a block can share on every device of that capability and later.
 const MOST_SHARED_BYTES: i32 = 99 * 1024;
 
@@ -51,90 +54,6 @@ impl std::fmt::Debug for Gpu {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Gpu").field(&self.device).finish()
     }
-}
-
-/// What a machine has of a GPU.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Description {
-    /// Its number among those visible to this process.
-    pub ordinal: usize,
-    /// Its name, e.g. `NVIDIA H200`.
-    pub name: String,
-    /// Its UUID, as `nvidia-smi -L` writes it.
-    pub uuid: String,
-    /// Its memory.
-    pub bytes: usize,
-    /// Its compute capability.
-    pub capability: (i32, i32),
-}
-
-impl Description {
-    /// Checks that the kernels run on it; then it has `bfloat16` as well.
-    ///
-    /// # Errors
-    /// It is too old.
-    pub fn check(&self) -> Result<(), DeviceError> {
-        if self.capability >= OLDEST_CAPABILITY {
-            return Ok(());
-        }
-        let ((major, minor), (least, _), name) = (self.capability, OLDEST_CAPABILITY, &self.name);
-        let problem = format!("{name} has compute capability {major}.{minor}; the kernels need {least}.0 or later");
-        Err(DeviceError::Failed { doing: "open the GPU", problem })
-    }
-}
-
-/// The GPUs that this process may use: `CUDA_VISIBLE_DEVICES` (numbers, UUIDs, MIG names) is honoured by the driver.
-///
-/// # Errors
-/// There is no driver, or it is too old for this worker's kernels.
-pub fn visible() -> Result<Vec<Description>, DeviceError> {
-    check_driver()?;
-    let count = CudaContext::device_count().map_err(failed("count the GPUs"))?;
-    (0..usize::try_from(count).unwrap_or(0)).map(describe).collect()
-}
-
-/// Checks that the driver is there and can load this worker's kernels.
-fn check_driver() -> Result<(), DeviceError> {
-    let doing = "start CUDA";
-    driver::init().map_err(|error| DeviceError::Failed {
-        doing,
-        problem: format!("{}; is the NVIDIA driver installed, and is this process allowed to see a GPU?", text(error)),
-    })?;
-    let mut version = 0;
-    // SAFETY: the call writes one int.
-    unsafe { driver_sys::cuDriverGetVersion(&mut version) }.result().map_err(failed(doing))?;
-    let needed: i32 = env!("MEDLEY_CUDA_VERSION").parse().unwrap_or(0);
-    if version < needed {
-        let [have, need] = [version, needed].map(|version| format!("{}.{}", version / 1000, version % 1000 / 10));
-        let problem = format!(
-            "the NVIDIA driver supports CUDA {have}, this worker's kernels are for CUDA {need}: install a driver that \
-             supports it (580 or later for CUDA 13), or build the worker with an older toolkit"
-        );
-        return Err(DeviceError::Failed { doing, problem });
-    }
-    Ok(())
-}
-
-fn describe(ordinal: usize) -> Result<Description, DeviceError> {
-    let failed = || failed("look at a GPU");
-    let device = driver::device::get(i32::try_from(ordinal).unwrap_or(i32::MAX)).map_err(failed())?;
-    let uuid = driver::device::get_uuid(device).map_err(failed())?;
-    let hex: String = uuid.bytes.iter().map(|byte| format!("{:02x}", *byte as u8)).collect();
-    let part = |range: Range<usize>| hex.get(range).unwrap_or_default();
-    let uuid = format!("GPU-{}-{}-{}-{}-{}", part(0..8), part(8..12), part(12..16), part(16..20), part(20..32));
-    // SAFETY: the device is one that the driver has named.
-    let (bytes, major, minor) = unsafe {
-        use driver_sys::CUdevice_attribute_enum as Attribute;
-        (
-            driver::device::total_mem(device).map_err(failed())?,
-            driver::device::get_attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)
-                .map_err(failed())?,
-            driver::device::get_attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)
-                .map_err(failed())?,
-        )
-    };
-    let name = driver::device::get_name(device).map_err(failed())?;
-    Ok(Description { ordinal, name, uuid, bytes, capability: (major, minor) })
 }
 
 impl Gpu {
@@ -176,20 +95,62 @@ impl Gpu {
         &self.stream
     }
 
+    /// The GPU, its driver, and whether the other GPUs that this process sees can be reached past the host's memory.
+    ///
+    /// # Errors
+    /// The driver failed.
+    pub fn surroundings(&self) -> Result<String, DeviceError> {
+        let failed = || failed("look at the GPUs");
+        let mut version = 0;
+        // SAFETY: the call writes one int.
+        unsafe { driver_sys::cuDriverGetVersion(&mut version) }.result().map_err(failed())?;
+        let own = self.stream.context().cu_device();
+        let (mut others, mut reached) = (0, 0);
+        for ordinal in 0..CudaContext::device_count().map_err(failed())? {
+            let other = driver::device::get(ordinal).map_err(failed())?;
+            if other != own {
+                let mut can = 0;
+                // SAFETY: both devices are ones that the driver has named, and the call writes one int.
+                unsafe { driver_sys::cuDeviceCanAccessPeer(&mut can, own, other) }.result().map_err(failed())?;
+                (others, reached) = (others + 1, reached + usize::from(can != 0));
+            }
+        }
+        let name = driver::device::get_name(own).map_err(failed())?;
+        let (major, minor) = (version / 1000, version % 1000 / 10);
+        let peers = match (others, reached) {
+            (0, _) => "no other GPU of its host visible".to_owned(),
+            (others, 0) => format!("{others} other GPUs of its host, by the host's memory (SHM)"),
+            (others, reached) => format!("{others} other GPUs of its host, {reached} of them directly (P2P)"),
+        };
+        Ok(format!("driver for CUDA {major}.{minor}; {name}, {peers}"))
+    }
+
     /// The most memory that was in use at a time, in bytes.
     ///
     /// # Errors
     /// The device failed.
     pub fn peak_bytes(&self) -> Result<u64, DeviceError> {
+        self.pool(PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH).map_err(failed("ask for the GPU's memory"))
+    }
+
+    /// What there is of memory for `asked` bytes, that which this process holds unused counted as free.
+    fn shortage(&self, asked: u64) -> Shortage {
+        let known = driver::mem_get_info().ok();
+        let unused = self.pool(PoolAttribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT).and_then(|reserved| {
+            Ok(reserved.saturating_sub(self.pool(PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?))
+        });
+        let free = known.map(|(free, _)| free as u64 + unused.unwrap_or(0));
+        Shortage { asked, free, total: known.map(|(_, total)| total as u64) }
+    }
+
+    /// A number of bytes of the memory pool.
+    fn pool(&self, attribute: PoolAttribute) -> Result<u64, DriverError> {
         let mut bytes = 0_u64;
-        // SAFETY: the attribute is a 64-bit number.
-        let read = unsafe {
-            driver::device::get_default_mem_pool(self.stream.context().cu_device()).and_then(|pool| {
-                let attribute = PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
-                driver::mem_pool::get_attribute(pool, attribute, std::ptr::from_mut(&mut bytes).cast())
-            })
-        };
-        read.map_err(failed("ask for the GPU's memory"))?;
+        // SAFETY: the attributes asked for are 64-bit numbers.
+        unsafe {
+            let pool = driver::device::get_default_mem_pool(self.stream.context().cu_device())?;
+            driver::mem_pool::get_attribute(pool, attribute, std::ptr::from_mut(&mut bytes).cast())?;
+        }
         Ok(bytes)
     }
 
@@ -230,7 +191,9 @@ impl Driver for Gpu {
     fn allocate(&self, bytes: usize) -> Result<CudaSlice<u8>, DeviceError> {
         // SAFETY: the content is unspecified, as the trait says.
         unsafe { self.stream.alloc(bytes) }.map_err(|error| match error.0 {
-            driver_sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => DeviceError::OutOfMemory { bytes },
+            driver_sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                DeviceError::OutOfMemory { shortage: self.shortage(bytes as u64) }
+            }
             _ => failed("take memory of the GPU")(error),
         })
     }

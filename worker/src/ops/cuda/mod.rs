@@ -31,6 +31,8 @@ mod emulator;
 #[cfg(test)]
 mod kernels_test;
 #[cfg(test)]
+pub(crate) mod limited_test;
+#[cfg(test)]
 mod products_test;
 
 pub use buffer::Buffer;

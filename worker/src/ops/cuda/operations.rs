@@ -15,13 +15,16 @@ use crate::ops::gelu::{BiasGelu, BiasGeluBackward};
 use crate::ops::head::{CrossEntropy, FirstTokens, FirstTokensBackward, TanhDropout, TanhDropoutBackward};
 use crate::ops::linear::{ColumnSum, Linear, LinearInputGradient, LinearWeightGradient};
 use crate::ops::norm::{ResidualNorm, ResidualNormBackward};
-use crate::ops::{DeviceError, Ops, Slice, SliceMut};
+use crate::ops::{DeviceError, LaneKeeping, Ops, Slice, SliceMut};
 
 impl<D: Driver> Ops for Cuda<D> {
-    // cuBLAS chooses its kernels by the number of rows.
-    const KEEPS_LANES: bool = false;
     type Buffer = Buffer<D::Memory>;
     type Pack = Pack<D::Memory>;
+
+    /// cuBLAS chooses its kernels by the number of rows.
+    fn lane_keeping(&self) -> LaneKeeping {
+        LaneKeeping::Never
+    }
 
     fn check(&self, model: &ModelConfig) -> Result<(), DeviceError> {
         check_shape(model)

@@ -1,0 +1,94 @@
+//! The GPUs that this process may use.
+
+use std::ops::Range;
+
+use cudarc::driver::{CudaContext, result as driver, sys as driver_sys};
+
+use super::{failed, text};
+use crate::ops::DeviceError;
+
+/// The compute capability that the kernels are compiled for.
+const OLDEST_CAPABILITY: (i32, i32) = (8, 0);
+/// What a machine has of a GPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// Its number among those visible to this process.
+    pub ordinal: usize,
+    /// Its name, e.g. `NVIDIA H200`.
+    pub name: String,
+    /// Its UUID, as `nvidia-smi -L` writes it.
+    pub uuid: String,
+    /// Its memory.
+    pub bytes: usize,
+    /// Its compute capability.
+    pub capability: (i32, i32),
+}
+
+impl Description {
+    /// Checks that the kernels run on it; then it has `bfloat16` as well.
+    ///
+    /// # Errors
+    /// It is too old.
+    pub fn check(&self) -> Result<(), DeviceError> {
+        if self.capability >= OLDEST_CAPABILITY {
+            return Ok(());
+        }
+        let ((major, minor), (least, _), name) = (self.capability, OLDEST_CAPABILITY, &self.name);
+        let problem = format!("{name} has compute capability {major}.{minor}; the kernels need {least}.0 or later");
+        Err(DeviceError::Failed { doing: "open the GPU", problem })
+    }
+}
+
+/// The GPUs that this process may use: `CUDA_VISIBLE_DEVICES` (numbers, UUIDs, MIG names) is honoured by the driver.
+///
+/// # Errors
+/// There is no driver, or it is too old for this worker's kernels.
+pub fn visible() -> Result<Vec<Description>, DeviceError> {
+    check_driver()?;
+    let count = CudaContext::device_count().map_err(failed("count the GPUs"))?;
+    (0..usize::try_from(count).unwrap_or(0)).map(describe).collect()
+}
+
+/// Checks that the driver is there and can load this worker's kernels.
+pub(super) fn check_driver() -> Result<(), DeviceError> {
+    let doing = "start CUDA";
+    driver::init().map_err(|error| DeviceError::Failed {
+        doing,
+        problem: format!("{}; is the NVIDIA driver installed, and is this process allowed to see a GPU?", text(error)),
+    })?;
+    let mut version = 0;
+    // SAFETY: the call writes one int.
+    unsafe { driver_sys::cuDriverGetVersion(&mut version) }.result().map_err(failed(doing))?;
+    let needed: i32 = env!("MEDLEY_CUDA_VERSION").parse().unwrap_or(0);
+    if version < needed {
+        let [have, need] = [version, needed].map(|version| format!("{}.{}", version / 1000, version % 1000 / 10));
+        let problem = format!(
+            "the NVIDIA driver supports CUDA {have}, this worker's kernels are for CUDA {need}: install a driver that \
+             supports it (580 or later for CUDA 13), or build the worker with an older toolkit"
+        );
+        return Err(DeviceError::Failed { doing, problem });
+    }
+    Ok(())
+}
+
+pub(super) fn describe(ordinal: usize) -> Result<Description, DeviceError> {
+    let failed = || failed("look at a GPU");
+    let device = driver::device::get(i32::try_from(ordinal).unwrap_or(i32::MAX)).map_err(failed())?;
+    let uuid = driver::device::get_uuid(device).map_err(failed())?;
+    let hex: String = uuid.bytes.iter().map(|byte| format!("{:02x}", *byte as u8)).collect();
+    let part = |range: Range<usize>| hex.get(range).unwrap_or_default();
+    let uuid = format!("GPU-{}-{}-{}-{}-{}", part(0..8), part(8..12), part(12..16), part(16..20), part(20..32));
+    // SAFETY: the device is one that the driver has named.
+    let (bytes, major, minor) = unsafe {
+        use driver_sys::CUdevice_attribute_enum as Attribute;
+        (
+            driver::device::total_mem(device).map_err(failed())?,
+            driver::device::get_attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)
+                .map_err(failed())?,
+            driver::device::get_attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)
+                .map_err(failed())?,
+        )
+    };
+    let name = driver::device::get_name(device).map_err(failed())?;
+    Ok(Description { ordinal, name, uuid, bytes, capability: (major, minor) })
+}
