@@ -153,6 +153,9 @@ impl Driver {
             }
             Happening::Arrival(Arrival::From(worker, event)) => {
                 if let Event::Hello(hello) = &event {
+                    // A process that comes back has another name than before.
+                    let before = hello.held.as_ref().map(|held| held.worker);
+                    before.and_then(|before| ties.pids.remove(&before));
                     ties.pids.insert(worker, hello.pid);
                 }
                 if let Event::Prepared { notes, .. } = &event {
@@ -176,7 +179,11 @@ impl Driver {
                 self.display.line(&line);
                 Vec::new()
             }
-            Happening::Answer(Answer::Recorded(update)) => vec![Input::Recorded(update)],
+            Happening::Answer(Answer::Recorded(update)) => {
+                // The ledger has it, so the same plan does not strike again when the coordinator comes back.
+                self.chaos.due(update, Victim::is_coordinator).into_iter().for_each(|fault| self.strike(fault));
+                vec![Input::Recorded(update)]
+            }
             Happening::Answer(Answer::Paused(reason)) => {
                 ties.paused = reason;
                 Vec::new()
@@ -305,7 +312,7 @@ impl Driver {
                 self.display.update(&record, ties.meter.rates(), now);
                 let update = record.update;
                 self.record(Entry::Update(record), ties);
-                self.chaos.due(update).into_iter().for_each(|fault| self.strike(fault));
+                self.chaos.due(update, Victim::is_worker).into_iter().for_each(|fault| self.strike(fault));
             }
             Action::Log(log) => {
                 self.display.log(&log);

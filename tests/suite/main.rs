@@ -8,6 +8,7 @@ mod export;
 mod faults;
 mod ledger;
 mod proof;
+mod reattach;
 mod recovery;
 mod resume;
 mod serving;

@@ -43,6 +43,9 @@ struct Arguments {
     /// Seconds to go on trying to reach the coordinator
     #[arg(long = "connect_timeout", alias = "connect-timeout", default_value_t = 60, value_name = "SECONDS")]
     connect_timeout: u64,
+    /// Seconds to go on trying to reach a coordinator that is lost, and to keep the state for it; 0 ends with it
+    #[arg(long = "reconnect_timeout", alias = "reconnect-timeout", default_value_t = 300, value_name = "SECONDS")]
+    reconnect_timeout: u64,
     /// End when the process with this id, the one that started this worker, ends
     #[arg(long, hide = true)]
     parent: Option<u32>,
@@ -92,6 +95,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let settings = Settings {
         coordinator: arguments.coordinator,
         patience: Duration::from_secs(arguments.connect_timeout),
+        reconnect: Duration::from_secs(arguments.reconnect_timeout),
         collective_host: arguments.collective_host,
         threads,
         place,

@@ -56,19 +56,20 @@ pub(super) fn job(workers: u32) -> Job {
     };
     Job {
         version: "0.1.0".into(),
+        run: Digest([9; 32]),
         spec,
         model,
         training: Some(TrainingJob { lengths: (0..10).map(|row| 5 + row % 3).collect(), cadence }),
         validation: None,
         test: None,
-        start: Update(0),
-        past_losses: Vec::new(),
-        artifacts: Vec::new(),
+        past: Past::default(),
+        base: Base { update: Update(0), artifacts: Vec::new() },
         workers,
         min_workers: 1,
         patience: Patience {
             join: Duration::from_secs(60),
             heartbeat: Duration::from_secs(5),
+            reattach: Duration::ZERO,
             heartbeat_every: Duration::from_secs(1),
             window: 2,
         },
@@ -92,6 +93,7 @@ pub(super) fn hello(pid: u32) -> Event {
         pid,
         device: "cpu".into(),
         threads: 1,
+        held: None,
     })
 }
 
@@ -147,6 +149,7 @@ impl Drive {
         let mut actions = self.run.handle(self.now, input);
         let record = |action: &Action| match action {
             Action::Record(record) => Some(Input::Recorded(record.update)),
+            Action::Group(group) => Some(Input::Grouped(group.generation)),
             _ => None,
         };
         let recorded: Vec<Input> = actions.iter().filter_map(record).collect();

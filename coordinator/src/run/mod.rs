@@ -17,6 +17,7 @@ mod job;
 mod progress;
 mod regrouping;
 pub mod report;
+mod returning;
 mod roster;
 mod saving;
 mod training;
@@ -31,7 +32,7 @@ use medley_common::message::{Event, Failure, FailureKind, Lanes};
 use medley_common::plan::Plan;
 
 pub use action::{Action, Base, Input, Occasion, SavePurpose, SavedState};
-pub use job::{Job, Patience, SplitRows, TrainingJob};
+pub use job::{Job, Past, Patience, SplitRows, TrainingJob};
 pub use view::{EvaluationView, PhaseName, RunView, WorkerView};
 
 use action::Task;
@@ -42,7 +43,7 @@ use regrouping::Disbanding;
 use report::{EvaluationReport, Outcome};
 use roster::Roster;
 use saving::Saving;
-use training::Training;
+use training::{Reports, Training};
 
 /// One training run.
 #[derive(Debug)]
@@ -55,13 +56,19 @@ pub struct Run {
     generation: Generation,
     /// The lanes of each member of the newest group, those that were lost since included.
     shares: BTreeMap<WorkerId, Lanes>,
+    /// After how many updates each group started.
+    groups: BTreeMap<Generation, Update>,
+    /// Reports of updates that are not applied yet, of a group that is gone.
+    untold: BTreeMap<Update, Reports>,
     /// What newcomers start from.
     base: Base,
     agenda: VecDeque<Task>,
     progress: Progress,
     stopping: bool,
-    /// Whether a group has ever stood.
+    /// Whether a group has stood in this process.
     formed: bool,
+    /// Whether the line of the log that ends with the last update of the past is still to be written.
+    overdue: bool,
     /// Whether somebody has come, gone or wants to go since the group was formed: the next rest is for a new one.
     changed: bool,
     /// Groups in a row that broke without a loss, and before anything was done.
@@ -97,25 +104,33 @@ impl Run {
     #[must_use]
     pub fn new(now: Instant, job: Job) -> Self {
         let lengths = job.training.as_ref().map_or_else(Vec::new, |training| training.lengths.clone());
-        Self {
+        let past = &job.past;
+        let mut run = Self {
             plan: Plan::new(&job.spec, lengths),
             tree: LaneTree::new(job.spec.lanes),
             roster: Roster::default(),
-            phase: Phase::Gathering(Gathering { since: now, needed: job.workers }),
-            generation: Generation(0),
-            shares: BTreeMap::new(),
-            base: Base { update: job.start, artifacts: job.artifacts.clone() },
+            phase: Phase::Gathering(Gathering { since: now, needed: job.workers, returns: None }),
+            generation: past.groups.keys().max().copied().unwrap_or_default(),
+            shares: past.shares.clone(),
+            groups: past.groups.clone(),
+            untold: BTreeMap::new(),
+            base: job.base.clone(),
             agenda: VecDeque::new(),
             progress: Progress::new(&job),
             stopping: false,
             formed: false,
+            overdue: job.is_log_overdue(),
             changed: false,
             futile: 0,
             interrupted: None,
             evaluated: None,
             evaluations: Vec::new(),
             job,
-        }
+        };
+        run.agenda = run.first_agenda();
+        run.phase =
+            Phase::Gathering(Gathering { since: now, needed: run.job.workers, returns: run.returns_until(now) });
+        run
     }
 
     /// Takes an input in and says what to do about it: the only mutator.
@@ -134,6 +149,7 @@ impl Run {
             (_, Input::Broken(failure)) => self.broken(failure, &mut actions),
             (_, Input::Elapsed) => self.elapsed(now, &mut actions),
             (_, Input::Joined(worker)) => self.joined(now, worker),
+            (_, Input::Grouped(generation)) => self.grouped(now, generation, &mut actions),
             (_, Input::Left(worker, why)) => self.left(now, worker, &why, &mut actions),
             (_, Input::Based(base)) => self.base = base,
             (_, Input::Recorded(update)) => self.recorded(now, update, &mut actions),
@@ -159,7 +175,7 @@ impl Run {
         }
         match (&self.phase, event) {
             (_, Event::Heartbeat) | (Phase::Finished(_), _) => {}
-            (_, Event::Hello(hello)) => self.greeted(worker, hello, actions),
+            (_, Event::Hello(hello)) => self.greeted(now, worker, hello, actions),
             (_, Event::Prepared { layout, endpoint, notes: _ }) => {
                 self.prepared(now, worker, (layout, endpoint), actions);
             }
@@ -175,7 +191,7 @@ impl Run {
             // On their way when the group was dissolved.
             (Phase::Disbanding(_), Event::Formed { .. } | Event::Saved { .. })
             | (Phase::Disbanding(_), Event::Predicted { .. } | Event::Evaluated { .. }) => {}
-            (Phase::Forming(_), Event::Formed { .. }) => self.connected(now, worker, actions),
+            (Phase::Forming(_), Event::Formed { .. }) => self.connected(worker, actions),
             (Phase::Training(_), Event::Updated { report, .. }) => self.updated(now, worker, report, actions),
             (Phase::Saving(_), Event::Saved { update, parameters, .. }) => {
                 self.saved(worker, update, parameters, actions);
@@ -211,7 +227,10 @@ impl Run {
         let silence = self.roster.expiry(self.job.patience.heartbeat);
         let phase = match &self.phase {
             Phase::Finished(_) => return None,
-            Phase::Gathering(gathering) => Some(gathering.since + self.job.patience.join),
+            Phase::Gathering(gathering) => {
+                let join = gathering.since + self.job.patience.join;
+                Some(gathering.returns.map_or(join, |until| until.min(join)))
+            }
             Phase::Disbanding(disbanding) => Some(disbanding.since + self.job.patience.join),
             Phase::Forming(_) | Phase::Training(_) | Phase::Saving(_) | Phase::Evaluating(_) => None,
         };
@@ -224,7 +243,7 @@ impl Run {
             self.agenda = self.stop_agenda();
         }
         if self.changed && !self.stopping && !self.saves_for_leavers() && !self.is_over() {
-            return self.dissolve(now, actions);
+            return self.disband(now, actions);
         }
         match self.agenda.pop_front() {
             None => self.train(now, actions),
@@ -244,15 +263,26 @@ impl Run {
         matches!(self.agenda.front(), Some(Task::Summarise | Task::Finish(_) | Task::Stop))
     }
 
-    /// What follows when the group stands for the first time.
+    /// What follows when the group stands for the first time: what is left to do after the last update of the past.
     fn first_agenda(&self) -> VecDeque<Task> {
         if self.job.training.is_none() {
-            self.results().chain([Task::Finish(Outcome::Completed)]).collect()
-        } else if self.job.start >= self.job.total() {
-            self.end_agenda(SavePurpose::Final)
-        } else {
-            VecDeque::new()
+            return self.results().chain([Task::Finish(Outcome::Completed)]).collect();
         }
+        let Past { update, evaluated, .. } = self.job.past;
+        let is_saved = self.base.update == update;
+        let mut agenda = if update.0 > 0 { self.agenda_after(update) } else { VecDeque::new() };
+        if update >= self.job.total() && agenda.is_empty() {
+            agenda = self.end_agenda(SavePurpose::Final);
+        }
+        agenda.retain(|task| match task {
+            Task::Evaluate(_, Occasion::Training) => !evaluated,
+            Task::Save(SavePurpose::Checkpoint) => !is_saved,
+            _ => true,
+        });
+        for task in agenda.iter_mut().filter(|task| is_saved && **task == Task::Save(SavePurpose::CheckpointAndFinal)) {
+            *task = Task::Save(SavePurpose::Final);
+        }
+        agenda
     }
 
     /// What follows `update`: as in Hugging Face, evaluation comes before saving.

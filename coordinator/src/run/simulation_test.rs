@@ -8,6 +8,10 @@ use medley_common::plan::mix;
 use super::fixture::{every, job, rows};
 use super::simulated_worker::{Network, Worker};
 use super::*;
+use crate::archive::fixture::identity;
+use crate::archive::{
+    CheckpointRecord, Evaluated, FinalRecord, History as Ledger, LogEntry, Logged, Record, RewindRecord, RunIdentity,
+};
 
 /// Seeds tried; a failing one is named, and can be tried alone by naming it in `SEEDS`.
 const SEEDS: std::ops::Range<u64> = 0..3_000;
@@ -37,13 +41,19 @@ struct History {
     outcome: Outcome,
 }
 
-#[derive(Default)]
+#[derive(Default, Clone, Copy)]
 struct Faults {
     stop: bool,
     /// Deaths to come.
     deaths: u32,
     /// Workers that will be asked to leave.
     leaves: u32,
+    /// Sessions that will break.
+    cuts: u32,
+    /// Deaths of the coordinator to come.
+    ends: u32,
+    /// One in how many workers dies with its coordinator; none where 0.
+    die_with_it: u64,
 }
 
 struct World {
@@ -55,9 +65,16 @@ struct World {
     network: Network,
     /// Workers to come.
     pending: BTreeSet<u64>,
+    /// Those whose sessions broke, on their way back.
+    away: VecDeque<(u32, Worker)>,
+    pids: BTreeMap<WorkerId, u32>,
+    next_name: u64,
     next_worker: u64,
-    /// What the disk will have done, in order.
-    disk: VecDeque<Input>,
+    /// What the disk has still to do, in order; all of it is lost with the coordinator.
+    disk: VecDeque<Action>,
+    /// What is on the disk: the ledger, and the newest checkpoint.
+    ledger: Ledger,
+    base: Update,
     history: History,
 }
 
@@ -81,16 +98,27 @@ impl World {
             workers: BTreeMap::new(),
             network: Network::default(),
             pending: (1..next_worker).collect(),
+            away: VecDeque::new(),
+            pids: BTreeMap::new(),
+            next_name: 0,
             next_worker,
             disk: VecDeque::new(),
+            ledger: Ledger::new(RunIdentity { start: Update(0), ..identity() }),
+            base: Update(0),
             history,
         }
     }
 
-    fn play(mut self, mut faults: Faults) -> (History, Network) {
+    fn play(self, faults: Faults) -> (History, Network) {
+        let (world, network) = self.play_out(faults);
+        (world.history, network)
+    }
+
+    fn play_out(mut self, mut faults: Faults) -> (Self, Network) {
         for _ in 0..MOST_EVENTS {
-            if matches!(self.run.phase, Phase::Finished(_)) {
-                return (self.history, self.network);
+            if matches!(self.run.phase, Phase::Finished(_)) && self.disk.is_empty() {
+                let network = std::mem::take(&mut self.network);
+                return (self, network);
             }
             let inputs = self.next_inputs(&mut faults);
             for input in inputs {
@@ -107,6 +135,14 @@ impl World {
         if faults.stop && self.random.chance(80) {
             return vec![Input::StopRequested];
         }
+        if self.run.deadline().is_some_and(|deadline| deadline <= self.now) {
+            return vec![Input::Elapsed];
+        }
+        if faults.ends > 0 && self.random.chance(100) {
+            faults.ends -= 1;
+            self.end_coordinator(faults.die_with_it);
+            return Vec::new();
+        }
         let ids: Vec<WorkerId> = self.workers.keys().copied().collect();
         let anybody = |random: &mut Random| ids.get(random.below(ids.len().max(1) as u64) as usize).copied();
         if faults.deaths > 0 && self.random.chance(40) {
@@ -118,13 +154,26 @@ impl World {
             let worker = anybody(&mut self.random).and_then(|worker| self.workers.get_mut(&worker));
             worker.into_iter().for_each(|model| model.outbox.push_back(Event::Leaving));
         }
+        if faults.cuts > 0 && self.random.chance(50) {
+            faults.cuts -= 1;
+            return anybody(&mut self.random).map(|worker| self.cut(worker)).into_iter().collect();
+        }
         match self.random.below(4) {
             0 => {
-                let Some(number) = self.pending.pop_first() else { return Vec::new() };
-                self.workers.insert(WorkerId(number), Worker::new(number as u32));
-                vec![Input::Joined(WorkerId(number))]
+                let waiting = self.away.len() as u64 + u64::from(!self.pending.is_empty());
+                let place = self.random.below(waiting.max(1)) as usize;
+                match self.away.swap_remove_back(place) {
+                    Some((pid, worker)) => vec![self.join(pid, worker)],
+                    None => {
+                        let Some(pid) = self.pending.pop_first() else { return Vec::new() };
+                        vec![self.join(pid as u32, Worker::new(pid as u32))]
+                    }
+                }
             }
-            1 => self.disk.pop_front().into_iter().collect(),
+            1 => {
+                let write = self.disk.pop_front();
+                write.map(|write| self.write(write)).unwrap_or_default()
+            }
             _ => anybody(&mut self.random).and_then(|worker| self.let_work(worker)).into_iter().collect(),
         }
     }
@@ -138,10 +187,56 @@ impl World {
         Input::Left(worker, "it was killed".into())
     }
 
+    /// A process opens a session, under a name of its own.
+    fn join(&mut self, pid: u32, worker: Worker) -> Input {
+        self.next_name += 1;
+        let name = WorkerId(self.next_name);
+        self.workers.insert(name, worker);
+        self.pids.insert(name, pid);
+        Input::Joined(name)
+    }
+
     /// Another one will come.
     fn replace(&mut self) {
         self.pending.insert(self.next_worker);
         self.next_worker += 1;
+    }
+
+    /// A session breaks; its worker will come back.
+    fn cut(&mut self, name: WorkerId) -> Input {
+        self.send_away(name);
+        Input::Left(name, "its connection broke".into())
+    }
+
+    fn send_away(&mut self, name: WorkerId) {
+        let pid = self.pids.get(&name).copied().unwrap_or_default();
+        match self.workers.remove(&name) {
+            Some(mut worker) if !worker.dead => {
+                worker.lose_session(pid, &mut self.network);
+                self.away.push_back((pid, worker));
+            }
+            Some(_) => self.replace(),
+            None => {}
+        }
+    }
+
+    /// The coordinator dies with all that it has not written, and comes back with what its ledger tells.
+    fn end_coordinator(&mut self, die_with_it: u64) {
+        if self.run.view().outcome.is_some() {
+            return;
+        }
+        self.disk.clear();
+        for name in self.workers.keys().copied().collect::<Vec<_>>() {
+            if die_with_it > 0 && self.random.chance(die_with_it) {
+                drop(self.kill(name));
+            } else {
+                self.send_away(name);
+            }
+        }
+        let base = Base { update: self.base, artifacts: Vec::new() };
+        self.job.secret[31] += 1;
+        let job = Job { past: self.ledger.past(), base, ..self.job.clone() };
+        self.run = Run::new(self.now, job);
     }
 
     fn let_work(&mut self, worker: WorkerId) -> Option<Input> {
@@ -171,27 +266,56 @@ impl World {
                     model.dead = true;
                 }
             }
-            Action::Receive(..) | Action::Summarise(_) | Action::Notice(_) | Action::Group(_) => {}
+            Action::Receive(..) | Action::Summarise(_) | Action::Notice(_) => {}
+            Action::Finish(outcome) => self.history.outcome = outcome,
+            write => self.disk.push_back(write),
+        }
+    }
+
+    /// The disk does the next thing that it was told to; the ledger itself says whether that is in turn.
+    fn write(&mut self, write: Action) -> Vec<Input> {
+        let no_files = std::collections::BTreeMap::new();
+        let (record, answers) = match write {
+            Action::Group(group) => (Record::Group(group.clone()), vec![Input::Grouped(group.generation)]),
             Action::Record(record) => {
-                self.disk.push_back(Input::Recorded(record.update));
-                self.history.records.push(record);
+                self.history.records.push(record.clone());
+                (Record::Update(record.clone()), vec![Input::Recorded(record.update)])
             }
-            Action::Log(log) => self.history.logs.push(log),
-            Action::Rewind(to, _) => {
+            Action::Log(log) => {
+                self.history.logs.push(log);
+                let entry = LogEntry::of_training(&log);
+                (Record::Log(Logged { update: log.update, occasion: Occasion::Training, entry }), Vec::new())
+            }
+            Action::Rewind(to, reason) => {
                 self.history.records.retain(|record| record.update <= to);
                 self.history.logs.retain(|log| log.update <= to);
                 self.history.evaluations.retain(|(_, update, _)| *update <= to);
+                (Record::Rewind(RewindRecord { to, reason }), Vec::new())
+            }
+            Action::Publish(mut report, occasion) => {
+                report.seconds = 0.0;
+                let (update, split, entry) = (report.update, report.split, LogEntry::of_evaluation(&report, 8));
+                self.history.evaluations.push((report.split, report.update, report));
+                (Record::Evaluation(Evaluated { update, split, occasion, entry }), Vec::new())
             }
             Action::Commit(state) => {
                 self.history.commits.push((state.update, state.purpose));
-                self.disk.extend(committed(state));
+                let SavedState { update, parameters, .. } = state;
+                let record = if state.purpose.is_checkpoint() {
+                    self.base = update;
+                    let name = format!("checkpoint-{update}");
+                    Record::Checkpoint(CheckpointRecord { update, name, manifest: parameters, parameters })
+                } else {
+                    Record::Final(FinalRecord { update, parameters, files: no_files })
+                };
+                (record, committed(state))
             }
-            Action::Publish(mut report, _) => {
-                report.seconds = 0.0;
-                self.history.evaluations.push((report.split, report.update, report));
-            }
-            Action::Finish(outcome) => self.history.outcome = outcome,
+            other => panic!("the disk was told {other:?}"),
+        };
+        if let Err(problem) = self.ledger.take(record) {
+            panic!("the ledger refuses a record that {problem}");
         }
+        answers
     }
 }
 
@@ -211,8 +335,17 @@ impl History {
             record.workers.clear();
             record.attempt = 0;
         }
+        // Whether a checkpoint and the final model are saved at once or one after the other is no matter.
+        let parts = |(update, purpose): &(Update, SavePurpose)| {
+            let checkpoint = purpose.is_checkpoint().then_some((*update, SavePurpose::Checkpoint));
+            let model = purpose.is_final().then_some((*update, SavePurpose::Final));
+            checkpoint.into_iter().chain(model).collect::<Vec<_>>()
+        };
+        self.commits = self.commits.iter().flat_map(parts).collect();
         self.commits.sort_by_key(|(update, purpose)| (*update, purpose.is_final()));
         self.commits.dedup();
+        self.evaluations.sort_by_key(|(split, update, _)| (*update, *split));
+        self.evaluations.dedup();
         self
     }
 }
@@ -301,7 +434,7 @@ fn deaths_and_departures_change_nothing_in_the_result() {
     for seed in SEEDS {
         with_seed(seed, || {
             let job = full_job(1 + (seed % 5) as u32);
-            let faults = Faults { deaths: 1 + (seed % 7) as u32, leaves: (seed % 3) as u32, stop: false };
+            let faults = Faults { deaths: 1 + (seed % 7) as u32, leaves: (seed % 3) as u32, ..Faults::default() };
             let (history, network) = World::new(seed, job.clone()).play(faults);
             redone += u64::from(history.records.iter().any(|record| record.attempt > 1));
             rewound += u64::from(network.computed > 72);
@@ -309,4 +442,50 @@ fn deaths_and_departures_change_nothing_in_the_result() {
         });
     }
     assert!(redone > SEEDS.end / 4 && rewound > SEEDS.end / 20, "{redone} with a second attempt, {rewound} rewound");
+}
+
+/// The coordinator dies at any moment, and comes back; workers die with it, between and after, or come back in any order.
+#[test]
+fn deaths_of_the_coordinator_change_nothing_in_the_result() {
+    let expected = World::new(0, full_job(1)).play(Faults::default()).0.result();
+    let (mut back, mut kept) = (0, 0);
+    for seed in SEEDS {
+        with_seed(seed, || {
+            let mut job = full_job(1 + (seed % 5) as u32);
+            job.patience.reattach = Duration::from_millis(20);
+            let faults = Faults {
+                ends: 1 + (seed % 4) as u32,
+                deaths: (seed % 3) as u32,
+                cuts: (seed % 5) as u32,
+                die_with_it: [0, 2, 4][(seed % 3) as usize],
+                ..Faults::default()
+            };
+            let (world, _) = World::new(seed, job.clone()).play_out(faults);
+            back += u64::from(world.ledger.rewound().0 > 0);
+            kept += u64::from(world.ledger.rewound().0 == 0);
+            assert_sound(&world.history, &job);
+            assert_eq!(world.history.result(), expected);
+        });
+    }
+    assert!(back > SEEDS.end / 20 && kept > SEEDS.end / 2, "{back} went back, {kept} did not");
+}
+
+/// As long as all workers come back, nothing is ever made again: no update, no evaluation, no checkpoint.
+#[test]
+fn nothing_is_lost_with_the_coordinator_while_its_workers_live() {
+    let (expected, clean) = World::new(0, full_job(1)).play(Faults::default());
+    let expected = expected.result();
+    for seed in SEEDS {
+        with_seed(seed, || {
+            let mut job = full_job(1 + (seed % 5) as u32);
+            job.patience.reattach = Duration::from_secs(3_600);
+            let faults = Faults { ends: 1 + (seed % 6) as u32, cuts: (seed % 3) as u32, ..Faults::default() };
+            let (world, network) = World::new(seed, job).play_out(faults);
+            assert_eq!(world.ledger.rewound(), (0, 0), "went back");
+            assert!(network.computed < 2 * clean.computed, "{} lanes computed", network.computed);
+            let made = world.history.evaluations.iter().map(|(_, update, _)| update.0);
+            assert_eq!(made.filter(|update| *update < 8).collect::<Vec<_>>(), [3, 6], "an evaluation is made twice");
+            assert_eq!(world.history.result(), expected);
+        });
+    }
 }
