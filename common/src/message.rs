@@ -121,6 +121,8 @@ pub struct Hello {
     pub pid: u32,
     /// Its device, e.g. `cpu` or `cuda:0`.
     pub device: String,
+    /// Its GPU; `None` where it computes on the CPU.
+    pub gpu: Option<GpuUse>,
     /// Threads it computes with.
     pub threads: u32,
     /// What it holds of a run whose session broke; `None` for a newcomer.
@@ -148,6 +150,15 @@ pub struct Held {
     pub reports: Vec<UpdateReport>,
 }
 
+/// A worker's claim to a GPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuUse {
+    /// The UUID of the GPU, or of the part of it that the worker has.
+    pub uuid: String,
+    /// Whether other workers may use it as well: a matter of checks, never of speed.
+    pub is_shared: bool,
+}
+
 /// What one worker did of one update.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UpdateReport {
@@ -157,12 +168,17 @@ pub struct UpdateReport {
     pub learning_rate: f64,
     /// L2 norm of the mean gradient before clipping: the same on all ranks.
     pub grad_norm: f64,
+    /// Whether the weights stayed as they were, because a gradient overflowed in half precision; its norm then counts as
+    /// 0. The same on all ranks.
+    pub skipped: bool,
     /// What this worker's lanes held.
     pub lanes: Vec<LaneReport>,
     /// Sum of the losses of each lane of the update, this worker's or not: the same on all ranks.
     pub losses: Vec<f32>,
     /// Tokens this worker computed.
     pub tokens: u64,
+    /// Digest of the parameters after it, in layout order; `None` but where one is due ([`Welcome::digest_every`]).
+    pub parameters: Option<Digest>,
     /// Where this worker's time went.
     pub timing: Timing,
 }
@@ -301,6 +317,8 @@ pub struct Welcome {
     pub artifacts: Vec<Artifact>,
     /// How often to send a heartbeat.
     pub heartbeat_ms: u64,
+    /// Updates from one digest of the parameters in a report to the next; 0 for none.
+    pub digest_every: u64,
 }
 
 /// A split on offer.

@@ -18,7 +18,7 @@ use crate::origin::Origin;
 use crate::recorder::Setting;
 use crate::run::{Base, Job, Past, Patience, SplitRows, TrainingJob};
 use crate::service::Store;
-use crate::spec::{Bound, InitialWeights, Machine, Note, PlanSummary, Role, RunLength, RunSpec, Team};
+use crate::spec::{Bound, Device, InitialWeights, Machine, Note, PlanSummary, Role, RunLength, RunSpec, Team};
 
 /// Updates that workers may make ahead of the slowest one's report: enough to hide a round trip, few enough that a
 /// stop comes at once.
@@ -204,6 +204,7 @@ fn job(spec: &RunSpec, bound: &Bound, inputs: &Inputs, training: Option<&Vec<Exa
         past: asked.past,
         base: asked.base,
         workers: bound.team.workers,
+        on_gpus: bound.team.device == Device::Cuda,
         min_workers: placement.min_workers.min(bound.team.workers),
         patience: Patience {
             join: placement.join_timeout,

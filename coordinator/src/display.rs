@@ -69,10 +69,11 @@ impl Display {
 
     /// Shows a line of the training log.
     pub fn log(&self, log: &TrainLog) {
-        let TrainLog { update, epoch, loss, grad_norm, learning_rate } = log;
+        let TrainLog { update, epoch, loss, grad_norm, learning_rate, skipped } = log;
+        let skipped = if *skipped > 0 { format!(", {skipped} updates skipped so far") } else { String::new() };
         self.line(&format!(
             "update {update}: mean loss {loss:.4}, gradient norm {grad_norm:.3}, lr {learning_rate:.3e}, \
-             epoch {epoch:.2}"
+             epoch {epoch:.2}{skipped}"
         ));
     }
 

@@ -54,8 +54,10 @@ impl Origin {
             archive::Origin::Checkpoint(checkpoint) => {
                 let update = checkpoint.update();
                 let losses = self.recovered.as_ref().and_then(|recovered| recovered.history.losses(update));
+                let mut skipped = known.skipped.clone();
+                skipped.retain(|skipped| *skipped <= update);
                 // A checkpoint is made after all else that its update brings.
-                Past { update, losses: losses.unwrap_or_default(), logged: true, evaluated: true, ..known }
+                Past { update, losses: losses.unwrap_or_default(), skipped, logged: true, evaluated: true, ..known }
             }
         }
     }

@@ -50,6 +50,8 @@ pub fn of(view: &RunView<'_>, rates: Option<Rates>, started: Instant, now: Insta
         outcome: view.outcome.map_or_else(String::new, outcome),
         generation: view.generation.0,
         paused: None,
+        precision: view.precision.to_string(),
+        skipped_updates: view.skipped,
     }
 }
 
@@ -93,6 +95,9 @@ fn write_text(out: &mut String, status: &v1::Status) -> std::fmt::Result {
         let (update, total, epoch) = (status.update, status.total_updates, status.epoch);
         writeln!(out, "update    {update} of {total} ({share:.1} %), epoch {epoch:.2}")?;
     }
+    if status.skipped_updates > 0 {
+        writeln!(out, "skipped   {} updates, whose gradient overflowed in half precision", status.skipped_updates)?;
+    }
     if let (Some(loss), Some(rate), Some(norm)) = (status.loss, status.learning_rate, status.grad_norm) {
         writeln!(out, "loss      {loss:.4}, learning rate {rate:.3e}, gradient norm {norm:.3}")?;
     }
@@ -117,7 +122,8 @@ fn write_text(out: &mut String, status: &v1::Status) -> std::fmt::Result {
             _ => writeln!(out, ": predicted; no labels")?,
         }
     }
-    writeln!(out, "workers   {} of {}", status.workers.len(), status.workers_expected)?;
+    let v1::Status { workers, workers_expected, precision, .. } = status;
+    writeln!(out, "workers   {} of {workers_expected}, in {precision}", workers.len())?;
     for worker in &status.workers {
         let rank = worker.rank.map_or_else(|| "-".to_owned(), |rank| rank.to_string());
         let v1::WorkerStatus { host, pid, device, state, update, silent_seconds, .. } = worker;
@@ -175,6 +181,8 @@ pub fn json(status: &v1::Status) -> Value {
         "outcome": status.outcome,
         "generation": status.generation,
         "paused": status.paused,
+        "precision": status.precision,
+        "skipped_updates": status.skipped_updates,
     })
 }
 
@@ -212,6 +220,7 @@ mod tests {
     fn a_training_run_reads_well() {
         let mut status = v1::Status {
             update: 5,
+            skipped_updates: 2,
             total_updates: 10,
             epoch: 0.5,
             loss: Some(1.0),
@@ -224,6 +233,7 @@ mod tests {
         status.set_phase(v1::Phase::Training);
         let text = text(&status);
         assert!(text.contains("update    5 of 10 (50.0 %), epoch 0.50"), "{text}");
+        assert!(text.contains("skipped   2 updates"), "{text}");
         assert!(text.contains("learning rate 3.000e-5"), "{text}");
         assert!(text.contains("elapsed   1 min 05 s"), "{text}");
         assert_eq!(json(&status)["phase"], "training");

@@ -90,6 +90,7 @@ impl From<Welcome> for v1::Welcome {
             heartbeat_ms: welcome.heartbeat_ms,
             run: welcome.run.0.to_vec(),
             window: welcome.window,
+            digest_every: welcome.digest_every,
         }
     }
 }
@@ -112,6 +113,7 @@ impl TryFrom<v1::Welcome> for Welcome {
             splits: welcome.splits.into_iter().map(split).collect::<Result<_, WireError>>()?,
             artifacts: welcome.artifacts.into_iter().map(artifact).collect::<Result<_, WireError>>()?,
             heartbeat_ms: welcome.heartbeat_ms,
+            digest_every: welcome.digest_every,
         })
     }
 }
@@ -343,6 +345,7 @@ mod tests {
             splits: vec![SplitInfo { split: Split::Train, rows: 100 }],
             artifacts: vec![Artifact { kind: ArtifactKind::Weights, file_name: "model.safetensors".into(), bytes: 7 }],
             heartbeat_ms: 500,
+            digest_every: 20,
         }
     }
 

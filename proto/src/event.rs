@@ -2,7 +2,7 @@
 
 use medley_common::evaluation::Prediction;
 use medley_common::identity::{Generation, RowId, Update, WorkerId};
-use medley_common::message::{Event, Failure, Held, Hello, LaneReport, Timing, UpdateReport};
+use medley_common::message::{Event, Failure, GpuUse, Held, Hello, LaneReport, Timing, UpdateReport};
 
 use crate::v1;
 use crate::v1::session_request::Event as Wire;
@@ -59,7 +59,7 @@ impl TryFrom<v1::SessionRequest> for Event {
             },
             Wire::Formed(formed) => Self::Formed { generation: Generation(formed.generation) },
             Wire::Updated(updated) => {
-                Self::Updated { generation: Generation(updated.generation), report: report(updated) }
+                Self::Updated { generation: Generation(updated.generation), report: report(updated)? }
             }
             Wire::Saved(saved) => Self::Saved {
                 generation: Generation(saved.generation),
@@ -91,8 +91,9 @@ impl TryFrom<v1::SessionRequest> for Event {
 
 impl From<Hello> for v1::Hello {
     fn from(hello: Hello) -> Self {
-        let Hello { protocol, version, host, pid, device, threads, held } = hello;
-        Self { protocol, version, host, pid, device, threads, held: held.map(|held| (*held).into()) }
+        let Hello { protocol, version, host, pid, device, gpu, threads, held } = hello;
+        let gpu = gpu.map(|GpuUse { uuid, is_shared }| v1::GpuUse { uuid, is_shared });
+        Self { protocol, version, host, pid, device, threads, held: held.map(|held| (*held).into()), gpu }
     }
 }
 
@@ -100,9 +101,10 @@ impl TryFrom<v1::Hello> for Hello {
     type Error = WireError;
 
     fn try_from(hello: v1::Hello) -> Result<Self, WireError> {
-        let v1::Hello { protocol, version, host, pid, device, threads, held } = hello;
+        let v1::Hello { protocol, version, host, pid, device, threads, held, gpu } = hello;
         let held = held.map(Held::try_from).transpose()?.map(Box::new);
-        Ok(Self { protocol, version, host, pid, device, threads, held })
+        let gpu = gpu.map(|v1::GpuUse { uuid, is_shared }| GpuUse { uuid, is_shared });
+        Ok(Self { protocol, version, host, pid, device, gpu, threads, held })
     }
 }
 
@@ -134,7 +136,7 @@ impl TryFrom<v1::Held> for Held {
             generation: Generation(held.generation),
             update: Update(held.update),
             kept: ranges(held.kept.unwrap_or_default().runs, "held.kept")?,
-            reports: held.reports.into_iter().map(report).collect(),
+            reports: held.reports.into_iter().map(report).collect::<Result<_, WireError>>()?,
         })
     }
 }
@@ -147,9 +149,11 @@ fn updated(generation: Generation, report: UpdateReport) -> v1::Updated {
         update: report.update.0,
         learning_rate: report.learning_rate,
         grad_norm: report.grad_norm,
+        skipped: report.skipped,
         lanes: report.lanes.into_iter().map(lane).collect(),
         losses: report.losses,
         tokens: report.tokens,
+        parameters: report.parameters.map(|digest| digest.0.to_vec()),
         forward_seconds: report.timing.forward_seconds,
         backward_seconds: report.timing.backward_seconds,
         wait_seconds: report.timing.wait_seconds,
@@ -157,22 +161,24 @@ fn updated(generation: Generation, report: UpdateReport) -> v1::Updated {
     }
 }
 
-fn report(updated: v1::Updated) -> UpdateReport {
+fn report(updated: v1::Updated) -> Result<UpdateReport, WireError> {
     let lane = |lane: v1::LaneReport| LaneReport { lane: lane.lane, rows: lane.rows.into_iter().map(RowId).collect() };
-    UpdateReport {
+    Ok(UpdateReport {
         update: Update(updated.update),
         learning_rate: updated.learning_rate,
         grad_norm: updated.grad_norm,
+        skipped: updated.skipped,
         lanes: updated.lanes.into_iter().map(lane).collect(),
         losses: updated.losses,
         tokens: updated.tokens,
+        parameters: updated.parameters.map(|bytes| digest(&bytes, "updated.parameters")).transpose()?,
         timing: Timing {
             forward_seconds: updated.forward_seconds,
             backward_seconds: updated.backward_seconds,
             wait_seconds: updated.wait_seconds,
             optimizer_seconds: updated.optimizer_seconds,
         },
-    }
+    })
 }
 
 impl From<Prediction> for v1::Prediction {
@@ -202,7 +208,8 @@ mod tests {
             version: "0.1.0".into(),
             host: "node7".into(),
             pid: 41,
-            device: "cpu".into(),
+            device: "cuda:1".into(),
+            gpu: Some(GpuUse { uuid: "GPU-1".into(), is_shared: true }),
             threads: 2,
             held: None,
         };
@@ -210,9 +217,11 @@ mod tests {
             update: Update(7),
             learning_rate: 3e-5,
             grad_norm: 1.5,
+            skipped: true,
             lanes: vec![LaneReport { lane: 3, rows: vec![RowId(4), RowId(2)] }],
             losses: vec![0.0, 2.25],
             tokens: 90,
+            parameters: Some(Digest([8; 32])),
             timing,
         };
         let predictions = vec![

@@ -13,6 +13,8 @@ pub struct Update {
     pub learning_rate: f64,
     pub loss: f64,
     pub grad_norm: f64,
+    /// The digest of the parameters after it, where it was taken.
+    pub parameters: Option<String>,
 }
 
 /// The applied updates, by number; one that was made again after a rewind counts as it was made last.
@@ -28,6 +30,7 @@ pub fn updates(scratch: &Scratch) -> BTreeMap<u64, Update> {
                 learning_rate: number("learning_rate"),
                 loss: number("loss"),
                 grad_norm: number("grad_norm"),
+                parameters: line["parameters"].as_str().map(ToOwned::to_owned),
             };
             (line["update"].as_u64().unwrap(), update)
         })

@@ -3,6 +3,7 @@
 use medley_tests::Scratch;
 
 use crate::RECIPE;
+use crate::ledger::updates;
 
 const RUN: &str = "--num_train_epochs 2 --save_steps 5 --logging_steps 3 --do_eval --validation_file dev.jsonl \
     --do_predict --test_file test.jsonl";
@@ -46,6 +47,26 @@ fn a_run_is_proved_and_a_changed_byte_named() {
         assert!(problems.iter().any(|problem| problem["file"] == file), "{name}: {found}");
         std::fs::write(scratch.path(name), whole).unwrap();
     }
+}
+
+/// Between saves, too, all ranks have the same weights, at any number of them, and the ledger has the proof.
+#[test]
+fn digests_are_taken_when_due_and_are_equal() {
+    let digests = |workers| {
+        let scratch = Scratch::new(100);
+        scratch.run(&format!("train {RECIPE} {RUN} --digest_steps 4 --workers {workers}")).expect(0);
+        let table = scratch.run("verify out").expect(0).stdout;
+        assert!(table.contains("the digest of the parameters after 6 of them"), "{table}");
+        let taken = updates(&scratch).into_iter().filter_map(|(number, update)| Some((number, update.parameters?)));
+        let taken: Vec<(u64, String)> = taken.collect();
+        assert_eq!(taken.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [4, 8, 12, 16, 20, 24]);
+        let saved = scratch.json("out/checkpoint-20/medley.json")["content"]["parameters"].clone();
+        assert_eq!(saved, taken[4].1, "the checkpoint's digest is of the same kind");
+        let replayed = scratch.run("replay out --from-checkpoint 5 --updates 7 --workers 2").expect(0);
+        assert!(replayed.says(&["parameters after 3 of them, the last update 12"]).code == Some(0));
+        taken
+    };
+    assert_eq!(digests(1), digests(3));
 }
 
 /// With another number of workers, to the bit; and with other rows not at all.

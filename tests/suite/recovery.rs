@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use crate::ledger::updates;
 use crate::{RECIPE, serving};
 
-const WORK: &str = "--num_train_epochs 6 --save_steps 25 --logging_steps 7 --heartbeat_timeout 1 \
+const WORK: &str = "--num_train_epochs 6 --save_steps 25 --logging_steps 7 --digest_steps 4 --heartbeat_timeout 1 \
     --do_eval --validation_file dev.jsonl --do_predict --test_file test.jsonl";
 
 /// Long enough for a person, or a test, to do something in the middle of it.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use medley_common::example::Example;
-use medley_common::identity::{RowId, Update};
+use medley_common::identity::{Digest, RowId, Update};
 use medley_common::message::{Failure, FailureKind, Timing};
 use medley_common::model::ModelConfig;
 use medley_common::plan::{UpdatePlan, mix};
@@ -16,6 +16,7 @@ use medley_worker::device::{Device, Work};
 use medley_worker::layout::Layout;
 use medley_worker::ops::Ops;
 use medley_worker::trainer::Trainer;
+use medley_worker::weights::digest;
 
 /// What to time; the model's shape defaults to MiniLM-L6.
 #[derive(Parser)]
@@ -88,10 +89,19 @@ struct Updates {
     compute: ComputeSpec,
 }
 
+/// What was timed.
+struct Timed {
+    /// Seconds of each update and where they went, the fastest first.
+    runs: Vec<(f64, Timing)>,
+    /// Of the parameters after them.
+    digest: Digest,
+    digest_seconds: f64,
+}
+
 impl Work for Updates {
     fn run<O: Ops>(self, ops: O, _connect: Connect<O::Buffer>) -> Result<(), Failure> {
         let internal = |message: String| Failure { kind: FailureKind::Internal, message };
-        let runs = self.time(ops).map_err(|error| internal(error.to_string()))?;
+        let Timed { runs, digest, digest_seconds } = self.time(ops).map_err(|error| internal(error.to_string()))?;
         let (seconds, timing) = &runs[runs.len() / 2];
         println!(
             "median of {}: {:.1} ms an update (forward {:.1}, backward {:.1}, wait {:.1}, optimizer {:.1}), {:.1} rows a second; fastest {:.1} ms",
@@ -104,6 +114,7 @@ impl Work for Updates {
             f64::from(self.options.rows) / seconds,
             runs[0].0 * 1e3,
         );
+        println!("a digest of the parameters took {:.1} ms: {digest}", digest_seconds * 1e3);
         // For programs that compare.
         println!("{{\"ms_per_update\": {:.3}}}", seconds * 1e3);
         Ok(())
@@ -111,8 +122,7 @@ impl Work for Updates {
 }
 
 impl Updates {
-    /// Seconds of each update and where they went, the fastest first.
-    fn time<O: Ops>(&self, ops: O) -> Result<Vec<(f64, Timing)>, Box<dyn std::error::Error>> {
+    fn time<O: Ops>(&self, ops: O) -> Result<Timed, Box<dyn std::error::Error>> {
         let options = &self.options;
         let mut trainer = self.trainer(ops)?;
         let vocabulary = u64::from(model(options).vocab_size);
@@ -136,7 +146,9 @@ impl Updates {
             }
         }
         runs.sort_by(|left, right| left.0.total_cmp(&right.0));
-        Ok(runs)
+        let start = Instant::now();
+        let digest = digest(&trainer.parameters()?);
+        Ok(Timed { runs, digest, digest_seconds: start.elapsed().as_secs_f64() })
     }
 
     fn trainer<O: Ops>(&self, ops: O) -> Result<Trainer<O>, Box<dyn std::error::Error>> {

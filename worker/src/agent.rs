@@ -37,6 +37,8 @@ pub struct Settings {
     pub threads: u32,
     /// What to compute on.
     pub place: Place,
+    /// Whether other workers may use this one's GPU as well.
+    pub shares_gpu: bool,
     /// Whether a launcher on this machine speaks for this worker.
     pub is_local: bool,
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use medley_common::message::{Failure, FailureKind};
+use medley_common::message::{Failure, FailureKind, GpuUse};
 use medley_common::spec::TrainSpec;
 
 use crate::collective::{Connect, by_tcp};
@@ -37,8 +37,10 @@ pub enum Place {
     Cuda {
         /// Its number among those visible to this process.
         ordinal: usize,
-        /// Its name and UUID.
+        /// Its name.
         name: String,
+        /// Its UUID, or that of the part of it that this process has.
+        uuid: String,
     },
 }
 
@@ -46,7 +48,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cpu => f.write_str("cpu"),
-            Self::Cuda { ordinal, name } => write!(f, "cuda:{ordinal} {name}"),
+            Self::Cuda { ordinal, name, uuid } => write!(f, "cuda:{ordinal} {name} {uuid}"),
         }
     }
 }
@@ -71,6 +73,15 @@ impl Device {
 }
 
 impl Place {
+    /// The claim to a GPU that this is.
+    #[must_use]
+    pub fn gpu(&self, is_shared: bool) -> Option<GpuUse> {
+        match self {
+            Self::Cpu => None,
+            Self::Cuda { uuid, .. } => Some(GpuUse { uuid: uuid.clone(), is_shared }),
+        }
+    }
+
     /// Does `work` of a run of `spec` there.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::sync::mpsc as orders;
 
 use medley_common::example::Example;
 use medley_common::identity::{Digest, Generation, RowId, Split, Update};
-use medley_common::message::{ArtifactKind, Command, Event, Failure, FailureKind, Form, Lanes, Welcome};
+use medley_common::message::{ArtifactKind, Command, Event, Failure, FailureKind, Form, Lanes, UpdateReport, Welcome};
 use medley_common::plan::Plan;
 use tokio::sync::mpsc;
 
@@ -114,6 +114,8 @@ struct Engine<O: Ops> {
     connect: Connect<O::Buffer>,
     plan: Plan,
     total: Update,
+    /// Updates from one digest of the parameters in a report to the next; 0 for none.
+    digest_every: u64,
     examples: BTreeMap<Split, Vec<Example>>,
     listener: Listener,
     group: Option<Group<O::Buffer>>,
@@ -145,7 +147,7 @@ impl<O: Ops> Engine<O> {
         };
         let lengths = examples.get(&Split::Train).map_or_else(Vec::new, |rows| lengths(rows));
         let plan = Plan::new(&welcome.spec, lengths);
-        let total = Update(welcome.spec.schedule.total_updates);
+        let (total, digest_every) = (Update(welcome.spec.schedule.total_updates), welcome.digest_every);
         let mut trainer = Trainer::new(ops, welcome.model, welcome.spec, parameters).map_err(config)?;
         if let Some((_, bytes)) = artifacts.remove(&ArtifactKind::Optimizer) {
             let moments = weights::read_moments(&bytes, &layout).map_err(data)?;
@@ -161,7 +163,9 @@ impl<O: Ops> Engine<O> {
         }
         let listener = Listener::bind(collective).map_err(config)?;
         let prepared = Event::Prepared { layout: layout.fingerprint(), endpoint: listener.endpoint(), notes };
-        let engine = Self { orders, outputs, layout, trainer, connect, plan, total, examples, listener, group: None };
+        let group = None;
+        let engine =
+            Self { orders, outputs, layout, trainer, connect, plan, total, digest_every, examples, listener, group };
         engine.report(prepared);
         Ok(engine)
     }
@@ -269,7 +273,10 @@ impl<O: Ops> Engine<O> {
         let plan = self.plan.update(self.trainer.update().next());
         let generation = group.generation;
         match self.trainer.step(&plan, &group.lanes, examples, group.collective.as_mut()) {
-            Ok(report) => self.report(Event::Updated { generation, report }),
+            Ok(report) => {
+                let parameters = self.due_digest(report.update)?;
+                self.report(Event::Updated { generation, report: UpdateReport { parameters, ..report } });
+            }
             Err(StepError::Collective(error)) => return self.disconnected(generation, &error),
             Err(error @ StepError::NonFinite { .. }) => {
                 return Err(Failure { kind: FailureKind::Diverged, message: error.to_string() });
@@ -277,6 +284,15 @@ impl<O: Ops> Engine<O> {
             Err(error) => return Err(internal(error)),
         }
         Ok(())
+    }
+
+    /// The digest of the parameters after `update`, where one is due: this thread computes nothing else meanwhile.
+    fn due_digest(&self, update: Update) -> Result<Option<Digest>, Failure> {
+        if self.digest_every == 0 || !update.0.is_multiple_of(self.digest_every) {
+            return Ok(None);
+        }
+        let parameters = self.trainer.parameters().map_err(internal)?;
+        Ok(Some(weights::digest(&parameters)))
     }
 
     fn save(&mut self, generation: Generation, update: Update, parts: &[ArtifactKind]) -> Result<(), Failure> {

@@ -61,6 +61,7 @@ pub fn hello(settings: &Settings, holding: Option<&Holding>) -> Hello {
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         pid: std::process::id(),
         device: settings.place.to_string(),
+        gpu: settings.place.gpu(settings.shares_gpu),
         threads: settings.threads,
         held: holding.and_then(Holding::held).map(Box::new),
     }

@@ -46,6 +46,10 @@ struct Arguments {
     /// Seconds to go on trying to reach a coordinator that is lost, and to keep the state for it; 0 ends with it
     #[arg(long = "reconnect_timeout", alias = "reconnect-timeout", default_value_t = 300, value_name = "SECONDS")]
     reconnect_timeout: u64,
+    /// Let other workers with this flag use the same GPU: for checks alone, and NCCL must be told as well, by NCCL_HOSTID
+    /// or NCCL_MULTI_RANK_GPU_ENABLE
+    #[arg(long = "share_gpu", alias = "share-gpu")]
+    share_gpu: bool,
     /// End when the process with this id, the one that started this worker, ends
     #[arg(long, hide = true)]
     parent: Option<u32>,
@@ -99,6 +103,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         collective_host: arguments.collective_host,
         threads,
         place,
+        shares_gpu: arguments.share_gpu,
         is_local,
     };
     let end = runtime.block_on(async { anyhow::Ok(agent::run(settings, leave_requests(is_local)?).await) })?;

@@ -103,6 +103,7 @@ pub(crate) fn record(update: u64) -> UpdateRecord {
         learning_rate: 3e-5 / 1755.0 * update as f64,
         loss: 1.1 / update as f64,
         grad_norm: 0.1 + 0.2,
+        skipped: false,
         lanes: vec![vec![RowId(3), RowId(1)], vec![]],
         workers: vec![WorkerId(1), WorkerId(2)],
         tokens: 90,

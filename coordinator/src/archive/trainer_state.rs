@@ -165,11 +165,14 @@ impl LogEntry {
     /// A line of training.
     #[must_use]
     pub fn of_training(log: &TrainLog) -> Self {
-        let entry = JsonObject::from([
+        let mut entry = JsonObject::from([
             ("grad_norm".to_owned(), number(log.grad_norm)),
             ("learning_rate".to_owned(), number(log.learning_rate)),
             ("loss".to_owned(), number(log.loss)),
         ]);
+        if log.skipped > 0 {
+            entry.insert("skipped_updates".to_owned(), Value::from(log.skipped));
+        }
         Self::at(entry, log.epoch, log.update)
     }
 

@@ -7,7 +7,14 @@ use crate::archive::fixture::cadence;
 fn state() -> TrainerState {
     let mut state = TrainerState::new(&cadence());
     state.advance(Update(500), 500.0 / 351.0, 45_000);
-    let log = TrainLog { update: Update(500), epoch: 500.0 / 351.0, loss: 1.0625, grad_norm: 2.5, learning_rate: 3e-5 };
+    let log = TrainLog {
+        update: Update(500),
+        epoch: 500.0 / 351.0,
+        loss: 1.0625,
+        grad_norm: 2.5,
+        learning_rate: 3e-5,
+        skipped: 0,
+    };
     state.log(LogEntry::of_training(&log));
     let tally = Tally { rows: 4, correct: 3, loss_sum: 2.0 };
     let report = EvaluationReport {
@@ -96,9 +103,24 @@ fn a_resume_keeps_history_and_takes_the_new_cadence() {
 }
 
 #[test]
+fn skipped_updates_are_counted_in_the_log() {
+    let log = TrainLog { update: Update(8), epoch: 0.5, loss: 1.0, grad_norm: 2.0, learning_rate: 0.1, skipped: 2 };
+    let entry = LogEntry::of_training(&log).0;
+    assert_eq!((&entry["skipped_updates"], &entry["step"]), (&Value::from(2), &Value::from(8)));
+    assert!(!LogEntry::of_training(&TrainLog { skipped: 0, ..log }).0.contains_key("skipped_updates"));
+}
+
+#[test]
 fn numbers_that_json_lacks_are_null() {
     let mut state = TrainerState::new(&cadence());
-    let log = TrainLog { update: Update(1), epoch: 0.5, loss: f64::NAN, grad_norm: f64::INFINITY, learning_rate: 0.0 };
+    let log = TrainLog {
+        update: Update(1),
+        epoch: 0.5,
+        loss: f64::NAN,
+        grad_norm: f64::INFINITY,
+        learning_rate: 0.0,
+        skipped: 0,
+    };
     state.log(LogEntry::of_training(&log));
     let text = String::from_utf8(state.to_bytes()).unwrap();
     assert!(text.contains("\"loss\": null") && text.contains("\"grad_norm\": null"), "{text}");

@@ -209,8 +209,10 @@ fn command() -> clap::Command {
 
 fn refined(arg: clap::Arg) -> clap::Arg {
     if is_switch(&arg) {
-        let arg = arg.required(false).num_args(0..=1).value_name("BOOL");
-        return arg.default_missing_value("True").default_value("False").hide_default_value(true);
+        // One that need not be there is neither on nor off where it is not.
+        let is_off = arg.is_required_set();
+        let arg = arg.required(false).num_args(0..=1).value_name("BOOL").default_missing_value("True");
+        return if is_off { arg.default_value("False").hide_default_value(true) } else { arg };
     }
     // The flag's own help names them, in fewer words.
     arg.hide_possible_values(true)

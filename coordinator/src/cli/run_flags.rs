@@ -199,6 +199,9 @@ pub(crate) struct CadenceFlags {
     /// Updates between checkpoints, or a share of the run
     #[arg(long, value_name = "UPDATES", default_value_t = 500.0)]
     pub(crate) save_steps: f64,
+    /// Updates between digests of the weights; 0: at saves only
+    #[arg(long, value_name = "UPDATES", default_value_t = 0)]
+    pub(crate) digest_steps: i64,
 }
 
 /// Which numbers to compute with.
@@ -208,9 +211,9 @@ pub(crate) struct PrecisionFlags {
     /// Half precision in matrix products
     #[arg(long)]
     pub(crate) fp16: Truth,
-    /// Brain floating point in matrix products
+    /// Brain floating point in matrix products [default: on GPUs]
     #[arg(long)]
-    pub(crate) bf16: Truth,
+    pub(crate) bf16: Option<Truth>,
     /// TensorFloat-32 in matrix products
     #[arg(long)]
     pub(crate) tf32: Truth,

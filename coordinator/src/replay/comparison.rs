@@ -135,3 +135,40 @@ fn difference(told: &UpdateRecord, again: &UpdateRecord) -> Option<String> {
         (told != again).then(|| format!("computed {told} tokens in the ledger, {again} made again"))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use medley_common::identity::WorkerId;
+
+    use super::*;
+    use crate::archive::fixture::{begun, record};
+
+    /// The ledger of three updates, the second of which has this digest.
+    fn ledger(parameters: Option<Digest>, workers: u64) -> tempfile::TempDir {
+        let (folder, mut writing) = begun(None);
+        for update in 1..=3 {
+            let parameters = parameters.filter(|_| update == 2);
+            let workers = vec![WorkerId(workers); 2];
+            writing.ledger.append(Record::Update(UpdateRecord { parameters, workers, ..record(update) })).unwrap();
+        }
+        folder
+    }
+
+    fn compare(told: Option<Digest>, again: Option<Digest>) -> Comparison {
+        let path = |folder: &tempfile::TempDir| folder.path().join(crate::archive::LEDGER_FILE);
+        let (told, again) = (ledger(told, 1), ledger(again, 2));
+        Comparison::of(&path(&told), &path(&again), Update(0), Update(3)).unwrap()
+    }
+
+    /// Rows, loss and norm are equal, and the ledger is sealed: the parameters alone tell.
+    #[test]
+    fn a_tampered_digest_is_found() {
+        let (right, wrong) = (Some(Digest([1; 32])), Some(Digest([2; 32])));
+        let equal = compare(right, right);
+        assert!(equal.is_equal() && equal.to_string().contains("parameters after 1 of them, the last update 2"));
+        let differs = compare(wrong, right);
+        assert!(!differs.is_equal() && differs.to_string().contains("update 2 has parameters 0202"), "{differs}");
+        let unknown = compare(None, right);
+        assert!(unknown.is_equal() && unknown.to_string().contains("were not compared"), "{unknown}");
+    }
+}

@@ -52,6 +52,7 @@ pub(super) fn job(workers: u32) -> Job {
         logging: every(2),
         evaluation: Every::Never,
         saving: Every::Never,
+        digest: Every::Never,
         logs_first_update: false,
     };
     Job {
@@ -65,6 +66,7 @@ pub(super) fn job(workers: u32) -> Job {
         past: Past::default(),
         base: Base { update: Update(0), artifacts: Vec::new() },
         workers,
+        on_gpus: false,
         min_workers: 1,
         patience: Patience {
             join: Duration::from_secs(60),
@@ -92,6 +94,7 @@ pub(super) fn hello(pid: u32) -> Event {
         host: "node7".into(),
         pid,
         device: "cpu".into(),
+        gpu: None,
         threads: 1,
         held: None,
     })
@@ -109,11 +112,17 @@ pub(super) fn report(job: &Job, update: u64, lanes: impl IntoIterator<Item = u32
         update: Update(update),
         learning_rate: job.spec.schedule.at(Update(update)),
         grad_norm: 1.0 / update as f64,
+        skipped: false,
         lanes,
         losses: plan.lanes.iter().map(loss).collect(),
         tokens,
+        parameters: digests_after(job, update).then_some(Digest([update as u8; 32])),
         timing: Timing::default(),
     }
+}
+
+fn digests_after(job: &Job, update: u64) -> bool {
+    job.training.as_ref().unwrap().cadence.digests_after(Update(update))
 }
 
 /// A run with its clock, driven by hand.

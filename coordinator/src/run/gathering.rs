@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use medley_common::identity::{Digest, Generation, Rank, Update, WorkerId};
-use medley_common::message::{Command, Form, Hello, Lanes, PROTOCOL, Welcome};
+use medley_common::identity::{Generation, Rank, Update, WorkerId};
+use medley_common::message::{Command, Form};
 
 use super::assignment::assign;
 use super::report::{GroupRecord, MemberRecord};
@@ -28,149 +28,6 @@ pub(super) struct Forming {
 }
 
 impl Run {
-    pub(super) fn joined(&mut self, now: Instant, worker: WorkerId) {
-        self.roster.add(now, worker);
-    }
-
-    pub(super) fn greeted(&mut self, now: Instant, worker: WorkerId, hello: Hello, actions: &mut Vec<Action>) {
-        if hello.protocol != PROTOCOL || hello.version != self.job.version {
-            let Hello { version, protocol, .. } = hello;
-            let own = &self.job.version;
-            let reason = format!(
-                "it is medley-worker {version} (protocol {protocol}), the coordinator is medley {own} (protocol \
-                 {PROTOCOL}); install the same version on both"
-            );
-            return self.refuse(worker, reason, actions);
-        }
-        if let Some(held) = hello.held.as_ref().filter(|held| held.run != self.job.run) {
-            let (update, own, other) = (held.update, self.job.run.short(), held.run.short());
-            let reason = format!(
-                "it holds update {update} of run {other}, and this coordinator makes run {own}; start the worker again \
-                 to take part in this one, or the coordinator of the other one with its own --output_dir"
-            );
-            return self.refuse(worker, reason, actions);
-        }
-        let before = hello.held.as_ref().map(|held| held.worker);
-        if let Some(member) = self.roster.get_mut(worker).filter(|member| member.hello.is_none()) {
-            member.hello = Some(hello);
-        }
-        // Its session broke, though nobody has noticed yet.
-        if let Some(before) = before.filter(|before| *before != worker && self.is_same_process(*before, worker)) {
-            self.lose(now, before, "its connection broke, and it has come back", actions);
-        }
-        self.admit(now, actions);
-    }
-
-    fn is_same_process(&self, before: WorkerId, worker: WorkerId) -> bool {
-        let process = |worker| {
-            let hello = self.roster.get(worker)?.hello.as_ref()?;
-            Some((hello.host.as_str(), hello.pid))
-        };
-        process(before).is_some_and(|before| process(worker) == Some(before))
-    }
-
-    /// Lets workers in as far as there are places; the others wait for one.
-    pub(super) fn admit(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if self.let_in(actions) {
-            self.newcomer(now, actions);
-        }
-    }
-
-    /// Lets workers in. Those that are expected back go first, and have their places kept; `true` where somebody who
-    /// comes back is ready.
-    fn let_in(&mut self, actions: &mut Vec<Action>) -> bool {
-        let waits = |member: &Member| member.hello.is_some() && !member.welcomed;
-        let held_by = |run: &Self, worker| run.roster.get(worker)?.hello.as_ref()?.held.clone();
-        let mut came_back = false;
-        for worker in self.roster.all(waits) {
-            let expected = held_by(self, worker).filter(|held| self.free_places() > 0 && self.is_expected(held));
-            came_back |= expected.is_some();
-            expected.into_iter().for_each(|held| self.come_back(worker, *held, actions));
-        }
-        let kept = if self.awaits_return() { self.missing() } else { 0 };
-        let free = self.free_places().saturating_sub(kept);
-        for worker in self.roster.all(waits).into_iter().take(free) {
-            match held_by(self, worker).filter(|held| self.is_of_use(held)) {
-                Some(held) => {
-                    self.come_back(worker, *held, actions);
-                    came_back = true;
-                }
-                None => self.welcome(worker, actions),
-            }
-        }
-        came_back
-    }
-
-    fn free_places(&self) -> usize {
-        let taken = self.roster.all(|member| member.welcomed && !member.leaving).len();
-        (self.job.workers as usize).saturating_sub(taken)
-    }
-
-    /// Has a worker build its model from the newest state on the disk.
-    fn welcome(&mut self, worker: WorkerId, actions: &mut Vec<Action>) {
-        if let Some(member) = self.roster.get_mut(worker) {
-            member.welcomed = true;
-            (member.update, member.kept) = (self.base.update, Lanes::new());
-            member.prepared = None;
-        }
-        let welcome = Welcome {
-            worker,
-            run: self.job.run,
-            window: self.job.patience.window,
-            spec: self.job.spec.clone(),
-            model: self.job.model.clone(),
-            start: self.base.update,
-            splits: self.job.splits(),
-            artifacts: self.base.artifacts.clone(),
-            heartbeat_ms: self.heartbeat_ms(),
-        };
-        actions.push(Action::Order(worker, Command::Welcome(Box::new(welcome))));
-    }
-
-    pub(super) fn heartbeat_ms(&self) -> u64 {
-        u64::try_from(self.job.patience.heartbeat_every.as_millis()).unwrap_or(u64::MAX)
-    }
-
-    pub(super) fn prepared(
-        &mut self,
-        now: Instant,
-        worker: WorkerId,
-        (layout, endpoint): (Digest, String),
-        actions: &mut Vec<Action>,
-    ) {
-        if let Some(problem) = self.other_layout(layout) {
-            return self.fail_worker(worker, &problem, actions);
-        }
-        match self.roster.get_mut(worker) {
-            Some(member) if member.welcomed && member.prepared.is_none() => member.prepared = Some((layout, endpoint)),
-            _ => return self.fail_worker(worker, "built a model without being asked to", actions),
-        }
-        self.newcomer(now, actions);
-    }
-
-    /// In what a layout differs from that of the others.
-    pub(super) fn other_layout(&self, layout: Digest) -> Option<String> {
-        let differs = |(other, member): (WorkerId, &Member)| {
-            member.prepared.as_ref().filter(|(known, _)| *known != layout).map(|(known, _)| (other, *known))
-        };
-        let (other, known) = self.roster.iter().find_map(differs)?;
-        let other = self.roster.describe(other);
-        Some(format!("lays its parameters out as {layout}, {other} as {known}: they are different builds"))
-    }
-
-    /// Somebody is ready who is in no group.
-    fn newcomer(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        match &self.phase {
-            Phase::Gathering(_) => self.reform(now, actions),
-            // It takes part from the next rest on.
-            Phase::Forming(_) | Phase::Training(_) | Phase::Saving(_) | Phase::Evaluating(_) => {
-                self.changed = true;
-                self.rest(now, actions);
-            }
-            Phase::Disbanding(_) | Phase::Finished(_) => {}
-        }
-    }
-
     /// Forms a group of all that are ready, if they are enough.
     pub(super) fn reform(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let began = !matches!(self.phase, Phase::Gathering(_));
@@ -311,10 +168,5 @@ impl Run {
             Some(MemberRecord { worker, host, pid, device, lanes: self.shares.get(&worker)?.clone() })
         });
         GroupRecord { generation: self.generation, members: members.collect() }
-    }
-
-    pub(super) fn refuse(&mut self, worker: WorkerId, reason: String, actions: &mut Vec<Action>) {
-        self.roster.remove(worker);
-        actions.push(Action::Refuse(worker, reason));
     }
 }

@@ -34,6 +34,8 @@ pub struct Job {
     pub base: Base,
     /// How many workers take part.
     pub workers: u32,
+    /// Whether they compute on GPUs: a group is of one kind.
+    pub on_gpus: bool,
     /// How many are enough to go on with when others are lost; at least 1.
     pub min_workers: u32,
     /// Limits of waiting.
@@ -49,6 +51,8 @@ pub struct Past {
     pub update: Update,
     /// The loss of each of them, in order; empty where that is not known.
     pub losses: Vec<f64>,
+    /// Those of them that moved no weight; empty where that is not known.
+    pub skipped: Vec<Update>,
     /// L2 norm of the last one's gradient.
     pub grad_norm: f64,
     /// Whether the line of the log that ends with the last one is written, where one does.

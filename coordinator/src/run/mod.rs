@@ -9,6 +9,8 @@
 //! the same update, and a stop never races with a step.
 
 mod action;
+mod admission;
+mod agreement;
 mod assignment;
 mod ending;
 mod evaluating;
@@ -378,6 +380,10 @@ mod regrouping_tests;
 #[cfg(test)]
 #[path = "simulated_worker_test.rs"]
 mod simulated_worker;
+
+#[cfg(test)]
+#[path = "simulated_world_test.rs"]
+mod simulated_world;
 
 #[cfg(test)]
 #[path = "simulation_test.rs"]

@@ -1,5 +1,6 @@
 //! How far training has come.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use medley_common::identity::Update;
@@ -25,6 +26,8 @@ pub(super) struct Progress {
     made: u64,
     /// The loss of every update done; empty where those before a resume are not known.
     losses: Vec<f64>,
+    /// Updates done that moved no weight.
+    skipped: BTreeSet<Update>,
     began: Option<Instant>,
     ended: Option<Instant>,
     rows: u64,
@@ -55,6 +58,7 @@ impl Progress {
             began: None,
             ended: None,
             losses,
+            skipped: job.past.skipped.iter().copied().collect(),
             rows: 0,
             unlogged,
         }
@@ -71,6 +75,9 @@ impl Progress {
         self.ended = Some(now);
         self.made += 1;
         self.losses.push(record.loss);
+        if record.skipped {
+            self.skipped.insert(record.update);
+        }
         self.rows += record.lanes.iter().map(|lane| lane.len() as u64).sum::<u64>();
         self.unlogged = (self.unlogged.0 + 1, self.unlogged.1 + record.loss);
         self.last = Some(record.clone());
@@ -82,11 +89,17 @@ impl Progress {
         losses / updates.max(1) as f64
     }
 
+    /// How many of the updates done moved no weight.
+    pub(super) fn skipped(&self) -> u64 {
+        self.skipped.len() as u64
+    }
+
     /// Goes back to `update`: sums are as they were then.
     pub(super) fn rewind(&mut self, update: Update, training: Option<&TrainingJob>) {
         let void = self.done.0.saturating_sub(update.0);
         let known = self.losses.len().saturating_sub(usize::try_from(void).unwrap_or(usize::MAX));
         self.losses.truncate(known);
+        self.skipped.retain(|skipped| *skipped <= update);
         self.unlogged = if known as u64 == update.0 { unlogged(&self.losses, training) } else { (0, 0.0) };
         self.done = update;
         self.recorded = self.recorded.min(update);

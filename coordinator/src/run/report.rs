@@ -20,6 +20,9 @@ pub struct UpdateRecord {
     pub loss: f64,
     /// L2 norm of its gradient before clipping.
     pub grad_norm: f64,
+    /// Whether it moved no weight, because a gradient overflowed in half precision; its norm is then 0.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skipped: bool,
     /// The rows of each lane, as the workers computed them.
     pub lanes: Vec<Vec<RowId>>,
     /// The worker that computed each lane, empty lanes included.
@@ -68,6 +71,8 @@ pub struct TrainLog {
     pub grad_norm: f64,
     /// Learning rate of the last update.
     pub learning_rate: f64,
+    /// Updates of the run so far that moved no weight.
+    pub skipped: u64,
 }
 
 /// The result of predicting a split.

@@ -76,7 +76,8 @@ impl Run {
             let update = self.progress.done;
             let (epoch, grad_norm) = (self.epoch(), self.job.past.grad_norm);
             let (loss, learning_rate) = (self.progress.take_mean(), self.job.spec.schedule.at(update));
-            actions.push(Action::Log(TrainLog { update, epoch, loss, grad_norm, learning_rate }));
+            let skipped = self.progress.skipped();
+            actions.push(Action::Log(TrainLog { update, epoch, loss, grad_norm, learning_rate, skipped }));
         }
     }
 

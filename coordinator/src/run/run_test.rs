@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use medley_common::identity::{Digest, RowId};
-use medley_common::message::{ArtifactKind, Command, Hello, UpdateReport};
+use medley_common::message::{ArtifactKind, Command, GpuUse, Hello, UpdateReport};
 
 use super::fixture::{Drive, every, failure, hello, job, prepared, report, rows, save};
 use super::*;
@@ -78,6 +78,37 @@ fn strangers_and_latecomers_are_refused() {
     assert!(reason.contains("1 of 1 workers"), "{reason}");
 }
 
+/// What a worker says that computes on a GPU.
+fn gpu_hello(pid: u32, uuid: &str, is_shared: bool) -> Event {
+    let Event::Hello(hello) = hello(pid) else { unreachable!() };
+    Event::Hello(Hello { device: "cuda:0".into(), gpu: Some(GpuUse { uuid: uuid.into(), is_shared }), ..hello })
+}
+
+#[test]
+fn a_gpu_has_one_worker_unless_both_share_it() {
+    let mut drive = Drive::new(Job { on_gpus: true, ..job(2) });
+    (1..=5).for_each(|worker| drop(drive.input(Input::Joined(WorkerId(worker)))));
+    let is_welcome = |actions: &[Action]| matches!(actions, [Action::Order(_, Command::Welcome(_))]);
+    assert!(is_welcome(&drive.from(1, gpu_hello(41, "GPU-a", true))));
+    let actions = drive.from(2, gpu_hello(42, "GPU-a", false));
+    let [Action::Refuse(WorkerId(2), reason)] = &actions[..] else { panic!("{actions:?}") };
+    assert!(reason.contains("pid 41") && reason.contains("LOCAL_RANK"), "{reason}");
+    assert!(is_welcome(&drive.from(3, gpu_hello(43, "GPU-a", true))), "both share it");
+    drive.from(1, Event::Leaving);
+    drive.input(Input::Left(WorkerId(3), "gone".into()));
+    assert!(is_welcome(&drive.from(4, gpu_hello(44, "GPU-a", false))), "one that leaves makes room");
+    assert!(matches!(&drive.from(5, hello(45))[..], [Action::Refuse(_, reason)] if reason.contains("--device cuda")));
+}
+
+#[test]
+fn a_run_on_the_cpu_takes_no_gpu() {
+    let mut drive = Drive::new(job(1));
+    drive.input(Input::Joined(WorkerId(1)));
+    let actions = drive.from(1, gpu_hello(41, "GPU-a", false));
+    let [Action::Refuse(WorkerId(1), reason)] = &actions[..] else { panic!("{actions:?}") };
+    assert!(reason.contains("cuda:0") && reason.contains("float32") && reason.contains("--device cuda"), "{reason}");
+}
+
 #[test]
 fn a_worker_that_leaves_early_frees_its_place() {
     let mut drive = Drive::new(job(1));
@@ -118,12 +149,13 @@ fn grants_keep_a_window_ahead_of_the_slowest() {
 #[test]
 fn reports_that_differ_from_the_plan_end_the_run() {
     type Spoil = fn(&mut UpdateReport);
-    let wrong: [(Spoil, &str); 5] = [
+    let wrong: [(Spoil, &str); 6] = [
         (|report| report.learning_rate = 0.5, "learning rate"),
         (|report| report.grad_norm += 1e-9, "gradient norm"),
         (|report| report.lanes[0].rows = vec![RowId(9), RowId(9)], "the plan says"),
         (|report| report.lanes[0].lane = 0, "computed lanes [0, 3]"),
         (|report| report.losses[3] += 0.5, "has losses"),
+        (|report| report.skipped = true, "skipped update 1; worker 1 made it"),
     ];
     for (spoil, expected) in wrong {
         let (mut drive, _) = Drive::formed(job(2));
@@ -135,6 +167,63 @@ fn reports_that_differ_from_the_plan_end_the_run() {
         assert!(failure(&actions).contains(expected), "{}", failure(&actions));
         assert!(failure(&actions).contains("rank 1"), "{}", failure(&actions));
     }
+}
+
+#[test]
+fn skipped_updates_are_recorded_and_counted() {
+    let (mut drive, _) = Drive::formed(Job { past: Past { skipped: vec![Update(0)], ..Past::default() }, ..job(2) });
+    let mut update = |number: u64, skipped| {
+        let mut last = Vec::new();
+        for (worker, lanes) in [(1, 0..2), (2, 2..4)] {
+            let report = UpdateReport { skipped, ..report(&drive.job, number, lanes) };
+            last = drive.from(worker, Event::Updated { generation: Generation(1), report });
+        }
+        last
+    };
+    assert!(matches!(&update(1, true)[0], Action::Record(record) if record.skipped));
+    let actions = update(2, false);
+    assert!(matches!(&actions[0], Action::Record(record) if !record.skipped));
+    assert!(matches!(&actions[1], Action::Log(log) if log.skipped == 2), "{actions:?}");
+    assert_eq!(drive.run.view().skipped, 2);
+}
+
+/// INV-3: all else may be equal, because gradients and losses are sums.
+#[test]
+fn a_rank_with_other_parameters_is_named_by_its_digest() {
+    let mut job = Job { workers: 3, ..job(3) };
+    job.training.as_mut().unwrap().cadence.digest = every(2);
+    let lanes = [0..2, 2..3, 3..4];
+    for (worker, parameters, expected) in [
+        (1, Some(Digest([9; 32])), ["update 2: worker 1 (rank 0", "2 others have 0202"]),
+        (3, Some(Digest([9; 32])), ["update 2: worker 3 (rank 2", "2 others have 0202"]),
+        (3, None, ["worker 3 (rank 2", "update 2 without a digest"]),
+    ] {
+        let (mut drive, _) = Drive::formed(job.clone());
+        let mut last = Vec::new();
+        for (update, (number, lanes)) in [1, 2].into_iter().flat_map(|u| (1..).zip(lanes.clone()).map(move |w| (u, w)))
+        {
+            let mut report = report(&drive.job, update, lanes);
+            assert_eq!(report.parameters.is_some(), update == 2);
+            if (number, update) == (worker, 2) {
+                report.parameters = parameters;
+            }
+            last = drive.from(number, Event::Updated { generation: Generation(1), report });
+        }
+        expected.iter().for_each(|part| assert!(failure(&last).contains(part), "{}", failure(&last)));
+    }
+    let (mut drive, _) = Drive::formed(job);
+    let mut records = Vec::new();
+    for update in 1..=4 {
+        for (number, lanes) in (1..).zip(lanes.clone()) {
+            let report = report(&drive.job, update, lanes);
+            records.extend(drive.from(number, Event::Updated { generation: Generation(1), report }));
+        }
+    }
+    let digest = |action: &Action| match action {
+        Action::Record(record) => Some(record.parameters.map(|digest| digest.0[0])),
+        _ => None,
+    };
+    assert_eq!(records.iter().filter_map(digest).collect::<Vec<_>>(), [None, Some(2), None, Some(4)]);
 }
 
 /// INV-2: what a group that is gone still says does not count.

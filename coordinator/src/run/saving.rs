@@ -45,19 +45,15 @@ impl Run {
         if saving.digests.len() < group.len() {
             return;
         }
-        let purpose = saving.purpose;
+        let (purpose, digests) = (saving.purpose, saving.digests.clone());
         saving.committing = true;
-        let differs = group.iter().find(|worker| saving.digests.get(worker) != Some(&parameters));
+        if self.parameters_differ(update, &digests, actions) {
+            return;
+        }
         let layout = self.roster.get(worker).and_then(|member| member.prepared.as_ref()).map(|(layout, _)| *layout);
-        match (differs, layout) {
-            // INV-3: after the same updates, all ranks have the same parameters.
-            (Some(other), _) => {
-                let other = self.roster.describe(*other);
-                let problem = format!("and {other} have different parameters after update {update}: the run is broken");
-                self.fail_worker(worker, &problem, actions);
-            }
-            (None, Some(layout)) => actions.push(Action::Commit(SavedState { update, purpose, layout, parameters })),
-            (None, None) => self.fail_worker(worker, "saved a model that it never built", actions),
+        match layout {
+            Some(layout) => actions.push(Action::Commit(SavedState { update, purpose, layout, parameters })),
+            None => self.fail_worker(worker, "saved a model that it never built", actions),
         }
     }
 

@@ -9,6 +9,7 @@ use medley_common::lane::{LaneTree, Node};
 use medley_common::message::{Command, Failure, FailureKind, LaneReport, UpdateReport};
 use medley_common::plan::UpdatePlan;
 
+use super::agreement::compare;
 use super::report::{TrainLog, UpdateRecord};
 use super::{Action, Phase, Run};
 
@@ -108,6 +109,10 @@ impl Run {
                 return false;
             }
         };
+        let digests = reports.iter().filter_map(|(worker, report)| Some((*worker, report.parameters?)));
+        if self.parameters_differ(update, &digests.collect(), actions) {
+            return false;
+        }
         if !record.loss.is_finite() || !record.grad_norm.is_finite() {
             let UpdateRecord { loss, learning_rate, grad_norm, .. } = record;
             let message = format!(
@@ -122,7 +127,14 @@ impl Run {
         let cadence = self.job.training.as_ref().map(|training| training.cadence);
         let log = cadence.filter(|cadence| cadence.logs_after(update)).map(|_| {
             let UpdateRecord { update, epoch, grad_norm, learning_rate, .. } = record;
-            TrainLog { update, epoch, loss: self.progress.take_mean(), grad_norm, learning_rate }
+            TrainLog {
+                update,
+                epoch,
+                loss: self.progress.take_mean(),
+                grad_norm,
+                learning_rate,
+                skipped: self.progress.skipped(),
+            }
         });
         actions.push(Action::Record(record));
         actions.extend(log.map(Action::Log));
@@ -136,6 +148,8 @@ impl Run {
     fn check(&mut self, update: Update, reports: &Reports) -> Result<UpdateRecord, (WorkerId, String)> {
         let planned = self.plan.update(update);
         let learning_rate = self.job.spec.schedule.at(update);
+        let cadence = self.job.training.as_ref().map(|training| training.cadence);
+        let is_digested = cadence.is_some_and(|cadence| cadence.digests_after(update));
         let mut agreed: Option<(WorkerId, &UpdateReport)> = None;
         for (worker, report) in reports {
             // Who has come back was in the group under another name.
@@ -146,8 +160,13 @@ impl Run {
             if let Some(problem) = problem {
                 return Err((*worker, problem));
             }
+            if is_digested != report.parameters.is_some() {
+                let not = if is_digested { "without" } else { "with" };
+                return Err((*worker, format!("reported update {update} {not} a digest of its parameters")));
+            }
         }
         let (grad_norm, losses) = agreed.map_or((0.0, &[][..]), |(_, report)| (report.grad_norm, &report.losses));
+        let skipped = agreed.is_some_and(|(_, report)| report.skipped);
         let losses: Vec<Option<f64>> = (planned.lanes.iter().enumerate())
             .map(|(lane, rows)| losses.get(lane).filter(|_| !rows.is_empty()).map(|loss| f64::from(*loss)))
             .collect();
@@ -162,31 +181,14 @@ impl Run {
             learning_rate,
             loss,
             grad_norm,
+            skipped,
             tokens: tokens.map(|length| u64::from(*length)).sum(),
             lanes: planned.lanes,
             workers,
             attempt: self.progress.attempt,
-            parameters: None,
+            parameters: agreed.and_then(|(_, report)| report.parameters),
         })
     }
-}
-
-/// In what a report differs from the plan's learning rate, or from what another rank says.
-fn compare(report: &UpdateReport, (other, known): (WorkerId, &UpdateReport), learning_rate: f64) -> Option<String> {
-    let (update, found) = (report.update, report.learning_rate);
-    if found.to_bits() != learning_rate.to_bits() {
-        return Some(format!("made update {update} with learning rate {found:e}; the plan says {learning_rate:e}"));
-    }
-    let (found, norm) = (report.grad_norm, known.grad_norm);
-    if found.to_bits() != norm.to_bits() {
-        return Some(format!("has gradient norm {found} after update {update}; worker {other} has {norm}"));
-    }
-    let bits = |losses: &[f32]| losses.iter().map(|loss| loss.to_bits()).collect::<Vec<_>>();
-    if bits(&report.losses) != bits(&known.losses) {
-        let (found, losses) = (&report.losses, &known.losses);
-        return Some(format!("has losses {found:?} of update {update}; worker {other} has {losses:?}"));
-    }
-    None
 }
 
 /// In what the lanes that a worker computed differ from the plan's, and from its share where that is known.

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use medley_common::identity::{Generation, Rank, Split, Update, WorkerId};
+use medley_common::spec::Precision;
 
 use super::report::{EvaluationReport, Outcome, UpdateRecord};
 use super::{Phase, Run};
@@ -20,8 +21,12 @@ pub struct RunView<'a> {
     pub epoch: f64,
     /// The last update made in this process.
     pub last: Option<&'a UpdateRecord>,
+    /// Those of the updates done that moved no weight, because a gradient overflowed in half precision.
+    pub skipped: u64,
     /// Workers the run waits for or works with.
     pub workers_expected: u32,
+    /// The numbers that they compute in.
+    pub precision: Precision,
     /// Workers that take part.
     pub workers: Vec<WorkerView<'a>>,
     /// Evaluations so far.
@@ -117,7 +122,9 @@ impl Run {
             total: self.job.total(),
             epoch: self.epoch(),
             last: self.progress.last.as_ref(),
+            skipped: self.progress.skipped(),
             workers_expected: self.job.workers,
+            precision: self.job.spec.compute.precision,
             workers: self.workers(phase),
             evaluations: &self.evaluations,
             checkpoint: Some(self.progress.checkpoint).filter(|update| update.0 > 0),

@@ -4,7 +4,6 @@ use medley_common::plan::updates_per_epoch;
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::spec::TrainSpec;
 
-use super::precision::compute_on;
 use crate::spec::{BatchMeaning, Cadence, Machine, Note, PlanSummary, RunLength, RunSpec, SpecError, Team, Warmup};
 
 /// The longest run, in updates.
@@ -31,7 +30,7 @@ impl RunSpec {
     pub fn bind(&self, train_rows: u64, machine: &Machine) -> Result<Bound, SpecError> {
         let recipe = self.recipe();
         let team = self.placement().on(machine, recipe.lanes)?;
-        let (compute, warnings) = compute_on(team.device, self.compute());
+        let (compute, warnings) = self.compute().on(team.device);
         let mut notes: Vec<Note> = self.notes().iter().cloned().chain(warnings).collect();
         let rows_per_update = self.rows_per_update(&team)?;
         let updates_per_epoch = updates_per_epoch(train_rows, rows_per_update);

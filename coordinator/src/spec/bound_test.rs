@@ -123,6 +123,19 @@ fn the_machine_decides_what_was_left_open() {
     assert_eq!(team("--workers 3", TWO_CORES), Ok((on(3, Device::Cpu, 1), Precision::Float32)));
     assert_eq!(team("--workers 2 --threads 5", TWO_CORES), Ok((on(2, Device::Cpu, 5), Precision::Float32)));
     assert_eq!(team("", gpus), Ok((on(4, Device::Cuda, 4), Precision::Float16)));
+    let unasked = REFERENCE.replace("--fp16", "");
+    for (flags, precision) in [
+        ("", Precision::Bfloat16),
+        ("--fp16 False", Precision::Bfloat16),
+        ("--bf16 False", Precision::Float32),
+        ("--tf32", Precision::Tf32),
+        ("--bf16 False --tf32", Precision::Tf32),
+        ("--fp16", Precision::Float16),
+        ("--device cpu", Precision::Float32),
+    ] {
+        let bound = train(&format!("{unasked} {flags}")).unwrap().bind(ROWS, &gpus).unwrap();
+        assert_eq!(bound.train.compute.precision, precision, "{flags}");
+    }
     assert_eq!(team("--device cpu", gpus), Ok((on(1, Device::Cpu, 16), Precision::Float32)));
     let many = Machine { cores: 16, cuda_devices: 9 };
     assert_eq!(team("", many), Err(SpecError::TooFewLanes { workers: 9, lanes: 8, enough: 16 }));

@@ -46,6 +46,8 @@ pub struct Cadence {
     pub evaluation: Every,
     /// How often to save a checkpoint.
     pub saving: Every,
+    /// How often workers compare the digests of their parameters, beside every save.
+    pub digest: Every,
     /// Whether the first update has a line of its own.
     pub logs_first_update: bool,
 }
@@ -74,6 +76,12 @@ impl Cadence {
     #[must_use]
     pub fn saves_after(&self, update: Update) -> bool {
         self.is_due(self.saving, update)
+    }
+
+    /// Whether the report of `update` has a digest of the parameters.
+    #[must_use]
+    pub fn digests_after(&self, update: Update) -> bool {
+        self.is_due(self.digest, update)
     }
 
     /// Evaluations during training.
@@ -115,6 +123,7 @@ pub(super) struct Intervals {
     pub(super) logging: Interval,
     pub(super) evaluation: Interval,
     pub(super) saving: Interval,
+    digest: Interval,
     logs_first_update: bool,
 }
 
@@ -140,6 +149,7 @@ impl Intervals {
             logging: logging.interval(flags.logging_strategy)?,
             evaluation: evaluation.interval(flags.evaluation_strategy)?,
             saving: saving.interval(flags.save_strategy)?,
+            digest: digest_interval(flags.digest_steps)?,
             logs_first_update: flags.logging_first_step.0,
         })
     }
@@ -160,9 +170,16 @@ impl Intervals {
             logging: every(self.logging),
             evaluation: every(self.evaluation),
             saving: every(self.saving),
+            digest: every(self.digest),
             logs_first_update: self.logs_first_update,
         }
     }
+}
+
+fn digest_interval(steps: i64) -> Result<Interval, SpecError> {
+    let steps = Number::new("--digest_steps", steps);
+    let updates = u64::try_from(steps.value).map_err(|_| steps.refused("a whole number of updates, or 0 for none"))?;
+    Ok(NonZeroU64::new(updates).map_or(Interval::Never, Interval::Updates))
 }
 
 /// A number of steps, and the flags that it came by.
@@ -207,6 +224,7 @@ mod tests {
             logging: every,
             evaluation: every,
             saving: every,
+            digest: Every::Never,
             logs_first_update: false,
         }
     }

@@ -24,6 +24,7 @@ pub use note::{Note, NoteKind};
 pub use output::{Existing, Output, Progress, Resume};
 pub use placement::{Device, DeviceChoice, Machine, Placement, Role, Team, Workers};
 pub use plan_summary::PlanSummary;
+pub use precision::Compute;
 pub use recipe::{BatchMeaning, Recipe, RunLength, Warmup};
 pub use run_spec::RunSpec;
 pub use sources::{InitialWeights, Sources};

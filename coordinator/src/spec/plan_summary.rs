@@ -4,7 +4,7 @@ use std::fmt;
 
 use medley_common::lane::LaneTree;
 use medley_common::schedule::Decay;
-use medley_common::spec::OptimizerKind;
+use medley_common::spec::{OptimizerKind, Precision};
 
 use super::number::{Grouped, counted};
 use crate::spec::{BatchMeaning, Bound, Device, Every, InitialWeights, Role, RunLength, RunSpec};
@@ -148,8 +148,9 @@ fn workers(spec: &RunSpec, bound: &Bound) -> String {
 fn precision(spec: &RunSpec, bound: &Bound) -> String {
     let used = bound.train.compute.precision;
     match spec.compute().precision {
-        asked if asked == used => used.to_string(),
-        asked => format!("{used} (instead of {asked})"),
+        None if used == Precision::Bfloat16 => format!("{used}, as on all GPUs (--bf16 False computes in float32)"),
+        Some(asked) if asked != used => format!("{used} (instead of {asked})"),
+        None | Some(_) => used.to_string(),
     }
 }
 

@@ -2,8 +2,12 @@ use crate::cli::tests::{REFERENCE, train};
 use crate::spec::Machine;
 
 fn summary(flags: &str, rows: u64) -> String {
+    summary_on(Machine { cores: 4, cuda_devices: 0 }, flags, rows)
+}
+
+fn summary_on(machine: Machine, flags: &str, rows: u64) -> String {
     let spec = train(flags).unwrap();
-    let bound = spec.bind(rows, &Machine { cores: 4, cuda_devices: 0 }).unwrap();
+    let bound = spec.bind(rows, &machine).unwrap();
     bound.summary(&spec, rows).to_string()
 }
 
@@ -54,6 +58,16 @@ fn other_plans_are_told_apart() {
         "workers        4 workers on the CPU with 1 thread each; 8 lanes, 2 for each"
     );
     assert_eq!(line("--no_fp16", "precision"), "precision      float32");
+}
+
+#[test]
+fn the_plan_says_what_gpus_compute_in() {
+    let plan = |flags: &str| summary_on(Machine { cores: 4, cuda_devices: 2 }, &format!("{REFERENCE} {flags}"), 11_232);
+    let auto = "precision      bfloat16, as on all GPUs (--bf16 False computes in float32)";
+    assert!(plan("--no_fp16").contains(auto), "{}", plan("--no_fp16"));
+    assert!(plan("--no_fp16 --bf16 False").contains("precision      float32\n"));
+    assert!(plan("--no_fp16 --bf16").contains("precision      bfloat16\n"));
+    assert!(plan("").contains("precision      float16\n"));
 }
 
 #[test]

@@ -5,52 +5,71 @@ use medley_common::spec::{ComputeSpec, GradientDtype, Precision};
 use crate::cli::run_flags::{GradientDtypeFlag, PrecisionFlags};
 use crate::spec::{Device, Note, SpecError};
 
-/// What devices are asked to compute in, as its flags say.
-pub(super) fn parse_compute(flags: &PrecisionFlags, notes: &mut Vec<Note>) -> Result<ComputeSpec, SpecError> {
-    let gradient_dtype = match flags.gradient_dtype {
-        GradientDtypeFlag::Float32 => GradientDtype::Float32,
-        GradientDtypeFlag::Bfloat16 => GradientDtype::Bfloat16,
-    };
-    let precision = parse_precision(flags, notes)?;
-    Ok(ComputeSpec { precision, gradient_dtype, gradient_checkpointing: flags.gradient_checkpointing.0 })
+/// What devices are asked to compute in, as the flags say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compute {
+    /// The numbers of products and activations; `None` leaves them to the device.
+    pub precision: Option<Precision>,
+    /// The numbers in which gradients travel between GPUs.
+    pub gradient_dtype: GradientDtype,
+    /// Whether backward computes activations again.
+    pub gradient_checkpointing: bool,
 }
 
-/// What `device` uses where this was asked for, and the warnings that say so where it differs.
-pub(super) fn compute_on(device: Device, asked: ComputeSpec) -> (ComputeSpec, Vec<Note>) {
-    if device == Device::Cuda {
-        return (asked, Vec::new());
+impl Compute {
+    pub(super) fn parse(flags: &PrecisionFlags, notes: &mut Vec<Note>) -> Result<Self, SpecError> {
+        let gradient_dtype = match flags.gradient_dtype {
+            GradientDtypeFlag::Float32 => GradientDtype::Float32,
+            GradientDtypeFlag::Bfloat16 => GradientDtype::Bfloat16,
+        };
+        let precision = parse_precision(flags, notes)?;
+        Ok(Self { precision, gradient_dtype, gradient_checkpointing: flags.gradient_checkpointing.0 })
     }
-    let used = ComputeSpec { gradient_checkpointing: asked.gradient_checkpointing, ..ComputeSpec::default() };
-    let mut notes = Vec::new();
-    let flag = match asked.precision {
-        Precision::Float32 => None,
-        Precision::Tf32 => Some("--tf32"),
-        Precision::Float16 => Some("--fp16"),
-        Precision::Bfloat16 => Some("--bf16"),
-    };
-    if let Some(flag) = flag {
-        let used = used.precision;
-        let text = format!("{flag} needs a GPU; on the CPU this run computes in {used}, which is more exact");
-        notes.push(Note::warning(text));
+
+    /// What `device` uses where this was asked for, and the warnings that say so where it differs.
+    ///
+    /// It is decided before any worker is there, from what the run is started with alone: so the recipe is known before
+    /// the first update, and a run that is gone on with has the same.
+    pub(super) fn on(self, device: Device) -> (ComputeSpec, Vec<Note>) {
+        let Self { precision, gradient_dtype, gradient_checkpointing } = self;
+        if device == Device::Cuda {
+            // Workers take no GPU that lacks it.
+            let precision = precision.unwrap_or(Precision::Bfloat16);
+            return (ComputeSpec { precision, gradient_dtype, gradient_checkpointing }, Vec::new());
+        }
+        let used = ComputeSpec { gradient_checkpointing, ..ComputeSpec::default() };
+        let mut notes = Vec::new();
+        let flag = match precision {
+            None | Some(Precision::Float32) => None,
+            Some(Precision::Tf32) => Some("--tf32"),
+            Some(Precision::Float16) => Some("--fp16"),
+            Some(Precision::Bfloat16) => Some("--bf16"),
+        };
+        if let Some(flag) = flag {
+            let used = used.precision;
+            let text = format!("{flag} needs a GPU; on the CPU this run computes in {used}, which is more exact");
+            notes.push(Note::warning(text));
+        }
+        if gradient_dtype != used.gradient_dtype {
+            notes.push(Note::warning("--gradient_dtype needs GPUs; on the CPU gradients are summed in float32"));
+        }
+        (used, notes)
     }
-    if asked.gradient_dtype != used.gradient_dtype {
-        notes.push(Note::warning("--gradient_dtype needs GPUs; on the CPU gradients are summed in float32"));
-    }
-    (used, notes)
 }
 
-fn parse_precision(flags: &PrecisionFlags, notes: &mut Vec<Note>) -> Result<Precision, SpecError> {
-    let half = match (flags.fp16.0, flags.bf16.0) {
-        (true, true) => {
+fn parse_precision(flags: &PrecisionFlags, notes: &mut Vec<Note>) -> Result<Option<Precision>, SpecError> {
+    let half = match (flags.fp16.0, flags.bf16.map(|bf16| bf16.0)) {
+        (true, Some(true)) => {
             return Err(SpecError::Exclusive { first: "--fp16", second: "--bf16".into(), way_out: "keep one of them" });
         }
-        (true, false) => Precision::Float16,
-        (false, true) => Precision::Bfloat16,
-        (false, false) if flags.tf32.0 => return Ok(Precision::Tf32),
-        (false, false) => return Ok(Precision::Float32),
+        (true, _) => Precision::Float16,
+        (false, Some(true)) => Precision::Bfloat16,
+        (false, _) if flags.tf32.0 => return Ok(Some(Precision::Tf32)),
+        (false, Some(false)) => return Ok(Some(Precision::Float32)),
+        (false, None) => return Ok(None),
     };
     if flags.tf32.0 {
         notes.push(Note::plain(format!("--tf32 has no effect: matrix products are in {half} already")));
     }
-    Ok(half)
+    Ok(Some(half))
 }

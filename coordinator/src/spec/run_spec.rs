@@ -1,10 +1,8 @@
 //! A run as its flags ask for it: checked, and from then on fixed.
 
 use super::cadence::Intervals;
-use super::precision::parse_compute;
 use crate::cli::run_flags::RunFlags;
-use crate::spec::{Note, Output, Placement, Recipe, Role, Sources, SpecError};
-use medley_common::spec::ComputeSpec;
+use crate::spec::{Compute, Note, Output, Placement, Recipe, Role, Sources, SpecError};
 
 /// A run as its flags ask for it. There is no way to make an invalid one, nor to change one.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,7 +11,7 @@ pub struct RunSpec {
     output: Output,
     recipe: Recipe,
     pub(super) intervals: Intervals,
-    compute: ComputeSpec,
+    compute: Compute,
     placement: Placement,
     notes: Vec<Note>,
 }
@@ -26,7 +24,7 @@ impl RunSpec {
             output: Output::parse(flags)?,
             recipe: Recipe::parse(flags, &mut notes)?,
             intervals: Intervals::parse(&flags.cadence)?,
-            compute: parse_compute(&flags.precision, &mut notes)?,
+            compute: Compute::parse(&flags.precision, &mut notes)?,
             placement: Placement::parse(role, flags, &mut notes)?,
             notes,
         })
@@ -52,7 +50,7 @@ impl RunSpec {
 
     /// What devices are asked to compute in; [`crate::spec::Bound::train`] has what is used.
     #[must_use]
-    pub fn compute(&self) -> ComputeSpec {
+    pub fn compute(&self) -> Compute {
         self.compute
     }
 

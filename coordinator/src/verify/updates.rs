@@ -1,9 +1,10 @@
 //! The updates of a ledger against the plan and the schedule, and the rows of each epoch counted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use medley_common::identity::{RowId, Update, WorkerId};
+use medley_common::identity::{Digest, RowId, Update, WorkerId};
 use medley_common::plan::Plan;
+use medley_common::spec::Precision;
 
 use super::Verdict;
 use crate::archive::{History, LEDGER_FILE, Record, RunIdentity};
@@ -18,12 +19,14 @@ pub(super) struct Updates {
     /// The line and the rows of each update in effect, from the one after the ledger's start.
     rows: Vec<(u64, Vec<RowId>)>,
     highest_attempt: u32,
+    /// The digests of the parameters that updates have.
+    digests: BTreeMap<Update, Digest>,
 }
 
 impl Updates {
     pub(super) fn new(identity: RunIdentity) -> Self {
         let plan = Plan::new(&identity.train, identity.lengths.clone());
-        Self { identity, plan, group: BTreeSet::new(), rows: Vec::new(), highest_attempt: 0 }
+        Self { identity, plan, group: BTreeSet::new(), rows: Vec::new(), highest_attempt: 0, digests: BTreeMap::new() }
     }
 
     /// Checks a record by itself.
@@ -34,9 +37,23 @@ impl Updates {
                 self.check(line, update, verdict);
                 self.highest_attempt = self.highest_attempt.max(update.attempt);
                 self.rows.push((line, update.lanes.concat()));
+                self.digests.extend(update.parameters.map(|digest| (update.update, digest)));
             }
-            Record::Rewind(rewind) => self.rows.truncate(self.index(rewind.to)),
-            Record::Run(_) | Record::Log(_) | Record::Evaluation(_) | Record::Checkpoint(_) | Record::Final(_) => {}
+            Record::Rewind(rewind) => {
+                self.rows.truncate(self.index(rewind.to));
+                self.digests.split_off(&rewind.to.next());
+            }
+            Record::Checkpoint(saved) => self.compare(line, saved.update, saved.parameters, verdict),
+            Record::Final(outputs) => self.compare(line, outputs.update, outputs.parameters, verdict),
+            Record::Run(_) | Record::Log(_) | Record::Evaluation(_) => {}
+        }
+    }
+
+    /// What is saved must be what the update has left.
+    fn compare(&self, line: u64, update: Update, saved: Digest, verdict: &mut Verdict) {
+        if let Some(made) = self.digests.get(&update).filter(|made| **made != saved) {
+            let what = format!("parameters {saved} were saved after update {update}, which has left {made}");
+            verdict.wrong(LEDGER_FILE, Some(line), what);
         }
     }
 
@@ -68,6 +85,13 @@ impl Updates {
         if record.epoch.to_bits() != epoch.to_bits() {
             wrong(format!("update {update} has epoch {}; the plan says {epoch}", record.epoch));
         }
+        let precision = self.identity.train.compute.precision;
+        if record.skipped && (precision != Precision::Float16 || record.grad_norm != 0.0) {
+            let norm = record.grad_norm;
+            wrong(format!(
+                "update {update} is skipped with gradient norm {norm}, in a run that computes in {precision}"
+            ));
+        }
         let stranger = record.workers.iter().find(|worker| !self.group.contains(worker));
         if let Some(worker) = stranger {
             wrong(format!("update {update}: worker {worker} is not of the group that the ledger has connected"));
@@ -88,6 +112,9 @@ impl Updates {
         }
         if self.highest_attempt > 1 {
             found.push_str(&format!("; {} attempts at most", self.highest_attempt));
+        }
+        if !self.digests.is_empty() {
+            found.push_str(&format!("; the digest of the parameters after {} of them", self.digests.len()));
         }
         verdict.check("updates", found);
         if start.0 > 0 {

@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use medley_common::identity::{Generation, Update, WorkerId};
+use medley_common::identity::{Digest, Generation, Update, WorkerId};
 use medley_common::plan::Plan;
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::spec::TrainSpec;
@@ -32,6 +32,7 @@ fn true_record(update: u64) -> UpdateRecord {
         learning_rate: identity.train.schedule.at(update),
         loss: 1.0 / update.0 as f64,
         grad_norm: 0.5,
+        skipped: false,
         lanes: plan.update(update).lanes,
         workers: [1, 1, 2, 2].map(WorkerId).to_vec(),
         tokens: 70,
@@ -131,12 +132,16 @@ fn any_changed_byte_is_found() {
 #[test]
 fn what_is_not_as_planned_is_named_with_its_line() {
     type Spoil = fn(&mut UpdateRecord);
-    let lies: [(Spoil, &str); 5] = [
+    let lies: [(Spoil, &str); 6] = [
         (|record| record.lanes.swap(0, 3), "lane 0 does not have the rows of the plan"),
         (|record| record.lanes[0].clone_from(&true_record(3).lanes[0]), "which its epoch has had already"),
         (|record| record.learning_rate += 1e-18, "the schedule says"),
         (|record| record.workers[2] = WorkerId(7), "worker 7 is not of the group"),
         (|record| record.attempt = 0, "in which attempt"),
+        (
+            |record| record.skipped = true,
+            "update 5 is skipped with gradient norm 0.5, in a run that computes in float32",
+        ),
     ];
     for (spoil, what) in lies {
         let folder = run(|record| {
@@ -147,6 +152,18 @@ fn what_is_not_as_planned_is_named_with_its_line() {
         let problems = problems(folder.path());
         let named = problems.iter().any(|problem| problem.starts_with("ledger.jsonl:7: ") && problem.contains(what));
         assert!(named, "{what}: {problems:?}");
+    }
+}
+
+#[test]
+fn what_is_saved_must_be_what_the_update_has_left() {
+    let digested =
+        |update, digest| run(move |record| record.parameters = (record.update == Update(update)).then_some(digest));
+    let verdict = verify(digested(8, AGREED.parameters).path()).unwrap();
+    assert!(verdict.holds() && verdict.to_string().contains("the digest of the parameters after 1 of them"));
+    for update in [8, 14] {
+        let problems = problems(digested(update, Digest([9; 32])).path());
+        assert!(problems[0].contains(&format!("were saved after update {update}")), "{problems:?}");
     }
 }
 

@@ -25,8 +25,9 @@ pub fn list() -> Result<Vec<String>, Failure> {
 pub(super) fn place(_device: Device, local_rank: Option<&str>) -> Result<Place, Failure> {
     let gpus = visible().map_err(|error| config(format!("--device cuda: {error}")))?;
     let ordinal = ordinal(gpus.len(), local_rank)?;
-    let name = gpus.get(ordinal).map_or_else(String::new, |gpu| format!("{} {}", gpu.name, gpu.uuid));
-    Ok(Place::Cuda { ordinal, name })
+    let gpu = gpus.into_iter().nth(ordinal).ok_or_else(|| config(format!("cuda:{ordinal} is gone")))?;
+    gpu.check().map_err(|error| config(format!("--device cuda: cuda:{ordinal}: {error}")))?;
+    Ok(Place::Cuda { ordinal, name: gpu.name, uuid: gpu.uuid })
 }
 
 pub(super) fn compute(ordinal: usize, compute: ComputeSpec, work: impl Work) -> Result<(), Failure> {

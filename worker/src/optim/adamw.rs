@@ -32,7 +32,7 @@ struct Run {
 /// The numbers of one step that are not the optimizer's own.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepSize {
-    /// The update, from 1: its number decides the bias correction.
+    /// The step, from 1, those that were skipped not counted: its number decides the bias correction.
     pub update: Update,
     /// The learning rate.
     pub learning_rate: f64,

@@ -108,15 +108,25 @@ impl DriverTest for Overflow {
         let compute = ComputeSpec { precision, ..ComputeSpec::default() };
         let spec = TrainSpec { compute, ..spec(OptimizerKind::AdamwHf, 4) };
         let parameters = flat(&Layout::new(&config()), "model/model.safetensors");
-        let mut trainer = Trainer::new(Cuda::new(driver, precision), config(), spec, parameters).unwrap();
+        let mut trainer =
+            Trainer::new(Cuda::new(driver.clone(), precision), config(), spec.clone(), parameters).unwrap();
         trainer.restore_loss_scale(LossScale { scale: 1e9, good_updates: 5, skipped_updates: 2 });
         let before = trainer.parameters().unwrap().into_owned();
         let report =
             trainer.step(&plan(1, 0..8, 4), std::slice::from_ref(&(0..4)), &examples(), &mut Alone::default()).unwrap();
-        assert_eq!((report.update, report.grad_norm), (Update(1), 0.0));
+        assert_eq!((report.update, report.grad_norm, report.skipped), (Update(1), 0.0, true));
         assert!(trainer.parameters().unwrap()[..] == before[..], "a skipped update moves nothing");
         let lowered = LossScale { scale: 5e8, good_updates: 0, skipped_updates: 3 };
         assert_eq!(trainer.loss_scale(), Some(lowered));
+        // The optimizer has made no step yet: its first one moves what has a gradient by the learning rate.
+        let mut trainer = Trainer::new(Cuda::new(driver, precision), config(), spec, before.clone()).unwrap();
+        trainer.restore_loss_scale(LossScale { scale: 1024.0, good_updates: 0, skipped_updates: 1 });
+        trainer.update = Update(1);
+        let report =
+            trainer.step(&plan(2, 0..8, 4), std::slice::from_ref(&(0..4)), &examples(), &mut Alone::default()).unwrap();
+        assert!(!report.skipped);
+        let moved = f64::from(largest_difference(&trainer.parameters().unwrap(), &before));
+        assert!((moved / report.learning_rate - 1.0).abs() < 0.05, "{moved} for {}", report.learning_rate);
     }
 }
 

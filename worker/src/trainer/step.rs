@@ -151,41 +151,48 @@ impl<O: Ops> Trainer<O> {
         let (gradients, spare) = Gradients::new(&self.ops, &self.layout, summed)?;
         let wait_seconds = clock.lap();
 
-        let norm = self.apply(update, &gradients, rows * gradient_scale, &losses)?;
+        let applied = self.apply(update, &gradients, rows * gradient_scale, &losses)?;
+        let (grad_norm, skipped) = (applied.unwrap_or(0.0), applied.is_none());
         self.update = update;
         self.recycle(gradients, spare, collective);
         let optimizer_seconds = clock.lap();
 
         let timing = Timing { forward_seconds, backward_seconds, wait_seconds, optimizer_seconds };
         let learning_rate = self.spec.schedule.at(update);
-        Ok(UpdateReport { update, learning_rate, grad_norm: norm, lanes, losses, tokens, timing })
+        Ok(UpdateReport { update, learning_rate, grad_norm, skipped, lanes, losses, tokens, parameters: None, timing })
     }
 
     /// Moves the parameters by the mean gradient, the sum divided by `divisor`, and returns its norm. With a loss scale,
-    /// a gradient that is not finite moves nothing, its norm counts as 0, and the scale is lowered.
+    /// a gradient that is not finite moves nothing, has no norm, and lowers the scale: every rank has the same sums, and
+    /// so decides alike.
+    ///
+    /// As in Hugging Face, an update that is skipped counts as one. Unlike there, the learning rate goes on with it: it is
+    /// a function of the update's number alone, which the ledger can prove and a resumed run need not be told. The
+    /// optimizer's bias correction counts the steps that it has made, as torch does.
     fn apply(
         &mut self,
         update: Update,
         gradients: &Gradients<O>,
         divisor: f64,
         losses: &[f32],
-    ) -> Result<f64, StepError> {
+    ) -> Result<Option<f64>, StepError> {
         let norm = gradients.norm(&self.ops, &self.layout)? / divisor;
         if !norm.is_finite() {
             if self.scale.as_mut().is_some_and(LossScale::overflowed) {
-                return Ok(0.0);
+                return Ok(None);
             }
             let parameter = gradients.first_non_finite(&self.ops, &self.layout)?;
             return Err(StepError::NonFinite { update, norm, parameter, losses: losses.to_vec() });
         }
         let learning_rate = self.spec.schedule.at(update);
         let gradient_scale = clip(norm, self.spec.optimizer.max_grad_norm) / divisor;
-        let size = StepSize { update, learning_rate, gradient_scale };
+        let made = Update(update.0.saturating_sub(self.scale.map_or(0, |scale| scale.skipped_updates)));
+        let size = StepSize { update: made, learning_rate, gradient_scale };
         self.optimizer.step(&self.ops, &mut self.parameters, gradients, size)?;
         if let Some(scale) = &mut self.scale {
             scale.succeeded();
         }
-        Ok(norm)
+        Ok(Some(norm))
     }
 
     /// How this rank sums: by lanes where they are kept apart, else all that it computes at once.

@@ -23,6 +23,8 @@ pub struct PastUpdate {
     pub loss: f64,
     /// L2 norm of its gradient before clipping.
     pub grad_norm: f64,
+    /// Whether it moved no weight.
+    pub skipped: bool,
     /// Tokens computed.
     pub tokens: u64,
     /// Digest of the parameters after it, where it was taken.
@@ -213,6 +215,7 @@ impl History {
         Past {
             update,
             losses: self.losses(update).unwrap_or_default(),
+            skipped: self.updates.iter().filter(|past| past.skipped).map(|past| past.update).collect(),
             grad_norm: self.updates.last().map_or(0.0, |past| past.grad_norm),
             logged: made(false),
             evaluated: made(true),
@@ -268,7 +271,7 @@ impl History {
 
 impl PastUpdate {
     fn of(record: &UpdateRecord) -> Self {
-        let UpdateRecord { update, epoch, learning_rate, loss, grad_norm, tokens, parameters, .. } = *record;
-        Self { update, epoch, learning_rate, loss, grad_norm, tokens, parameters }
+        let UpdateRecord { update, epoch, learning_rate, loss, grad_norm, skipped, tokens, parameters, .. } = *record;
+        Self { update, epoch, learning_rate, loss, grad_norm, skipped, tokens, parameters }
     }
 }

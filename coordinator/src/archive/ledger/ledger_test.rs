@@ -20,7 +20,8 @@ fn rewind(to: u64) -> Record {
 fn log(update: u64, occasion: Occasion) -> Record {
     let record = record(update);
     let UpdateRecord { epoch, loss, grad_norm, learning_rate, .. } = record;
-    let entry = LogEntry::of_training(&TrainLog { update: record.update, epoch, loss, grad_norm, learning_rate });
+    let entry =
+        LogEntry::of_training(&TrainLog { update: record.update, epoch, loss, grad_norm, learning_rate, skipped: 0 });
     Record::Log(Logged { update: record.update, occasion, entry })
 }
 

@@ -68,6 +68,21 @@ pub struct Description {
     pub capability: (i32, i32),
 }
 
+impl Description {
+    /// Checks that the kernels run on it; then it has `bfloat16` as well.
+    ///
+    /// # Errors
+    /// It is too old.
+    pub fn check(&self) -> Result<(), DeviceError> {
+        if self.capability >= OLDEST_CAPABILITY {
+            return Ok(());
+        }
+        let ((major, minor), (least, _), name) = (self.capability, OLDEST_CAPABILITY, &self.name);
+        let problem = format!("{name} has compute capability {major}.{minor}; the kernels need {least}.0 or later");
+        Err(DeviceError::Failed { doing: "open the GPU", problem })
+    }
+}
+
 /// The GPUs that this process may use: `CUDA_VISIBLE_DEVICES` (numbers, UUIDs, MIG names) is honoured by the driver.
 ///
 /// # Errors
@@ -131,13 +146,7 @@ impl Gpu {
     /// The driver is missing or too old, the GPU is too old or does not exist, or it does not take the kernels.
     pub fn open(ordinal: usize, tf32: bool) -> Result<Self, DeviceError> {
         check_driver()?;
-        let found = describe(ordinal)?;
-        if found.capability < OLDEST_CAPABILITY {
-            let ((major, minor), (least, _)) = (found.capability, OLDEST_CAPABILITY);
-            let name = found.name;
-            let problem = format!("{name} has compute capability {major}.{minor}; the kernels need {least}.0 or later");
-            return Err(DeviceError::Failed { doing: "open the GPU", problem });
-        }
+        describe(ordinal)?.check()?;
         let device = CudaDevice::new_with_stream(ordinal).map_err(candle("open the GPU"))?;
         let stream = device.cuda_stream();
         // SAFETY: this thread alone enqueues, all on one stream; other streams wait for it by events of their own.
