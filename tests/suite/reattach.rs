@@ -165,7 +165,7 @@ fn a_coordinator_of_another_run_refuses_by_name() {
     job.command = job.command.replace("--output_dir out", "--output_dir other");
     job.again("");
     let refused = job.workers.remove(0).end().expect(78);
-    refused.says(&["looks for the coordinator for 300 s", "of another run", "start the worker again"]);
+    refused.says(&["looks for the coordinator for 300 s", "holds update", "of another run", "start the worker again"]);
 }
 
 #[test]

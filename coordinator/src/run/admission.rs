@@ -26,8 +26,8 @@ impl Run {
         if let Some(held) = hello.held.as_ref().filter(|held| held.run != self.job.run) {
             let (update, own, other) = (held.update, self.job.run.short(), held.run.short());
             let reason = format!(
-                "it holds update {update} of run {other}, and this coordinator makes run {own}; start the worker again \
-                 to take part in this one, or the coordinator of the other one with its own --output_dir"
+                "it holds update {update} of another run, {other}; this coordinator makes run {own}: start the worker \
+                 again to take part in it, or the other coordinator, on its own --output_dir"
             );
             return self.refuse(worker, reason, actions);
         }
@@ -115,7 +115,7 @@ impl Run {
         came_back
     }
 
-    fn free_places(&self) -> usize {
+    pub(super) fn free_places(&self) -> usize {
         let taken = self.roster.all(|member| member.welcomed && !member.leaving).len();
         (self.job.workers as usize).saturating_sub(taken)
     }

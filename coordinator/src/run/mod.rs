@@ -378,6 +378,10 @@ mod ending_tests;
 mod regrouping_tests;
 
 #[cfg(test)]
+#[path = "returning_test.rs"]
+mod returning_tests;
+
+#[cfg(test)]
 #[path = "simulated_worker_test.rs"]
 mod simulated_worker;
 

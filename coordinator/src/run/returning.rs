@@ -96,7 +96,8 @@ impl Run {
     pub(super) fn awaits_return(&self) -> bool {
         let waits = matches!(&self.phase, Phase::Gathering(gathering) if gathering.returns.is_some());
         let holds_more = self.progress.done > self.base.update || self.returned() > 0;
-        waits && holds_more && !self.stopping && self.missing() > 0
+        // Where newcomers have taken the places, nobody else can come.
+        waits && holds_more && !self.stopping && self.missing().min(self.free_places()) > 0
     }
 
     /// Until when holders are waited for where too few are left to go on: not at all where somebody who is ready holds
