@@ -1,6 +1,6 @@
 //! One run from its command to its exit code: assembles it, listens, starts local workers, drives it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use medley_common::identity::Update;
@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::TcpListenerStream;
 
+use crate::access::Security;
 use crate::assembly::{Assembly, Request, assemble};
 use crate::display::{Display, say};
 use crate::driver::Driver;
@@ -45,6 +46,10 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
     // Before anything slow: a signal that comes while the data are read must stop the run as well.
     let mut stops = stop_requests()?;
     let placement = request.spec.placement().clone();
+    let mut security = match &placement.credentials {
+        Some(folder) => Security::load(folder).map_err(|error| config(&error))?,
+        None => Security::default(),
+    };
     let socket = bind(placement.listen)?;
     let binary = match placement.role {
         Role::Train => Some(find_binary().map_err(|error| config(&error))?),
@@ -78,7 +83,11 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
                 Device::Cuda => "cuda",
             };
             let threads = assembly.team.threads;
-            let command = WorkerCommand { binary, coordinator: address, device: device.to_owned(), threads };
+            // Even on one machine: others may use it as well, and what is trained on may be confidential.
+            let token = security.admit_local().map_err(|error| internal(&error))?;
+            let credentials = placement.credentials;
+            let (coordinator, device) = (reachable(address), device.to_owned());
+            let command = WorkerCommand { binary, coordinator, device, threads, credentials, token };
             let (workers, restarts) = (assembly.team.workers, placement.max_restarts);
             LocalWorkers::start(command, workers, restarts).map_err(|error| config(&error))?
         }
@@ -91,7 +100,7 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
         }
     };
     let chaos = placement.chaos.after(assembly.job.past.update);
-    Ok(serve(assembly, listener, Ties { stops, local, display, started, chaos }).await)
+    serve(assembly, listener, Ties { stops, local, display, started, chaos, security }).await
 }
 
 /// Takes the address early, so that one in use is known before the data are read; nobody is answered until the run can
@@ -106,6 +115,15 @@ fn bind(address: SocketAddr) -> Result<TcpSocket, Failure> {
     bind().map_err(|error| unavailable(address, &error))
 }
 
+/// Where this machine's own workers find a coordinator that listens on all of its addresses.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
+        _ => address,
+    }
+}
+
 fn unavailable(address: SocketAddr, error: &std::io::Error) -> Failure {
     let message = format!("listen on {address}: {error}; choose another address with --listen");
     Failure { kind: FailureKind::Config, message }
@@ -117,11 +135,12 @@ struct Ties {
     display: Display,
     started: Instant,
     chaos: Chaos,
+    security: Security,
 }
 
 /// Serves the run until it ends.
-async fn serve(assembly: Assembly, listener: TcpListener, ties: Ties) -> Outcome {
-    let Ties { stops, local, display, started, chaos } = ties;
+async fn serve(assembly: Assembly, listener: TcpListener, ties: Ties) -> Result<Outcome, Failure> {
+    let Ties { stops, local, display, started, chaos, security } = ties;
     let (slot, uploads) = watch::channel(None);
     let (answer, answers) = mpsc::unbounded_channel();
     let recorder = recorder::spawn(assembly.output, assembly.contents, assembly.setting, slot, answer);
@@ -133,7 +152,8 @@ async fn serve(assembly: Assembly, listener: TcpListener, ties: Ties) -> Outcome
         // The sender lives until the run is over: its end says the same.
         end.wait_for(|over| *over).await.ok();
     };
-    let server = service.router(feed).serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown);
+    let router = service.router(feed, security).map_err(|error| config(&error))?;
+    let server = router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown);
     let server = tokio::spawn(server);
     // Waiting for workers begins now, however long the data took.
     let run = Run::new(Instant::now(), assembly.job);
@@ -143,7 +163,7 @@ async fn serve(assembly: Assembly, listener: TcpListener, ties: Ties) -> Outcome
     over.send_replace(true);
     // A session that does not end is cut off with the process: all that matters is written.
     tokio::time::timeout(SESSIONS_GRACE, server).await.ok();
-    outcome
+    Ok(outcome)
 }
 
 fn announce(assembly: &Assembly) {

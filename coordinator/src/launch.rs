@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use medley_proto::access::TOKEN_VARIABLE;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 use tokio::task::JoinSet;
@@ -34,6 +35,10 @@ pub struct WorkerCommand {
     pub device: String,
     /// `--threads`.
     pub threads: u32,
+    /// `--credentials`, where the coordinator has certificates.
+    pub credentials: Option<PathBuf>,
+    /// The token that lets workers in; travels in their environment, which no other user can read.
+    pub token: String,
 }
 
 /// A worker process that has ended.
@@ -188,6 +193,8 @@ impl LocalWorkers {
             .args(["--device", &command.device])
             .args(["--threads", &command.threads.to_string()])
             .args(["--parent", &std::process::id().to_string()])
+            .args(command.credentials.iter().flat_map(|folder| ["--credentials".as_ref(), folder.as_os_str()]))
+            .env(TOKEN_VARIABLE, &command.token)
             // Which of the machine's GPUs it takes.
             .env("LOCAL_RANK", place.to_string())
             .stdin(Stdio::null())

@@ -1,6 +1,7 @@
 //! The control plane of Medley.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod archive;
 pub mod assembly;
 pub mod bounded_file;

@@ -46,6 +46,13 @@ fn main() -> ExitCode {
         },
         Cli::Verify(asked) => prove(&asked),
         Cli::Replay(asked) => runtime.block_on(replay(&asked)),
+        Cli::InitCerts(asked) => match asked.make() {
+            Ok(text) => {
+                say(&text);
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(78, &error),
+        },
         Cli::Quickstart(arguments) => match quickstart::prepare(&arguments) {
             Ok(spec) => {
                 let code = runtime.block_on(train(spec, quickstart::command(&arguments)));

@@ -3,9 +3,11 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+use medley_proto::access::{Access, AccessError, describe, root_cause};
 use medley_proto::v1;
 use medley_proto::v1::status_service_client::StatusServiceClient;
-use tonic::transport::{Channel, Endpoint};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
 
 use crate::cli::Status;
 use crate::status_view;
@@ -16,6 +18,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Why there is nothing to show.
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
+    /// The credentials cannot be used.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// Nobody answers.
     #[error("no coordinator answers at {address}: {reason}; name one with --coordinator HOST:PORT")]
     Unreachable {
@@ -43,9 +48,11 @@ pub enum StatusError {
 /// Nobody answers, the answer breaks off, or it cannot be written.
 pub async fn show(arguments: &Status) -> Result<(), StatusError> {
     let address = arguments.coordinator.to_string();
-    let mut client = connect(&address).await?;
+    let access = Access::from_environment(arguments.credentials.as_deref())?;
+    let is_encrypted = access.is_encrypted();
+    let mut client = connect(&address, access).await?;
     let broken =
-        |status: tonic::Status| StatusError::Call { address: address.clone(), reason: status.message().to_owned() };
+        |status: tonic::Status| StatusError::Call { address: address.clone(), reason: describe(&status, is_encrypted) };
     if !arguments.watch {
         let mut request = tonic::Request::new(v1::GetStatusRequest {});
         request.set_timeout(ANSWER_TIMEOUT);
@@ -59,21 +66,17 @@ pub async fn show(arguments: &Status) -> Result<(), StatusError> {
     Ok(())
 }
 
-async fn connect(address: &str) -> Result<StatusServiceClient<Channel>, StatusError> {
-    let unreachable = |error: &tonic::transport::Error| {
-        let mut cause: &dyn std::error::Error = error;
-        while let Some(source) = cause.source() {
-            cause = source;
-        }
-        StatusError::Unreachable { address: address.to_owned(), reason: cause.to_string() }
-    };
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| unreachable(&error))?;
-    let endpoint = endpoint
+type Client = StatusServiceClient<InterceptedService<Channel, Access>>;
+
+async fn connect(address: &str, access: Access) -> Result<Client, StatusError> {
+    let endpoint = access
+        .endpoint(address)?
         .connect_timeout(ANSWER_TIMEOUT)
         .http2_keep_alive_interval(ANSWER_TIMEOUT)
         .keep_alive_timeout(ANSWER_TIMEOUT);
-    let channel = endpoint.connect().await.map_err(|error| unreachable(&error))?;
-    Ok(StatusServiceClient::new(channel))
+    let unreachable = |error| StatusError::Unreachable { address: address.to_owned(), reason: root_cause(&error) };
+    let channel = endpoint.connect().await.map_err(unreachable)?;
+    Ok(StatusServiceClient::with_interceptor(channel, access))
 }
 
 fn print(arguments: &Status, status: &v1::Status) -> Result<(), StatusError> {

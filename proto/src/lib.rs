@@ -4,6 +4,7 @@
 //! processes are the values of `medley-common`.
 #![forbid(unsafe_code)]
 
+pub mod access;
 mod command;
 mod event;
 mod example;

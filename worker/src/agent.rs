@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use medley_common::identity::WorkerId;
 use medley_common::message::{Command, Event, Failure, FailureKind, Verdict, Welcome};
+use medley_proto::access::Access;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
@@ -27,6 +28,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 pub struct Settings {
     /// `host:port` of the coordinator.
     pub coordinator: String,
+    /// What it asks its workers for.
+    pub access: Access,
     /// How long to try to reach it at first.
     pub patience: Duration,
     /// How long to try to reach it again when it is lost; zero ends with it.
@@ -148,7 +151,8 @@ impl Life {
         let settings = &self.settings;
         let hello = hello(settings, self.holding.as_ref());
         let joining = async {
-            let coordinator = Coordinator::connect(&settings.coordinator, patience).await?;
+            let access = settings.access.clone();
+            let coordinator = Coordinator::connect(&settings.coordinator, access, patience).await?;
             let (session, first) = greet(settings, &coordinator, hello).await?;
             Ok::<_, AgentError>((coordinator, session, first))
         };

@@ -2,14 +2,17 @@
 
 use std::io::Write;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
 use medley_common::message::{Failure, FailureKind, Verdict};
+use medley_proto::access::{Access, AccessError};
 use medley_worker::agent::{self, AgentError, Settings, say};
 use medley_worker::device::{self, Device};
+use medley_worker::session::SessionError;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -40,6 +43,9 @@ struct Arguments {
     /// Address that other workers reach this one at [default: the one that leads to the coordinator]
     #[arg(long = "collective_host", alias = "collective-host", value_name = "IP")]
     collective_host: Option<IpAddr>,
+    /// Folder with ca.crt and token, of a coordinator that other machines reach [default: $MEDLEY_CREDENTIALS]
+    #[arg(long, value_name = "DIR")]
+    credentials: Option<PathBuf>,
     /// Seconds to go on trying to reach the coordinator
     #[arg(long = "connect_timeout", alias = "connect-timeout", default_value_t = 60, value_name = "SECONDS")]
     connect_timeout: u64,
@@ -84,6 +90,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         device::list()?.iter().try_for_each(|line| writeln!(out, "{line}"))?;
         return Ok(ExitCode::SUCCESS);
     }
+    let access = Access::from_environment(arguments.credentials.as_deref())?;
     let place = arguments.device.place()?;
     let threads = match arguments.threads {
         Some(0) => anyhow::bail!(Failure {
@@ -98,6 +105,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let is_local = arguments.parent.is_some();
     let settings = Settings {
         coordinator: arguments.coordinator,
+        access,
         patience: Duration::from_secs(arguments.connect_timeout),
         reconnect: Duration::from_secs(arguments.reconnect_timeout),
         collective_host: arguments.collective_host,
@@ -169,8 +177,12 @@ fn die_with(parent: u32) -> anyhow::Result<()> {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<AccessError>() {
+        return code_of(Some(FailureKind::Config));
+    }
     let failure = match error.downcast_ref::<AgentError>() {
         Some(AgentError::Engine(failure)) => Some(failure),
+        Some(AgentError::Session(SessionError::Denied { .. })) => return code_of(Some(FailureKind::Config)),
         _ => error.downcast_ref::<Failure>(),
     };
     code_of(failure.map(|failure| failure.kind))

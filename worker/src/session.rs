@@ -5,6 +5,7 @@ use std::time::Duration;
 use medley_common::example::Example;
 use medley_common::identity::{Digest, Generation, Split, Update, WorkerId};
 use medley_common::message::{ArtifactKind, Command, Event};
+use medley_proto::access::{self, Access, root_cause};
 use medley_proto::v1::fetch_artifact_response::Part as FetchPart;
 use medley_proto::v1::upload_artifact_request::Part as UploadPart;
 use medley_proto::v1::worker_service_client::WorkerServiceClient;
@@ -12,7 +13,8 @@ use medley_proto::{CHUNK_BYTES, MAX_MESSAGE_BYTES, WireError, v1};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 /// Events that may wait for the network; a full queue makes the worker wait.
@@ -25,8 +27,9 @@ const MAX_ARTIFACT_BYTES: u64 = 64 << 30;
 /// A connection to the coordinator.
 #[derive(Debug, Clone)]
 pub struct Coordinator {
-    client: WorkerServiceClient<Channel>,
+    client: WorkerServiceClient<InterceptedService<Channel, Access>>,
     address: String,
+    is_encrypted: bool,
 }
 
 /// An open session: events go out, commands come in.
@@ -73,6 +76,14 @@ pub enum SessionError {
         /// What came back.
         cause: String,
     },
+    /// The coordinator wants other credentials.
+    #[error("coordinator at {address}: {cause}")]
+    Denied {
+        /// The coordinator's address.
+        address: String,
+        /// What it says.
+        cause: String,
+    },
     /// The coordinator said something that does not fit.
     #[error("coordinator at {address}: {source}")]
     Wire {
@@ -96,13 +107,14 @@ pub enum SessionError {
 }
 
 impl Coordinator {
-    /// Connects to `address` (`host:port`), trying again until `patience` is over.
+    /// Connects to `address` (`host:port`) with what `access` holds, trying again until `patience` is over.
     ///
     /// # Errors
     /// The address cannot be understood, or nobody answered in time.
-    pub async fn connect(address: &str, patience: Duration) -> Result<Self, SessionError> {
+    pub async fn connect(address: &str, access: Access, patience: Duration) -> Result<Self, SessionError> {
         let unreachable = |cause: String| SessionError::Unreachable { address: address.to_owned(), cause };
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        let endpoint = access
+            .endpoint(address)
             .map_err(|error| unreachable(error.to_string()))?
             .connect_timeout(Duration::from_secs(5))
             .tcp_nodelay(true)
@@ -121,10 +133,11 @@ impl Coordinator {
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         };
-        let client = WorkerServiceClient::new(channel)
+        let is_encrypted = access.is_encrypted();
+        let client = WorkerServiceClient::with_interceptor(channel, access)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Ok(Self { client, address: address.to_owned() })
+        Ok(Self { client, address: address.to_owned(), is_encrypted })
     }
 
     /// Opens the session stream; `hello` is its first event.
@@ -140,7 +153,7 @@ impl Coordinator {
             .clone()
             .session(ReceiverStream::new(outbound))
             .await
-            .map_err(|status| broken(describe(&status)))?;
+            .map_err(|status| self.refused(&status, broken))?;
         Ok(Session { events, commands: response.into_inner(), address: self.address.clone() })
     }
 
@@ -249,6 +262,13 @@ impl Coordinator {
         }
     }
 
+    fn refused(&self, status: &Status, broken: impl Fn(String) -> SessionError) -> SessionError {
+        if access::is_denied(status) {
+            return SessionError::Denied { address: self.address.clone(), cause: status.message().to_owned() };
+        }
+        broken(access::describe(status, self.is_encrypted))
+    }
+
     fn broken(&self, doing: &'static str, cause: String) -> SessionError {
         SessionError::Call { address: self.address.clone(), doing, cause }
     }
@@ -293,19 +313,7 @@ impl EventSender {
     }
 }
 
-/// A gRPC status in words: `Unavailable: the reason`.
+/// A gRPC status in words.
 fn describe(status: &Status) -> String {
-    match status.message() {
-        "" => root_cause(status),
-        message => message.to_owned(),
-    }
-}
-
-/// The innermost error of a chain: transport errors say little at their surface.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
+    access::describe(status, true)
 }

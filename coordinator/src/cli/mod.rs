@@ -15,6 +15,7 @@ use crate::spec::{Role, RunSpec, SpecError};
 
 mod config_file;
 mod huggingface;
+mod init_certs;
 mod quickstart;
 mod replay;
 pub(crate) mod run_flags;
@@ -24,6 +25,7 @@ mod truth;
 mod verify;
 
 pub use config_file::ConfigProblem;
+pub use init_certs::InitCerts;
 pub use quickstart::Quickstart;
 pub use replay::Replay;
 pub use status::{CoordinatorAddress, Status};
@@ -46,6 +48,8 @@ pub enum Cli {
     Verify(Verify),
     /// `medley replay`: make updates of a run again and compare.
     Replay(Replay),
+    /// `medley init-certs`: certificates and tokens for a cluster.
+    InitCerts(InitCerts),
     /// `medley quickstart`: a small run on data that come with the program.
     Quickstart(Quickstart),
 }
@@ -172,6 +176,9 @@ enum Verb {
     Verify(Verify),
     /// Make updates of a run again, and compare them with its ledger
     Replay(Replay),
+    /// Make certificates and tokens for a coordinator that other machines reach
+    #[command(name = "init-certs")]
+    InitCerts(InitCerts),
     /// Train a small model on data that come with the program
     Quickstart(Quickstart),
 }
@@ -195,6 +202,7 @@ impl Verb {
             Self::Status(status) => Cli::Status(status),
             Self::Verify(verify) => Cli::Verify(verify),
             Self::Replay(replay) => Cli::Replay(replay),
+            Self::InitCerts(asked) => Cli::InitCerts(asked),
             Self::Quickstart(quickstart) => Cli::Quickstart(quickstart),
         })
     }

@@ -241,6 +241,9 @@ pub(crate) struct PlacementFlags {
     /// Where the coordinator listens [default: 127.0.0.1:0; serve: 127.0.0.1:29400]
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) listen: Option<ListenFlag>,
+    /// Certificates and tokens, for --listen to be reached by other machines
+    #[arg(long, value_name = "DIR")]
+    pub(crate) credentials: Option<PathBuf>,
     /// Allow --listen to be reached by other machines, without encryption
     #[arg(long)]
     pub(crate) insecure: Truth,

@@ -1,6 +1,7 @@
 //! `medley status`: which run to ask, and how to show it.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// What `medley status` was asked.
@@ -9,6 +10,9 @@ pub struct Status {
     /// Where the run's coordinator listens
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:29400")]
     pub coordinator: CoordinatorAddress,
+    /// Folder with ca.crt and token, of a coordinator that other machines reach [default: $MEDLEY_CREDENTIALS]
+    #[arg(long, value_name = "DIR")]
+    pub credentials: Option<PathBuf>,
     /// Go on showing until the run ends
     #[arg(long)]
     pub watch: bool,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use medley_common::identity::Rank;
+use medley_common::identity::{Digest, Rank};
 use medley_common::message::{Command, Form, Held, Hello, UpdateReport};
 
 use super::fixture::{Drive, every, hello, job, prepared, report, rows};

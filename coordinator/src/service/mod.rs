@@ -21,7 +21,10 @@ use medley_proto::v1::worker_service_server::{WorkerService, WorkerServiceServer
 use medley_proto::{MAX_MESSAGE_BYTES, v1};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::Stream;
+use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status, Streaming};
+
+use crate::access::{Guard, Role, Security};
 
 pub use status::StatusFeed;
 pub use upload::{Slot, Uploads, lock};
@@ -74,18 +77,31 @@ impl Service {
         (Self { arrivals, examples, files, uploads, next_worker }, sender)
     }
 
-    /// The tonic router of the workers' and the status service.
-    #[must_use]
-    pub fn router(self, status: watch::Receiver<v1::Status>) -> tonic::transport::server::Router {
+    /// The tonic router of the workers' and the status service, for callers that `security` lets in.
+    ///
+    /// # Errors
+    /// The certificate and its key cannot be used.
+    pub fn router(
+        self,
+        status: watch::Receiver<v1::Status>,
+        security: Security,
+    ) -> Result<tonic::transport::server::Router, tonic::transport::Error> {
+        let keyring = Arc::new(security.keyring);
+        let guard = |role| Guard::new(Arc::clone(&keyring), role);
         let workers = WorkerServiceServer::new(self)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        tonic::transport::Server::builder()
+        let status = StatusServiceServer::new(StatusFeed::new(status));
+        let mut server = tonic::transport::Server::builder();
+        if let Some(tls) = security.tls {
+            server = server.tls_config(tls)?;
+        }
+        Ok(server
             .tcp_nodelay(true)
             .http2_keepalive_interval(Some(std::time::Duration::from_secs(10)))
             .http2_keepalive_timeout(Some(std::time::Duration::from_secs(20)))
-            .add_service(workers)
-            .add_service(StatusServiceServer::new(StatusFeed::new(status)))
+            .add_service(InterceptedService::new(workers, guard(Role::Worker)))
+            .add_service(InterceptedService::new(status, guard(Role::Viewer))))
     }
 }
 

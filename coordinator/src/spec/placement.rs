@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::number::Number;
@@ -87,8 +88,10 @@ pub struct Placement {
     pub device: DeviceChoice,
     /// Threads of each local worker; `None` shares the cores among them.
     pub threads: Option<u32>,
-    /// Where the coordinator listens; loopback, unless `--insecure` was given.
+    /// Where the coordinator listens; loopback, unless `--credentials` or `--insecure` was given.
     pub listen: SocketAddr,
+    /// Folder with the coordinator's certificate and the tokens it knows; `None` where connections are in the clear.
+    pub credentials: Option<PathBuf>,
     /// Silence after which a worker counts as lost.
     pub heartbeat_timeout: Duration,
     /// How long to wait for the workers to join.
@@ -161,7 +164,7 @@ impl Placement {
             Role::Serve => PORT,
         };
         let listen = given.listen.map_or(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), |listen| listen.0);
-        if !listen.ip().is_loopback() {
+        if !listen.ip().is_loopback() && given.credentials.is_none() {
             if !given.insecure.0 {
                 return Err(SpecError::Exposed { listen });
             }
@@ -178,6 +181,7 @@ impl Placement {
             device: given.device.into(),
             threads: given.threads.map(|threads| Number::new("--threads", threads).within(1, 1024)).transpose()?,
             listen,
+            credentials: given.credentials.clone(),
             heartbeat_timeout: seconds("--heartbeat_timeout", given.heartbeat_timeout)?,
             join_timeout: seconds("--join_timeout", given.join_timeout)?,
             min_workers: Number::new("--min_workers", given.min_workers).within(1, 1024)?,

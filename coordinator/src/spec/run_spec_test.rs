@@ -75,8 +75,8 @@ const REFUSALS: &[(&str, &str)] = &[
     ("--labels a,b,a", "--labels is \"a,b,a\"; expected names that differ"),
     (
         "--listen 0.0.0.0:1",
-        "--listen is 0.0.0.0:1, which other machines can reach, and connections are neither encrypted nor \
-         authenticated; listen on 127.0.0.1, or add --insecure where the network is trusted",
+        "--listen is 0.0.0.0:1, which other machines can reach; make certificates and tokens with `medley init-certs` and \
+         name them with --credentials DIR, or listen on 127.0.0.1, or add --insecure where the network is trusted",
     ),
     (
         "--listen node1:1",

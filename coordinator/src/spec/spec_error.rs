@@ -70,8 +70,8 @@ pub enum SpecError {
     },
     /// An address that other machines reach, without consent.
     #[error(
-        "--listen is {listen}, which other machines can reach, and connections are neither encrypted nor \
-         authenticated; listen on 127.0.0.1, or add --insecure where the network is trusted"
+        "--listen is {listen}, which other machines can reach; make certificates and tokens with `medley init-certs` \
+         and name them with --credentials DIR, or listen on 127.0.0.1, or add --insecure where the network is trusted"
     )]
     Exposed {
         /// The address.

@@ -1,0 +1,268 @@
+//! How a client reaches its coordinator: in the clear on this machine, by TLS and with a token elsewhere.
+//!
+//! A folder holds what it takes, under the names that Kubernetes and cert-manager use: `ca.crt`, `token`, and for
+//! clients that prove who they are by a certificate, `tls.crt` and `tls.key`.
+
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Request, Status};
+
+/// The certificate of the authority that has signed the other side's.
+pub const AUTHORITY: &str = "ca.crt";
+/// One's own certificate.
+pub const CERTIFICATE: &str = "tls.crt";
+/// The private key of one's own certificate.
+pub const KEY: &str = "tls.key";
+/// A client's token.
+pub const TOKEN: &str = "token";
+/// The environment variable that names the folder.
+pub const FOLDER_VARIABLE: &str = "MEDLEY_CREDENTIALS";
+/// The environment variable with a client's token; comes before the file.
+pub const TOKEN_VARIABLE: &str = "MEDLEY_TOKEN";
+
+/// The longest file of credentials that is read.
+const LIMIT_BYTES: u64 = 1 << 20;
+
+/// A client's credentials. As an interceptor it shows the token with every call.
+#[derive(Clone, Default)]
+pub struct Access {
+    tls: Option<ClientTlsConfig>,
+    authorization: Option<MetadataValue<Ascii>>,
+}
+
+/// Never shows the token.
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tls, authorization } = self;
+        f.debug_struct("Access").field("tls", &tls.is_some()).field("token", &authorization.is_some()).finish()
+    }
+}
+
+/// Why credentials cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// A file that cannot be read.
+    #[error("{}: {source}; `medley init-certs` makes such a folder", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file that is far too long.
+    #[error("{} has over {LIMIT_BYTES} bytes; expected a certificate, a key or a token", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A folder without what it takes.
+    #[error("{} has neither ca.crt nor token; expected a folder that `medley init-certs` has made", path.display())]
+    Empty {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A token with other than visible characters; it is not shown.
+    #[error("the token in {origin} has characters that no token has; expected one line of letters and digits")]
+    Token {
+        /// The file or variable.
+        origin: String,
+    },
+    /// An address or a certificate that cannot be used.
+    #[error("{address}: {reason}")]
+    Endpoint {
+        /// The coordinator's address.
+        address: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl Access {
+    /// Reads the credentials in `folder`, if one is named; `token` comes before the folder's. Blocks.
+    ///
+    /// # Errors
+    /// The folder holds none, a file cannot be read, or the token is none.
+    pub fn load(folder: Option<&Path>, token: Option<&str>) -> Result<Self, AccessError> {
+        let mut access = Self::default();
+        if let Some(folder) = folder {
+            access.tls = tls(folder)?;
+            let path = folder.join(TOKEN);
+            if let Some(token) = read(&path)? {
+                access.authorization = Some(authorization(&token, || path.display().to_string())?);
+            }
+            if access.tls.is_none() && access.authorization.is_none() {
+                return Err(AccessError::Empty { path: folder.to_owned() });
+            }
+        }
+        if let Some(token) = token {
+            access.authorization = Some(authorization(token.as_bytes(), || TOKEN_VARIABLE.to_owned())?);
+        }
+        Ok(access)
+    }
+
+    /// Reads the credentials in `folder`, else in the folder that `MEDLEY_CREDENTIALS` names; `MEDLEY_TOKEN` comes
+    /// before the folder's token. Blocks.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn from_environment(folder: Option<&Path>) -> Result<Self, AccessError> {
+        let variable = std::env::var_os(FOLDER_VARIABLE).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+        Self::load(folder.or(variable.as_deref()), std::env::var(TOKEN_VARIABLE).ok().as_deref())
+    }
+
+    /// Whether the connection is encrypted.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// The coordinator at `address` (`host:port`), to connect to.
+    ///
+    /// # Errors
+    /// The address or the certificates cannot be used.
+    pub fn endpoint(&self, address: &str) -> Result<Endpoint, AccessError> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let failed = |error: tonic::transport::Error| AccessError::Endpoint {
+            address: address.to_owned(),
+            reason: root_cause(&error),
+        };
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}")).map_err(failed)?;
+        match &self.tls {
+            Some(tls) => endpoint.tls_config(tls.clone()).map_err(failed),
+            None => Ok(endpoint),
+        }
+    }
+}
+
+impl Interceptor for Access {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(authorization) = &self.authorization {
+            request.metadata_mut().insert("authorization", authorization.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// The innermost error of a chain: transport errors say little at their surface.
+#[must_use]
+pub fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+/// What a call came to, in words: the coordinator's own, or why it was not reached.
+#[must_use]
+pub fn describe(status: &Status, is_encrypted: bool) -> String {
+    use std::error::Error;
+    if status.source().is_none() && !status.message().is_empty() {
+        return status.message().to_owned();
+    }
+    let cause = root_cause(status);
+    if is_encrypted {
+        return cause;
+    }
+    format!("{cause}; if it was started with --credentials, this needs them as well")
+}
+
+/// Whether a call was turned away for want of a right token.
+#[must_use]
+pub fn is_denied(status: &Status) -> bool {
+    matches!(status.code(), tonic::Code::Unauthenticated | tonic::Code::PermissionDenied)
+}
+
+/// The content of a file of credentials; `None` where there is no such file. Blocks.
+///
+/// # Errors
+/// It cannot be read, or is far too long.
+pub fn read(path: &Path) -> Result<Option<Vec<u8>>, AccessError> {
+    let unreadable = |source| AccessError::Unreadable { path: path.to_owned(), source };
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        // A folder that is missing is a mistake; a file in it may be.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && path.parent().is_some_and(Path::is_dir) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(unreadable(error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(LIMIT_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > LIMIT_BYTES {
+        return Err(AccessError::TooLong { path: path.to_owned() });
+    }
+    Ok(Some(bytes))
+}
+
+/// One's own certificate and its key; `None` where there is no certificate. Blocks.
+///
+/// # Errors
+/// A file cannot be read, or there is a certificate without its key.
+pub fn identity(folder: &Path) -> Result<Option<Identity>, AccessError> {
+    let Some(certificate) = read(&folder.join(CERTIFICATE))? else { return Ok(None) };
+    let path = folder.join(KEY);
+    let missing = || AccessError::Unreadable { path: path.clone(), source: std::io::ErrorKind::NotFound.into() };
+    let key = read(&path)?.ok_or_else(missing)?;
+    Ok(Some(Identity::from_pem(certificate, key)))
+}
+
+fn tls(folder: &Path) -> Result<Option<ClientTlsConfig>, AccessError> {
+    let Some(authority) = read(&folder.join(AUTHORITY))? else { return Ok(None) };
+    let config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority));
+    Ok(Some(match identity(folder)? {
+        Some(identity) => config.identity(identity),
+        None => config,
+    }))
+}
+
+fn authorization(token: &[u8], origin: impl Fn() -> String) -> Result<MetadataValue<Ascii>, AccessError> {
+    let token = token.trim_ascii();
+    let bad = || AccessError::Token { origin: origin() };
+    if token.is_empty() || !token.iter().all(u8::is_ascii_graphic) {
+        return Err(bad());
+    }
+    let mut value = MetadataValue::try_from([b"Bearer ", token].concat()).map_err(|_| bad())?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_shown_with_every_call_and_never_printed() {
+        let mut access = Access::load(None, Some("s3cret\n")).unwrap();
+        let request = access.call(Request::new(())).unwrap();
+        let header = request.metadata().get("authorization").unwrap();
+        assert_eq!(header.to_str().unwrap(), "Bearer s3cret");
+        assert!(!format!("{access:?} {header:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn what_cannot_be_a_token_is_named_but_not_shown() {
+        let error = Access::load(None, Some("two words")).unwrap_err().to_string();
+        assert!(error.contains("MEDLEY_TOKEN") && !error.contains("words"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_without_credentials_is_an_error_that_says_how_to_make_one() {
+        let here = std::env::temp_dir();
+        let missing = here.join("medley-no-such-folder");
+        let error = Access::load(Some(&missing), None).unwrap_err().to_string();
+        assert!(error.contains("medley-no-such-folder") && error.contains("medley init-certs"), "{error}");
+    }
+
+    #[test]
+    fn without_credentials_connections_are_in_the_clear() {
+        let endpoint = Access::default().endpoint("127.0.0.1:29400").unwrap();
+        assert_eq!(endpoint.uri().scheme_str(), Some("http"));
+        assert!(Access::default().endpoint("no address").is_err());
+    }
+}

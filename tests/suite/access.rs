@@ -1,0 +1,66 @@
+//! Who may take part in a run that other machines reach, and who may see it.
+
+use medley_tests::{Running, Scratch};
+
+use crate::RECIPE;
+use crate::serving::address;
+
+#[test]
+fn only_who_has_the_credentials_takes_part_or_looks() {
+    let scratch = Scratch::new(100);
+    scratch.run("init-certs keys --host node1").expect(0).says(&["made keys", "keys/ca.key"]);
+    scratch.run("init-certs others").expect(0);
+    let serve = format!("serve {RECIPE} --num_train_epochs 1 --workers 1 --listen 0.0.0.0:0");
+    scratch.run(&serve).expect(64).says(&["other machines can reach", "medley init-certs", "--insecure"]);
+    scratch.run(&format!("{serve} --credentials keys/worker")).expect(78).says(&["has no tls.crt"]);
+
+    let mut run = scratch.start(&format!("{serve} --credentials keys/coordinator"));
+    let port = address(&mut run).rsplit_once(':').unwrap().1.to_owned();
+    let try_in = |credentials: &str| {
+        let line = format!("--coordinator 127.0.0.1:{port} --threads 1 --connect_timeout 1 {credentials}");
+        scratch.start_worker(&line).end()
+    };
+    let refused = try_in("");
+    assert_ne!(refused.code, Some(0));
+    refused.says(&["--credentials"]);
+    try_in("--credentials keys/viewer").expect(78).says(&["role worker"]);
+    assert_ne!(try_in("--credentials others/worker").says(&["certificate"]).code, Some(0));
+    let status = |credentials: &str| scratch.run(&format!("status --coordinator localhost:{port} {credentials}"));
+    assert_ne!(status("").says(&["--credentials"]).code, Some(0));
+    assert_ne!(status("--credentials keys/worker").says(&["role viewer"]).code, Some(0));
+    assert!(status("--credentials keys/viewer").expect(0).stdout.contains("gathering"));
+    assert!(status("--credentials keys/operator").expect(0).stdout.contains("gathering"));
+
+    try_in("--credentials keys/worker").expect(0);
+    run.end().expect(0);
+    let local = Scratch::new(100);
+    local.run(&format!("train {RECIPE} --num_train_epochs 1 --workers 1")).expect(0);
+    assert_eq!(scratch.sha256("out/model.safetensors"), local.sha256("out/model.safetensors"));
+}
+
+#[test]
+fn certificates_of_clients_are_asked_for_where_they_are_mutual() {
+    let scratch = Scratch::new(100);
+    scratch.run("init-certs keys --mutual").expect(0);
+    let train = format!("train {RECIPE} --num_train_epochs 1 --workers 2 --credentials keys/coordinator");
+    let mut run = scratch.start(&format!("{train} --num_train_epochs 10000 --save_strategy no --listen 0.0.0.0:0"));
+    let address = address(&mut run).replace("0.0.0.0", "127.0.0.1");
+    run.wait_for("update 1/");
+    std::fs::create_dir(scratch.path("tokenonly")).unwrap();
+    let token = scratch.read("keys/viewer/token");
+    scratch.write("tokenonly/token", &token);
+    scratch.write("tokenonly/ca.crt", &scratch.read("keys/ca.crt"));
+    let status = |folder: &str| scratch.run(&format!("status --coordinator {address} --credentials {folder}"));
+    assert_ne!(status("tokenonly").code, Some(0));
+    status("keys/viewer").expect(0);
+}
+
+#[test]
+fn on_one_machine_strangers_take_no_part_in_a_run() {
+    let scratch = Scratch::new(100);
+    let mut run = scratch.start(&format!("train {RECIPE} --num_train_epochs 10000 --save_strategy no --workers 1"));
+    let address = address(&mut run);
+    let arguments = ["--coordinator", &address, "--threads", "1"];
+    let stranger = Running::start("medley-worker", &arguments, tempfile::tempdir().unwrap().path());
+    stranger.end().expect(78).says(&["token", "role worker"]);
+}
