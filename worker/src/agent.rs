@@ -104,7 +104,7 @@ impl AgentError {
 /// # Errors
 /// See [`AgentError`].
 pub async fn run(settings: Settings, mut leave: mpsc::Receiver<()>) -> Result<(Verdict, String), AgentError> {
-    let mut life = Life { settings, holding: None, lost: None, leaving: false };
+    let mut life = Life { settings, holding: None, lost: None, welcomed: false, leaving: false };
     loop {
         let error = match life.attend(&mut leave).await {
             Ok(end) => return Ok(end),
@@ -130,6 +130,8 @@ struct Life {
     holding: Option<Holding>,
     /// When the coordinator was lost; `None` while there is a session, and before the first one.
     lost: Option<Instant>,
+    /// Whether a coordinator has ever let it in.
+    welcomed: bool,
     leaving: bool,
 }
 
@@ -205,6 +207,7 @@ impl Life {
 
     /// Fetches all that an engine needs and starts it; one that there is ends first.
     async fn begin(&mut self, coordinator: &Coordinator, welcome: Welcome) -> Result<(), AgentError> {
+        self.welcomed = true;
         if let Some(holding) = self.holding.take() {
             holding.end().await;
         }
@@ -284,9 +287,8 @@ impl Life {
 
     /// Whether the worker looks for its coordinator after `error`, or ends.
     fn may_come_back(&self, error: &AgentError) -> bool {
-        let took_part = self.lost.is_some() || self.holding.is_some();
         let in_time = self.lost.map_or(Duration::ZERO, |since| since.elapsed()) < self.settings.reconnect;
-        took_part && in_time && error.is_loss()
+        self.welcomed && in_time && error.is_loss()
     }
 
     /// The coordinator is lost: leaves the group, and keeps what it holds.
