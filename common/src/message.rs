@@ -123,6 +123,8 @@ pub struct Hello {
     pub device: String,
     /// Its GPU; `None` where it computes on the CPU.
     pub gpu: Option<GpuUse>,
+    /// Its host's processor, and the instructions it computes with: equal bits are promised where they are equal.
+    pub processor: String,
     /// Threads it computes with.
     pub threads: u32,
     /// What it holds of a run whose session broke; `None` for a newcomer.
@@ -195,6 +197,8 @@ pub struct LaneReport {
 /// Seconds of one update's phases on one worker.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Timing {
+    /// Packing the rows and bringing them to the device.
+    pub data_seconds: f64,
     /// Forward pass.
     pub forward_seconds: f64,
     /// Backward pass.

@@ -34,6 +34,20 @@ pub struct ComputeSpec {
     pub gradient_dtype: GradientDtype,
     /// Whether backward computes a layer's activations again instead of keeping those of all layers.
     pub gradient_checkpointing: bool,
+    /// In which order sums over rows are added.
+    #[serde(default)]
+    pub summation: Summation,
+}
+
+/// In which order sums over rows are added (`--reproducible`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Summation {
+    /// Lane by lane, in one tree: the same bits at any number of workers, and through any fault.
+    #[default]
+    ByLane,
+    /// All lanes of a worker at once, then the workers': the bits depend on who computes what.
+    ByWorker,
 }
 
 /// The format of the matrix products and activations; weights, moments, softmax, norms, losses and sums are `float32` in

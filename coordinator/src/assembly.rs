@@ -24,6 +24,9 @@ use crate::spec::{Bound, Device, InitialWeights, Machine, Note, PlanSummary, Rol
 /// stop comes at once.
 const WINDOW: u64 = 4;
 
+/// Updates between two groups that are formed to share lanes by speed: many times what a new group costs.
+const REBALANCE_EVERY: u64 = 20;
+
 /// A run that can start.
 #[derive(Debug)]
 pub struct Assembly {
@@ -206,6 +209,7 @@ fn job(spec: &RunSpec, bound: &Bound, inputs: &Inputs, training: Option<&Vec<Exa
         workers: bound.team.workers,
         on_gpus: bound.team.device == Device::Cuda,
         min_workers: placement.min_workers.min(bound.team.workers),
+        rebalance: placement.rebalance.then_some(REBALANCE_EVERY),
         patience: Patience {
             join: placement.join_timeout,
             heartbeat: placement.heartbeat_timeout,

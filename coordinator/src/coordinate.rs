@@ -15,6 +15,7 @@ use crate::access::Security;
 use crate::assembly::{Assembly, Request, assemble};
 use crate::display::{Display, say};
 use crate::driver::Driver;
+use crate::injector::Injector;
 use crate::launch::{LocalWorkers, WorkerCommand, count_gpus, find_binary};
 use crate::recorder;
 use crate::run::Run;
@@ -157,7 +158,8 @@ async fn serve(assembly: Assembly, listener: TcpListener, ties: Ties) -> Result<
     let server = tokio::spawn(server);
     // Waiting for workers begins now, however long the data took.
     let run = Run::new(Instant::now(), assembly.job);
-    let driver = Driver { run, arrivals, recorder, answers, stops, local, display, status, files, chaos, started };
+    let injector = Injector::new(chaos, Instant::now());
+    let driver = Driver { run, arrivals, recorder, answers, stops, local, display, status, files, injector, started };
     let (outcome, local) = driver.drive().await;
     local.stop(WORKERS_GRACE).await;
     over.send_replace(true);

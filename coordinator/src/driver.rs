@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 use medley_common::identity::{Update, WorkerId};
 use medley_common::message::{Command, Event, Failure, FailureKind, Verdict};
 use medley_proto::v1;
-use rustix::process::{Signal, getpid, kill_process};
+use rustix::process::Signal;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
 use crate::archive::StoredArtifact;
 use crate::display::Display;
+use crate::injector::Injector;
 use crate::launch::{LocalWorkers, Succession, WorkerExit, describe};
 use crate::meter::Meter;
 use crate::recorder::{Answer, Entry};
 use crate::run::report::Outcome;
 use crate::run::{Action, Base, Input, PhaseName, Run};
 use crate::service::{Arrival, Files};
-use crate::spec::{Blow, Chaos, Fault, Victim};
 use crate::status_view;
 
 /// How long a lost connection to a local worker waits for its process to end, which tells more.
@@ -48,7 +48,7 @@ pub struct Driver {
     /// Where the states lie that workers start from.
     pub files: watch::Sender<Files>,
     /// Faults to inject.
-    pub chaos: Chaos,
+    pub injector: Injector,
     /// When the coordinator started.
     pub started: Instant,
 }
@@ -62,8 +62,6 @@ struct Ties {
     pids: BTreeMap<WorkerId, u32>,
     /// Workers whose connection broke, and until when their process may say why.
     leaving: BTreeMap<WorkerId, (Instant, String)>,
-    /// When the next random fault strikes.
-    strike: Option<Instant>,
     stopping: bool,
     /// Why nothing can be written at present.
     paused: Option<String>,
@@ -107,8 +105,7 @@ impl Driver {
     ///
     /// All that the run has produced is written when this returns.
     pub async fn drive(mut self) -> (Outcome, LocalWorkers) {
-        let strike = self.chaos.pause().map(|pause| Instant::now() + pause);
-        let mut ties = Ties { strike, ..Ties::default() };
+        let mut ties = Ties::default();
         let outcome = loop {
             self.publish(&ties);
             if let Some(outcome) = ties.outcome.take() {
@@ -123,6 +120,7 @@ impl Driver {
             }
             self.watch_phase(&mut ties);
         };
+        self.injector.release(&self.local);
         let outcome = self.settle(outcome).await;
         self.display.finish();
         (outcome, self.local)
@@ -139,7 +137,7 @@ impl Driver {
             () = until(self.local.restart_at()) => Happening::Restart,
             exit = self.local.next_exit() => Happening::Exit(exit),
             Some(()) = self.stops.recv() => Happening::Stop,
-            () = until(ties.strike) => Happening::Strike,
+            () = until(self.injector.next()) => Happening::Strike,
             () = until(deadline) => Happening::Elapsed,
         }
     }
@@ -181,7 +179,8 @@ impl Driver {
             }
             Happening::Answer(Answer::Recorded(update)) => {
                 // The ledger has it, so the same plan does not strike again when the coordinator comes back.
-                self.chaos.due(update, Victim::is_coordinator).into_iter().for_each(|fault| self.strike(fault));
+                let lines = self.injector.recorded(update, Instant::now(), &self.local);
+                lines.iter().for_each(|line| self.display.line(line));
                 vec![Input::Recorded(update)]
             }
             Happening::Answer(Answer::Paused(reason)) => {
@@ -194,9 +193,8 @@ impl Driver {
                 restarted.err().map(|error| internal(error.to_string())).into_iter().collect()
             }
             Happening::Strike => {
-                let fault = self.chaos.strike(&self.local.running());
-                fault.into_iter().for_each(|fault| self.strike(fault));
-                ties.strike = self.chaos.pause().map(|pause| Instant::now() + pause);
+                let lines = self.injector.elapsed(Instant::now(), &self.local);
+                lines.iter().for_each(|line| self.display.line(line));
                 Vec::new()
             }
             Happening::Stop => {
@@ -257,24 +255,6 @@ impl Driver {
         Input::Based(Base { update, artifacts })
     }
 
-    /// Does harm, as it was asked to.
-    fn strike(&self, fault: Fault) {
-        let signal = match fault.blow {
-            Blow::Kill => Signal::KILL,
-            Blow::Stop => Signal::STOP,
-            Blow::Terminate => Signal::TERM,
-        };
-        self.display.line(&format!("chaos: {fault}"));
-        match fault.victim {
-            Victim::Worker(place) => match self.local.pid(place) {
-                Some(pid) => self.local.signal(pid, signal),
-                None => self.display.line(&format!("chaos: no worker runs in place {place}")),
-            },
-            // A signal to itself that cannot be sent changes nothing.
-            Victim::Coordinator => drop(kill_process(getpid(), signal)),
-        }
-    }
-
     fn perform(&mut self, action: Action, ties: &mut Ties) {
         let now = Instant::now();
         match action {
@@ -312,7 +292,8 @@ impl Driver {
                 self.display.update(&record, ties.meter.rates(), now);
                 let update = record.update;
                 self.record(Entry::Update(record), ties);
-                self.chaos.due(update, Victim::is_worker).into_iter().for_each(|fault| self.strike(fault));
+                let lines = self.injector.applied(update, now, &self.local);
+                lines.iter().for_each(|line| self.display.line(line));
             }
             Action::Log(log) => {
                 self.display.log(&log);

@@ -11,6 +11,7 @@ pub mod dataset;
 pub mod display;
 pub mod driver;
 pub mod hub;
+pub mod injector;
 pub mod inputs;
 pub mod launch;
 pub mod meter;

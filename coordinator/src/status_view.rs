@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::meter::Rates;
 use crate::run::report::Outcome;
-use crate::run::{EvaluationView, PhaseName, RunView, WorkerView};
+use crate::run::{EvaluationView, PhaseName, PhaseSeconds, RunView, Slowness, WorkerView};
 
 /// A run's view as it is told to others.
 #[must_use]
@@ -23,6 +23,11 @@ pub fn of(view: &RunView<'_>, rates: Option<Rates>, started: Instant, now: Insta
         state: worker.state.to_owned(),
         update: worker.update.0,
         silent_seconds: now.saturating_duration_since(worker.heard).as_secs_f64(),
+        slowness: worker.slowness.map(|slowness| v1::Slowness::from(slowness).into()),
+        phases: worker.phases.map(|phases| {
+            let PhaseSeconds { data, compute, wait, report } = phases;
+            v1::PhaseSeconds { data, compute, wait, report }
+        }),
     };
     let evaluation = |evaluation: &EvaluationView| v1::EvaluationStatus {
         split: evaluation.split.to_string(),
@@ -79,6 +84,16 @@ impl From<PhaseName> for v1::Phase {
     }
 }
 
+impl From<Slowness> for v1::Slowness {
+    fn from(slowness: Slowness) -> Self {
+        match slowness {
+            Slowness::Data => Self::Data,
+            Slowness::Compute => Self::Compute,
+            Slowness::Report => Self::Report,
+        }
+    }
+}
+
 /// The status as a person reads it; several lines.
 #[must_use]
 pub fn text(status: &v1::Status) -> String {
@@ -127,10 +142,19 @@ fn write_text(out: &mut String, status: &v1::Status) -> std::fmt::Result {
     for worker in &status.workers {
         let rank = worker.rank.map_or_else(|| "-".to_owned(), |rank| rank.to_string());
         let v1::WorkerStatus { host, pid, device, state, update, silent_seconds, .. } = worker;
-        writeln!(
+        write!(
             out,
             "  rank {rank:<3} {host} pid {pid} {device}: {state}, update {update}, heard {silent_seconds:.1} s ago"
         )?;
+        if let Some(slowness) = slowness(worker) {
+            write!(out, "; SLOW: {slowness}")?;
+        }
+        if let Some(v1::PhaseSeconds { data, compute, wait, report }) = worker.phases {
+            let ms = |seconds: f64| seconds * 1e3;
+            let (data, compute, wait, report) = (ms(data), ms(compute), ms(wait), ms(report));
+            write!(out, "\n           data {data:.0} ms, compute {compute:.0}, waiting {wait:.0}, report {report:.0}")?;
+        }
+        writeln!(out)?;
     }
     if !status.outcome.is_empty() {
         writeln!(out, "outcome   {}", status.outcome)?;
@@ -151,6 +175,13 @@ pub fn json(status: &v1::Status) -> Value {
             "state": worker.state,
             "update": worker.update,
             "silent_seconds": worker.silent_seconds,
+            "slowness": slowness(worker),
+            "phases": worker.phases.map(|phases| json!({
+                "data_seconds": phases.data,
+                "compute_seconds": phases.compute,
+                "wait_seconds": phases.wait,
+                "report_seconds": phases.report,
+            })),
         })
     };
     let evaluation = |evaluation: &v1::EvaluationStatus| {
@@ -184,6 +215,16 @@ pub fn json(status: &v1::Status) -> Value {
         "precision": status.precision,
         "skipped_updates": status.skipped_updates,
     })
+}
+
+/// In what a worker is slower than the others, in a word; `None` where it is not.
+fn slowness(worker: &v1::WorkerStatus) -> Option<&'static str> {
+    match v1::Slowness::try_from(worker.slowness?).ok()? {
+        v1::Slowness::Unspecified => None,
+        v1::Slowness::Data => Some("data"),
+        v1::Slowness::Compute => Some("compute"),
+        v1::Slowness::Report => Some("report"),
+    }
 }
 
 /// A phase's name in lower case.
@@ -231,7 +272,13 @@ mod tests {
             ..Default::default()
         };
         status.set_phase(v1::Phase::Training);
+        let phases = v1::PhaseSeconds { data: 0.001, compute: 0.4, wait: 0.02, report: 0.0 };
+        let slow = v1::WorkerStatus { phases: Some(phases), ..Default::default() };
+        status.workers = vec![v1::WorkerStatus { slowness: Some(v1::Slowness::Compute.into()), ..slow }];
         let text = text(&status);
+        assert!(text.contains("; SLOW: compute\n           data 1 ms, compute 400, waiting 20, report 0\n"), "{text}");
+        assert_eq!(json(&status)["workers"][0]["slowness"], "compute");
+        assert_eq!(json(&status)["workers"][0]["phases"]["wait_seconds"], 0.02);
         assert!(text.contains("update    5 of 10 (50.0 %), epoch 0.50"), "{text}");
         assert!(text.contains("skipped   2 updates"), "{text}");
         assert!(text.contains("learning rate 3.000e-5"), "{text}");

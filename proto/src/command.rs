@@ -4,7 +4,7 @@ use medley_common::identity::{Generation, Rank, Update, WorkerId};
 use medley_common::message::{Artifact, Command, Form, SplitInfo, Welcome};
 use medley_common::model::ModelConfig;
 use medley_common::schedule::{Decay, LrSchedule};
-use medley_common::spec::{ComputeSpec, GradientDtype, OptimizerKind, OptimizerSpec, Precision, TrainSpec};
+use medley_common::spec::{ComputeSpec, GradientDtype, OptimizerKind, OptimizerSpec, Precision, Summation, TrainSpec};
 
 use crate::v1;
 use crate::v1::session_response::Command as Wire;
@@ -148,6 +148,7 @@ impl From<TrainSpec> for v1::TrainSpec {
             precision: v1::Precision::from(spec.compute.precision).into(),
             bfloat16_gradients: spec.compute.gradient_dtype == GradientDtype::Bfloat16,
             gradient_checkpointing: spec.compute.gradient_checkpointing,
+            sums_by_worker: spec.compute.summation == Summation::ByWorker,
         }
     }
 }
@@ -212,6 +213,7 @@ impl TryFrom<v1::TrainSpec> for TrainSpec {
                 },
                 gradient_dtype: if spec.bfloat16_gradients { GradientDtype::Bfloat16 } else { GradientDtype::Float32 },
                 gradient_checkpointing: spec.gradient_checkpointing,
+                summation: if spec.sums_by_worker { Summation::ByWorker } else { Summation::ByLane },
             },
         })
     }
@@ -324,7 +326,7 @@ mod tests {
                     max_grad_norm: None,
                 },
                 label_smoothing: 0.1,
-                compute: ComputeSpec::default(),
+                compute: ComputeSpec { summation: Summation::ByWorker, ..ComputeSpec::default() },
             },
             model: ModelConfig {
                 vocab_size: 100,

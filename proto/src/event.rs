@@ -91,9 +91,9 @@ impl TryFrom<v1::SessionRequest> for Event {
 
 impl From<Hello> for v1::Hello {
     fn from(hello: Hello) -> Self {
-        let Hello { protocol, version, host, pid, device, gpu, threads, held } = hello;
+        let Hello { protocol, version, host, pid, device, gpu, processor, threads, held } = hello;
         let gpu = gpu.map(|GpuUse { uuid, is_shared }| v1::GpuUse { uuid, is_shared });
-        Self { protocol, version, host, pid, device, threads, held: held.map(|held| (*held).into()), gpu }
+        Self { protocol, version, host, pid, device, threads, held: held.map(|held| (*held).into()), gpu, processor }
     }
 }
 
@@ -101,10 +101,10 @@ impl TryFrom<v1::Hello> for Hello {
     type Error = WireError;
 
     fn try_from(hello: v1::Hello) -> Result<Self, WireError> {
-        let v1::Hello { protocol, version, host, pid, device, threads, held, gpu } = hello;
+        let v1::Hello { protocol, version, host, pid, device, threads, held, gpu, processor } = hello;
         let held = held.map(Held::try_from).transpose()?.map(Box::new);
         let gpu = gpu.map(|v1::GpuUse { uuid, is_shared }| GpuUse { uuid, is_shared });
-        Ok(Self { protocol, version, host, pid, device, gpu, threads, held })
+        Ok(Self { protocol, version, host, pid, device, gpu, processor, threads, held })
     }
 }
 
@@ -154,6 +154,7 @@ fn updated(generation: Generation, report: UpdateReport) -> v1::Updated {
         losses: report.losses,
         tokens: report.tokens,
         parameters: report.parameters.map(|digest| digest.0.to_vec()),
+        data_seconds: report.timing.data_seconds,
         forward_seconds: report.timing.forward_seconds,
         backward_seconds: report.timing.backward_seconds,
         wait_seconds: report.timing.wait_seconds,
@@ -173,6 +174,7 @@ fn report(updated: v1::Updated) -> Result<UpdateReport, WireError> {
         tokens: updated.tokens,
         parameters: updated.parameters.map(|bytes| digest(&bytes, "updated.parameters")).transpose()?,
         timing: Timing {
+            data_seconds: updated.data_seconds,
             forward_seconds: updated.forward_seconds,
             backward_seconds: updated.backward_seconds,
             wait_seconds: updated.wait_seconds,
@@ -202,7 +204,13 @@ mod tests {
 
     #[test]
     fn every_event_survives_the_wire() {
-        let timing = Timing { forward_seconds: 0.1, backward_seconds: 0.2, wait_seconds: 0.3, optimizer_seconds: 0.4 };
+        let timing = Timing {
+            data_seconds: 0.5,
+            forward_seconds: 0.1,
+            backward_seconds: 0.2,
+            wait_seconds: 0.3,
+            optimizer_seconds: 0.4,
+        };
         let hello = Hello {
             protocol: 1,
             version: "0.1.0".into(),
@@ -210,6 +218,7 @@ mod tests {
             pid: 41,
             device: "cuda:1".into(),
             gpu: Some(GpuUse { uuid: "GPU-1".into(), is_shared: true }),
+            processor: "EPYC, avx512f".into(),
             threads: 2,
             held: None,
         };

@@ -79,6 +79,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     step.add_argument("--dropout", type=float, default=0.1)
     step.add_argument("--updates", type=int, default=20, help="in each run [default: 20]")
     step.add_argument("--max_grad_norm", type=float, default=0.0, help="of PyTorch; 0: no clipping [default: 0]")
+    step.add_argument("--reproducible", action="store_true",
+                      help="instead of PyTorch, Medley with --reproducible off: what it costs")
     step.add_argument("--compile", action="store_true", help="add torch.compile as another peer")
 
     train = modes.add_parser("train", parents=[both], help="the first updates of real training")
@@ -102,7 +104,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def step_sides(options: argparse.Namespace) -> list[Side]:
-    """Medley's example `step`, and PyTorch's loop in `torch_step.py`."""
+    """Medley's example `step`, and PyTorch's loop in `torch_step.py` or Medley with sums in any order."""
     flags = [
         *("--rows", str(options.rows), "--length", str(options.length), "--threads", str(options.threads)),
         *("--dropout", str(options.dropout), "--updates", str(options.updates)),
@@ -114,6 +116,8 @@ def step_sides(options: argparse.Namespace) -> list[Side]:
         return {"ms_per_update": ms, "rows_per_s": options.rows * 1000 / ms}
 
     medley = [program(options.medley_step, "cargo build --release --package medley-worker --example step"), *flags]
+    if options.reproducible:
+        return [Side(MEDLEY, medley, read), Side("reproducible off", [*medley, "--reproducible", "false"], read)]
     sides = [Side(MEDLEY, medley, read), Side("torch", torch, read)]
     return [*sides, Side("torch.compile", [*torch, "--compile"], read)] if options.compile else sides
 

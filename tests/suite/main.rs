@@ -13,6 +13,7 @@ mod reattach;
 mod recovery;
 mod resume;
 mod serving;
+mod slowness;
 mod training;
 
 /// The flags that every run of the suite shares: 8 rows an update, dropout on.

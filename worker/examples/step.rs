@@ -10,7 +10,7 @@ use medley_common::message::{Failure, FailureKind, Timing};
 use medley_common::model::ModelConfig;
 use medley_common::plan::{UpdatePlan, mix};
 use medley_common::schedule::{Decay, LrSchedule};
-use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, Precision, TrainSpec};
+use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, Precision, Summation, TrainSpec};
 use medley_worker::collective::{Alone, Connect};
 use medley_worker::device::{Device, Work};
 use medley_worker::layout::Layout;
@@ -54,6 +54,9 @@ struct Options {
     /// Numbers of products and activations, on a GPU.
     #[arg(long, value_enum, default_value = "float32")]
     precision: PrecisionFlag,
+    /// Sum lane by lane, so that the result does not depend on the number of workers.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    reproducible: bool,
     /// Compute activations again in the backward pass.
     #[arg(long)]
     gradient_checkpointing: bool,
@@ -77,7 +80,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         PrecisionFlag::Bfloat16 => Precision::Bfloat16,
     };
     let gradient_checkpointing = options.gradient_checkpointing;
-    let compute = ComputeSpec { precision, gradient_checkpointing, ..ComputeSpec::default() };
+    let summation = if options.reproducible { Summation::ByLane } else { Summation::ByWorker };
+    let compute = ComputeSpec { precision, gradient_checkpointing, summation, ..ComputeSpec::default() };
     let place = options.device.place()?;
     println!("{place}, {precision}");
     Ok(place.compute(&spec(&options, compute), Updates { options, compute })?)

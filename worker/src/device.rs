@@ -88,7 +88,7 @@ impl Place {
     /// The device cannot be opened, or those of the work.
     pub fn compute(self, spec: &TrainSpec, work: impl Work) -> Result<(), Failure> {
         match self {
-            Self::Cpu => work.run(Cpu, by_tcp(spec.lanes)),
+            Self::Cpu => work.run(Cpu, by_tcp(spec)),
             Self::Cuda { ordinal, .. } => gpu::compute(ordinal, spec.compute, work),
         }
     }

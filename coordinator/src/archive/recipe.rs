@@ -5,7 +5,7 @@ use std::fmt;
 use medley_common::identity::Digest;
 use medley_common::model::ModelConfig;
 use medley_common::schedule::LrSchedule;
-use medley_common::spec::{ComputeSpec, OptimizerSpec, TrainSpec};
+use medley_common::spec::{ComputeSpec, OptimizerSpec, Summation, TrainSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -42,7 +42,7 @@ impl Recipe {
         // Taken apart field by field: a new setting does not compile until it is decided here.
         let TrainSpec { seed, rows_per_update, lanes, schedule, optimizer, label_smoothing, compute } = spec;
         // Activations that are computed again have the same bits.
-        let ComputeSpec { precision, gradient_dtype, gradient_checkpointing: _ } = compute;
+        let ComputeSpec { precision, gradient_dtype, gradient_checkpointing: _, summation } = compute;
         let LrSchedule { decay, peak, warmup_updates, total_updates } = schedule;
         let OptimizerSpec { kind, beta1, beta2, epsilon, weight_decay, max_grad_norm } = optimizer;
         let mut fields: JsonObject = [
@@ -62,6 +62,7 @@ impl Recipe {
             ("label_smoothing_factor", number(*label_smoothing)),
             ("precision", value(precision)),
             ("gradient_dtype", value(gradient_dtype)),
+            ("reproducible", Value::from(*summation == Summation::ByLane)),
             ("train_rows_sha256", Value::from(train_rows.to_string())),
         ]
         .into_iter()

@@ -220,6 +220,9 @@ pub(crate) struct PrecisionFlags {
     /// Numbers in which gradients travel between GPUs
     #[arg(long, value_name = "float32|bfloat16", value_enum, default_value_t = GradientDtypeFlag::Float32)]
     pub(crate) gradient_dtype: GradientDtypeFlag,
+    /// The same bits at any number of workers and through any fault; auto: on for the CPU
+    #[arg(long, value_name = "auto|on|off", value_enum, default_value_t = ReproducibleFlag::Auto)]
+    pub(crate) reproducible: ReproducibleFlag,
     /// Compute activations again in the backward pass, for less memory
     #[arg(long)]
     pub(crate) gradient_checkpointing: Truth,
@@ -259,6 +262,9 @@ pub(crate) struct PlacementFlags {
     /// How often train starts a lost worker again, in all
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(crate) max_restarts: i64,
+    /// Move lanes away from slow workers; the result is the same
+    #[arg(long)]
+    pub(crate) rebalance: Truth,
     /// Faults to inject: kill:worker=1@update=20;random:mean=10s,seed=1
     #[arg(long, value_name = "PLAN")]
     pub(crate) chaos: Option<String>,
@@ -297,6 +303,14 @@ pub(crate) enum StrategyFlag {
 pub(crate) enum GradientDtypeFlag {
     Float32,
     Bfloat16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum ReproducibleFlag {
+    Auto,
+    On,
+    Off,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

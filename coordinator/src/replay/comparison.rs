@@ -1,16 +1,20 @@
-//! Two ledgers of the same updates, compared to the bit.
+//! Two ledgers of the same updates, compared: to the bit, unless the run was not reproducible.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
 use medley_common::identity::{Digest, Update};
+use medley_common::spec::Summation;
 
 use crate::archive::{ArchiveError, Lines, Next, Record};
 use crate::run::report::UpdateRecord;
 
+/// By how much losses and gradient norms of a run that is not reproducible may differ, as a share of them.
+const TOLERANCE: f64 = 0.01;
+
 /// What two ledgers say of the same updates.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Comparison {
     /// The update before the first that was compared.
     from: Update,
@@ -18,6 +22,8 @@ pub struct Comparison {
     through: Update,
     /// The updates after which both have the digest of the parameters.
     digests: Vec<Update>,
+    /// The largest difference of a loss or a gradient norm, as a share of it; `None` where they must be equal.
+    largest: Option<f64>,
     /// What differs first; `None` where all is equal.
     difference: Option<String>,
 }
@@ -25,6 +31,7 @@ pub struct Comparison {
 /// What a ledger says of updates and parameters.
 #[derive(Default)]
 struct Made {
+    summation: Summation,
     updates: BTreeMap<Update, UpdateRecord>,
     parameters: BTreeMap<Update, Digest>,
 }
@@ -37,13 +44,16 @@ impl Comparison {
     /// A ledger cannot be read.
     pub(super) fn of(told: &Path, again: &Path, from: Update, through: Update) -> Result<Self, ArchiveError> {
         let (told, again) = (Made::read(told)?, Made::read(again)?);
-        let mut comparison = Self { from, through, digests: Vec::new(), difference: None };
+        let is_exact = told.summation == Summation::ByLane;
+        let largest = (!is_exact).then_some(0.0);
+        let mut comparison = Self { from, through, digests: Vec::new(), largest, difference: None };
         for update in (from.0 + 1..=through.0).map(Update) {
             comparison.difference = match (told.updates.get(&update), again.updates.get(&update)) {
-                (Some(told), Some(again)) => difference(told, again),
+                (Some(told), Some(again)) => difference(told, again, comparison.largest.as_mut()),
                 (told, _) => Some(format!("was not {}", if told.is_none() { "recorded" } else { "made again" })),
             };
-            if let (Some(told), Some(again)) = (told.parameters.get(&update), again.parameters.get(&update)) {
+            let digests = told.parameters.get(&update).zip(again.parameters.get(&update)).filter(|_| is_exact);
+            if let Some((told, again)) = digests {
                 comparison.digests.push(update);
                 if told != again && comparison.difference.is_none() {
                     comparison.difference = Some(format!("has parameters {told} in the ledger, {again} made again"));
@@ -71,6 +81,14 @@ impl fmt::Display for Comparison {
             return write!(
                 f,
                 "updates {first} to {through} differ from the ledger; the first difference: {difference}"
+            );
+        }
+        if let Some(largest) = self.largest {
+            return write!(
+                f,
+                "updates {first} to {through}, made again, have the ledger's rows and learning rates; losses and gradient \
+                 norms differ by {:.1e} at most. The run was made with --reproducible off, so bits are not compared",
+                largest
             );
         }
         write!(
@@ -111,17 +129,31 @@ impl Made {
                     made.updates.split_off(&rewind.to.next());
                     made.parameters.split_off(&rewind.to.next());
                 }
-                Record::Run(_) | Record::Group(_) | Record::Log(_) | Record::Evaluation(_) => {}
+                Record::Run(identity) => made.summation = identity.train.compute.summation,
+                Record::Group(_) | Record::Log(_) | Record::Evaluation(_) => {}
             }
         }
     }
 }
 
-/// What differs between two records of an update; who computed it may.
-fn difference(told: &UpdateRecord, again: &UpdateRecord) -> Option<String> {
+/// What differs between two records of an update; who computed it may. Where there is a `largest` difference, loss and
+/// gradient norm may differ within the tolerance, and it is kept up.
+fn difference(told: &UpdateRecord, again: &UpdateRecord, largest: Option<&mut f64>) -> Option<String> {
+    let sums = [("loss", told.loss, again.loss), ("gradient norm", told.grad_norm, again.grad_norm)];
+    let is_near = |told: f64, again: f64| (again - told).abs() <= TOLERANCE * told.abs();
+    if let Some(largest) = largest {
+        for (name, told, again) in sums {
+            if !is_near(told, again) {
+                return Some(format!("has {name} {told} in the ledger, {again} made again: more than rounding"));
+            }
+            *largest = largest.max((again - told).abs() / told.abs().max(f64::MIN_POSITIVE));
+        }
+        let UpdateRecord { loss, grad_norm, .. } = *told;
+        return difference(told, &UpdateRecord { loss, grad_norm, ..again.clone() }, None);
+    }
     let numbers = [
-        ("loss", told.loss, again.loss),
-        ("gradient norm", told.grad_norm, again.grad_norm),
+        sums[0],
+        sums[1],
         ("learning rate", told.learning_rate, again.learning_rate),
         ("epoch", told.epoch, again.epoch),
     ];

@@ -68,6 +68,7 @@ pub(super) fn job(workers: u32) -> Job {
         workers,
         on_gpus: false,
         min_workers: 1,
+        rebalance: None,
         patience: Patience {
             join: Duration::from_secs(60),
             heartbeat: Duration::from_secs(5),
@@ -95,6 +96,7 @@ pub(super) fn hello(pid: u32) -> Event {
         pid,
         device: "cpu".into(),
         gpu: None,
+        processor: "EPYC, avx512f".into(),
         threads: 1,
         held: None,
     })

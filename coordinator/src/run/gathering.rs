@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use medley_common::identity::{Generation, Rank, Update, WorkerId};
-use medley_common::message::{Command, Form};
+use medley_common::message::{Command, Form, Hello};
+use medley_common::spec::Summation;
 
 use super::assignment::assign;
 use super::report::{GroupRecord, MemberRecord};
@@ -102,7 +103,8 @@ impl Run {
             .map(|worker| self.roster.get(*worker).filter(|_| !behind(worker)).map(|member| member.kept.clone()))
             .map(Option::unwrap_or_default)
             .collect();
-        let lanes = assign(self.tree, &kept);
+        let lanes = assign(self.tree, &kept, &self.speeds(&group));
+        self.grouped_at = update;
         self.generation = Generation(self.generation.0 + 1);
         let endpoint = |worker: &WorkerId| Some(self.roster.get(*worker)?.prepared.as_ref()?.1.clone());
         let peers: Vec<String> = group.iter().filter_map(endpoint).collect();
@@ -120,6 +122,7 @@ impl Run {
         // What only the dead have applied is made again.
         self.untold.clear();
         self.roster.all(|member| member.returned).into_iter().for_each(|worker| self.roster.settle(worker));
+        self.paces.regroup(self.shares.keys());
         // Those that want to go and are still needed go at the next rest.
         self.changed = self.shares.keys().any(|worker| self.roster.get(*worker).is_some_and(|member| member.leaving));
         self.phase = Phase::Forming(Forming::default());
@@ -145,9 +148,19 @@ impl Run {
         if forming.formed.len() < self.shares.len() {
             return;
         }
+        let group = self.group();
+        let processors: BTreeSet<&str> = group.members.iter().map(|member| member.processor.as_str()).collect();
+        if processors.len() > 1 && self.job.spec.compute.summation == Summation::ByLane {
+            let kinds = processors.into_iter().collect::<Vec<_>>().join("; ");
+            let line = format!(
+                "warning: the workers have different processors ({kinds}): the last bits of the result may depend on who \
+                 computes what"
+            );
+            actions.push(Action::Notice(line));
+        }
         // It is given work once the ledger knows it: so no update is made by a group that a coordinator which comes
         // back does not know.
-        actions.push(Action::Group(self.group()));
+        actions.push(Action::Group(group));
     }
 
     pub(super) fn grouped(&mut self, now: Instant, generation: Generation, actions: &mut Vec<Action>) {
@@ -164,8 +177,16 @@ impl Run {
     fn group(&self) -> GroupRecord {
         let members = self.roster.ranked().into_iter().filter_map(|worker| {
             let hello = self.roster.get(worker)?.hello.as_ref()?;
-            let (host, pid, device) = (hello.host.clone(), hello.pid, hello.device.clone());
-            Some(MemberRecord { worker, host, pid, device, lanes: self.shares.get(&worker)?.clone() })
+            let Hello { host, pid, device, processor, threads, .. } = hello.clone();
+            Some(MemberRecord {
+                worker,
+                host,
+                pid,
+                device,
+                processor,
+                threads,
+                lanes: self.shares.get(&worker)?.clone(),
+            })
         });
         GroupRecord { generation: self.generation, members: members.collect() }
     }

@@ -38,6 +38,8 @@ pub struct Job {
     pub on_gpus: bool,
     /// How many are enough to go on with when others are lost; at least 1.
     pub min_workers: u32,
+    /// Updates between two groups that are formed to share lanes by speed; `None` where all have the same.
+    pub rebalance: Option<u64>,
     /// Limits of waiting.
     pub patience: Patience,
     /// Shared by the workers alone; drawn by whoever starts the run.

@@ -16,7 +16,9 @@ mod ending;
 mod evaluating;
 mod gathering;
 mod job;
+mod pace;
 mod progress;
+mod rebalancing;
 mod regrouping;
 pub mod report;
 mod returning;
@@ -35,11 +37,13 @@ use medley_common::plan::Plan;
 
 pub use action::{Action, Base, Input, Occasion, SavePurpose, SavedState};
 pub use job::{Job, Past, Patience, SplitRows, TrainingJob};
+pub use pace::{PhaseSeconds, Slowness};
 pub use view::{EvaluationView, PhaseName, RunView, WorkerView};
 
 use action::Task;
 use evaluating::Evaluating;
 use gathering::{Forming, Gathering};
+use pace::Paces;
 use progress::Progress;
 use regrouping::Disbanding;
 use report::{EvaluationReport, Outcome};
@@ -62,6 +66,9 @@ pub struct Run {
     groups: BTreeMap<Generation, Update>,
     /// Reports of updates that are not applied yet, of a group that is gone.
     untold: BTreeMap<Update, Reports>,
+    paces: Paces,
+    /// Updates done when the newest group was formed.
+    grouped_at: Update,
     /// What newcomers start from.
     base: Base,
     agenda: VecDeque<Task>,
@@ -116,6 +123,8 @@ impl Run {
             shares: past.shares.clone(),
             groups: past.groups.clone(),
             untold: BTreeMap::new(),
+            paces: Paces::default(),
+            grouped_at: past.update,
             base: job.base.clone(),
             agenda: VecDeque::new(),
             progress: Progress::new(&job),

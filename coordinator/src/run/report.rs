@@ -54,6 +54,10 @@ pub struct MemberRecord {
     pub pid: u32,
     /// What it computes on.
     pub device: String,
+    /// Its host's processor, and the instructions it computes with.
+    pub processor: String,
+    /// Threads it computes with.
+    pub threads: u32,
     /// The lanes that it computes.
     pub lanes: Lanes,
 }

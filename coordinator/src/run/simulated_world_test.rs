@@ -72,6 +72,8 @@ pub(super) struct World {
     /// What is on the disk: the ledger, and the newest checkpoint.
     pub(super) ledger: Ledger,
     base: Update,
+    /// Times that lanes were to be shared anew by speed.
+    pub(super) rebalances: u32,
     pub(super) history: History,
 }
 
@@ -102,6 +104,7 @@ impl World {
             disk: VecDeque::new(),
             ledger: Ledger::new(RunIdentity { start: Update(0), ..identity() }),
             base: Update(0),
+            rebalances: 0,
             history,
         }
     }
@@ -263,7 +266,8 @@ impl World {
                     model.dead = true;
                 }
             }
-            Action::Receive(..) | Action::Summarise(_) | Action::Notice(_) => {}
+            Action::Notice(line) => self.rebalances += u32::from(line.contains("shared anew by speed")),
+            Action::Receive(..) | Action::Summarise(_) => {}
             Action::Finish(outcome) => self.history.outcome = outcome,
             write => self.disk.push_back(write),
         }

@@ -173,3 +173,31 @@ fn nothing_is_lost_with_the_coordinator_while_its_workers_live() {
         });
     }
 }
+
+/// Lanes wander between workers whose speeds change all the time, while some of them die.
+#[test]
+fn shares_by_speed_change_nothing_in_the_result() {
+    let job = |workers| {
+        let mut job = Job { rebalance: Some(1), ..full_job(workers) };
+        (job.spec.schedule.total_updates, job.spec.rows_per_update) = (18, 8);
+        let training = job.training.as_mut().expect("training");
+        training.cadence.total_updates = 18;
+        // A row a lane, so that all have something to compute.
+        training.lengths = vec![5; 24];
+        job
+    };
+    let expected = World::new(0, job(1)).play(Faults::default()).0.result();
+    assert_eq!(expected.records.len(), 18);
+    let mut moved = 0;
+    for seed in SEEDS.step_by(3) {
+        with_seed(seed, || {
+            let deaths = (seed % 3) as u32;
+            let faults = Faults { deaths, leaves: (seed % 2) as u32, ..Faults::default() };
+            let (world, network) = World::new(seed, job(2 + (seed % 4) as u32)).play_out(faults);
+            moved += u64::from(world.rebalances);
+            assert!(deaths > 0 || seed % 2 > 0 || network.computed == 18 * 8, "no lane is computed twice");
+            assert_eq!(world.history.result(), expected);
+        });
+    }
+    assert!(moved > SEEDS.end / 3, "{moved} times");
+}

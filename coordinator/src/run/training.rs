@@ -10,6 +10,7 @@ use medley_common::message::{Command, Failure, FailureKind, LaneReport, UpdateRe
 use medley_common::plan::UpdatePlan;
 
 use super::agreement::compare;
+use super::pace::Change;
 use super::report::{TrainLog, UpdateRecord};
 use super::{Action, Phase, Run};
 
@@ -89,6 +90,7 @@ impl Run {
             return self.fail_worker(worker, &problem, actions);
         }
         member.update = report.update;
+        self.paces.arrived(now, worker, report.update);
         training.reports.entry(report.update).or_default().insert(worker, report);
         let complete = training.reports.get(&done.next()).is_some_and(|reports| reports.len() == group);
         if complete {
@@ -122,7 +124,12 @@ impl Run {
             self.broken(Failure { kind: FailureKind::Diverged, message }, actions);
             return false;
         }
+        // In an update that was taken up again, some have computed less than their lanes.
+        if record.attempt == 1 && reports.keys().eq(self.shares.keys()) {
+            self.watch_paces(update, reports, actions);
+        }
         self.progress.note(now, &record);
+        self.rebalance(actions);
         self.futile = 0;
         let cadence = self.job.training.as_ref().map(|training| training.cadence);
         let log = cadence.filter(|cadence| cadence.logs_after(update)).map(|_| {
@@ -139,6 +146,20 @@ impl Run {
         actions.push(Action::Record(record));
         actions.extend(log.map(Action::Log));
         true
+    }
+
+    /// Says who is slow from now on, and who is no more.
+    fn watch_paces(&mut self, update: Update, reports: &Reports, actions: &mut Vec<Action>) {
+        for change in self.paces.note(update, reports) {
+            let line = match change {
+                Change::Slow(worker, slowness, times) => {
+                    let name = self.roster.describe(worker);
+                    format!("{name} is slow: {slowness} makes it take {times:.1} times as long as the others")
+                }
+                Change::Well(worker) => format!("{} is as fast as the others again", self.roster.describe(worker)),
+            };
+            actions.push(Action::Notice(line));
+        }
     }
 
     /// Compares what every rank says it did with what the plan says it should have done (INV-3).

@@ -6,7 +6,7 @@ use medley_common::identity::{Generation, Rank, Split, Update, WorkerId};
 use medley_common::spec::Precision;
 
 use super::report::{EvaluationReport, Outcome, UpdateRecord};
-use super::{Phase, Run};
+use super::{Phase, PhaseSeconds, Run, Slowness};
 
 /// A snapshot of a run.
 #[derive(Debug, Clone)]
@@ -77,6 +77,10 @@ pub struct WorkerView<'a> {
     pub update: Update,
     /// When it was last heard of.
     pub heard: Instant,
+    /// In what it is slower than the others, if it is.
+    pub slowness: Option<Slowness>,
+    /// Where the time of its updates goes: medians of the last ones.
+    pub phases: Option<PhaseSeconds>,
 }
 
 /// The result of an evaluation, without its predictions.
@@ -162,6 +166,8 @@ impl Run {
                     },
                     update: member.update,
                     heard: member.heard,
+                    slowness: self.paces.slowness(worker),
+                    phases: self.paces.phases(worker),
                 }
             })
             .collect()

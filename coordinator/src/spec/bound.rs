@@ -30,7 +30,7 @@ impl RunSpec {
     pub fn bind(&self, train_rows: u64, machine: &Machine) -> Result<Bound, SpecError> {
         let recipe = self.recipe();
         let team = self.placement().on(machine, recipe.lanes)?;
-        let (compute, warnings) = self.compute().on(team.device);
+        let (compute, warnings) = self.compute().on(team.device)?;
         let mut notes: Vec<Note> = self.notes().iter().cloned().chain(warnings).collect();
         let rows_per_update = self.rows_per_update(&team)?;
         let updates_per_epoch = updates_per_epoch(train_rows, rows_per_update);

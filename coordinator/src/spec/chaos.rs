@@ -6,6 +6,8 @@
 //! kill:worker=1@update=20       SIGKILL to the worker in place 1 once update 20 is applied
 //! stop:worker=0@update=31       SIGSTOP: it hangs
 //! term:worker=0@update=40       SIGTERM: it is asked to leave
+//! slow:worker=1@update=10,factor=4,until=50
+//!                               SIGSTOP and SIGCONT in turn, so that it gets a quarter of the time; until is optional
 //! kill:coordinator@update=50    SIGKILL to this process once the ledger has update 50, and so to its local workers
 //! random:mean=10s,seed=7        SIGKILL or SIGSTOP to a random worker, with exponential times between
 //! ```
@@ -17,7 +19,7 @@ use medley_common::identity::Update;
 use medley_common::plan::mix;
 
 /// What is done to a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Blow {
     /// SIGKILL.
     Kill,
@@ -25,6 +27,10 @@ pub enum Blow {
     Stop,
     /// SIGTERM.
     Terminate,
+    /// SIGSTOP and SIGCONT in turn: it gets the time divided by this, above 1.
+    Slow(f64),
+    /// No more of that.
+    Recover,
 }
 
 /// Whom it hits.
@@ -51,7 +57,7 @@ impl Victim {
 }
 
 /// A fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Fault {
     /// What is done.
     pub blow: Blow,
@@ -61,14 +67,16 @@ pub struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let signal = match self.blow {
-            Blow::Kill => "SIGKILL",
-            Blow::Stop => "SIGSTOP",
-            Blow::Terminate => "SIGTERM",
-        };
+        match self.blow {
+            Blow::Kill => f.write_str("SIGKILL to ")?,
+            Blow::Stop => f.write_str("SIGSTOP to ")?,
+            Blow::Terminate => f.write_str("SIGTERM to ")?,
+            Blow::Slow(factor) => write!(f, "a {factor}th of the time to ")?,
+            Blow::Recover => f.write_str("all the time to ")?,
+        }
         match self.victim {
-            Victim::Worker(place) => write!(f, "{signal} to the worker in place {place}"),
-            Victim::Coordinator => write!(f, "{signal} to the coordinator"),
+            Victim::Worker(place) => write!(f, "the worker in place {place}"),
+            Victim::Coordinator => f.write_str("the coordinator"),
         }
     }
 }
@@ -91,7 +99,7 @@ struct Random {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "--chaos: {part:?}: {problem}; expected e.g. kill:worker=1@update=20, stop:worker=0@update=31, \
-     kill:coordinator@update=40 or random:mean=10s,seed=1, divided by ;"
+     slow:worker=1@update=10,factor=4, kill:coordinator@update=40 or random:mean=10s,seed=1, divided by ;"
 )]
 pub struct ChaosError {
     part: String,
@@ -107,9 +115,10 @@ impl Chaos {
         let mut chaos = Self::default();
         for part in plan.split(';').map(str::trim).filter(|part| !part.is_empty()) {
             let wrong = |problem| ChaosError { part: part.to_owned(), problem };
-            match part.strip_prefix("random:") {
-                Some(options) => chaos.random = Some(Random::parse(options).map_err(wrong)?),
-                None => chaos.planned.push(planned(part).map_err(wrong)?),
+            match (part.strip_prefix("random:"), part.strip_prefix("slow:")) {
+                (Some(options), _) => chaos.random = Some(Random::parse(options).map_err(wrong)?),
+                (None, Some(slow)) => chaos.planned.extend(slowed(slow).map_err(wrong)?),
+                (None, None) => chaos.planned.push(planned(part).map_err(wrong)?),
             }
         }
         Ok(chaos)
@@ -160,7 +169,7 @@ fn planned(part: &str) -> Result<(Update, Fault), &'static str> {
         "kill" => Blow::Kill,
         "stop" => Blow::Stop,
         "term" => Blow::Terminate,
-        _ => return Err("it is none of kill, stop, term"),
+        _ => return Err("it is none of kill, stop, term, slow, random"),
     };
     let victim = match whom.split_once('=') {
         None if whom == "coordinator" => Victim::Coordinator,
@@ -169,6 +178,26 @@ fn planned(part: &str) -> Result<(Update, Fault), &'static str> {
     };
     let update = when.strip_prefix("update=").and_then(|update| update.parse().ok());
     Ok((Update(update.ok_or("it is not at update=N")?), Fault { blow, victim }))
+}
+
+/// A worker that is slow from one update on, and perhaps until another.
+fn slowed(part: &str) -> Result<Vec<(Update, Fault)>, &'static str> {
+    let (whom, when) = part.split_once('@').ok_or("it says not when")?;
+    let place = whom.strip_prefix("worker=").and_then(|place| place.parse().ok());
+    let victim = Victim::Worker(place.ok_or("it slows no worker=N")?);
+    let (mut from, mut factor, mut until) = (None, None, None);
+    for option in when.split(',') {
+        match option.split_once('=') {
+            Some(("update", value)) => from = value.parse().ok().map(Update),
+            Some(("until", value)) => until = Some(Update(value.parse().map_err(|_| "until is no update")?)),
+            Some(("factor", value)) => factor = value.parse().ok().filter(|factor| (1.1..=100.0).contains(factor)),
+            _ => return Err("its options are update=N, factor=F and until=N"),
+        }
+    }
+    let from = from.ok_or("it is not at update=N")?;
+    let blow = Blow::Slow(factor.ok_or("its factor is not 1.1 to 100")?);
+    let recovery = until.map(|until| (until, Fault { blow: Blow::Recover, victim }));
+    Ok([(from, Fault { blow, victim })].into_iter().chain(recovery).collect())
 }
 
 impl Random {
@@ -209,6 +238,10 @@ mod tests {
         assert_eq!(chaos.due(Update(22), Victim::is_worker), [fault(Blow::Kill, 1), fault(Blow::Terminate, 2)]);
         assert_eq!(chaos.due(Update(31), Victim::is_worker), [fault(Blow::Stop, 0)]);
         assert!(chaos.is_empty());
+        let mut chaos = Chaos::parse("slow:worker=1@update=10,factor=4,until=50").unwrap();
+        assert_eq!(chaos.due(Update(10), Victim::is_worker), [fault(Blow::Slow(4.0), 1)]);
+        assert_eq!(chaos.due(Update(49), Victim::is_worker), []);
+        assert_eq!(chaos.due(Update(50), Victim::is_worker), [fault(Blow::Recover, 1)]);
         let mut chaos = Chaos::parse("kill:coordinator@update=4").unwrap();
         assert_eq!(chaos.due(Update(4), Victim::is_worker), []);
         assert!(chaos.clone().after(Update(4)).due(Update(5), Victim::is_coordinator).is_empty());
@@ -238,6 +271,10 @@ mod tests {
             "kill:worker=x@update=2",
             "kill:node=1@update=2",
             "kill:worker=1@step=2",
+            "slow:worker=1@factor=4",
+            "slow:worker=1@update=2",
+            "slow:worker=1@update=2,factor=1",
+            "slow:coordinator@update=2,factor=4",
             "random:seed=1",
             "random:mean=0s",
             "random:mean=1s,seed=x",

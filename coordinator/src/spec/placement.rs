@@ -100,6 +100,8 @@ pub struct Placement {
     pub min_workers: u32,
     /// How often a local worker is started again, in all.
     pub max_restarts: u32,
+    /// Whether lanes move away from slow workers.
+    pub rebalance: bool,
     /// Faults to inject.
     pub chaos: Chaos,
 }
@@ -186,6 +188,7 @@ impl Placement {
             join_timeout: seconds("--join_timeout", given.join_timeout)?,
             min_workers: Number::new("--min_workers", given.min_workers).within(1, 1024)?,
             max_restarts: Number::new("--max_restarts", given.max_restarts).within(0, 1_000_000)?,
+            rebalance: given.rebalance.0,
             chaos: given.chaos.as_deref().map(Chaos::parse).transpose()?.unwrap_or_default(),
         })
     }

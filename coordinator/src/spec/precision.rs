@@ -1,8 +1,8 @@
 //! The numbers that a run computes with.
 
-use medley_common::spec::{ComputeSpec, GradientDtype, Precision};
+use medley_common::spec::{ComputeSpec, GradientDtype, Precision, Summation};
 
-use crate::cli::run_flags::{GradientDtypeFlag, PrecisionFlags};
+use crate::cli::run_flags::{GradientDtypeFlag, PrecisionFlags, ReproducibleFlag};
 use crate::spec::{Device, Note, SpecError};
 
 /// What devices are asked to compute in, as the flags say.
@@ -14,6 +14,8 @@ pub struct Compute {
     pub gradient_dtype: GradientDtype,
     /// Whether backward computes activations again.
     pub gradient_checkpointing: bool,
+    /// In which order sums are added; `None` leaves it to the device.
+    pub summation: Option<Summation>,
 }
 
 impl Compute {
@@ -23,21 +25,34 @@ impl Compute {
             GradientDtypeFlag::Bfloat16 => GradientDtype::Bfloat16,
         };
         let precision = parse_precision(flags, notes)?;
-        Ok(Self { precision, gradient_dtype, gradient_checkpointing: flags.gradient_checkpointing.0 })
+        let summation = match flags.reproducible {
+            ReproducibleFlag::Auto => None,
+            ReproducibleFlag::On => Some(Summation::ByLane),
+            ReproducibleFlag::Off => Some(Summation::ByWorker),
+        };
+        Ok(Self { precision, gradient_dtype, gradient_checkpointing: flags.gradient_checkpointing.0, summation })
     }
 
     /// What `device` uses where this was asked for, and the warnings that say so where it differs.
     ///
     /// It is decided before any worker is there, from what the run is started with alone: so the recipe is known before
     /// the first update, and a run that is gone on with has the same.
-    pub(super) fn on(self, device: Device) -> (ComputeSpec, Vec<Note>) {
-        let Self { precision, gradient_dtype, gradient_checkpointing } = self;
+    ///
+    /// # Errors
+    /// The device cannot do what was asked for.
+    pub(super) fn on(self, device: Device) -> Result<(ComputeSpec, Vec<Note>), SpecError> {
+        let Self { precision, gradient_dtype, gradient_checkpointing, summation } = self;
         if device == Device::Cuda {
             // Workers take no GPU that lacks it.
             let precision = precision.unwrap_or(Precision::Bfloat16);
-            return (ComputeSpec { precision, gradient_dtype, gradient_checkpointing }, Vec::new());
+            if summation == Some(Summation::ByLane) {
+                return Err(SpecError::NotReproducible);
+            }
+            let summation = Summation::ByWorker;
+            return Ok((ComputeSpec { precision, gradient_dtype, gradient_checkpointing, summation }, Vec::new()));
         }
-        let used = ComputeSpec { gradient_checkpointing, ..ComputeSpec::default() };
+        let summation = summation.unwrap_or_default();
+        let used = ComputeSpec { gradient_checkpointing, summation, ..ComputeSpec::default() };
         let mut notes = Vec::new();
         let flag = match precision {
             None | Some(Precision::Float32) => None,
@@ -53,7 +68,12 @@ impl Compute {
         if gradient_dtype != used.gradient_dtype {
             notes.push(Note::warning("--gradient_dtype needs GPUs; on the CPU gradients are summed in float32"));
         }
-        (used, notes)
+        if summation == Summation::ByWorker {
+            notes.push(Note::plain(
+                "--reproducible off: the last bits of the result depend on the number of workers, and on faults",
+            ));
+        }
+        Ok((used, notes))
     }
 }
 

@@ -51,6 +51,8 @@ fn run(spoil: impl Fn(&mut UpdateRecord)) -> TempDir {
         host: "node7".to_owned(),
         pid: 4,
         device: "cpu".to_owned(),
+        processor: "EPYC, avx512f".to_owned(),
+        threads: 1,
         lanes,
     };
     let members = vec![member(1, vec![0..2]), member(2, vec![2..4])];

@@ -6,8 +6,9 @@ use std::ops::Range;
 use medley_common::identity::{Generation, Rank};
 use medley_common::lane::{LaneTree, Node};
 use medley_common::message::Form;
+use medley_common::spec::Summation;
 
-use super::CollectiveError;
+use super::{CollectiveError, TcpSettings};
 use crate::layout::{Layout, Segment};
 
 /// More ranks than any tree of lanes can use well; bounds what a wrong `Form` can cost.
@@ -37,7 +38,8 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) fn new(form: &Form, layout: &Layout, chunk_elements: usize) -> Result<Self, CollectiveError> {
+    pub(super) fn new(form: &Form, layout: &Layout, settings: TcpSettings) -> Result<Self, CollectiveError> {
+        let TcpSettings { chunk_elements, summation, .. } = settings;
         let world = form.peers.len();
         let rank = form.rank.0 as usize;
         let invalid = |problem: String| Err(CollectiveError::Invalid { problem });
@@ -60,14 +62,23 @@ impl Group {
         let (Some(words), Some(segments)) = (layout.slots().first(), layout.segments().get(1..)) else {
             return invalid("the layout is empty".to_owned());
         };
-        let tree = LaneTree::new(end);
+        let (tree, covers) = match summation {
+            Summation::ByLane => {
+                let tree = LaneTree::new(end);
+                (tree, form.lanes.iter().map(|lanes| cover(tree, lanes)).collect())
+            }
+            // A worker is a leaf.
+            Summation::ByWorker => {
+                (LaneTree::new(number(world).0), (0..world).map(|rank| vec![leaf(number(rank))]).collect())
+            }
+        };
         let lengths = segments.iter().map(|(segment, range)| (*segment, range.len()));
         Ok(Self {
             generation: form.generation,
             rank,
             addresses: form.peers.clone(),
             tree,
-            covers: form.lanes.iter().map(|lanes| cover(tree, lanes)).collect(),
+            covers,
             lengths: lengths.chain([(Segment::Losses, end as usize)]).collect(),
             vocabulary: words.shape.first().copied().unwrap_or(0),
             hidden: words.shape.get(1).copied().unwrap_or(0),
@@ -112,6 +123,11 @@ impl Group {
 /// The nodes that a rank with these runs of lanes hands over, in lane order.
 pub(crate) fn cover(tree: LaneTree, lanes: &[Range<u32>]) -> Vec<Node> {
     lanes.iter().flat_map(|run| tree.cover(run.clone())).collect()
+}
+
+/// The node of all that a rank hands over, where ranks sum their lanes at once.
+pub(crate) fn leaf(rank: Rank) -> Node {
+    Node { level: 0, index: rank.0 }
 }
 
 /// A rank's number as messages carry it.

@@ -8,6 +8,7 @@ use medley_common::identity::{Generation, Rank, Update};
 use medley_common::lane::LaneTree;
 use medley_common::message::Form;
 use medley_common::model::ModelConfig;
+use medley_common::spec::Summation;
 
 use super::{AbortSwitch, CollectiveError, Listener, Tcp, TcpSettings};
 use crate::layout::Layout;
@@ -18,6 +19,7 @@ pub(super) const SETTINGS: TcpSettings = TcpSettings {
     connect_timeout: Duration::from_secs(30),
     silence_timeout: Duration::from_secs(30),
     chunk_elements: 37,
+    summation: Summation::ByLane,
 };
 
 /// Segments of some hundred elements; 53 words of 12.

@@ -7,6 +7,7 @@
 use medley_common::identity::Rank;
 use medley_common::lane::Node;
 use medley_common::message::Form;
+use medley_common::spec::TrainSpec;
 
 use crate::layout::{Layout, Segment};
 
@@ -31,7 +32,7 @@ mod words;
 
 pub use abort::AbortSwitch;
 pub use alone::Alone;
-pub(crate) use group::cover;
+pub(crate) use group::{cover, leaf};
 pub use listener::Listener;
 pub use solo::Solo;
 pub use tcp::{Tcp, TcpSettings};
@@ -130,14 +131,16 @@ pub trait Collective<B = Vec<f32>> {
 pub type Connect<B> =
     Box<dyn Fn(&Listener, &Form, &Layout, &AbortSwitch) -> Result<Box<dyn Collective<B>>, CollectiveError>>;
 
-/// Workers whose buffers are the host's come together by TCP; one alone, with all `lanes`, needs nobody.
+/// Workers whose buffers are the host's come together by TCP; one alone, with all lanes, needs nobody.
 #[must_use]
-pub fn by_tcp(lanes: u32) -> Connect<Vec<f32>> {
+pub fn by_tcp(spec: &TrainSpec) -> Connect<Vec<f32>> {
+    let (lanes, summation) = (spec.lanes, spec.compute.summation);
     Box::new(move |listener, form, layout, switch| {
         if form.peers.len() == 1 {
             return Ok(Box::new(Solo::new(layout, lanes)));
         }
-        Ok(Box::new(Tcp::connect(listener, form, layout, TcpSettings::default(), switch.clone())?))
+        let settings = TcpSettings { summation, ..TcpSettings::default() };
+        Ok(Box::new(Tcp::connect(listener, form, layout, settings, switch.clone())?))
     })
 }
 

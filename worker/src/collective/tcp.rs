@@ -8,6 +8,7 @@ use std::time::Duration;
 use medley_common::identity::Rank;
 use medley_common::lane::Node;
 use medley_common::message::Form;
+use medley_common::spec::Summation;
 
 use super::abort::AbortSwitch;
 use super::courier::{Courier, Order};
@@ -28,6 +29,8 @@ pub struct TcpSettings {
     pub silence_timeout: Duration,
     /// Elements that travel and are added at a time, 1 to 2^24; the same on all ranks.
     pub chunk_elements: usize,
+    /// What the nodes are that ranks hand over; the same on all ranks.
+    pub summation: Summation,
 }
 
 impl Default for TcpSettings {
@@ -37,6 +40,7 @@ impl Default for TcpSettings {
             // The coordinator sees who is dead by their heartbeats; this is for a peer that lives and does not compute.
             silence_timeout: Duration::from_secs(600),
             chunk_elements: 64 << 10,
+            summation: Summation::ByLane,
         }
     }
 }
@@ -72,7 +76,7 @@ impl Tcp {
         settings: TcpSettings,
         switch: AbortSwitch,
     ) -> Result<Self, CollectiveError> {
-        let group = Arc::new(Group::new(form, layout, settings.chunk_elements)?);
+        let group = Arc::new(Group::new(form, layout, settings)?);
         let links = mesh::connect_all(listener, form, &group, settings.connect_timeout, &switch)?;
         let (orders, order_queue) = mpsc::channel();
         let (reply_queue, replies) = mpsc::channel();

@@ -3,10 +3,9 @@
 use std::ops::Range;
 
 use medley_common::identity::Update;
-use medley_common::lane::LaneTree;
 
 use super::{Trainer, TrainerError};
-use crate::collective::{Collective, CollectiveError, SparseRows, Summed, cover};
+use crate::collective::{Collective, CollectiveError, SparseRows, Summed};
 use crate::layout::Segment;
 use crate::ops::{DeviceError, Ops, Slice};
 use crate::optim::loss_scale::LossScale;
@@ -75,12 +74,13 @@ impl<O: Ops> Trainer<O> {
         lanes: &[Range<u32>],
         collective: &mut dyn Collective<O::Buffer>,
     ) -> Result<Summed<O::Buffer>, HandoverError> {
-        let node = match (&mine, cover(LaneTree::new(self.spec.lanes), lanes).first()) {
+        let seat = self.seat(self.spec.lanes, collective.rank(), collective.world());
+        let node = match (&mine, seat.node(lanes)) {
             (Some(_), None) => {
                 let problem = "the rank that hands its state over has no lane".to_owned();
                 return Err(CollectiveError::Invalid { problem }.into());
             }
-            (_, node) => node.copied(),
+            (_, node) => node,
         };
         let part = |range: &Range<usize>| match mine.as_ref().zip(node) {
             Some((mine, node)) => Ok(Some((node, self.ops.upload(mine[range.clone()].to_vec())?))),
@@ -104,7 +104,7 @@ impl<O: Ops> Trainer<O> {
         collective: &mut dyn Collective<O::Buffer>,
     ) -> Result<Option<LossScale>, HandoverError> {
         let Some(LossScale { scale, good_updates, skipped_updates }) = self.scale else { return Ok(None) };
-        let node = cover(LaneTree::new(self.spec.lanes), handover.lanes).first().copied();
+        let node = self.seat(self.spec.lanes, collective.rank(), collective.world()).node(handover.lanes);
         for value in [scale as f32, good_updates as f32, skipped_updates as f32] {
             let values = vec![value; self.spec.lanes as usize];
             let part = node.filter(|_| handover.is_source).map(|node| Ok((node, self.ops.upload(values)?)));

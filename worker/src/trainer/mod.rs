@@ -5,10 +5,11 @@
 
 use std::borrow::Cow;
 
-use medley_common::identity::Update;
+use medley_common::identity::{Rank, Update};
+use medley_common::lane::LaneTree;
 use medley_common::message::Lanes;
 use medley_common::model::{ModelConfig, ModelError};
-use medley_common::spec::{Precision, TrainSpec};
+use medley_common::spec::{Precision, Summation, TrainSpec};
 
 use crate::layout::Layout;
 use crate::model::bert::{Bert, Keep};
@@ -18,10 +19,12 @@ use crate::ops::{DeviceError, Ops};
 use crate::optim::adamw::AdamW;
 use crate::optim::loss_scale::LossScale;
 use crate::trainer::kept::Kept;
+use crate::trainer::seat::Seat;
 
 mod handover;
 mod kept;
 mod predict;
+mod seat;
 mod step;
 
 #[cfg(test)]
@@ -30,6 +33,8 @@ mod cuda_test;
 mod fixture;
 #[cfg(test)]
 mod parity_test;
+#[cfg(test)]
+mod resume_test;
 
 pub use handover::{Handover, HandoverError};
 pub use predict::PredictError;
@@ -128,6 +133,16 @@ impl<O: Ops> Trainer<O> {
     #[must_use]
     pub fn kept(&self) -> Lanes {
         self.kept.as_ref().map_or_else(Lanes::new, |kept| kept.lanes.clone())
+    }
+
+    /// Whether lanes are summed apart: what comes out has the same bits whoever computes which lanes.
+    fn keeps_lanes(&self) -> bool {
+        O::KEEPS_LANES && self.spec.compute.summation == Summation::ByLane
+    }
+
+    /// Where this rank's sums stand in the tree.
+    fn seat(&self, lanes: u32, rank: Rank, world: u32) -> Seat {
+        if self.keeps_lanes() { Seat::Lanes(LaneTree::new(lanes)) } else { Seat::of(rank, world) }
     }
 
     /// The number of updates made.

@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use medley_common::example::Example;
 use medley_common::identity::{RowId, Update};
-use medley_common::lane::{LaneTree, Node};
+use medley_common::lane::Node;
 use medley_common::message::{LaneReport, Timing, UpdateReport};
 use medley_common::plan::UpdatePlan;
 
 use super::Trainer;
 use super::kept::Kept;
+use super::seat::Seat;
 use crate::batch::{Batch, Labels, RowError, Source};
 use crate::collective::{Collective, CollectiveError, Parts, SparseRows, Summed};
 use crate::layout::Segment;
@@ -120,9 +121,11 @@ impl<O: Ops> Trainer<O> {
         let mut clock = Clock::start();
         let kept = self.kept.take().unwrap_or_default().for_lanes(update, lanes);
         let missing = kept.missing(lanes);
-        let share = self.share(plan, &missing);
+        let seat = self.seat(plan.lanes.len() as u32, collective.rank(), collective.world());
+        let share = seat.share(&missing);
         let batch = self.batch(plan, (lanes, &missing), &share, examples)?;
         let (firsts, pack) = (self.ops.load(batch.first_tokens())?, self.ops.load(batch)?);
+        let data_seconds = clock.lap();
         let masks = Masks::new(&self.config, self.spec.seed, update);
         let pass = Pass { ops: &self.ops, parameters: &self.parameters, pack: &pack, firsts: &firsts, masks };
         self.model.forward(&pass, Purpose::Training)?;
@@ -132,7 +135,8 @@ impl<O: Ops> Trainer<O> {
         // The loss is a sum over rows; its scale is meant for their mean.
         let gradient_scale = self.scale.map_or(1.0, |scale| scale.scale / rows);
         let loss = Loss { smoothing: self.spec.label_smoothing, gradient_scale };
-        let mut launch = Launch { ops: &self.ops, collective, kept, broken: None };
+        let width = self.config.hidden_size as usize;
+        let mut launch = Launch { ops: &self.ops, collective, seat, width, kept, broken: None };
         let backward = Backward { share: &share, pool: &mut self.pool, loss };
         self.model.backward(&pass, backward, &mut launch)?;
         launch.losses((&share, &missing), plan, pack.as_ref(), &self.model.losses(&pass)?)?;
@@ -157,7 +161,7 @@ impl<O: Ops> Trainer<O> {
         self.recycle(gradients, spare, collective);
         let optimizer_seconds = clock.lap();
 
-        let timing = Timing { forward_seconds, backward_seconds, wait_seconds, optimizer_seconds };
+        let timing = Timing { data_seconds, forward_seconds, backward_seconds, wait_seconds, optimizer_seconds };
         let learning_rate = self.spec.schedule.at(update);
         Ok(UpdateReport { update, learning_rate, grad_norm, skipped, lanes, losses, tokens, parameters: None, timing })
     }
@@ -195,15 +199,6 @@ impl<O: Ops> Trainer<O> {
         Ok(Some(norm))
     }
 
-    /// How this rank sums: by lanes where they are kept apart, else all that it computes at once.
-    fn share(&self, plan: &UpdatePlan, missing: &[Range<u32>]) -> LaneShare {
-        if O::KEEPS_LANES {
-            LaneShare::new(LaneTree::new(plan.lanes.len() as u32), missing)
-        } else {
-            LaneShare::new(LaneTree::new(1), std::slice::from_ref(&(0..1)))
-        }
-    }
-
     fn next(&self, plan: &UpdatePlan) -> Result<Update, StepError> {
         let (asked, done) = (plan.update, self.update);
         if asked == done.next() { Ok(asked) } else { Err(StepError::Order { asked, done }) }
@@ -222,7 +217,7 @@ impl<O: Ops> Trainer<O> {
         if let Some(run) = lanes.iter().find(|run| run.end as usize > planned) {
             return Err(StepError::Lanes { update: plan.update, lanes: run.clone(), planned });
         }
-        if !O::KEEPS_LANES {
+        if !self.keeps_lanes() {
             let lanes = missing.iter().cloned().flatten();
             let rows: Vec<RowId> = lanes.flat_map(|lane| plan.lanes[lane as usize].iter().copied()).collect();
             return Ok(Batch::pack([(0, rows.as_slice())], source)?);
@@ -251,6 +246,9 @@ impl<O: Ops> Trainer<O> {
 struct Launch<'a, O: Ops> {
     ops: &'a O,
     collective: &'a mut dyn Collective<O::Buffer>,
+    seat: Seat,
+    /// Elements of a row of the word embedding.
+    width: usize,
     /// What an earlier try has left, and what of this one the collective did not take.
     kept: Kept<O::Buffer>,
     broken: Option<CollectiveError>,
@@ -263,12 +261,13 @@ enum Launched<B> {
 }
 
 impl<O: Ops> Launch<'_, O> {
-    fn dense(&mut self, segment: Segment, mut sums: Vec<(Node, O::Buffer)>) {
-        sums.extend(self.kept.dense(segment));
+    fn dense(&mut self, segment: Segment, sums: Vec<(Node, O::Buffer)>) -> Result<(), DeviceError> {
+        let sums = self.seat.dense(self.ops, sums, self.kept.dense(segment))?;
         match self.broken {
             None => self.broken = self.collective.launch(segment, sums).err(),
             Some(_) => self.kept.parts.dense.push((segment, sums)),
         }
+        Ok(())
     }
 
     /// Hands over the sum of each lane's losses, one `loss` a sequence, and notes what there is to report. `missing` are
@@ -290,10 +289,13 @@ impl<O: Ops> Launch<'_, O> {
             all[lane as usize] = sum;
             self.kept.reports.push(LaneReport { lane, rows });
         }
-        let nodes = if O::KEEPS_LANES { share.spread(batch, &sums) } else { vec![(LaneTree::new(1).root(), all)] };
+        let nodes = match self.seat {
+            Seat::Lanes(_) => share.spread(batch, &sums),
+            Seat::Rank { leaf, .. } => vec![(leaf, all)],
+        };
         let upload = |(node, values)| Ok((node, self.ops.upload(values)?));
         let nodes = nodes.into_iter().map(upload).collect::<Result<_, DeviceError>>()?;
-        self.dense(Segment::Losses, nodes);
+        self.dense(Segment::Losses, nodes)?;
         self.kept.reports.sort_by_key(|report| report.lane);
         self.kept.tokens += batch.tokens.len() as u64;
         Ok(())
@@ -322,12 +324,11 @@ impl<O: Ops> GradientSink<O> for Launch<'_, O> {
     type Error = StepError;
 
     fn segment(&mut self, segment: Segment, sums: Vec<(Node, O::Buffer)>) -> Result<(), StepError> {
-        self.dense(segment, sums);
-        Ok(())
+        Ok(self.dense(segment, sums)?)
     }
 
-    fn words(&mut self, mut sums: Vec<(Node, SparseRows<O::Buffer>)>) -> Result<(), StepError> {
-        sums.extend(self.kept.words());
+    fn words(&mut self, sums: Vec<(Node, SparseRows<O::Buffer>)>) -> Result<(), StepError> {
+        let sums = self.seat.words(self.ops, sums, self.kept.words(), self.width)?;
         match self.broken {
             None => self.broken = self.collective.launch_words(sums).err(),
             Some(_) => self.kept.parts.words = Some(sums),

@@ -4,10 +4,11 @@ use medley_common::identity::{Generation, Rank, RowId};
 use medley_common::message::Form;
 use medley_common::model::ModelConfig;
 use medley_common::schedule::{Decay, LrSchedule};
-use medley_common::spec::{OptimizerKind, TrainSpec};
+use medley_common::spec::{ComputeSpec, OptimizerKind, Summation, TrainSpec};
 
 use super::*;
 use crate::collective::{AbortSwitch, Listener, Solo, Tcp, TcpSettings};
+use crate::ops::cpu::wide::tests::at_each_width;
 use crate::trainer::Handover;
 use crate::trainer::fixture::{config, examples, group, plan, spec, train, trainer};
 
@@ -49,6 +50,72 @@ fn weights_have_the_same_bits_for_any_number_of_workers_and_threads() {
             assert!(lanes.clone().all(|(other, lane)| other == lane), "{group:?}");
             assert!(others.iter().zip(&reports).all(|(other, all)| other.losses == all.losses), "{group:?}");
         }
+    }
+}
+
+/// Whatever vectors the processor has: our own loops never contract a multiplication and an addition.
+#[test]
+fn weights_have_the_same_bits_with_vectors_of_any_width() {
+    let config = with_dropout(odd());
+    let plans = [plan(1, 0..11, 8), plan(2, 11..24, 8)];
+    let trained = || train(&|| trainer(&config, smooth(8)), &plans, (2, 2)).0.parameters().unwrap().to_vec();
+    let found = at_each_width(trained);
+    assert!(
+        found.windows(2).all(|pair| pair[0].1 == pair[1].1),
+        "{:?}",
+        found.iter().map(|it| it.0).collect::<Vec<_>>()
+    );
+}
+
+fn by_worker(spec: TrainSpec) -> TrainSpec {
+    TrainSpec { compute: ComputeSpec { summation: Summation::ByWorker, ..spec.compute }, ..spec }
+}
+
+/// All that a rank computes is one product a weight, as if there were one lane; ranks agree, whatever their number.
+#[test]
+fn sums_by_worker_are_those_of_one_lane() {
+    let config = with_dropout(config());
+    let plans = |lanes| [plan(1, 0..11, lanes), plan(2, 11..13, lanes), plan(3, 13..29, lanes)];
+    let (one_lane, _) = train(&|| trainer(&config, smooth(1)), &plans(1), (1, 1));
+    let (by_lane, reports) = train(&|| trainer(&config, smooth(8)), &plans(8), (1, 1));
+    let make = || trainer(&config, by_worker(smooth(8)));
+    let (alone, _) = train(&make, &plans(8), (1, 2));
+    assert!(alone.parameters().unwrap() == one_lane.parameters().unwrap());
+    assert!(alone.parameters().unwrap() != by_lane.parameters().unwrap(), "lanes do not show");
+    for world in [1, 2, 3, 8] {
+        let (_, others) = train(&make, &plans(8), (world, 1));
+        for (other, report) in others.iter().zip(&reports) {
+            assert_eq!((other.losses.len(), other.learning_rate), (8, report.learning_rate));
+            assert_close(other, report);
+        }
+    }
+}
+
+/// The same but for the order of sums.
+fn assert_close(one: &UpdateReport, other: &UpdateReport) {
+    assert!((one.grad_norm / other.grad_norm - 1.0).abs() < 1e-3, "{} {}", one.grad_norm, other.grad_norm);
+    let close = |(one, other): (&f32, &f32)| (one - other).abs() < 1e-3;
+    assert!(one.losses.iter().zip(&other.losses).all(close), "{:?} {:?}", one.losses, other.losses);
+}
+
+/// What is kept and what is computed anew are handed over as one.
+#[test]
+fn a_lost_peer_costs_its_own_lanes_alone_where_workers_sum() {
+    let config = with_dropout(config());
+    let (plans, examples) = ([plan(1, 0..11, 8), plan(2, 11..24, 8), plan(3, 24..30, 8)], examples());
+    let (_, expected) = train(&|| trainer(&config, smooth(8)), &plans, (1, 1));
+    for left in [0, 4, 6] {
+        let mut trainer = trainer(&config, by_worker(smooth(8)));
+        let mut solo = Solo::new(trainer.layout(), 8);
+        let mut reports = vec![trainer.step(&plans[0], &[0..8], &examples, &mut solo).unwrap()];
+        let mut fragile = Fragile { left, parts: Parts::default() };
+        assert!(trainer.step(&plans[1], &[0..3, 5..6], &examples, &mut fragile).is_err());
+        assert_eq!(trainer.kept(), vec![0..3, 5..6]);
+        let lanes = [0..3, 3..5, 5..6, 6..8];
+        reports.push(trainer.step(&plans[1], &lanes, &examples, &mut solo).unwrap());
+        assert_eq!(reports[1].lanes, expected[1].lanes);
+        reports.push(trainer.step(&plans[2], &lanes, &examples, &mut solo).unwrap());
+        reports.iter().zip(&expected).for_each(|(report, expected)| assert_close(report, expected));
     }
 }
 
@@ -258,9 +325,23 @@ fn what_is_kept_is_dropped_where_other_lanes_are_asked_for() {
 #[test]
 fn a_state_is_handed_over_to_the_bit() {
     let config = with_dropout(config());
-    let (plans, examples) = ([plan(1, 0..11, 8), plan(2, 11..24, 8)], examples());
-    let make = || trainer(&config, smooth(8));
-    let (expected, _) = train(&make, &plans, (1, 1));
+    let plans = [plan(1, 0..11, 8), plan(2, 11..24, 8)];
+    let (expected, _) = train(&|| trainer(&config, smooth(8)), &plans, (1, 1));
+    for (parameters, moments) in hand_over(&|| trainer(&config, smooth(8)), &plans, Summation::ByLane) {
+        assert!(parameters == *expected.parameters().unwrap());
+        assert!(moments == expected.moments().unwrap().map(Cow::into_owned));
+    }
+    let [one, other] = hand_over(&|| trainer(&config, by_worker(smooth(8))), &plans, Summation::ByWorker);
+    assert!(one == other && one.0 != *expected.parameters().unwrap());
+}
+
+/// Parameters and moments of two ranks, the first of which has taken over the second's state after one update of two.
+fn hand_over(
+    make: &(dyn Fn() -> Trainer + Sync),
+    plans: &[UpdatePlan],
+    summation: Summation,
+) -> [(Vec<f32>, [Vec<f32>; 2]); 2] {
+    let examples = examples();
     let (shares, update) = ([vec![0..3, 3..4], vec![4..8]], Update(1));
     let listeners = [(); 2].map(|()| Listener::bind(([127, 0, 0, 1], 0).into()).unwrap());
     let run = &|rank: usize| {
@@ -278,19 +359,17 @@ fn a_state_is_handed_over_to_the_bit() {
             update,
             source: Some(Rank(1)),
         };
-        let (settings, switch) = (TcpSettings::default(), AbortSwitch::new().unwrap());
+        let settings = TcpSettings { summation, ..TcpSettings::default() };
+        let switch = AbortSwitch::new().unwrap();
         let mut tcp = Tcp::connect(&listeners[rank], &form, trainer.layout(), settings, switch).unwrap();
         let handover = Handover { is_source: rank == 1, lanes: &shares[rank], update };
         trainer.hand_over(handover, &mut tcp).unwrap();
         assert_eq!(trainer.update(), update);
         trainer.step(&plans[1], &shares[rank], &examples, &mut tcp).unwrap();
-        assert!(
-            trainer.parameters().unwrap() == expected.parameters().unwrap()
-                && trainer.moments().unwrap() == expected.moments().unwrap()
-        );
+        (trainer.parameters().unwrap().to_vec(), trainer.moments().unwrap().map(Cow::into_owned))
     };
     std::thread::scope(|scope| {
         let ranks = [0, 1].map(|rank| scope.spawn(move || run(rank)));
-        ranks.into_iter().for_each(|rank| rank.join().unwrap());
-    });
+        ranks.map(|rank| rank.join().unwrap())
+    })
 }

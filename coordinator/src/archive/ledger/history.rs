@@ -38,6 +38,10 @@ pub struct Host {
     pub host: String,
     /// What it computed on.
     pub device: String,
+    /// Its processor, and the instructions that a worker used.
+    pub processor: String,
+    /// Threads of a worker.
+    pub threads: u32,
 }
 
 /// An entry of `log_history` that is in effect.
@@ -93,7 +97,10 @@ impl History {
         match record {
             Record::Run(_) => {}
             Record::Group(group) => {
-                let host = |member: &MemberRecord| Host { host: member.host.clone(), device: member.device.clone() };
+                let host = |member: &MemberRecord| {
+                    let MemberRecord { host, device, processor, threads, .. } = member.clone();
+                    Host { host, device, processor, threads }
+                };
                 self.hosts.extend(group.members.iter().map(host));
                 self.groups.insert(group.generation, self.last());
                 self.group = Some(group);

@@ -19,7 +19,7 @@ use crate::batch::Batch;
 use crate::collective::SparseRows;
 
 #[macro_use]
-mod wide;
+pub(crate) mod wide;
 
 mod adamw;
 mod attention;
@@ -34,6 +34,32 @@ mod reduce;
 
 #[cfg(test)]
 pub(super) mod oracle;
+
+/// This host's processor, and the instructions that products are computed with: where both are equal, so are the bits.
+///
+/// The loops of this module have the same bits with all of them. Those of the `gemm` crate multiply and add in one step
+/// where the processor can, and cut long sums by the size of its first cache.
+#[must_use]
+pub fn processor() -> String {
+    let known = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = known.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let model = model.map_or(std::env::consts::ARCH, |(_, model)| model.trim());
+    format!("{model}, {}", instructions())
+}
+
+/// What `gemm` 0.19 chooses.
+fn instructions() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if std::is_x86_feature_detected!("avx512f") {
+            return "avx512f";
+        }
+        if std::is_x86_feature_detected!("fma") {
+            return "fma";
+        }
+    }
+    if cfg!(target_arch = "aarch64") { "neon" } else { "scalar" }
+}
 
 /// The CPU.
 #[derive(Debug, Clone, Copy, Default)]

@@ -1,0 +1,147 @@
+//! Injects the faults of `--chaos`: signals to local workers and to this process, in time.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use medley_common::identity::Update;
+use rustix::process::{Signal, getpid, kill_process};
+
+use crate::launch::LocalWorkers;
+use crate::spec::{Blow, Chaos, Fault, Victim};
+
+/// A slow worker is stopped once in this time: often in an update that is worth a word, and far below any time-out.
+const TURN: Duration = Duration::from_millis(20);
+
+/// Faults to come, and those that last.
+#[derive(Debug)]
+pub struct Injector {
+    chaos: Chaos,
+    /// When the next random fault strikes.
+    strike: Option<Instant>,
+    /// The slow workers, by their places.
+    slow: BTreeMap<usize, Slow>,
+}
+
+/// A worker that is stopped and let go on in turn.
+#[derive(Debug, Clone, Copy)]
+struct Slow {
+    /// How much of each turn it runs.
+    running: Duration,
+    is_stopped: bool,
+    /// When that changes.
+    due: Instant,
+}
+
+impl Injector {
+    /// An injector of these faults, the random ones from `now` on.
+    #[must_use]
+    pub fn new(mut chaos: Chaos, now: Instant) -> Self {
+        let strike = chaos.pause().map(|pause| now + pause);
+        Self { chaos, strike, slow: BTreeMap::new() }
+    }
+
+    /// When [`Self::elapsed`] is due.
+    #[must_use]
+    pub fn next(&self) -> Option<Instant> {
+        self.slow.values().map(|slow| slow.due).chain(self.strike).min()
+    }
+
+    /// Does what is due by now; returns what a person should know of it.
+    pub fn elapsed(&mut self, now: Instant, workers: &LocalWorkers) -> Vec<String> {
+        for (place, slow) in self.slow.iter_mut().filter(|(_, slow)| slow.due <= now) {
+            slow.is_stopped = !slow.is_stopped;
+            let (signal, lasts) = match slow.is_stopped {
+                true => (Signal::STOP, TURN.saturating_sub(slow.running)),
+                false => (Signal::CONT, slow.running),
+            };
+            slow.due = now + lasts;
+            send(workers, *place, signal);
+        }
+        if self.strike.is_none_or(|strike| strike > now) {
+            return Vec::new();
+        }
+        let fault = self.chaos.strike(&workers.running());
+        self.strike = self.chaos.pause().map(|pause| now + pause);
+        fault.into_iter().flat_map(|fault| self.inject(fault, now, workers)).collect()
+    }
+
+    /// Does to workers what is due now that `update` is applied; returns what a person should know of it.
+    pub fn applied(&mut self, update: Update, now: Instant, workers: &LocalWorkers) -> Vec<String> {
+        let due = self.chaos.due(update, Victim::is_worker);
+        due.into_iter().flat_map(|fault| self.inject(fault, now, workers)).collect()
+    }
+
+    /// Does to the coordinator what is due now that `update` is in the ledger, which one that comes back finds there.
+    pub fn recorded(&mut self, update: Update, now: Instant, workers: &LocalWorkers) -> Vec<String> {
+        let due = self.chaos.due(update, Victim::is_coordinator);
+        due.into_iter().flat_map(|fault| self.inject(fault, now, workers)).collect()
+    }
+
+    /// Lets all go on that are stopped in turn.
+    pub fn release(&mut self, workers: &LocalWorkers) {
+        while let Some((place, _)) = self.slow.pop_first() {
+            send(workers, place, Signal::CONT);
+        }
+    }
+
+    /// Does harm, as it was asked to.
+    fn inject(&mut self, fault: Fault, now: Instant, workers: &LocalWorkers) -> Vec<String> {
+        let mut lines = vec![format!("chaos: {fault}")];
+        let signal = match (fault.blow, fault.victim) {
+            (Blow::Slow(factor), Victim::Worker(place)) => {
+                self.slow.insert(place, Slow { running: TURN.div_f64(factor), is_stopped: false, due: now });
+                return lines;
+            }
+            (Blow::Recover, _) => Signal::CONT,
+            (Blow::Kill, _) => Signal::KILL,
+            (Blow::Stop, _) => Signal::STOP,
+            // A plan has no slow coordinator.
+            (Blow::Terminate | Blow::Slow(_), _) => Signal::TERM,
+        };
+        match fault.victim {
+            Victim::Worker(place) => {
+                if matches!(fault.blow, Blow::Stop | Blow::Recover) {
+                    // Else its turns would wake it up.
+                    self.slow.remove(&place);
+                }
+                if !send(workers, place, signal) {
+                    lines.push(format!("chaos: no worker runs in place {place}"));
+                }
+            }
+            // A signal to itself that cannot be sent changes nothing.
+            Victim::Coordinator => drop(kill_process(getpid(), signal)),
+        }
+        lines
+    }
+}
+
+/// Whether a worker runs in this place, to which the signal was sent.
+fn send(workers: &LocalWorkers, place: usize, signal: Signal) -> bool {
+    let pid = workers.pid(place);
+    pid.into_iter().for_each(|pid| workers.signal(pid, signal));
+    pid.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_worker_runs_its_share_of_every_turn() {
+        let mut now = Instant::now();
+        let chaos = Chaos::parse("slow:worker=1@update=3,factor=4,until=9").unwrap();
+        let (mut injector, workers) = (Injector::new(chaos, now), LocalWorkers::default());
+        assert_eq!(injector.next(), None);
+        assert_eq!(injector.applied(Update(3), now, &workers), ["chaos: a 4th of the time to the worker in place 1"]);
+        let mut pauses = Vec::new();
+        for _ in 0..4 {
+            assert_eq!(injector.elapsed(now, &workers), [""; 0]);
+            let next = injector.next().unwrap();
+            pauses.push((next - now).as_millis());
+            now = next;
+        }
+        assert_eq!(pauses, [15, 5, 15, 5], "stopped, then running");
+        injector.applied(Update(9), now, &workers);
+        assert_eq!(injector.next(), None);
+    }
+}

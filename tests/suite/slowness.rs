@@ -1,0 +1,66 @@
+//! A slow worker is named, with what is slow, and has fewer lanes where that is asked for.
+
+use medley_tests::Scratch;
+use rustix::process::Signal;
+
+use crate::RECIPE;
+use crate::ledger::updates;
+use crate::serving::address;
+
+/// One update an epoch, of all 100 rows: long enough to be measured.
+const WORK: &str = "--per_device_train_batch_size 50 --num_train_epochs 100000 --save_strategy no --logging_steps 1";
+
+/// The first number after `mark` in `text`.
+fn number(text: &str, mark: &str) -> u32 {
+    let after = text.split(mark).nth(1).unwrap_or_else(|| panic!("no {mark:?} in {text}"));
+    let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or_else(|_| panic!("no number after {mark:?} in {text}"))
+}
+
+#[test]
+fn a_slow_worker_is_named_within_ten_updates_until_it_is_well() {
+    let scratch = Scratch::new(100);
+    let chaos = "slow:worker=1@update=10,factor=6,until=50";
+    let mut run = scratch.start(&format!("train {RECIPE} {WORK} --workers 2 --chaos {chaos}"));
+    let address = address(&mut run);
+    let status = || -> serde_json::Value {
+        serde_json::from_str(&scratch.run(&format!("status --coordinator {address} --json")).expect(0).stdout).unwrap()
+    };
+    run.wait_for("chaos: a 6th of the time to the worker in place 1");
+    let named = run.wait_for("is slow: compute");
+    let update = number(&run.wait_for(": mean loss"), "update ");
+    assert!((11..=20).contains(&update), "named at update {update}");
+    let pid = number(&named, "pid ");
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+    assert!(environment.split(|byte| *byte == 0).any(|variable| variable == b"LOCAL_RANK=1"), "{named}");
+    let slow = status()["workers"].as_array().unwrap().iter().find(|worker| worker["pid"] == pid).unwrap().clone();
+    assert!(slow["phases"]["compute_seconds"].as_f64().unwrap() > 0.0, "{slow}");
+    let shown = scratch.run(&format!("status --coordinator {address}")).expect(0).stdout;
+    assert!(shown.contains("ms, compute"), "{shown}");
+    run.wait_for("chaos: all the time to the worker in place 1");
+    run.wait_for("is as fast as the others again");
+    assert!(status()["workers"].as_array().unwrap().iter().all(|worker| worker["slowness"].is_null()));
+    run.signal(Signal::TERM);
+    run.end().expect(75);
+}
+
+#[test]
+fn lanes_move_away_from_a_slow_worker_without_a_change_in_the_result() {
+    let work = format!("train {RECIPE} {WORK} --max_steps 70 --digest_steps 10");
+    let clean = Scratch::new(100);
+    clean.run(&format!("{work} --workers 1")).expect(0);
+    let scratch = Scratch::new(100);
+    let chaos = "--rebalance --chaos slow:worker=1@update=5,factor=8";
+    let ended = scratch.run(&format!("{work} --workers 2 {chaos}")).expect(0).says(&["is slow: compute", "by speed"]);
+    assert_eq!(scratch.sha256("out/model.safetensors"), clean.sha256("out/model.safetensors"), "{}", ended.stderr);
+    assert_eq!(updates(&scratch), updates(&clean));
+    let slow = number(ended.stderr.lines().find(|line| line.contains("is slow: compute")).unwrap(), "pid ");
+    let groups = scratch.json_lines("out/ledger.jsonl").into_iter().filter(|record| record["kind"] == "group");
+    let lanes = |group: &serde_json::Value| -> u64 {
+        let member = group["members"].as_array().unwrap().iter().find(|member| member["pid"] == slow).unwrap().clone();
+        let runs = member["lanes"].as_array().unwrap();
+        runs.iter().map(|run| run["end"].as_u64().unwrap() - run["start"].as_u64().unwrap()).sum()
+    };
+    let lanes: Vec<u64> = groups.map(|group| lanes(&group)).collect();
+    assert!(lanes[0] == 4 && lanes[lanes.len() - 1] < 4, "{lanes:?}\n{}", ended.stderr);
+}
