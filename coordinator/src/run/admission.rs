@@ -96,10 +96,18 @@ impl Run {
         let waits = |member: &Member| member.hello.is_some() && !member.welcomed;
         let held_by = |run: &Self, worker| run.roster.get(worker)?.hello.as_ref()?.held.clone();
         let mut came_back = false;
-        for worker in self.roster.all(waits) {
-            let expected = held_by(self, worker).filter(|held| self.free_places() > 0 && self.is_expected(held));
-            came_back |= expected.is_some();
-            expected.into_iter().for_each(|held| self.come_back(worker, *held, actions));
+        // What one of them reports may be what another's state lacks, so each may make room for the next.
+        let expected = |run: &Self| {
+            let waiting = run.roster.all(waits).into_iter();
+            let held = |worker| Some((worker, held_by(run, worker).filter(|held| run.is_expected(held))?));
+            waiting.filter_map(held).next().filter(|_| run.free_places() > 0)
+        };
+        while let Some((worker, held)) = expected(self) {
+            self.come_back(worker, *held, actions);
+            came_back = true;
+            if matches!(self.phase, Phase::Finished(_)) {
+                return false;
+            }
         }
         let kept = if self.awaits_return() { self.missing() } else { 0 };
         let free = self.free_places().saturating_sub(kept);

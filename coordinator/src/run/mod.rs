@@ -274,28 +274,6 @@ impl Run {
         matches!(self.agenda.front(), Some(Task::Summarise | Task::Finish(_) | Task::Stop))
     }
 
-    /// What follows when the group stands for the first time: what is left to do after the last update of the past.
-    fn first_agenda(&self) -> VecDeque<Task> {
-        if self.job.training.is_none() {
-            return self.results().chain([Task::Finish(Outcome::Completed)]).collect();
-        }
-        let Past { update, evaluated, .. } = self.job.past;
-        let is_saved = self.base.update == update;
-        let mut agenda = if update.0 > 0 { self.agenda_after(update) } else { VecDeque::new() };
-        if update >= self.job.total() && agenda.is_empty() {
-            agenda = self.end_agenda(SavePurpose::Final);
-        }
-        agenda.retain(|task| match task {
-            Task::Evaluate(_, Occasion::Training) => !evaluated,
-            Task::Save(SavePurpose::Checkpoint) => !is_saved,
-            _ => true,
-        });
-        for task in agenda.iter_mut().filter(|task| is_saved && **task == Task::Save(SavePurpose::CheckpointAndFinal)) {
-            *task = Task::Save(SavePurpose::Final);
-        }
-        agenda
-    }
-
     /// What follows `update`: as in Hugging Face, evaluation comes before saving.
     fn agenda_after(&self, update: Update) -> VecDeque<Task> {
         let Some(training) = &self.job.training else { return VecDeque::new() };

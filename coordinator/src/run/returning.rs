@@ -4,15 +4,17 @@
 //! it or from a later one, and its updates are in the ledger or reported with it. Who holds another one is welcomed as a
 //! newcomer. Where nobody else has the newest state, its holders are waited for, but not for long.
 
+use std::collections::VecDeque;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Instant;
 
 use medley_common::identity::{Generation, Update, WorkerId};
 use medley_common::message::{Command, Held};
 
-use super::report::TrainLog;
+use super::action::Task;
+use super::report::{Outcome, TrainLog};
 use super::roster::Member;
-use super::{Action, Phase, Run};
+use super::{Action, Occasion, Past, Phase, Run, SavePurpose};
 
 impl Run {
     /// Whether what a worker holds can be gone on with.
@@ -28,8 +30,11 @@ impl Run {
 
     /// Whether it is a member of the newest group that comes back, or one that holds as much.
     pub(super) fn is_expected(&self, held: &Held) -> bool {
-        let was_in_it = self.shares.contains_key(&held.worker) || self.groups.keys().max() == Some(&held.generation);
-        self.is_of_use(held) && (was_in_it || held.update >= self.progress.done)
+        self.is_of_use(held) && (self.was_in_newest(held) || held.update >= self.progress.done)
+    }
+
+    fn was_in_newest(&self, held: &Held) -> bool {
+        self.shares.contains_key(&held.worker) || self.groups.keys().max() == Some(&held.generation)
     }
 
     /// Takes in a worker with what it holds.
@@ -84,7 +89,12 @@ impl Run {
     /// How many members of the newest group may still come back.
     pub(super) fn missing(&self) -> usize {
         let gone = self.shares.keys().filter(|worker| self.roster.get(**worker).is_none()).count();
-        gone.saturating_sub(self.returned())
+        // One that is back with nothing that is of use is waited for no longer.
+        let is_in_vain = |held: &Held| self.was_in_newest(held) && !self.is_of_use(held);
+        let waiting = self.roster.iter().filter(|(_, member)| !member.welcomed);
+        let in_vain =
+            waiting.filter_map(|(_, member)| member.hello.as_ref()?.held.as_deref()).filter(|held| is_in_vain(held));
+        gone.saturating_sub(self.returned() + in_vain.count())
     }
 
     /// How many have come back since the newest group stood.
@@ -123,5 +133,27 @@ impl Run {
         if matches!(self.phase, Phase::Gathering(_)) {
             self.reform(now, actions);
         }
+    }
+
+    /// What follows when the group stands for the first time: what is left to do after the last update of the past.
+    pub(super) fn first_agenda(&self) -> VecDeque<Task> {
+        if self.job.training.is_none() {
+            return self.results().chain([Task::Finish(Outcome::Completed)]).collect();
+        }
+        let Past { update, evaluated, .. } = self.job.past;
+        let is_saved = self.base.update == update;
+        let mut agenda = if update.0 > 0 { self.agenda_after(update) } else { VecDeque::new() };
+        if update >= self.job.total() && agenda.is_empty() {
+            agenda = self.end_agenda(SavePurpose::Final);
+        }
+        agenda.retain(|task| match task {
+            Task::Evaluate(_, Occasion::Training) => !evaluated,
+            Task::Save(SavePurpose::Checkpoint) => !is_saved,
+            _ => true,
+        });
+        for task in agenda.iter_mut().filter(|task| is_saved && **task == Task::Save(SavePurpose::CheckpointAndFinal)) {
+            *task = Task::Save(SavePurpose::Final);
+        }
+        agenda
     }
 }
