@@ -220,7 +220,7 @@ pub(crate) struct PrecisionFlags {
     /// Numbers in which gradients travel between GPUs
     #[arg(long, value_name = "float32|bfloat16", value_enum, default_value_t = GradientDtypeFlag::Float32)]
     pub(crate) gradient_dtype: GradientDtypeFlag,
-    /// The same bits at any number of workers and through any fault; auto: on for the CPU
+    /// The same bits at any number of workers; auto: on for the CPU
     #[arg(long, value_name = "auto|on|off", value_enum, default_value_t = ReproducibleFlag::Auto)]
     pub(crate) reproducible: ReproducibleFlag,
     /// Compute activations again in the backward pass, for less memory
