@@ -76,6 +76,12 @@ impl fmt::Display for Split {
 pub struct Digest(pub [u8; 32]);
 
 impl Digest {
+    /// The first 12 of its 64 digits: enough for a person to tell two apart.
+    #[must_use]
+    pub fn short(&self) -> String {
+        self.to_string().chars().take(12).collect()
+    }
+
     /// Reads 64 hexadecimal digits; `None` for anything else.
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {

@@ -19,6 +19,9 @@
 //!
 //! A worker that sees its peers' connections break says `Disconnected` and waits: who was lost is the coordinator's to
 //! find out. One that is asked by its system to end says `Leaving` and works on until it is told to stop.
+//!
+//! A worker whose session breaks leaves its group, keeps its state and comes back: its next `Hello` says what it holds.
+//! It is answered by `Reattach` where that is of use, by a new `Welcome` where it is not, and refused by another run.
 
 use std::ops::Range;
 
@@ -106,7 +109,7 @@ pub enum Event {
 }
 
 /// Who a worker is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Hello {
     /// The protocol it speaks.
     pub protocol: u32,
@@ -124,6 +127,29 @@ pub struct Hello {
     pub processor: String,
     /// Threads it computes with.
     pub threads: u32,
+    /// What it holds of a run whose session broke; `None` for a newcomer.
+    pub held: Option<Box<Held>>,
+}
+
+/// What a worker holds after its session broke.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Held {
+    /// The run, as its `Welcome` named it.
+    pub run: Digest,
+    /// The worker's name in the session that broke.
+    pub worker: WorkerId,
+    /// Fingerprint of its parameter layout.
+    pub layout: Digest,
+    /// Where peers reach its collective; empty where it needs none.
+    pub endpoint: String,
+    /// The newest group in which it was given work; 0 for none.
+    pub generation: Generation,
+    /// Updates done in its state.
+    pub update: Update,
+    /// Lanes of the next update whose gradients it keeps.
+    pub kept: Lanes,
+    /// Its last reports, which the ledger may not have.
+    pub reports: Vec<UpdateReport>,
 }
 
 /// A worker's claim to a GPU.
@@ -213,6 +239,13 @@ pub enum FailureKind {
 pub enum Command {
     /// The answer to `Hello`: fetch data and weights, build the model.
     Welcome(Box<Welcome>),
+    /// The answer to a `Hello` of who holds a state that is of use: keep it, and wait for a group.
+    Reattach {
+        /// The name of this worker from now on.
+        worker: WorkerId,
+        /// How often to send a heartbeat.
+        heartbeat_ms: u64,
+    },
     /// Become a member of a new group.
     Form(Form),
     /// Make every update through this one, then wait.
@@ -272,6 +305,10 @@ pub enum Verdict {
 pub struct Welcome {
     /// The name of this worker.
     pub worker: WorkerId,
+    /// Which run it is.
+    pub run: Digest,
+    /// How many of its reports a worker keeps: as many may not be in the ledger yet.
+    pub window: u64,
     /// The recipe.
     pub spec: TrainSpec,
     /// The shape of the model.

@@ -7,22 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use medley_common::example::Example;
-use medley_common::identity::{Digest, Split, Update};
+use medley_common::identity::{Digest, Split, Update, WorkerId};
 use medley_common::message::{Artifact, ArtifactKind, Failure, FailureKind};
 
-use crate::archive::{
-    self, ArchiveError, Checkpoint, Found, OutputDir, Recipe, Recovered, RunContents, RunIdentity, SpaceNeed, Start,
-    StartRequest, recover_for,
-};
+use crate::archive::{self, ArchiveError, History, OutputDir, Recipe, RunContents, RunIdentity, SpaceNeed};
 use crate::inputs::{INITIAL_WEIGHTS, Inputs, file_digest};
 use crate::launch::find_binary;
 use crate::model_folder::CONFIG_FILE;
+use crate::origin::Origin;
 use crate::recorder::Setting;
-use crate::run::{Job, Patience, SplitRows, TrainingJob};
+use crate::run::{Base, Job, Past, Patience, SplitRows, TrainingJob};
 use crate::service::Store;
-use crate::spec::{
-    Bound, Device, Existing, InitialWeights, Machine, Note, Output, PlanSummary, Resume, Role, RunLength, RunSpec, Team,
-};
+use crate::spec::{Bound, Device, InitialWeights, Machine, Note, PlanSummary, Role, RunLength, RunSpec, Team};
 
 /// Updates that workers may make ahead of the slowest one's report: enough to hide a round trip, few enough that a
 /// stop comes at once.
@@ -44,6 +40,8 @@ pub struct Assembly {
     pub contents: Option<RunContents>,
     /// What the recorder needs to know.
     pub setting: Setting,
+    /// The last worker that has computed for this run; later ones are numbered after it.
+    pub last_worker: WorkerId,
     /// Who computes.
     pub team: Team,
     /// The plan, for people.
@@ -67,21 +65,6 @@ pub struct Request {
     pub secret: [u8; 32],
 }
 
-/// Where training starts.
-struct Origin {
-    resumed: Option<Checkpoint>,
-    /// The ledger beside the checkpoint.
-    recovered: Option<Recovered>,
-    /// The folder holds this run, complete: only its results are asked for.
-    complete: bool,
-}
-
-impl Origin {
-    fn none(complete: bool) -> Self {
-        Self { resumed: None, recovered: None, complete }
-    }
-}
-
 /// Reads everything that the request names and checks that it fits together. Blocks; changes nothing but the download
 /// cache.
 ///
@@ -101,31 +84,28 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
     notes.extend(output.warning().map(|warning| format!("warning: {warning}")));
     let trains = spec.sources().train_file.is_some();
     let recipe = recipe(&bound, &inputs);
-    let origin = if trains { origin(spec, &output, &recipe, &mut notes)? } else { Origin::none(false) };
+    let origin = if trains { Origin::find(spec, &output, &recipe, &mut notes)? } else { Origin::fresh() };
     let trains = trains && !origin.complete;
     if trains {
-        output.preflight(&space_need(spec, &bound, &inputs, &origin), origin.resumed.as_ref()).map_err(archived)?;
+        output.preflight(&space_need(spec, &bound, &inputs, &origin), origin.checkpoint()).map_err(archived)?;
     }
     let save_total_limit = spec.output().save_total_limit.and_then(std::num::NonZeroU32::new);
-    let identity = identity(request, &bound, &inputs, recipe);
-    let contents = trains.then(|| RunContents { identity, model_files: inputs.files.clone(), save_total_limit });
+    let identity = RunIdentity { start: origin.start(), ..identity(request, &bound, &inputs, recipe) };
+    let known = origin.recovered.as_ref().map(|recovered| &recovered.history);
+    let run = known.map_or(&identity, |history| history.identity()).digest();
+    let last_worker = known.map(History::last_worker).unwrap_or_default();
     let (artifacts, store) = state_files(spec, &inputs, &origin, &output)?;
     let summary = bound.summary(spec, train_rows);
     let training = trains.then(|| inputs.splits.get(&Split::Train)).flatten();
-    let start = origin.resumed.as_ref().map_or(Update(0), Checkpoint::update);
-    let job = Job {
-        artifacts,
-        start,
-        past_losses: past_losses(&origin),
-        past_skipped: past_skipped(&origin),
-        secret: request.secret,
-        ..job(spec, &bound, &inputs, training)
-    };
+    let base = Base { update: origin.start(), artifacts };
+    let files = store.into_iter().map(|(kind, path)| ((base.update, kind), path)).collect();
+    let asked = Asked { run, past: if trains { origin.past() } else { Past::default() }, base, secret: request.secret };
+    let job = job(spec, &bound, &inputs, training, asked);
+    let contents = trains.then(|| RunContents { identity, model_files: inputs.files.clone(), save_total_limit });
     let setting = Setting { until: request.until, ..setting(spec, &bound, &inputs, origin, programs(spec)?) };
     let examples = inputs.splits.into_iter().map(|(split, rows)| (split, Arc::new(rows))).collect();
-    let files = store.into_iter().map(|(kind, path)| ((start, kind), path)).collect();
     let store = Store { examples, files };
-    Ok(Assembly { job, store, output, contents, setting, team: bound.team, summary, notes })
+    Ok(Assembly { job, store, output, contents, setting, last_worker, team: bound.team, summary, notes })
 }
 
 /// A row file that the run itself would write over or remove is not an input to begin with.
@@ -162,84 +142,6 @@ fn recipe(bound: &Bound, inputs: &Inputs) -> Recipe {
     Recipe::new(&bound.train, &inputs.model, rows).with(INITIAL_WEIGHTS, weights)
 }
 
-/// Decides where training starts; refuses what would lose or mix runs.
-fn origin(spec: &RunSpec, output: &OutputDir, recipe: &Recipe, notes: &mut Vec<String>) -> Result<Origin, Failure> {
-    let existing = match (spec.output().existing, &spec.output().resume) {
-        (Existing::Keep, _) => archive::Existing::Continue,
-        (Existing::Overwrite, Resume::Never) => archive::Existing::Discard,
-        (Existing::Overwrite, _) => archive::Existing::Replace,
-    };
-    let from = match &spec.output().resume {
-        Resume::From(path) => Some(path.clone()),
-        Resume::IfPresent | Resume::Latest | Resume::Never => None,
-    };
-    let Found { start, passed_over } = output.find_start(&StartRequest { existing, from }, recipe).map_err(archived)?;
-    notes.extend(passed_over.iter().map(|passed| format!("warning: passed over {passed}")));
-    let dir = spec.output().dir.display();
-    match (start, &spec.output().resume) {
-        (Start::Fresh, Resume::Latest) => {
-            Err(refused(format!("{dir} holds no valid checkpoint; drop --resume_from_checkpoint to start afresh")))
-        }
-        (Start::Fresh, _) => {
-            let replaced = output.foreign_replaced().map_err(archived)?;
-            if !replaced.is_empty() {
-                notes.push(format!("note: {} in {dir} will be replaced", replaced.join(", ")));
-            }
-            Ok(Origin::none(false))
-        }
-        (Start::Resume(_) | Start::Finished(_), Resume::Never) => Err(refused(format!(
-            "{dir} holds an earlier run; use --overwrite_output_dir to replace it, or drop --resume_from_checkpoint \
-             False to go on with it"
-        ))),
-        (Start::Resume(checkpoint), _) => {
-            checkpoint.check_recipe(recipe).map_err(archived)?;
-            notes.extend(gone_on_with(spec, &checkpoint));
-            notes.push(format!("resuming from {}", checkpoint.path().display()));
-            // A damaged ledger is known before anything starts.
-            let recovered = recover_for(&checkpoint).map_err(archived)?;
-            Ok(Origin { resumed: Some(*checkpoint), recovered, complete: false })
-        }
-        (Start::Finished(record), _) => {
-            let differences: Vec<String> = recipe.differences(&record.recipe).iter().map(ToString::to_string).collect();
-            if !differences.is_empty() {
-                return Err(refused(format!(
-                    "{dir} holds a complete run of another recipe: {}; use --overwrite_output_dir to replace it",
-                    differences.join(", ")
-                )));
-            }
-            notes.push(format!("note: {dir} holds this run, complete: nothing is left to train"));
-            Ok(Origin::none(true))
-        }
-    }
-}
-
-/// The note on a run that is gone on with although the flags, read by the letter, ask for something else.
-fn gone_on_with(spec: &RunSpec, checkpoint: &Checkpoint) -> Option<String> {
-    let Output { dir, existing, resume, .. } = spec.output();
-    let instead = match (existing, resume) {
-        (_, Resume::From(other)) if !checkpoint.path().starts_with(other) => format!("not with {}", other.display()),
-        (Existing::Overwrite, Resume::IfPresent) => {
-            "to start afresh, add --resume_from_checkpoint False or name another --output_dir".to_owned()
-        }
-        _ => return None,
-    };
-    Some(format!("note: {} holds this very run, unfinished, so it is gone on with: {instead}", dir.display()))
-}
-
-/// The losses of the updates done, where the ledger beside the checkpoint has all of them.
-fn past_losses(origin: &Origin) -> Vec<f64> {
-    let through = origin.resumed.as_ref().map_or(Update(0), Checkpoint::update);
-    let losses = origin.recovered.as_ref().and_then(|recovered| recovered.history.losses(through));
-    losses.unwrap_or_default()
-}
-
-/// The updates done that moved no weight, as far as the ledger beside the checkpoint has them.
-fn past_skipped(origin: &Origin) -> Vec<Update> {
-    let through = origin.resumed.as_ref().map_or(Update(0), Checkpoint::update);
-    let updates = origin.recovered.iter().flat_map(|recovered| recovered.history.updates());
-    updates.filter(|past| past.skipped && past.update <= through).map(|past| past.update).collect()
-}
-
 /// What the first record of the ledger says.
 fn identity(request: &Request, bound: &Bound, inputs: &Inputs, recipe: Recipe) -> RunIdentity {
     RunIdentity {
@@ -262,7 +164,7 @@ type StateFiles = (Vec<Artifact>, BTreeMap<ArtifactKind, std::path::PathBuf>);
 
 fn state_files(spec: &RunSpec, inputs: &Inputs, origin: &Origin, output: &OutputDir) -> Result<StateFiles, Failure> {
     let mut files = BTreeMap::new();
-    if let Some(checkpoint) = &origin.resumed {
+    if let Some(checkpoint) = origin.checkpoint() {
         files.extend(checkpoint.artifacts().into_iter().map(|stored| (stored.artifact.kind, stored.path)));
     } else if origin.complete {
         files.insert(ArtifactKind::Weights, output.path().join(archive::WEIGHTS_FILE));
@@ -280,7 +182,15 @@ fn state_files(spec: &RunSpec, inputs: &Inputs, origin: &Origin, output: &Output
     Ok((artifacts, files))
 }
 
-fn job(spec: &RunSpec, bound: &Bound, inputs: &Inputs, training: Option<&Vec<Example>>) -> Job {
+/// What a job is made of beside what the flags and the inputs say.
+struct Asked {
+    run: Digest,
+    past: Past,
+    base: Base,
+    secret: [u8; 32],
+}
+
+fn job(spec: &RunSpec, bound: &Bound, inputs: &Inputs, training: Option<&Vec<Example>>, asked: Asked) -> Job {
     let rows = |split| {
         let rows: &Vec<Example> = inputs.splits.get(&split)?;
         Some(SplitRows { lengths: lengths(rows), labels: rows.iter().map(|row| row.label).collect() })
@@ -288,15 +198,14 @@ fn job(spec: &RunSpec, bound: &Bound, inputs: &Inputs, training: Option<&Vec<Exa
     let placement = spec.placement();
     Job {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        run: asked.run,
         spec: bound.train.clone(),
         model: inputs.model.clone(),
         training: training.map(|rows| TrainingJob { lengths: lengths(rows), cadence: bound.cadence }),
         validation: rows(Split::Validation),
         test: rows(Split::Test),
-        start: Update(0),
-        past_losses: Vec::new(),
-        past_skipped: Vec::new(),
-        artifacts: Vec::new(),
+        past: asked.past,
+        base: asked.base,
         workers: bound.team.workers,
         on_gpus: bound.team.device == Device::Cuda,
         min_workers: placement.min_workers.min(bound.team.workers),
@@ -304,10 +213,12 @@ fn job(spec: &RunSpec, bound: &Bound, inputs: &Inputs, training: Option<&Vec<Exa
         patience: Patience {
             join: placement.join_timeout,
             heartbeat: placement.heartbeat_timeout,
+            // Local workers end with their launcher.
+            reattach: if placement.role == Role::Serve { placement.heartbeat_timeout } else { Duration::ZERO },
             heartbeat_every: (placement.heartbeat_timeout / 5).max(Duration::from_millis(20)),
             window: WINDOW,
         },
-        secret: [0; 32],
+        secret: asked.secret,
     }
 }
 
@@ -325,10 +236,7 @@ fn setting(
         RunLength::Updates(updates) => updates as f64 / bound.cadence.updates_per_epoch.max(1) as f64,
     };
     Setting {
-        origin: match origin.resumed {
-            Some(checkpoint) => archive::Origin::Checkpoint(Box::new(checkpoint)),
-            None => archive::Origin::Fresh,
-        },
+        origin: origin.place,
         cadence: archive::Cadence {
             max_steps: bound.cadence.total_updates,
             num_train_epochs,
@@ -364,7 +272,7 @@ fn programs(spec: &RunSpec) -> Result<BTreeMap<String, Digest>, Failure> {
 }
 
 fn space_need(spec: &RunSpec, bound: &Bound, inputs: &Inputs, origin: &Origin) -> SpaceNeed {
-    let done = origin.resumed.as_ref().map_or(0, |checkpoint| checkpoint.update().0);
+    let done = origin.start().0;
     let saved = (1..=done).filter(|update| bound.cadence.saves_after(Update(*update))).count() as u64;
     SpaceNeed {
         parameter_bytes: 4 * inputs.model.parameters(),

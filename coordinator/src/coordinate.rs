@@ -100,7 +100,7 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
             LocalWorkers::default()
         }
     };
-    let chaos = placement.chaos;
+    let chaos = placement.chaos.after(assembly.job.past.update);
     serve(assembly, listener, Ties { stops, local, display, started, chaos, security }).await
 }
 
@@ -147,7 +147,7 @@ async fn serve(assembly: Assembly, listener: TcpListener, ties: Ties) -> Result<
     let recorder = recorder::spawn(assembly.output, assembly.contents, assembly.setting, slot, answer);
     let (arrive, arrivals) = mpsc::channel(QUEUED_ARRIVALS);
     let (status, feed) = watch::channel(v1::Status::default());
-    let (service, files) = Service::new(arrive, assembly.store, Uploads::new(uploads));
+    let (service, files) = Service::new(arrive, assembly.store, Uploads::new(uploads), assembly.last_worker);
     let (over, mut end) = watch::channel(false);
     let shutdown = async move {
         // The sender lives until the run is over: its end says the same.

@@ -161,7 +161,12 @@ impl Driver {
             }
             Happening::Arrival(Arrival::From(worker, event)) => {
                 match &event {
-                    Event::Hello(hello) => drop(ties.pids.insert(worker, hello.pid)),
+                    Event::Hello(hello) => {
+                        // A process that comes back has another name than before.
+                        let before = hello.held.as_ref().map(|held| held.worker);
+                        before.and_then(|before| ties.pids.remove(&before));
+                        ties.pids.insert(worker, hello.pid);
+                    }
                     Event::Updated { .. } | Event::Evaluated { .. } => drop(ties.useful.insert(worker)),
                     _ => {}
                 }
@@ -186,7 +191,12 @@ impl Driver {
                 self.display.line(&line);
                 Vec::new()
             }
-            Happening::Answer(Answer::Recorded(update)) => vec![Input::Recorded(update)],
+            Happening::Answer(Answer::Recorded(update)) => {
+                // The ledger has it, so the same plan does not strike again when the coordinator comes back.
+                let lines = self.injector.recorded(update, Instant::now(), &self.local);
+                lines.iter().for_each(|line| self.display.line(line));
+                vec![Input::Recorded(update)]
+            }
             Happening::Answer(Answer::Paused(reason)) => {
                 ties.paused = reason;
                 Vec::new()

@@ -65,9 +65,16 @@ impl Injector {
         fault.into_iter().flat_map(|fault| self.inject(fault, now, workers)).collect()
     }
 
-    /// Does what is due now that `update` is applied; returns what a person should know of it.
+    /// Does to workers what is due now that `update` is applied; returns what a person should know of it.
     pub fn applied(&mut self, update: Update, now: Instant, workers: &LocalWorkers) -> Vec<String> {
-        self.chaos.due(update).into_iter().flat_map(|fault| self.inject(fault, now, workers)).collect()
+        let due = self.chaos.due(update, Victim::is_worker);
+        due.into_iter().flat_map(|fault| self.inject(fault, now, workers)).collect()
+    }
+
+    /// Does to the coordinator what is due now that `update` is in the ledger, which one that comes back finds there.
+    pub fn recorded(&mut self, update: Update, now: Instant, workers: &LocalWorkers) -> Vec<String> {
+        let due = self.chaos.due(update, Victim::is_coordinator);
+        due.into_iter().flat_map(|fault| self.inject(fault, now, workers)).collect()
     }
 
     /// Lets all go on that are stopped in turn.

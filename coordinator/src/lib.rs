@@ -16,6 +16,7 @@ pub mod inputs;
 pub mod launch;
 pub mod meter;
 pub mod model_folder;
+pub mod origin;
 pub mod quickstart;
 pub mod recorder;
 pub mod replay;

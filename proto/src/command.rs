@@ -8,12 +8,15 @@ use medley_common::spec::{ComputeSpec, GradientDtype, OptimizerKind, OptimizerSp
 
 use crate::v1;
 use crate::v1::session_response::Command as Wire;
-use crate::wire::{WireError, bytes32, ranges, required, to_ranges};
+use crate::wire::{WireError, bytes32, digest, ranges, required, to_ranges};
 
 impl From<Command> for v1::SessionResponse {
     fn from(command: Command) -> Self {
         let command = match command {
             Command::Welcome(welcome) => Wire::Welcome((*welcome).into()),
+            Command::Reattach { worker, heartbeat_ms } => {
+                Wire::Reattach(v1::Reattach { worker: worker.0, heartbeat_ms })
+            }
             Command::Form(form) => Wire::Form(form.into()),
             Command::Train { generation, through } => {
                 Wire::Train(v1::Train { generation: generation.0, through: through.0 })
@@ -43,6 +46,9 @@ impl TryFrom<v1::SessionResponse> for Command {
     fn try_from(response: v1::SessionResponse) -> Result<Self, WireError> {
         Ok(match required(response.command, "session_response.command")? {
             Wire::Welcome(welcome) => Self::Welcome(Box::new(welcome.try_into()?)),
+            Wire::Reattach(v1::Reattach { worker, heartbeat_ms }) => {
+                Self::Reattach { worker: WorkerId(worker), heartbeat_ms }
+            }
             Wire::Form(form) => Self::Form(form.try_into()?),
             Wire::Train(train) => {
                 Self::Train { generation: Generation(train.generation), through: Update(train.through) }
@@ -82,6 +88,8 @@ impl From<Welcome> for v1::Welcome {
             splits: welcome.splits.into_iter().map(split).collect(),
             artifacts: welcome.artifacts.into_iter().map(artifact).collect(),
             heartbeat_ms: welcome.heartbeat_ms,
+            run: welcome.run.0.to_vec(),
+            window: welcome.window,
             digest_every: welcome.digest_every,
         }
     }
@@ -97,6 +105,8 @@ impl TryFrom<v1::Welcome> for Welcome {
         };
         Ok(Self {
             worker: WorkerId(welcome.worker),
+            run: digest(&welcome.run, "welcome.run")?,
+            window: welcome.window,
             spec: required(welcome.spec, "welcome.spec")?.try_into()?,
             model: required(welcome.model, "welcome.model")?.try_into()?,
             start: Update(welcome.start),
@@ -294,7 +304,7 @@ impl TryFrom<v1::Form> for Form {
 
 #[cfg(test)]
 mod tests {
-    use medley_common::identity::Split;
+    use medley_common::identity::{Digest, Split};
     use medley_common::message::{ArtifactKind, Verdict};
 
     use super::*;
@@ -302,6 +312,8 @@ mod tests {
     fn welcome() -> Welcome {
         Welcome {
             worker: WorkerId(3),
+            run: Digest([4; 32]),
+            window: 4,
             spec: TrainSpec {
                 seed: 42,
                 rows_per_update: 32,
@@ -355,6 +367,7 @@ mod tests {
         };
         let commands = [
             Command::Welcome(Box::new(welcome())),
+            Command::Reattach { worker: WorkerId(3), heartbeat_ms: 500 },
             Command::Form(form),
             Command::Train { generation, through: Update(12) },
             Command::Save {

@@ -1,8 +1,8 @@
 //! Events on the wire: worker -> coordinator.
 
 use medley_common::evaluation::Prediction;
-use medley_common::identity::{Generation, RowId, Update};
-use medley_common::message::{Event, Failure, GpuUse, Hello, LaneReport, Timing, UpdateReport};
+use medley_common::identity::{Generation, RowId, Update, WorkerId};
+use medley_common::message::{Event, Failure, GpuUse, Held, Hello, LaneReport, Timing, UpdateReport};
 
 use crate::v1;
 use crate::v1::session_request::Event as Wire;
@@ -51,7 +51,7 @@ impl TryFrom<v1::SessionRequest> for Event {
 
     fn try_from(request: v1::SessionRequest) -> Result<Self, WireError> {
         Ok(match required(request.event, "session_request.event")? {
-            Wire::Hello(hello) => Self::Hello(hello.into()),
+            Wire::Hello(hello) => Self::Hello(hello.try_into()?),
             Wire::Prepared(prepared) => Self::Prepared {
                 layout: digest(&prepared.layout, "prepared.layout")?,
                 endpoint: prepared.endpoint,
@@ -91,17 +91,53 @@ impl TryFrom<v1::SessionRequest> for Event {
 
 impl From<Hello> for v1::Hello {
     fn from(hello: Hello) -> Self {
-        let Hello { protocol, version, host, pid, device, gpu, processor, threads } = hello;
+        let Hello { protocol, version, host, pid, device, gpu, processor, threads, held } = hello;
         let gpu = gpu.map(|GpuUse { uuid, is_shared }| v1::GpuUse { uuid, is_shared });
-        Self { protocol, version, host, pid, device, threads, gpu, processor }
+        Self { protocol, version, host, pid, device, threads, held: held.map(|held| (*held).into()), gpu, processor }
     }
 }
 
-impl From<v1::Hello> for Hello {
-    fn from(hello: v1::Hello) -> Self {
-        let v1::Hello { protocol, version, host, pid, device, threads, gpu, processor } = hello;
+impl TryFrom<v1::Hello> for Hello {
+    type Error = WireError;
+
+    fn try_from(hello: v1::Hello) -> Result<Self, WireError> {
+        let v1::Hello { protocol, version, host, pid, device, threads, held, gpu, processor } = hello;
+        let held = held.map(Held::try_from).transpose()?.map(Box::new);
         let gpu = gpu.map(|v1::GpuUse { uuid, is_shared }| GpuUse { uuid, is_shared });
-        Self { protocol, version, host, pid, device, gpu, processor, threads }
+        Ok(Self { protocol, version, host, pid, device, gpu, processor, threads, held })
+    }
+}
+
+impl From<Held> for v1::Held {
+    fn from(held: Held) -> Self {
+        let generation = held.generation;
+        Self {
+            run: held.run.0.to_vec(),
+            worker: held.worker.0,
+            layout: held.layout.0.to_vec(),
+            endpoint: held.endpoint,
+            generation: generation.0,
+            update: held.update.0,
+            kept: Some(v1::LaneSet { runs: to_ranges(held.kept) }),
+            reports: held.reports.into_iter().map(|report| updated(generation, report)).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::Held> for Held {
+    type Error = WireError;
+
+    fn try_from(held: v1::Held) -> Result<Self, WireError> {
+        Ok(Self {
+            run: digest(&held.run, "held.run")?,
+            worker: WorkerId(held.worker),
+            layout: digest(&held.layout, "held.layout")?,
+            endpoint: held.endpoint,
+            generation: Generation(held.generation),
+            update: Update(held.update),
+            kept: ranges(held.kept.unwrap_or_default().runs, "held.kept")?,
+            reports: held.reports.into_iter().map(report).collect::<Result<_, WireError>>()?,
+        })
     }
 }
 
@@ -184,6 +220,7 @@ mod tests {
             gpu: Some(GpuUse { uuid: "GPU-1".into(), is_shared: true }),
             processor: "EPYC, avx512f".into(),
             threads: 2,
+            held: None,
         };
         let report = UpdateReport {
             update: Update(7),
@@ -201,8 +238,19 @@ mod tests {
             Prediction { row: RowId(2), logits: vec![], loss: None },
         ];
         let generation = Generation(2);
+        let held = Held {
+            run: Digest([5; 32]),
+            worker: WorkerId(3),
+            layout: Digest([6; 32]),
+            endpoint: "10.0.0.1:4000".into(),
+            generation,
+            update: Update(7),
+            kept: vec![0..2, 5..8],
+            reports: vec![UpdateReport { update: Update(6), ..report.clone() }, report.clone()],
+        };
         let events = [
-            Event::Hello(hello),
+            Event::Hello(hello.clone()),
+            Event::Hello(Hello { held: Some(Box::new(held)), ..hello }),
             Event::Prepared { layout: Digest([7; 32]), endpoint: "10.0.0.1:4000".into(), notes: vec!["new".into()] },
             Event::Formed { generation },
             Event::Updated { generation, report },

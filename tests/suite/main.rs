@@ -10,6 +10,7 @@ mod faults;
 mod ledger;
 mod network;
 mod proof;
+mod reattach;
 mod recovery;
 mod resume;
 mod serving;

@@ -1,23 +1,27 @@
 //! The worker's life: join, fetch, and pass orders down to the engine and its reports up, until told to stop.
+//!
+//! A coordinator that is lost is looked for, with all that the worker holds: it may have died and come back, or the
+//! network was away.
 
-use std::collections::BTreeMap;
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use medley_common::identity::WorkerId;
-use medley_common::message::{Command, Event, Failure, FailureKind, Hello, PROTOCOL, Verdict, Welcome};
+use medley_common::message::{Command, Event, Failure, FailureKind, Verdict, Welcome};
 use medley_proto::access::Access;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::device::Place;
-use crate::engine::{self, EngineHandle, Output, Preparation, Saved};
-use crate::session::{Coordinator, EventSender, Session, SessionError, Upload};
+use crate::engine::Output;
+use crate::holding::Holding;
+use crate::joining::{fetch, greet, hello, route_to};
+use crate::session::{Coordinator, EventSender, Session, SessionError};
+use crate::uploads::Uploading;
 
-/// Engine outputs that may wait for the network.
-const QUEUED_OUTPUTS: usize = 256;
+/// Between two attempts to open a session with who accepts connections.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// How a worker finds its coordinator and what it computes with.
 #[derive(Debug, Clone)]
@@ -26,8 +30,10 @@ pub struct Settings {
     pub coordinator: String,
     /// What it asks its workers for.
     pub access: Access,
-    /// How long to try to reach it.
+    /// How long to try to reach it at first.
     pub patience: Duration,
+    /// How long to try to reach it again when it is lost; zero ends with it.
+    pub reconnect: Duration,
     /// The address that peers reach this worker at; found by the route to the coordinator where `None`.
     pub collective_host: Option<IpAddr>,
     /// Threads to compute with.
@@ -81,6 +87,16 @@ pub enum AgentError {
     Engine(Failure),
 }
 
+impl AgentError {
+    /// Whether the coordinator is gone, rather than wrong: it may come back.
+    fn is_loss(&self) -> bool {
+        matches!(
+            self,
+            Self::Abandoned { .. } | Self::Session(SessionError::Unreachable { .. } | SessionError::Call { .. })
+        )
+    }
+}
+
 /// Takes part in a run until the coordinator orders to stop; returns what that means, and its reason.
 ///
 /// `leave` is told when this worker is to go: it works on until the coordinator lets it.
@@ -88,171 +104,231 @@ pub enum AgentError {
 /// # Errors
 /// See [`AgentError`].
 pub async fn run(settings: Settings, mut leave: mpsc::Receiver<()>) -> Result<(Verdict, String), AgentError> {
-    let joining = async {
-        let coordinator =
-            Coordinator::connect(&settings.coordinator, settings.access.clone(), settings.patience).await?;
-        let (session, first) = greet(&settings, &coordinator).await?;
-        Ok::<_, AgentError>((coordinator, session, first))
-    };
-    let (coordinator, mut session, first) = tokio::select! {
-        joined = joining => joined?,
-        Some(()) = leave.recv() => return Ok((Verdict::Over, "asked to end before it took part".to_owned())),
-    };
-    let welcome = match first {
-        Some(Command::Welcome(welcome)) => *welcome,
-        Some(Command::Stop { reason, verdict }) => return Ok((verdict, reason)),
-        Some(other) => return Err(out_of_turn(&settings, &other)),
-        None => return Err(AgentError::Abandoned { address: settings.coordinator }),
-    };
-    let beat = tokio::spawn(heartbeat(session.sender(), Duration::from_millis(welcome.heartbeat_ms.max(10))));
-    let end = take_part(&settings, &coordinator, &mut session, (welcome, leave)).await;
-    beat.abort();
-    end
-}
-
-/// Opens the session and waits for the first command: whoever listens there may be no coordinator at all.
-async fn greet(settings: &Settings, coordinator: &Coordinator) -> Result<(Session, Option<Command>), AgentError> {
-    let greeting = async {
-        let mut session = coordinator.open(Event::Hello(hello(settings))).await?;
-        let first = session.command().await?;
-        Ok((session, first))
-    };
-    match tokio::time::timeout(settings.patience, greeting).await {
-        Ok(greeted) => greeted,
-        Err(_) => Err(AgentError::Silent { address: settings.coordinator.clone() }),
-    }
-}
-
-async fn take_part(
-    settings: &Settings,
-    coordinator: &Coordinator,
-    session: &mut Session,
-    (welcome, mut leave): (Welcome, mpsc::Receiver<()>),
-) -> Result<(Verdict, String), AgentError> {
-    let worker = welcome.worker;
-    if !settings.is_local {
-        say(&format!("joined {} as worker {worker}, with {} threads", settings.coordinator, settings.threads));
-    }
-    let host = match settings.collective_host {
-        Some(host) => host,
-        None => route_to(&settings.coordinator)
-            .map_err(|source| AgentError::NoRoute { address: settings.coordinator.clone(), source })?,
-    };
-    let meeting = (SocketAddr::new(host, 0), settings.place.clone());
-    let preparation = tokio::select! {
-        fetched = fetch(coordinator, welcome, meeting) => fetched?,
-        Some(()) = leave.recv() => return Ok((Verdict::Over, "asked to end before it took part".to_owned())),
-    };
-    let (outputs, mut reports) = mpsc::channel(QUEUED_OUTPUTS);
-    let mut engine = engine::spawn(preparation, outputs);
-    let events = session.sender();
-    let mut upload = Uploading::default();
+    let mut life = Life { settings, holding: None, lost: None, welcomed: false, leaving: false };
     loop {
-        tokio::select! {
-            command = session.command() => match command? {
-                Some(Command::Stop { reason, verdict }) => return Ok((verdict, reason)),
-                Some(command) => {
-                    if matches!(command, Command::Disband { .. }) {
-                        upload.cancel();
-                    }
-                    pass_down(settings, &mut engine, command)?;
-                }
-                None => return Err(AgentError::Abandoned { address: settings.coordinator.clone() }),
-            },
-            output = reports.recv() => match output.unwrap_or_else(|| Output::Failed(crashed())) {
-                // A session that is over is noticed by the command side, which knows why.
-                Output::Report(event) => { events.send(event).await; }
-                Output::Note(note) => say(&note),
-                Output::Saved(saved) => upload.start(coordinator, worker, saved),
-                Output::Failed(failure) => return Err(report_failure(session, &events, failure).await),
-            },
-            uploaded = upload.done() => match uploaded {
-                Ok(event) => { events.send(event).await; }
-                Err(failure) => return Err(report_failure(session, &events, failure).await),
-            },
-            Some(()) = leave.recv() => {
-                say("asked to end: this worker leaves when the run can go on without it");
-                events.send(Event::Leaving).await;
-            }
+        let error = match life.attend(&mut leave).await {
+            Ok(end) => return Ok(end),
+            Err(error) => error,
+        };
+        if !life.may_come_back(&error) {
+            return Err(error);
+        }
+        let left = tokio::select! {
+            parted = life.part(&error) => { parted?; life.leaving }
+            Some(()) = leave.recv() => true,
+        };
+        if left {
+            return Ok((Verdict::Over, "asked to end while its coordinator was away".to_owned()));
         }
     }
 }
 
-/// Everything the engine needs comes through the coordinator: no data set, no tokenizer, no shared disk.
-async fn fetch(
-    coordinator: &Coordinator,
-    welcome: Welcome,
-    (collective, place): (SocketAddr, Place),
-) -> Result<Preparation, SessionError> {
-    let mut examples = BTreeMap::new();
-    for info in &welcome.splits {
-        examples.insert(info.split, coordinator.examples(welcome.worker, info.split, info.rows).await?);
-    }
-    let mut artifacts = BTreeMap::new();
-    for artifact in &welcome.artifacts {
-        let bytes = coordinator.artifact((welcome.worker, welcome.start), artifact).await?;
-        artifacts.insert(artifact.kind, (artifact.file_name.clone(), bytes));
-    }
-    Ok(Preparation { welcome, examples, artifacts, collective, place })
+/// A worker, through all of its sessions.
+#[derive(Debug)]
+struct Life {
+    settings: Settings,
+    holding: Option<Holding>,
+    /// When the coordinator was lost; `None` while there is a session, and before the first one.
+    lost: Option<Instant>,
+    /// Whether a coordinator has ever let it in.
+    welcomed: bool,
+    leaving: bool,
 }
 
-fn pass_down(settings: &Settings, engine: &mut EngineHandle, command: Command) -> Result<(), AgentError> {
-    if matches!(command, Command::Welcome(_)) {
-        return Err(out_of_turn(settings, &command));
+/// How a session ended, if not by the coordinator's loss.
+enum End {
+    /// The coordinator has no more work.
+    Stopped(Verdict, String),
+    /// The worker is to begin anew.
+    Anew(Box<Welcome>),
+}
+
+impl Life {
+    /// One session, from its first word to its last.
+    async fn attend(&mut self, leave: &mut mpsc::Receiver<()>) -> Result<(Verdict, String), AgentError> {
+        let patience = match self.lost {
+            Some(since) => self.settings.reconnect.saturating_sub(since.elapsed()),
+            None => self.settings.patience,
+        };
+        let settings = &self.settings;
+        let hello = hello(settings, self.holding.as_ref());
+        let joining = async {
+            let access = settings.access.clone();
+            let coordinator = Coordinator::connect(&settings.coordinator, access, patience).await?;
+            let (session, first) = greet(settings, &coordinator, hello).await?;
+            Ok::<_, AgentError>((coordinator, session, first))
+        };
+        let (coordinator, mut session, first) = tokio::select! {
+            joined = joining => joined?,
+            Some(()) = leave.recv() => return Ok((Verdict::Over, "asked to end before it took part".to_owned())),
+        };
+        let heartbeat_ms = match &first {
+            Some(Command::Welcome(welcome)) => welcome.heartbeat_ms,
+            Some(Command::Reattach { heartbeat_ms, .. }) => *heartbeat_ms,
+            Some(Command::Stop { .. }) => 0,
+            Some(other) => return Err(out_of_turn(&self.settings, other)),
+            None => return Err(AgentError::Abandoned { address: self.settings.coordinator.clone() }),
+        };
+        let beat = tokio::spawn(heartbeat(session.sender(), Duration::from_millis(heartbeat_ms.max(10))));
+        let end = self.follow(&coordinator, &mut session, (first, leave)).await;
+        beat.abort();
+        end
     }
-    // An engine that is gone has reported why; the loop reads that next.
-    engine.order(command).map_err(|error| {
-        let message = format!("form a group: {error}; see ulimit -n");
-        AgentError::Engine(Failure { kind: FailureKind::Internal, message })
-    })
-}
 
-/// The files of a saved state on their way to the coordinator, beside all else that a worker does.
-#[derive(Debug, Default)]
-struct Uploading {
-    task: Option<JoinHandle<Result<Event, Failure>>>,
-}
-
-impl Uploading {
-    fn start(&mut self, coordinator: &Coordinator, worker: WorkerId, saved: Saved) {
-        let coordinator = coordinator.clone();
-        self.cancel();
-        self.task = Some(tokio::spawn(async move {
-            let Saved { generation, update, parameters, files } = saved;
-            for (kind, bytes) in files {
-                let upload = Upload { worker, generation, update, kind, bytes };
-                let sent = coordinator.upload(upload).await;
-                sent.map_err(|error| Failure { kind: FailureKind::Internal, message: error.to_string() })?;
+    /// Does what the coordinator says, from its answer to the hello on.
+    async fn follow(
+        &mut self,
+        coordinator: &Coordinator,
+        session: &mut Session,
+        (mut first, leave): (Option<Command>, &mut mpsc::Receiver<()>),
+    ) -> Result<(Verdict, String), AgentError> {
+        loop {
+            match first {
+                Some(Command::Stop { reason, verdict }) => return Ok((verdict, reason)),
+                Some(Command::Welcome(welcome)) => {
+                    let beginning = self.begin(coordinator, *welcome);
+                    tokio::select! {
+                        begun = beginning => begun?,
+                        Some(()) = leave.recv() => {
+                            return Ok((Verdict::Over, "asked to end before it took part".to_owned()));
+                        }
+                    }
+                }
+                Some(Command::Reattach { worker, .. }) => self.reattach(worker),
+                _ => return Err(AgentError::Abandoned { address: self.settings.coordinator.clone() }),
             }
-            Ok(Event::Saved { generation, update, parameters })
-        }));
+            self.lost = None;
+            match self.take_part(coordinator, session, leave).await? {
+                End::Stopped(verdict, reason) => return Ok((verdict, reason)),
+                End::Anew(welcome) => first = Some(Command::Welcome(welcome)),
+            }
+        }
     }
 
-    fn cancel(&mut self) {
-        self.task.take().into_iter().for_each(|task| task.abort());
+    /// Fetches all that an engine needs and starts it; one that there is ends first.
+    async fn begin(&mut self, coordinator: &Coordinator, welcome: Welcome) -> Result<(), AgentError> {
+        self.welcomed = true;
+        if let Some(holding) = self.holding.take() {
+            holding.end().await;
+        }
+        let (settings, worker) = (&self.settings, welcome.worker);
+        if !settings.is_local {
+            say(&format!("joined {} as worker {worker}, with {} threads", settings.coordinator, settings.threads));
+        }
+        let host = match settings.collective_host {
+            Some(host) => host,
+            None => route_to(&settings.coordinator)
+                .map_err(|source| AgentError::NoRoute { address: settings.coordinator.clone(), source })?,
+        };
+        let meeting = (SocketAddr::new(host, 0), settings.place.clone());
+        self.holding = Some(Holding::start(fetch(coordinator, welcome, meeting).await?));
+        Ok(())
     }
 
-    /// What is to be said once all files have arrived; never returns while there are none. Safe to cancel.
-    async fn done(&mut self) -> Result<Event, Failure> {
-        let Some(task) = &mut self.task else { return std::future::pending().await };
-        let done = task.await;
-        self.task = None;
-        done.unwrap_or_else(|error| Err(Failure { kind: FailureKind::Internal, message: error.to_string() }))
+    fn reattach(&mut self, worker: WorkerId) {
+        self.holding.iter_mut().for_each(|holding| holding.reattach(worker));
+        if !self.settings.is_local {
+            say(&format!("back with {} as worker {worker}", self.settings.coordinator));
+        }
     }
+
+    async fn take_part(
+        &mut self,
+        coordinator: &Coordinator,
+        session: &mut Session,
+        leave: &mut mpsc::Receiver<()>,
+    ) -> Result<End, AgentError> {
+        let Some(holding) = &mut self.holding else {
+            return Err(AgentError::Abandoned { address: self.settings.coordinator.clone() });
+        };
+        let (events, worker) = (session.sender(), holding.worker());
+        let mut upload = Uploading::default();
+        loop {
+            tokio::select! {
+                command = session.command() => match command? {
+                    Some(Command::Stop { reason, verdict }) => return Ok(End::Stopped(verdict, reason)),
+                    Some(Command::Welcome(welcome)) => return Ok(End::Anew(welcome)),
+                    Some(command @ Command::Reattach { .. }) => return Err(out_of_turn(&self.settings, &command)),
+                    Some(command) => {
+                        if matches!(command, Command::Disband { .. }) {
+                            upload.cancel();
+                        }
+                        holding.order(command).map_err(|error| no_group(&error))?;
+                    }
+                    None => return Err(AgentError::Abandoned { address: self.settings.coordinator.clone() }),
+                },
+                output = holding.output() => match output {
+                    // A session that is over is noticed by the command side, which knows why.
+                    Output::Report(event) => { events.send(event).await; }
+                    Output::Note(note) => say(&note),
+                    Output::Saved(saved) => upload.start(coordinator, worker, saved),
+                    Output::Failed(failure) => {
+                        report_failure(session, &events, &failure).await.ok();
+                        return Err(AgentError::Engine(failure));
+                    }
+                    // The answer to what the session before has asked.
+                    Output::Detached { .. } => {}
+                },
+                uploaded = upload.done() => match uploaded {
+                    Ok(event) => { events.send(event).await; }
+                    Err(failure) => {
+                        // Where the session breaks as well, it was not the file's fault.
+                        report_failure(session, &events, &failure).await?;
+                        return Err(AgentError::Engine(failure));
+                    }
+                },
+                Some(()) = leave.recv() => {
+                    say("asked to end: this worker leaves when the run can go on without it");
+                    self.leaving = true;
+                    events.send(Event::Leaving).await;
+                }
+            }
+        }
+    }
+
+    /// Whether the worker looks for its coordinator after `error`, or ends.
+    fn may_come_back(&self, error: &AgentError) -> bool {
+        let in_time = self.lost.map_or(Duration::ZERO, |since| since.elapsed()) < self.settings.reconnect;
+        self.welcomed && in_time && error.is_loss()
+    }
+
+    /// The coordinator is lost: leaves the group, and keeps what it holds.
+    async fn part(&mut self, error: &AgentError) -> Result<(), AgentError> {
+        if self.lost.is_some() {
+            tokio::time::sleep(RETRY_PAUSE).await;
+            return Ok(());
+        }
+        self.lost = Some(Instant::now());
+        let Some(holding) = &mut self.holding else { return Ok(()) };
+        holding.detach().await.map_err(AgentError::Engine)?;
+        let (seconds, held) = (self.settings.reconnect.as_secs(), holding.held());
+        let update = held.map_or_else(String::new, |held| format!(" of update {}", held.update));
+        say(&format!("{error}; this worker keeps its state{update} and looks for the coordinator for {seconds} s"));
+        Ok(())
+    }
+}
+
+fn no_group(error: &std::io::Error) -> AgentError {
+    let message = format!("form a group: {error}; see ulimit -n");
+    AgentError::Engine(Failure { kind: FailureKind::Internal, message })
 }
 
 /// Tells the coordinator, and stays until it has heard: it closes the session or orders to stop.
-async fn report_failure(session: &mut Session, events: &EventSender, failure: Failure) -> AgentError {
-    if events.send(Event::Failed(failure.clone())).await {
-        let heard = async {
-            while let Ok(Some(command)) = session.command().await
-                && !matches!(command, Command::Stop { .. })
-            {}
-        };
-        // The failure itself is what matters: a coordinator that never answers must not keep a failed worker alive.
-        tokio::time::timeout(Duration::from_secs(5), heard).await.ok();
-    }
-    AgentError::Engine(failure)
+///
+/// # Errors
+/// The session broke before.
+async fn report_failure(session: &mut Session, events: &EventSender, failure: &Failure) -> Result<(), SessionError> {
+    events.send(Event::Failed(failure.clone())).await;
+    let heard = async {
+        loop {
+            match session.command().await? {
+                Some(Command::Stop { .. }) | None => return Ok(()),
+                Some(_) => {}
+            }
+        }
+    };
+    // The failure itself is what matters: a coordinator that never answers must not keep a failed worker alive.
+    tokio::time::timeout(Duration::from_secs(5), heard).await.unwrap_or(Ok(()))
 }
 
 /// Writes a line to standard error, if anybody still reads it.
@@ -271,22 +347,10 @@ async fn heartbeat(events: EventSender, every: Duration) {
     }
 }
 
-fn hello(settings: &Settings) -> Hello {
-    Hello {
-        protocol: PROTOCOL,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        pid: std::process::id(),
-        device: settings.place.to_string(),
-        gpu: settings.place.gpu(settings.shares_gpu),
-        processor: crate::ops::cpu::processor(),
-        threads: settings.threads,
-    }
-}
-
 fn out_of_turn(settings: &Settings, command: &Command) -> AgentError {
     let found = match command {
         Command::Welcome(_) => "a welcome",
+        Command::Reattach { .. } => "an answer to who comes back",
         Command::Form(_) => "an order to form",
         Command::Train { .. } => "an order to train",
         Command::Save { .. } => "an order to save",
@@ -296,37 +360,4 @@ fn out_of_turn(settings: &Settings, command: &Command) -> AgentError {
     };
     let (address, found) = (settings.coordinator.clone(), found.to_owned());
     AgentError::OutOfTurn { address, found, expected: "a welcome, once, at first" }
-}
-
-fn crashed() -> Failure {
-    let message = "the engine thread panicked; its message stands in this worker's standard error".to_owned();
-    Failure { kind: FailureKind::Internal, message }
-}
-
-/// The local address that packets to `coordinator` leave from: connecting a datagram socket sends nothing.
-fn route_to(coordinator: &str) -> std::io::Result<IpAddr> {
-    use std::net::ToSocketAddrs;
-    let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
-    for address in coordinator.to_socket_addrs()? {
-        let any: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
-        match UdpSocket::bind(any).and_then(|socket| {
-            socket.connect(address)?;
-            socket.local_addr()
-        }) {
-            Ok(local) => return Ok(local.ip()),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn loopback_coordinators_are_reached_from_loopback() {
-        assert_eq!(route_to("127.0.0.1:29400").unwrap(), IpAddr::from([127, 0, 0, 1]));
-        assert!(route_to("nobody.invalid:1").is_err());
-    }
 }

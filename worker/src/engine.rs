@@ -21,6 +21,12 @@ use crate::ops::Ops;
 use crate::trainer::{Handover, HandoverError, StepError, Trainer};
 use crate::weights;
 
+mod handle;
+
+use handle::Order;
+
+pub use handle::EngineHandle;
+
 /// Rows of an evaluation that are computed and reported at once: a pass or two, so that one can be broken off.
 const REPORTED_ROWS: usize = 96;
 
@@ -48,6 +54,13 @@ pub enum Output {
     Note(String),
     /// A state to save.
     Saved(Saved),
+    /// The engine has left its group; all that it handed up before is of the session that is over.
+    Detached {
+        /// Updates done in the state that it holds.
+        update: Update,
+        /// Lanes of the next update whose gradients it keeps.
+        kept: Lanes,
+    },
     /// The engine cannot go on and has ended.
     Failed(Failure),
 }
@@ -65,48 +78,11 @@ pub struct Saved {
     pub files: Vec<(ArtifactKind, Vec<u8>)>,
 }
 
-/// Gives orders to the engine's thread.
-#[derive(Debug)]
-pub struct EngineHandle {
-    orders: orders::Sender<Order>,
-    /// Pulls the engine out of the newest group, whatever it is doing there.
-    switch: Option<(Generation, AbortSwitch)>,
-}
-
-/// A command, and the switch of the group that it forms.
-type Order = (Command, Option<AbortSwitch>);
-
-impl EngineHandle {
-    /// Queues an order; an engine that has ended ignores it, having handed up why.
-    ///
-    /// # Errors
-    /// The system has no file descriptors left for a new group.
-    pub fn order(&mut self, command: Command) -> std::io::Result<()> {
-        let mut switch = None;
-        match &command {
-            // Made here and not by the engine, so that a group can be dissolved before it is formed.
-            Command::Form(form) => {
-                let new = AbortSwitch::new()?;
-                self.switch = Some((form.generation, new.clone()));
-                switch = Some(new);
-            }
-            Command::Disband { generation } => {
-                let current = self.switch.as_ref().filter(|(known, _)| known == generation);
-                current.into_iter().for_each(|(_, switch)| switch.abort());
-            }
-            Command::Welcome(_) | Command::Train { .. } | Command::Save { .. } => {}
-            Command::Evaluate { .. } | Command::Stop { .. } => {}
-        }
-        self.orders.send((command, switch)).ok();
-        Ok(())
-    }
-}
-
 /// Starts the engine's thread. The end of `outputs` without a failure means that it panicked.
 #[must_use]
 pub fn spawn(preparation: Preparation, outputs: mpsc::Sender<Output>) -> EngineHandle {
     let (sender, receiver) = orders::channel();
-    std::thread::spawn(move || {
+    let thread = std::thread::spawn(move || {
         let (place, spec) = (preparation.place.clone(), preparation.welcome.spec.clone());
         let result = place.compute(&spec, Start { preparation, orders: receiver, outputs: outputs.clone() });
         if let Err(failure) = result {
@@ -114,7 +90,7 @@ pub fn spawn(preparation: Preparation, outputs: mpsc::Sender<Output>) -> EngineH
             outputs.blocking_send(Output::Failed(failure)).ok();
         }
     });
-    EngineHandle { orders: sender, switch: None }
+    EngineHandle { orders: sender, switch: None, thread }
 }
 
 /// What an engine starts from, on whatever device.
@@ -197,20 +173,21 @@ impl<O: Ops> Engine<O> {
     /// Follows orders until the agent hangs up.
     fn serve(mut self) -> Result<(), Failure> {
         loop {
-            let command = if self.may_go_on() {
+            let order = if self.may_go_on() {
                 match self.orders.try_recv() {
-                    Ok(command) => Some(command),
+                    Ok(order) => Some(order),
                     Err(orders::TryRecvError::Empty) => None,
                     Err(orders::TryRecvError::Disconnected) => return Ok(()),
                 }
             } else {
                 match self.orders.recv() {
-                    Ok(command) => Some(command),
+                    Ok(order) => Some(order),
                     Err(orders::RecvError) => return Ok(()),
                 }
             };
-            match command {
-                Some((command, switch)) => self.obey(command, switch)?,
+            match order {
+                Some(Order::Obey(command, switch)) => self.obey(command, switch)?,
+                Some(Order::Detach) => self.detach(),
                 None => self.step()?,
             }
         }
@@ -242,8 +219,14 @@ impl<O: Ops> Engine<O> {
                 self.evaluate(generation, split, rows)
             }
             // Orders of a group that is gone (INV-2), and those that the agent keeps to itself.
-            Command::Save { .. } | Command::Evaluate { .. } | Command::Welcome(_) | Command::Stop { .. } => Ok(()),
+            Command::Save { .. } | Command::Evaluate { .. } => Ok(()),
+            Command::Welcome(_) | Command::Reattach { .. } | Command::Stop { .. } => Ok(()),
         }
+    }
+
+    fn detach(&mut self) {
+        self.group = None;
+        self.hand_up(Output::Detached { update: self.trainer.update(), kept: self.trainer.kept() });
     }
 
     fn member_of(&mut self, generation: Generation) -> Option<&mut Group<O::Buffer>> {

@@ -5,12 +5,15 @@ pub mod batch;
 pub mod collective;
 pub mod device;
 pub mod engine;
+pub mod holding;
+pub mod joining;
 pub mod layout;
 pub mod model;
 pub mod ops;
 pub mod optim;
 pub mod session;
 pub mod trainer;
+pub mod uploads;
 pub mod weights;
 
 // Parameters and gradients travel as the bytes they have in memory, which are little-endian in every file and frame.

@@ -49,6 +49,9 @@ struct Arguments {
     /// Seconds to go on trying to reach the coordinator
     #[arg(long = "connect_timeout", alias = "connect-timeout", default_value_t = 60, value_name = "SECONDS")]
     connect_timeout: u64,
+    /// Seconds to go on trying to reach a coordinator that is lost, and to keep the state for it; 0 ends with it
+    #[arg(long = "reconnect_timeout", alias = "reconnect-timeout", default_value_t = 300, value_name = "SECONDS")]
+    reconnect_timeout: u64,
     /// Let other workers with this flag use the same GPU: for checks alone, and NCCL must be told as well, by NCCL_HOSTID
     /// or NCCL_MULTI_RANK_GPU_ENABLE
     #[arg(long = "share_gpu", alias = "share-gpu")]
@@ -104,6 +107,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         coordinator: arguments.coordinator,
         access,
         patience: Duration::from_secs(arguments.connect_timeout),
+        reconnect: Duration::from_secs(arguments.reconnect_timeout),
         collective_host: arguments.collective_host,
         threads,
         place,

@@ -19,6 +19,8 @@ use tonic::{Status, Streaming};
 
 /// Events that may wait for the network; a full queue makes the worker wait.
 const QUEUED_EVENTS: usize = 256;
+/// The longest time between two attempts to connect: a coordinator that comes back is found soon.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest file a coordinator may announce: 64 GiB, more than any BERT.
 const MAX_ARTIFACT_BYTES: u64 = 64 << 30;
 
@@ -133,7 +135,7 @@ impl Coordinator {
                 // The coordinator may still be reading its data; a launcher starts both at once.
                 Err(_) => tokio::time::sleep(pause).await,
             }
-            pause = (pause * 2).min(Duration::from_secs(2));
+            pause = (pause * 2).min(LONGEST_PAUSE);
         };
         let is_encrypted = access.is_encrypted();
         let client = |channel| {

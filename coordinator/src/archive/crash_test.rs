@@ -7,8 +7,8 @@ use medley_common::identity::Update;
 use medley_common::message::ArtifactKind;
 
 use super::fixture::{
-    AGREED, CONTINUE, Writing, begin, begun, facts, names, newest, patience, record, resume, saved, staged, state,
-    trained,
+    AGREED, CONTINUE, Writing, begin, begun, checkpoint_of, facts, names, newest, patience, record, resume, saved,
+    staged, state, trained,
 };
 use super::*;
 
@@ -37,7 +37,7 @@ fn before_the_save() -> (tempfile::TempDir, Writing) {
 /// Whatever happened: there is a valid checkpoint, the ledger reaches it, and the run goes on to its end.
 fn goes_on(folder: &Path, when: &str) {
     let found = OutputDir::open(folder).unwrap().find_start(&CONTINUE, &crate::archive::fixture::recipe()).unwrap();
-    let Start::Resume(checkpoint) = found.start else { panic!("{when}: {found:?}") };
+    let checkpoint = checkpoint_of(found.start);
     assert!([2, 4].contains(&checkpoint.update().0), "{when}");
     assert_eq!(found.passed_over, [], "{when}");
     let mut begun = resume(folder, Some(1));
@@ -106,13 +106,15 @@ fn a_death_at_any_change_of_an_export_leaves_the_run_complete_or_resumable() {
         let output = OutputDir::open(folder.path()).unwrap();
         match output.find_start(&CONTINUE, &crate::archive::fixture::recipe()).unwrap().start {
             Start::Finished(certificate) => assert_eq!(certificate.update, Update(4)),
-            Start::Resume(checkpoint) => {
-                assert_eq!(checkpoint.update(), Update(4), "killed at change {change}");
-                let mut begun = begin(output, &Origin::Checkpoint(checkpoint), Some(1));
+            Start::Ledger(unfinished) => {
+                let update = unfinished.checkpoint.as_ref().map(Checkpoint::update);
+                assert_eq!(update, Some(Update(4)), "killed at change {change}");
+                let mut begun = begin(output, &Origin::Ledger(unfinished), Some(1));
                 let staging = staged(&begun.archive, Update(4));
                 export(&mut begun, &staging).unwrap();
                 assert!(Certificate::read(folder.path()).unwrap().is_some());
             }
+            Start::Checkpoint(_) => panic!("killed at change {change}: the ledger is passed over"),
             Start::Fresh => panic!("killed at change {change}: nothing is left"),
         }
     }

@@ -132,10 +132,28 @@ pub(crate) fn begin(output: OutputDir, origin: &Origin, limit: Option<u32>) -> W
     Writing { archive, ledger, removed }
 }
 
-/// A run in `folder` that goes on from its newest valid checkpoint.
+/// A run in `folder` that goes on from its newest valid checkpoint: nobody holds a newer state.
 pub(crate) fn resume(folder: &Path, limit: Option<u32>) -> Writing {
     let output = OutputDir::open(folder).unwrap();
-    begin(output, &Origin::Checkpoint(Box::new(newest(folder))), limit)
+    let Start::Ledger(unfinished) = output.find_start(&CONTINUE, &recipe()).unwrap().start else {
+        panic!("no unfinished run in {}", folder.display())
+    };
+    let base = unfinished.checkpoint.as_ref().map_or(Update(0), Checkpoint::update);
+    let mut begun = begin(output, &Origin::Ledger(unfinished), limit);
+    if begun.ledger.last() > base {
+        let rewind = RewindRecord { to: base, reason: "nobody holds it any more".to_owned() };
+        begun.ledger.append(Record::Rewind(rewind)).unwrap();
+        begun.removed.extend(begun.archive.clear_after(base).unwrap());
+    }
+    begun
+}
+
+/// The checkpoint of a run that is to go on after its ledger.
+pub(crate) fn checkpoint_of(start: Start) -> Checkpoint {
+    match start {
+        Start::Ledger(unfinished) => unfinished.checkpoint.expect("a checkpoint"),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// The newest valid checkpoint.

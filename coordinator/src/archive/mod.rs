@@ -65,7 +65,7 @@ pub use recipe::{Difference, Recipe};
 pub use results::{ALL_RESULTS_FILE, Metrics, TRAIN_RESULTS_FILE};
 pub use space::SpaceNeed;
 pub use staging::{OPTIMIZER_FILE, ReceivedFile, StagedFile, Staging, WEIGHTS_FILE, artifact_file};
-pub use start::{Existing, Found, Start, StartRequest};
+pub use start::{Existing, Found, Start, StartRequest, Unfinished};
 pub use trainer_state::{Cadence, LogEntry, TRAINER_STATE_FILE, TrainerState};
 
 /// What is the same for all checkpoints and the final model of a run.
@@ -106,8 +106,8 @@ pub enum Origin {
     Fresh,
     /// At a checkpoint: what is recorded of later updates no longer counts.
     Checkpoint(Box<Checkpoint>),
-    /// At the last record of the folder's own ledger: the coordinator died, its workers still have the state.
-    Ledger(Box<Recovered>),
+    /// At the last record of the folder's own ledger.
+    Ledger(Box<Unfinished>),
 }
 
 /// A run's writing has begun.
@@ -141,17 +141,31 @@ impl Archive {
                 let ledger = Ledger::create(output.path(), self.contents.identity.clone())?;
                 Ok(Begun { ledger, dropped: None, removed })
             }
-            Origin::Ledger(recovered) => {
-                let dropped = recovered.dropped.clone();
-                let ledger = Ledger::reopen(output.path(), Recovered::clone(recovered))?;
-                Ok(Begun { ledger, dropped, removed: Vec::new() })
-            }
-            Origin::Checkpoint(checkpoint) => self.rewind(checkpoint),
+            Origin::Ledger(unfinished) => self.go_on(unfinished),
+            Origin::Checkpoint(checkpoint) => self.return_to(checkpoint),
         }
     }
 
-    /// Goes on from a checkpoint, of this folder or of another one, whose ledger is then copied.
-    fn rewind(&self, checkpoint: &Checkpoint) -> Result<Begun, ArchiveError> {
+    /// Goes on after the ledger's last record.
+    fn go_on(&self, unfinished: &Unfinished) -> Result<Begun, ArchiveError> {
+        let Unfinished { recovered, checkpoint } = unfinished;
+        let dropped = recovered.dropped.clone();
+        let removed = self.output.clear_unfinished()?;
+        let mut ledger = Ledger::reopen(self.output.path(), recovered.clone())?;
+        note_checkpoint(&mut ledger, checkpoint.as_ref())?;
+        Ok(Begun { ledger, dropped, removed })
+    }
+
+    /// Removes the checkpoints after `update`, which the run has gone back to. Answers what went. Blocks.
+    ///
+    /// # Errors
+    /// Something cannot be removed; it can be tried again.
+    pub fn clear_after(&self, update: Update) -> Result<Vec<PathBuf>, ArchiveError> {
+        self.output.clear_after(update)
+    }
+
+    /// Goes back to a checkpoint, of this folder or of another one, whose ledger is then copied.
+    fn return_to(&self, checkpoint: &Checkpoint) -> Result<Begun, ArchiveError> {
         let (output, identity) = (&self.output, &self.contents.identity);
         checkpoint.check_recipe(&identity.recipe)?;
         let recovered = recover_for(checkpoint)?;
@@ -169,10 +183,7 @@ impl Archive {
         let name = checkpoint.path().file_name().unwrap_or_default().to_string_lossy();
         let rewind = RewindRecord { to: checkpoint.update(), reason: format!("resumed from {name}") };
         ledger.append(Record::Rewind(rewind))?;
-        // A crash may have come between the checkpoint and its record.
-        if own && ledger.history().checkpoints().last().is_none_or(|last| last.update < checkpoint.update()) {
-            ledger.append(Record::Checkpoint(checkpoint.record()))?;
-        }
+        note_checkpoint(&mut ledger, Some(checkpoint).filter(|_| own))?;
         Ok(Begun { ledger, dropped, removed })
     }
 
@@ -276,6 +287,15 @@ pub fn recover_for(checkpoint: &Checkpoint) -> Result<Option<Recovered>, Archive
     match reason {
         Some((line, reason)) => Err(ArchiveError::Ledger { path, line, reason }),
         None => Ok(Some(recovered)),
+    }
+}
+
+/// A crash may have come between a checkpoint and its record.
+fn note_checkpoint(ledger: &mut Ledger, newest: Option<&Checkpoint>) -> Result<(), ArchiveError> {
+    let recorded = ledger.history().checkpoints().last().map(|last| last.update);
+    match newest.filter(|newest| newest.update() == ledger.last() && recorded < Some(newest.update())) {
+        Some(newest) => ledger.append(Record::Checkpoint(newest.record())),
+        None => Ok(()),
     }
 }
 

@@ -238,7 +238,7 @@ fn is_leftover(name: &str) -> bool {
 }
 
 /// Whether Medley writes a file of this name into an output folder.
-fn is_own_file(name: &str) -> bool {
+pub(super) fn is_own_file(name: &str) -> bool {
     name == WEIGHTS_FILE
         || name == LEDGER_FILE
         || name == CERTIFICATE_FILE

@@ -2,13 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
+use medley_common::identity::Update;
+
 use super::certificate::{CERTIFICATE_FILE, Certificate};
 use super::checkpoint::{Checkpoint, PassedOver, Scan};
 use super::durable::{self, Operation};
 use super::error::ArchiveError;
-use super::ledger::LEDGER_FILE;
-use super::output_dir::{OutputDir, RESULT_FILES};
+use super::ledger::{LEDGER_FILE, Ledger, Recovered};
+use super::output_dir::{OutputDir, RESULT_FILES, is_own_file};
 use super::recipe::Recipe;
+use super::recover_for;
 
 /// What to do with a run that lies in the output folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,13 +35,24 @@ pub struct StartRequest {
     pub from: Option<PathBuf>,
 }
 
+/// A run that lies in its folder, not complete.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unfinished {
+    /// Its ledger.
+    pub recovered: Recovered,
+    /// Its newest valid checkpoint, which new workers start from; `None` where they start from the initial weights.
+    pub checkpoint: Option<Checkpoint>,
+}
+
 /// Where training starts.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Start {
     /// From the initial weights.
     Fresh,
-    /// From a checkpoint.
-    Resume(Box<Checkpoint>),
+    /// From a checkpoint: what was done after it does not count.
+    Checkpoint(Box<Checkpoint>),
+    /// After the last update in the folder's own ledger.
+    Ledger(Box<Unfinished>),
     /// Nowhere: the folder holds a complete run. Whether it is the run that was asked for, its recipe tells.
     Finished(Box<Certificate>),
 }
@@ -56,8 +70,8 @@ impl OutputDir {
     /// Decides where training of `recipe` starts; changes nothing. Blocks: it reads whole checkpoints.
     ///
     /// As Hugging Face's scripts do: a folder that is not empty is refused, unless it holds a valid checkpoint, which
-    /// is then resumed, or is to be overwritten. A ledger alone is of a run that never came to its first checkpoint:
-    /// it starts afresh. What a run has done since it was first typed is never undone by typing it again.
+    /// is then resumed, or is to be overwritten. A ledger of this recipe alone is of a run that never came to its first
+    /// checkpoint: it goes on as well. What a run has done since it was first typed is never undone by typing it again.
     ///
     /// # Errors
     /// The folder is refused, or the checkpoint asked for is invalid.
@@ -71,7 +85,7 @@ impl OutputDir {
                 }
             }
             self.admit(&checkpoint, request.existing)?;
-            return Ok(Found { start: Start::Resume(checkpoint), passed_over: Vec::new() });
+            return Ok(Found { start: Start::Checkpoint(checkpoint), passed_over: Vec::new() });
         }
         let fresh = Found { start: Start::Fresh, passed_over: Vec::new() };
         match request.existing {
@@ -88,23 +102,47 @@ impl OutputDir {
         let scan = Scan::of(self.path())?;
         passed_over.extend(scan.passed_over);
         if let Some(checkpoint) = scan.newest {
-            return Ok(Found { start: Start::Resume(Box::new(checkpoint)), passed_over });
+            return Ok(Found { start: after(checkpoint)?, passed_over });
         }
+        let start = self.ledger_alone(recipe, &mut passed_over).map_or(Start::Fresh, Start::Ledger);
         let entries = self.entries()?;
-        if entries.iter().all(|name| name == LEDGER_FILE) {
-            return Ok(Found { start: Start::Fresh, passed_over });
+        let is_ours = |name: &String| name == LEDGER_FILE || (start != Start::Fresh && is_own_file(name));
+        if entries.iter().all(is_ours) {
+            return Ok(Found { start, passed_over });
         }
         Err(ArchiveError::Occupied { path: self.path().to_owned(), entries, passed_over })
     }
 
-    /// The newest checkpoint of a run of `recipe` that lies here and is not complete, if it is one that is `wanted`.
+    /// A run of `recipe` that lies here and is not complete, if its newest checkpoint is one that is `wanted`.
     fn unfinished(&self, recipe: &Recipe, wanted: impl Fn(&Checkpoint) -> bool) -> Result<Option<Found>, ArchiveError> {
         if self.path().join(CERTIFICATE_FILE).exists() {
             return Ok(None);
         }
-        let Scan { newest, passed_over } = Scan::of(self.path())?;
-        let own = newest.filter(|own| own.check_recipe(recipe).is_ok() && wanted(own));
-        Ok(own.map(|own| Found { start: Start::Resume(Box::new(own)), passed_over }))
+        let Scan { newest, mut passed_over } = Scan::of(self.path())?;
+        let start = match newest {
+            Some(own) if own.check_recipe(recipe).is_ok() && wanted(&own) => Some(after(own)?),
+            Some(_) => None,
+            None => self.ledger_alone(recipe, &mut passed_over).map(Start::Ledger),
+        };
+        Ok(start.map(|start| Found { start, passed_over }))
+    }
+
+    /// The ledger of a run of `recipe` that has no checkpoint yet.
+    fn ledger_alone(&self, recipe: &Recipe, passed_over: &mut Vec<PassedOver>) -> Option<Box<Unfinished>> {
+        let path = self.path().join(LEDGER_FILE);
+        if !path.exists() {
+            return None;
+        }
+        let recovered = match Ledger::recover(&path) {
+            Ok(recovered) => recovered,
+            Err(error) => {
+                passed_over.push(PassedOver { path, reason: error.to_string() });
+                return None;
+            }
+        };
+        let identity = recovered.history.identity();
+        let is_whole = identity.start.0 == 0 && identity.recipe.differences(recipe).is_empty();
+        is_whole.then(|| Box::new(Unfinished { recovered, checkpoint: None }))
     }
 
     /// Refuses a folder that holds something else than the run of `checkpoint`.
@@ -130,6 +168,28 @@ impl OutputDir {
         folder.is_some() && folder == canonical(self.path())
     }
 
+    /// Removes what a crash has left of a run that goes on, and the record that it was complete: from here on it is not.
+    /// Answers what went. Blocks.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub(super) fn clear_unfinished(&self) -> Result<Vec<PathBuf>, ArchiveError> {
+        self.clear_leftovers()?;
+        let mut gone = Vec::new();
+        remove_file(self.path().join(CERTIFICATE_FILE), &mut gone)?;
+        Operation::Sync(self.path().to_owned()).perform()?;
+        Ok(gone)
+    }
+
+    /// Removes the checkpoints of ours after `update`. Answers what went. Blocks.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub(super) fn clear_after(&self, update: Update) -> Result<Vec<PathBuf>, ArchiveError> {
+        let later = self.own_checkpoints()?.into_iter().rev().filter(|(own, _)| *own > update.0);
+        later.map(|(_, folder)| durable::perform(&durable::removal(&folder)).map(|()| folder)).collect()
+    }
+
     /// Removes what a run that starts at `from` replaces, and leftovers of a crash. Only what is ours goes:
     /// checkpoints with a manifest and, where a ledger or a certificate shows that a run of ours was here, its results and
     /// the files of its final model. Answers what went. Blocks.
@@ -139,34 +199,39 @@ impl OutputDir {
     /// # Errors
     /// Something cannot be removed.
     pub(super) fn clear(&self, from: Option<&Checkpoint>) -> Result<Vec<PathBuf>, ArchiveError> {
-        for leftover in self.leftovers()? {
-            Operation::Remove(leftover).perform()?;
+        if let Some(own) = from.filter(|checkpoint| self.holds(checkpoint)) {
+            let mut gone = self.clear_unfinished()?;
+            gone.extend(self.clear_after(own.update())?);
+            return Ok(gone);
         }
-        let own_run = from.filter(|checkpoint| self.holds(checkpoint));
-        let record = self.path().join(CERTIFICATE_FILE);
-        let ledger = self.path().join(LEDGER_FILE);
+        self.clear_leftovers()?;
+        let (record, ledger) = (self.path().join(CERTIFICATE_FILE), self.path().join(LEDGER_FILE));
         let mut files = Vec::new();
-        if own_run.is_none() && (record.exists() || ledger.exists()) {
+        if record.exists() || ledger.exists() {
             files.extend(Certificate::files_of(self.path()));
             files.extend(RESULT_FILES.map(str::to_owned));
         }
         let mut gone = Vec::new();
-        // The record goes even where the run goes on: from here on, the run is not complete.
-        let files = files.into_iter().map(|name| self.path().join(name));
-        let last = own_run.is_none().then_some(ledger);
-        let checkpoints = self.own_checkpoints()?.into_iter().rev();
-        let kept = own_run.map_or(0, |checkpoint| checkpoint.update().0);
-        for path in files.chain([record]) {
+        for path in files.into_iter().map(|name| self.path().join(name)).chain([record]) {
             remove_file(path, &mut gone)?;
         }
-        for (_, folder) in checkpoints.filter(|(update, _)| own_run.is_none() || *update > kept) {
-            durable::perform(&durable::removal(&folder))?;
-            gone.push(folder);
-        }
-        last.map_or(Ok(()), |ledger| remove_file(ledger, &mut gone))?;
+        gone.extend(self.clear_after(Update(0))?);
+        remove_file(ledger, &mut gone)?;
         Operation::Sync(self.path().to_owned()).perform()?;
         Ok(gone)
     }
+
+    fn clear_leftovers(&self) -> Result<(), ArchiveError> {
+        self.leftovers()?.into_iter().try_for_each(|leftover| Operation::Remove(leftover).perform())
+    }
+}
+
+/// Where the run of a checkpoint goes on: after its ledger, where there is one.
+fn after(checkpoint: Checkpoint) -> Result<Start, ArchiveError> {
+    Ok(match recover_for(&checkpoint)? {
+        Some(recovered) => Start::Ledger(Box::new(Unfinished { recovered, checkpoint: Some(checkpoint) })),
+        None => Start::Checkpoint(Box::new(checkpoint)),
+    })
 }
 
 fn remove_file(path: PathBuf, gone: &mut Vec<PathBuf>) -> Result<(), ArchiveError> {

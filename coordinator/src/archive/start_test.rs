@@ -4,7 +4,8 @@ use medley_common::identity::Update;
 
 use super::*;
 use crate::archive::fixture::{
-    CONTINUE, DISCARD, REPLACE, Writing, begin, begun, contents, facts, names, newest, patience, recipe, saved, trained,
+    CONTINUE, DISCARD, REPLACE, Writing, begin, begun, checkpoint_of, contents, facts, names, newest, patience, recipe,
+    resume, saved, trained,
 };
 use crate::archive::{Archive, MANIFEST_FILE, Metrics, ModelSource, Origin, WEIGHTS_FILE};
 use crate::run::report::TrainSummary;
@@ -67,17 +68,36 @@ fn a_foreign_folder_is_refused_by_name_and_kept_when_overwritten() {
     assert_eq!(names(folder.path()), expected);
 }
 
+/// Its workers may hold what it has made; where none does, it goes back to its start.
 #[test]
-fn a_run_without_a_checkpoint_starts_afresh() {
+fn a_run_without_a_checkpoint_goes_on_after_its_ledger() {
     let (folder, mut begun) = begun(None);
     trained(&mut begun, 3, &[]);
     begun.archive.stage(Update(3), &patience()).unwrap();
+    // As after a death amid the export.
+    fs::write(folder.path().join("config.json"), "{}").unwrap();
     let output = reopen(begun, folder.path());
-    assert_eq!(output.find_start(&CONTINUE, &recipe()).unwrap().start, Start::Fresh);
-    let begun = begin(output, &Origin::Fresh, None);
+    for request in [&CONTINUE, &REPLACE] {
+        let Start::Ledger(found) = output.find_start(request, &recipe()).unwrap().start else { panic!("not found") };
+        assert_eq!((found.recovered.history.last(), found.checkpoint), (Update(3), None));
+    }
+    assert_eq!(output.find_start(&DISCARD, &recipe()).unwrap().start, Start::Fresh);
+    let other = recipe().with("precision", "bf16");
+    assert_eq!(output.find_start(&REPLACE, &other).unwrap().start, Start::Fresh, "another recipe's run goes");
+    assert!(output.find_start(&CONTINUE, &other).is_err(), "a file that may be anybody's");
+    drop(output);
+    let begun = resume(folder.path(), None);
     assert_eq!(begun.ledger.last(), Update(0));
-    assert_eq!(kinds(begun.ledger.path()), ["run"]);
-    assert_eq!(names(folder.path()), [".medley.lock", "ledger.jsonl"]);
+    assert_eq!(kinds(begun.ledger.path()), ["run", "update", "update", "update", "rewind"]);
+    assert_eq!(names(folder.path()), [".medley.lock", "config.json", "ledger.jsonl"]);
+    // A ledger that nobody can read is told of, and begun anew.
+    let path = begun.ledger.path().to_owned();
+    let output = reopen(begun, folder.path());
+    fs::remove_file(folder.path().join("config.json")).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replacen("\"update\":2", "\"update\":7", 1)).unwrap();
+    let found = output.find_start(&CONTINUE, &recipe()).unwrap();
+    assert_eq!((found.start, found.passed_over.len()), (Start::Fresh, 1));
 }
 
 #[test]
@@ -88,12 +108,12 @@ fn the_newest_valid_checkpoint_is_resumed_and_later_ones_go() {
     fs::write(folder.path().join("notes.txt"), "mine").unwrap();
     let output = reopen(begun, folder.path());
     let found = output.find_start(&CONTINUE, &recipe()).unwrap();
-    let Start::Resume(checkpoint) = found.start else { panic!("{found:?}") };
-    assert_eq!(checkpoint.update(), Update(4));
+    assert_eq!(checkpoint_of(found.start).update(), Update(4));
     assert_eq!(found.passed_over[0].to_string(), "checkpoint-6: model.safetensors has 3 bytes instead of 15");
     assert!(folder.path().join("checkpoint-6").exists(), "looking changes nothing");
 
-    let begun = begin(output, &Origin::Checkpoint(checkpoint), None);
+    drop(output);
+    let begun = resume(folder.path(), None);
     assert_eq!(begun.removed, [folder.path().join("checkpoint-6")]);
     assert_eq!(begun.ledger.last(), Update(4));
     assert_eq!(begun.ledger.history().rewound(), (1, 3));
@@ -139,8 +159,8 @@ fn a_complete_run_whose_model_is_damaged_is_resumed() {
     fs::remove_file(folder.path().join("vocab.txt")).unwrap();
     let output = reopen(begun, folder.path());
     let found = output.find_start(&CONTINUE, &recipe()).unwrap();
-    assert!(matches!(&found.start, Start::Resume(checkpoint) if checkpoint.update() == Update(4)));
-    assert!(found.passed_over[0].to_string().starts_with("medley_run.json: vocab.txt: No such file"), "{found:?}");
+    assert_eq!(checkpoint_of(found.start).update(), Update(4));
+    assert!(found.passed_over[0].to_string().starts_with("medley_run.json: vocab.txt: No such file"));
 }
 
 #[test]
@@ -149,16 +169,14 @@ fn going_back_within_a_folder_makes_it_incomplete() {
     finished(&mut begun);
     let output = reopen(begun, folder.path());
     let request = from(&folder.path().join("checkpoint-2"), Existing::Continue);
-    let Start::Resume(checkpoint) = output.find_start(&request, &recipe()).unwrap().start else {
+    let Start::Checkpoint(checkpoint) = output.find_start(&request, &recipe()).unwrap().start else {
         panic!("not resumed")
     };
     let begun = begin(output, &Origin::Checkpoint(checkpoint.clone()), None);
     assert_eq!(begun.removed, ["medley_run.json", "checkpoint-4"].map(|name| folder.path().join(name)));
     assert_eq!(begun.ledger.last(), Update(2));
     let output = reopen(begun, folder.path());
-    assert!(
-        matches!(output.find_start(&CONTINUE, &recipe()).unwrap().start, Start::Resume(found) if found == checkpoint)
-    );
+    assert_eq!(checkpoint_of(output.find_start(&CONTINUE, &recipe()).unwrap().start), *checkpoint);
 }
 
 #[test]
@@ -173,7 +191,7 @@ fn another_folders_checkpoint_brings_its_ledger() {
     let error = output.find_start(&from(&path, Existing::Continue), &recipe()).unwrap_err();
     assert!(matches!(error, ArchiveError::AnotherRun { .. }), "{error}");
     let found = output.find_start(&from(&path, Existing::Replace), &recipe()).unwrap();
-    let Start::Resume(checkpoint) = found.start else { panic!("{found:?}") };
+    let Start::Checkpoint(checkpoint) = found.start else { panic!("{found:?}") };
     let begun = begin(output, &Origin::Checkpoint(checkpoint), None);
     assert_eq!(begun.ledger.last(), Update(2));
     assert_eq!(kinds(begun.ledger.path()), ["run", "update", "update", "checkpoint", "update", "rewind"]);
@@ -196,7 +214,7 @@ fn an_unfinished_run_of_the_same_recipe_is_not_replaced_by_itself() {
     trained(&mut begun, 5, &[2, 4]);
     let output = reopen(begun, folder.path());
     let start = |request: &StartRequest, recipe: &Recipe| output.find_start(request, recipe).unwrap().start;
-    assert!(matches!(start(&REPLACE, &recipe()), Start::Resume(own) if own.update() == Update(4)));
+    assert_eq!(checkpoint_of(start(&REPLACE, &recipe())).update(), Update(4));
     assert_eq!(start(&REPLACE, &recipe().with("precision", "bf16")), Start::Fresh, "another recipe's run goes");
     assert_eq!(start(&DISCARD, &recipe()), Start::Fresh);
 
@@ -204,10 +222,10 @@ fn an_unfinished_run_of_the_same_recipe_is_not_replaced_by_itself() {
     trained(&mut other, 6, &[1, 6]);
     for existing in [Existing::Continue, Existing::Replace] {
         let earlier = from(&elsewhere.path().join("checkpoint-1"), existing);
-        assert!(matches!(start(&earlier, &recipe()), Start::Resume(own) if own.update() == Update(4)));
+        assert_eq!(checkpoint_of(start(&earlier, &recipe())).update(), Update(4));
     }
     let later = from(&elsewhere.path().join("checkpoint-6"), Existing::Replace);
-    assert!(matches!(start(&later, &recipe()), Start::Resume(other) if other.update() == Update(6)));
+    assert!(matches!(start(&later, &recipe()), Start::Checkpoint(other) if other.update() == Update(6)));
 }
 
 #[test]

@@ -25,7 +25,7 @@ const QUEUED_ENTRIES: usize = 1024;
 /// What there is to write.
 #[derive(Debug)]
 pub enum Entry {
-    /// A group of workers is connected.
+    /// A group of workers is connected; answered with [`Input::Grouped`].
     Group(GroupRecord),
     /// An applied update; answered with [`Answer::Recorded`].
     Update(UpdateRecord),

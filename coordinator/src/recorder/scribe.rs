@@ -35,8 +35,6 @@ pub(super) struct Scribe {
     ledger: Option<Box<Ledger>>,
     /// Whether the present order's own record is in the ledger.
     recorded: bool,
-    /// The group that is connected, until the ledger is open.
-    group: Option<GroupRecord>,
     /// The final model, from its last update until the results of training stand beside it.
     trained: Option<Trained>,
     /// The certificate, once training is complete.
@@ -65,7 +63,7 @@ impl Scribe {
         let state = match &setting.origin {
             Origin::Fresh => TrainerState::new(&setting.cadence),
             Origin::Checkpoint(checkpoint) => checkpoint.trainer_state().clone().resumed(&setting.cadence),
-            Origin::Ledger(recovered) => recovered.history.trainer_state(&setting.cadence),
+            Origin::Ledger(unfinished) => unfinished.recovered.history.trainer_state(&setting.cadence),
         };
         Self {
             place,
@@ -76,7 +74,6 @@ impl Scribe {
             state,
             ledger: None,
             recorded: false,
-            group: None,
             trained: None,
             certificate: None,
             owns_log: false,
@@ -105,12 +102,10 @@ impl Scribe {
         }
     }
 
-    /// A group alone is no reason to begin: the run may end before it has trained.
     fn group(&mut self, group: &GroupRecord) -> Result<(), ArchiveError> {
-        if self.ledger.is_some() {
-            return self.record(Record::Group(group.clone()));
-        }
-        self.group = Some(group.clone());
+        self.begin()?;
+        self.record(Record::Group(group.clone()))?;
+        self.answer(Answer::Input(Input::Grouped(group.generation)));
         Ok(())
     }
 
@@ -126,14 +121,20 @@ impl Scribe {
     }
 
     fn rewind(&mut self, to: Update, reason: &str) -> Result<(), ArchiveError> {
+        self.begin()?;
         self.record(Record::Rewind(RewindRecord { to, reason: reason.to_owned() }))?;
         if let Some(ledger) = &self.ledger {
             self.state = ledger.history().trainer_state(&self.setting.cadence);
+        }
+        let Place::Run(archive) = &self.place else { return Ok(()) };
+        for path in archive.clear_after(to)? {
+            self.say(format!("removed {}", path.display()));
         }
         Ok(())
     }
 
     fn log(&mut self, log: &TrainLog) -> Result<(), ArchiveError> {
+        self.begin()?;
         let (update, entry) = (log.update, LogEntry::of_training(log));
         self.record(Record::Log(Logged { update, occasion: Occasion::Training, entry: entry.clone() }))?;
         self.state.log(entry);
@@ -192,7 +193,9 @@ impl Scribe {
         if summary.updates > 0 || !output.path().join(TRAIN_RESULTS_FILE).exists() {
             Metrics::of_training(summary, self.setting.train_rows).save(output)?;
         }
-        if summary.updates > 0 && !self.owns_log {
+        // A coordinator that comes back may find it done.
+        let is_told = self.ledger.as_ref().is_none_or(|ledger| ledger.history().is_summarised());
+        if !is_told && !self.owns_log {
             let (update, entry) = (summary.update, LogEntry::of_summary(summary));
             self.record(Record::Log(Logged { update, occasion: Occasion::End, entry: entry.clone() }))?;
             self.state.log(entry);
@@ -294,10 +297,6 @@ impl Scribe {
                 self.say(format!("removed {}", path.display()));
             }
             self.ledger = Some(Box::new(ledger));
-        }
-        if let (Some(ledger), Some(group)) = (&mut self.ledger, &self.group) {
-            ledger.append(Record::Group(group.clone()))?;
-            self.group = None;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! What goes into the run and what comes out of it.
 
-use medley_common::identity::{Digest, Split, Update, WorkerId};
+use medley_common::identity::{Digest, Generation, Split, Update, WorkerId};
 use medley_common::message::{Artifact, Command, Event, Failure};
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,8 @@ pub enum Input {
     From(WorkerId, Event),
     /// A worker's session ended, and why.
     Left(WorkerId, String),
+    /// A group, ordered by [`Action::Group`], is in the ledger.
+    Grouped(Generation),
     /// An update, ordered by [`Action::Record`], is in the ledger.
     Recorded(Update),
     /// The state of this update, ordered by [`Action::Commit`], is durable.
@@ -46,7 +48,7 @@ pub enum Action {
     Notice(String),
     /// Take in the files of the state of this update from this worker.
     Receive(WorkerId, Update),
-    /// Append a group that is connected to the ledger.
+    /// Append a group that is connected to the ledger, then answer [`Input::Grouped`].
     Group(GroupRecord),
     /// Append an update to the ledger.
     Record(UpdateRecord),

@@ -19,7 +19,9 @@ impl Run {
             Phase::Gathering(_) if self.progress.done > self.progress.saved => self.reform(now, actions),
             // Before anything is trained, and after its state is saved, there is nothing to wait for.
             Phase::Gathering(_) => self.finish(self.stopped(), actions),
-            Phase::Forming(_) if !self.formed => self.finish(self.stopped(), actions),
+            Phase::Forming(_) if !self.formed && self.progress.done <= self.progress.saved => {
+                self.finish(self.stopped(), actions);
+            }
             // All that was trained is saved by then: a result that is not waited for can be asked for again.
             Phase::Evaluating(evaluating) if evaluating.occasion == Occasion::End => {
                 self.finish(self.stopped(), actions);
@@ -65,6 +67,9 @@ impl Run {
         }
         let join = self.job.patience.join;
         match &self.phase {
+            Phase::Gathering(gathering) if gathering.returns.is_some_and(|until| now >= until) => {
+                self.give_up_waiting(now, actions);
+            }
             Phase::Gathering(gathering) if now >= gathering.since + join => {
                 let needed = gathering.needed;
                 self.too_few(needed, actions);

@@ -57,15 +57,14 @@ pub(super) fn job(workers: u32) -> Job {
     };
     Job {
         version: "0.1.0".into(),
+        run: Digest([9; 32]),
         spec,
         model,
         training: Some(TrainingJob { lengths: (0..10).map(|row| 5 + row % 3).collect(), cadence }),
         validation: None,
         test: None,
-        start: Update(0),
-        past_losses: Vec::new(),
-        past_skipped: Vec::new(),
-        artifacts: Vec::new(),
+        past: Past::default(),
+        base: Base { update: Update(0), artifacts: Vec::new() },
         workers,
         on_gpus: false,
         min_workers: 1,
@@ -73,6 +72,7 @@ pub(super) fn job(workers: u32) -> Job {
         patience: Patience {
             join: Duration::from_secs(60),
             heartbeat: Duration::from_secs(5),
+            reattach: Duration::ZERO,
             heartbeat_every: Duration::from_secs(1),
             window: 2,
         },
@@ -98,6 +98,7 @@ pub(super) fn hello(pid: u32) -> Event {
         gpu: None,
         processor: "EPYC, avx512f".into(),
         threads: 1,
+        held: None,
     })
 }
 
@@ -159,6 +160,7 @@ impl Drive {
         let mut actions = self.run.handle(self.now, input);
         let record = |action: &Action| match action {
             Action::Record(record) => Some(Input::Recorded(record.update)),
+            Action::Group(group) => Some(Input::Grouped(group.generation)),
             _ => None,
         };
         let recorded: Vec<Input> = actions.iter().filter_map(record).collect();

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use medley_common::identity::{Digest, Generation, Rank, Update, WorkerId};
-use medley_common::message::{Command, Form, Hello, PROTOCOL, Welcome};
+use medley_common::identity::{Generation, Rank, Update, WorkerId};
+use medley_common::message::{Command, Form, Hello};
 use medley_common::spec::Summation;
 
 use super::assignment::assign;
 use super::report::{GroupRecord, MemberRecord};
+use super::roster::Member;
 use super::{Action, Phase, Run};
 
 /// Too few workers are ready.
@@ -17,6 +18,8 @@ pub(super) struct Gathering {
     pub(super) since: Instant,
     /// How many it takes.
     pub(super) needed: u32,
+    /// Until when those that hold the newest state may come back.
+    pub(super) returns: Option<Instant>,
 }
 
 /// The group is being connected.
@@ -26,126 +29,28 @@ pub(super) struct Forming {
 }
 
 impl Run {
-    pub(super) fn joined(&mut self, now: Instant, worker: WorkerId) {
-        self.roster.add(now, worker);
-    }
-
-    pub(super) fn greeted(&mut self, worker: WorkerId, hello: Hello, actions: &mut Vec<Action>) {
-        if hello.protocol != PROTOCOL || hello.version != self.job.version {
-            let Hello { version, protocol, .. } = hello;
-            let own = &self.job.version;
-            let reason = format!(
-                "it is medley-worker {version} (protocol {protocol}), the coordinator is medley {own} (protocol \
-                 {PROTOCOL}); install the same version on both"
-            );
-            return self.refuse(worker, reason, actions);
-        }
-        if let Some(reason) = self.kind_differs(&hello).or_else(|| self.gpu_taken(&hello)) {
-            return self.refuse(worker, reason, actions);
-        }
-        if let Some(member) = self.roster.get_mut(worker).filter(|member| member.hello.is_none()) {
-            member.hello = Some(hello);
-        }
-        self.admit(actions);
-    }
-
-    /// Why a worker cannot compute together with those of this run, if it cannot.
-    fn kind_differs(&self, hello: &Hello) -> Option<String> {
-        let precision = self.job.spec.compute.precision;
-        match (self.job.on_gpus, hello.gpu.is_some()) {
-            (true, false) => Some(format!(
-                "it computes on the CPU, this run on GPUs in {precision}: start it with --device cuda, or the run with \
-                 --device cpu"
-            )),
-            (false, true) => Some(format!(
-                "it computes on {}, this run on the CPU in {precision}: start it with --device cpu, or the run with \
-                 --device cuda",
-                hello.device
-            )),
-            (true, true) | (false, false) => None,
-        }
-    }
-
-    /// Who has the worker's GPU, if somebody has: NCCL would refuse two ranks on one, in words that name neither.
-    fn gpu_taken(&self, hello: &Hello) -> Option<String> {
-        let gpu = hello.gpu.as_ref()?;
-        let other = self.roster.iter().find(|(_, member)| {
-            let other = member.hello.as_ref().and_then(|hello| hello.gpu.as_ref());
-            // One that leaves makes room.
-            !member.leaving && other.is_some_and(|other| other.uuid == gpu.uuid && !(other.is_shared && gpu.is_shared))
-        });
-        let (other, device) = (self.roster.describe(other?.0), &hello.device);
-        Some(format!(
-            "{other} computes on its GPU already ({device}): start one worker for each GPU, with another LOCAL_RANK or \
-             CUDA_VISIBLE_DEVICES"
-        ))
-    }
-
-    /// Lets workers in as far as there are places; the others wait for one.
-    pub(super) fn admit(&mut self, actions: &mut Vec<Action>) {
-        let waiting = self.roster.all(|member| member.hello.is_some() && !member.welcomed);
-        let taken = self.roster.all(|member| member.welcomed && !member.leaving).len();
-        for worker in waiting.into_iter().take((self.job.workers as usize).saturating_sub(taken)) {
-            if let Some(member) = self.roster.get_mut(worker) {
-                member.welcomed = true;
-                member.update = self.base.update;
-            }
-            let welcome = Welcome {
-                worker,
-                spec: self.job.spec.clone(),
-                model: self.job.model.clone(),
-                start: self.base.update,
-                splits: self.job.splits(),
-                artifacts: self.base.artifacts.clone(),
-                heartbeat_ms: u64::try_from(self.job.patience.heartbeat_every.as_millis()).unwrap_or(u64::MAX),
-                digest_every: self.job.training.as_ref().and_then(|job| job.cadence.digest.updates()).unwrap_or(0),
-            };
-            actions.push(Action::Order(worker, Command::Welcome(Box::new(welcome))));
-        }
-    }
-
-    pub(super) fn prepared(
-        &mut self,
-        now: Instant,
-        worker: WorkerId,
-        (layout, endpoint): (Digest, String),
-        actions: &mut Vec<Action>,
-    ) {
-        let differs = |(other, member): (WorkerId, &super::roster::Member)| {
-            member.prepared.as_ref().filter(|(known, _)| *known != layout).map(|(known, _)| (other, *known))
-        };
-        let other = self.roster.iter().find_map(differs);
-        if let Some((other, known)) = other {
-            let other = self.roster.describe(other);
-            let problem = format!("lays its parameters out as {layout}, {other} as {known}: they are different builds");
-            return self.fail_worker(worker, &problem, actions);
-        }
-        match self.roster.get_mut(worker) {
-            Some(member) if member.welcomed && member.prepared.is_none() => member.prepared = Some((layout, endpoint)),
-            _ => return self.fail_worker(worker, "built a model without being asked to", actions),
-        }
-        self.newcomer(now, actions);
-    }
-
-    /// Somebody is ready who is in no group.
-    fn newcomer(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        match &self.phase {
-            Phase::Gathering(_) => self.reform(now, actions),
-            // It takes part from the next rest on.
-            Phase::Forming(_) | Phase::Training(_) | Phase::Saving(_) | Phase::Evaluating(_) => {
-                self.changed = true;
-                self.rest(now, actions);
-            }
-            Phase::Disbanding(_) | Phase::Finished(_) => {}
-        }
-    }
-
     /// Forms a group of all that are ready, if they are enough.
     pub(super) fn reform(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let began = !matches!(self.phase, Phase::Gathering(_));
+        if began {
+            let returns = self.returns_until(now);
+            self.phase = Phase::Gathering(Gathering { since: now, needed: self.job.workers, returns });
+        }
+        if self.awaits_return() {
+            if began {
+                let done = self.progress.done;
+                actions.push(Action::Notice(format!("waiting for those that hold update {done} to come back")));
+            }
+            return;
+        }
+        if !self.catch_up(now, actions) {
+            return;
+        }
         self.dismiss_leavers(actions);
-        self.replace_outdated(actions);
-        let ready = self.roster.all(super::roster::Member::is_ready);
-        let needed = match (self.stopping || self.saves_for_leavers(), self.formed) {
+        self.let_in(actions);
+        self.refresh_outdated(actions);
+        let ready = self.roster.all(Member::is_ready);
+        let needed = match (self.stopping || self.saves_for_leavers(), self.formed || self.returned() > 0) {
             (true, _) => 1,
             (false, true) => self.job.min_workers.clamp(1, self.job.workers),
             (false, false) => self.job.workers,
@@ -156,31 +61,23 @@ impl Run {
         if self.stopping {
             return self.finish(self.stopped(), actions);
         }
-        let since = match &self.phase {
-            Phase::Gathering(gathering) => gathering.since,
-            _ => {
-                let message = format!("waiting for workers: {} of {needed} are ready", ready.len());
-                actions.push(Action::Notice(message));
-                now
-            }
-        };
-        self.phase = Phase::Gathering(Gathering { since, needed });
+        if began {
+            let message = format!("waiting for workers: {} of {needed} are ready", ready.len());
+            actions.push(Action::Notice(message));
+        }
+        if let Phase::Gathering(gathering) = &mut self.phase {
+            gathering.needed = needed;
+        }
     }
 
-    /// Where nobody is left who holds as much as the disk, those that came before it did are of no use.
-    fn replace_outdated(&mut self, actions: &mut Vec<Action>) {
+    /// Where nobody is left who holds as much as the disk, those that came before it did start from it anew.
+    fn refresh_outdated(&mut self, actions: &mut Vec<Action>) {
         let newest = self.base.update;
-        let ready = self.roster.all(super::roster::Member::is_ready);
+        let ready = self.roster.all(Member::is_ready);
         let is_old = |worker: &WorkerId| self.roster.get(*worker).is_some_and(|member| member.update < newest);
-        if !ready.iter().all(is_old) {
-            return;
+        if ready.iter().all(is_old) {
+            ready.into_iter().for_each(|worker| self.welcome(worker, actions));
         }
-        for worker in ready {
-            let reason = format!("it fetched its state before that of update {newest} was saved; start it again");
-            self.roster.remove(worker);
-            actions.push(Action::Replace(worker, reason));
-        }
-        self.admit(actions);
     }
 
     /// Ranks `group`, gives out the lanes and has the workers connect.
@@ -221,11 +118,15 @@ impl Run {
             }
         }
         self.shares = group.into_iter().zip(lanes).collect();
+        self.groups.insert(self.generation, update);
+        // What only the dead have applied is made again.
+        self.untold.clear();
+        self.roster.all(|member| member.returned).into_iter().for_each(|worker| self.roster.settle(worker));
         self.paces.regroup(self.shares.keys());
         // Those that want to go and are still needed go at the next rest.
         self.changed = self.shares.keys().any(|worker| self.roster.get(*worker).is_some_and(|member| member.leaving));
         self.phase = Phase::Forming(Forming::default());
-        if self.formed {
+        if self.formed || self.job.past.update > Update(0) {
             let (generation, workers) = (self.generation, self.shares.len());
             let s = if workers == 1 { "" } else { "s" };
             actions.push(Action::Notice(format!("going on with {workers} worker{s} (generation {generation})")));
@@ -241,7 +142,7 @@ impl Run {
         secret
     }
 
-    pub(super) fn connected(&mut self, now: Instant, worker: WorkerId, actions: &mut Vec<Action>) {
+    pub(super) fn connected(&mut self, worker: WorkerId, actions: &mut Vec<Action>) {
         let Phase::Forming(forming) = &mut self.phase else { return };
         forming.formed.insert(worker);
         if forming.formed.len() < self.shares.len() {
@@ -257,9 +158,16 @@ impl Run {
             );
             actions.push(Action::Notice(line));
         }
+        // It is given work once the ledger knows it: so no update is made by a group that a coordinator which comes
+        // back does not know.
         actions.push(Action::Group(group));
+    }
+
+    pub(super) fn grouped(&mut self, now: Instant, generation: Generation, actions: &mut Vec<Action>) {
+        if generation != self.generation || !matches!(self.phase, Phase::Forming(_)) {
+            return;
+        }
         if !std::mem::replace(&mut self.formed, true) {
-            self.agenda = self.first_agenda();
             self.progress.begin(now);
         }
         self.go_on(now, actions);
@@ -281,10 +189,5 @@ impl Run {
             })
         });
         GroupRecord { generation: self.generation, members: members.collect() }
-    }
-
-    pub(super) fn refuse(&mut self, worker: WorkerId, reason: String, actions: &mut Vec<Action>) {
-        self.roster.remove(worker);
-        actions.push(Action::Refuse(worker, reason));
     }
 }

@@ -1,12 +1,14 @@
 //! What a run is asked to do: everything that is known before workers arrive.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use medley_common::identity::{Split, Update};
-use medley_common::message::{Artifact, SplitInfo};
+use medley_common::identity::{Digest, Generation, Split, Update, WorkerId};
+use medley_common::message::{Lanes, SplitInfo};
 use medley_common::model::ModelConfig;
 use medley_common::spec::TrainSpec;
 
+use super::Base;
 use crate::spec::Cadence;
 
 /// A run, before it starts.
@@ -14,6 +16,8 @@ use crate::spec::Cadence;
 pub struct Job {
     /// The package version that workers must have.
     pub version: String,
+    /// Which run it is: workers that come back are asked for it.
+    pub run: Digest,
     /// The recipe.
     pub spec: TrainSpec,
     /// The shape of the model.
@@ -24,14 +28,10 @@ pub struct Job {
     pub validation: Option<SplitRows>,
     /// Rows to predict at the end; `None` where nothing is predicted.
     pub test: Option<SplitRows>,
-    /// Updates done: more than 0 where a run is resumed.
-    pub start: Update,
-    /// The loss of each update done, in order; empty where that is not known.
-    pub past_losses: Vec<f64>,
-    /// Those of them that moved no weight; empty where that is not known.
-    pub past_skipped: Vec<Update>,
-    /// The files that workers read that state from.
-    pub artifacts: Vec<Artifact>,
+    /// What was done before this process.
+    pub past: Past,
+    /// The state on the disk that newcomers start from; older than the past where only workers hold the newest.
+    pub base: Base,
     /// How many workers take part.
     pub workers: u32,
     /// Whether they compute on GPUs: a group is of one kind.
@@ -44,6 +44,27 @@ pub struct Job {
     pub patience: Patience,
     /// Shared by the workers alone; drawn by whoever starts the run.
     pub secret: [u8; 32],
+}
+
+/// What was done before this process, as the ledger tells it; nothing by default.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Past {
+    /// Updates done.
+    pub update: Update,
+    /// The loss of each of them, in order; empty where that is not known.
+    pub losses: Vec<f64>,
+    /// Those of them that moved no weight; empty where that is not known.
+    pub skipped: Vec<Update>,
+    /// L2 norm of the last one's gradient.
+    pub grad_norm: f64,
+    /// Whether the line of the log that ends with the last one is written, where one does.
+    pub logged: bool,
+    /// Whether the evaluation that follows the last one is made, where one does.
+    pub evaluated: bool,
+    /// After how many updates each group started.
+    pub groups: BTreeMap<Generation, Update>,
+    /// The lanes of each member of the newest group.
+    pub shares: BTreeMap<WorkerId, Lanes>,
 }
 
 /// What to train on.
@@ -71,6 +92,8 @@ pub struct Patience {
     pub join: Duration,
     /// For any sign of life of a worker.
     pub heartbeat: Duration,
+    /// For workers that hold the newest state to come back, where nobody else does; zero where none can.
+    pub reattach: Duration,
     /// Between two heartbeats of a worker: well below `heartbeat`.
     pub heartbeat_every: Duration,
     /// Updates that workers may make ahead of the ledger, and so of the slowest one's report.
@@ -82,6 +105,14 @@ impl Job {
     #[must_use]
     pub fn total(&self) -> Update {
         Update(if self.training.is_some() { self.spec.schedule.total_updates } else { 0 })
+    }
+
+    /// Whether the line of the log that the last update before this process ends was never written.
+    #[must_use]
+    pub fn is_log_overdue(&self) -> bool {
+        let Past { update, losses, logged, .. } = &self.past;
+        let logs = self.training.as_ref().is_some_and(|training| training.cadence.logs_after(*update));
+        logs && !logged && update.0 > 0 && losses.len() as u64 == update.0
     }
 
     /// The rows of a split that is predicted.

@@ -9,6 +9,7 @@
 //! the same update, and a stop never races with a step.
 
 mod action;
+mod admission;
 mod agreement;
 mod assignment;
 mod ending;
@@ -20,6 +21,7 @@ mod progress;
 mod rebalancing;
 mod regrouping;
 pub mod report;
+mod returning;
 mod roster;
 mod saving;
 mod training;
@@ -34,7 +36,7 @@ use medley_common::message::{Event, Failure, FailureKind, Lanes};
 use medley_common::plan::Plan;
 
 pub use action::{Action, Base, Input, Occasion, SavePurpose, SavedState};
-pub use job::{Job, Patience, SplitRows, TrainingJob};
+pub use job::{Job, Past, Patience, SplitRows, TrainingJob};
 pub use pace::{PhaseSeconds, Slowness};
 pub use view::{EvaluationView, PhaseName, RunView, WorkerView};
 
@@ -47,7 +49,7 @@ use regrouping::Disbanding;
 use report::{EvaluationReport, Outcome};
 use roster::Roster;
 use saving::Saving;
-use training::Training;
+use training::{Reports, Training};
 
 /// One training run.
 #[derive(Debug)]
@@ -60,6 +62,10 @@ pub struct Run {
     generation: Generation,
     /// The lanes of each member of the newest group, those that were lost since included.
     shares: BTreeMap<WorkerId, Lanes>,
+    /// After how many updates each group started.
+    groups: BTreeMap<Generation, Update>,
+    /// Reports of updates that are not applied yet, of a group that is gone.
+    untold: BTreeMap<Update, Reports>,
     paces: Paces,
     /// Updates done when the newest group was formed.
     grouped_at: Update,
@@ -68,8 +74,10 @@ pub struct Run {
     agenda: VecDeque<Task>,
     progress: Progress,
     stopping: bool,
-    /// Whether a group has ever stood.
+    /// Whether a group has stood in this process.
     formed: bool,
+    /// Whether the line of the log that ends with the last update of the past is still to be written.
+    overdue: bool,
     /// Whether somebody has come, gone or wants to go since the group was formed: the next rest is for a new one.
     changed: bool,
     /// Groups in a row that broke without a loss, and before anything was done.
@@ -105,27 +113,35 @@ impl Run {
     #[must_use]
     pub fn new(now: Instant, job: Job) -> Self {
         let lengths = job.training.as_ref().map_or_else(Vec::new, |training| training.lengths.clone());
-        Self {
+        let past = &job.past;
+        let mut run = Self {
             plan: Plan::new(&job.spec, lengths),
             tree: LaneTree::new(job.spec.lanes),
             roster: Roster::default(),
-            phase: Phase::Gathering(Gathering { since: now, needed: job.workers }),
-            generation: Generation(0),
-            shares: BTreeMap::new(),
+            phase: Phase::Gathering(Gathering { since: now, needed: job.workers, returns: None }),
+            generation: past.groups.keys().max().copied().unwrap_or_default(),
+            shares: past.shares.clone(),
+            groups: past.groups.clone(),
+            untold: BTreeMap::new(),
             paces: Paces::default(),
-            grouped_at: Update(0),
-            base: Base { update: job.start, artifacts: job.artifacts.clone() },
+            grouped_at: past.update,
+            base: job.base.clone(),
             agenda: VecDeque::new(),
             progress: Progress::new(&job),
             stopping: false,
             formed: false,
+            overdue: job.is_log_overdue(),
             changed: false,
             futile: 0,
             interrupted: None,
             evaluated: None,
             evaluations: Vec::new(),
             job,
-        }
+        };
+        run.agenda = run.first_agenda();
+        run.phase =
+            Phase::Gathering(Gathering { since: now, needed: run.job.workers, returns: run.returns_until(now) });
+        run
     }
 
     /// Takes an input in and says what to do about it: the only mutator.
@@ -145,6 +161,7 @@ impl Run {
             (_, Input::Elapsed) => self.elapsed(now, &mut actions),
             (_, Input::Overslept) => self.overslept(now),
             (_, Input::Joined(worker)) => self.joined(now, worker),
+            (_, Input::Grouped(generation)) => self.grouped(now, generation, &mut actions),
             (_, Input::Left(worker, why)) => self.left(now, worker, &why, &mut actions),
             (_, Input::Based(base)) => self.base = base,
             (_, Input::Recorded(update)) => self.recorded(now, update, &mut actions),
@@ -170,7 +187,7 @@ impl Run {
         }
         match (&self.phase, event) {
             (_, Event::Heartbeat) | (Phase::Finished(_), _) => {}
-            (_, Event::Hello(hello)) => self.greeted(worker, hello, actions),
+            (_, Event::Hello(hello)) => self.greeted(now, worker, hello, actions),
             (_, Event::Prepared { layout, endpoint, notes: _ }) => {
                 self.prepared(now, worker, (layout, endpoint), actions);
             }
@@ -186,7 +203,7 @@ impl Run {
             // On their way when the group was dissolved.
             (Phase::Disbanding(_), Event::Formed { .. } | Event::Saved { .. })
             | (Phase::Disbanding(_), Event::Predicted { .. } | Event::Evaluated { .. }) => {}
-            (Phase::Forming(_), Event::Formed { .. }) => self.connected(now, worker, actions),
+            (Phase::Forming(_), Event::Formed { .. }) => self.connected(worker, actions),
             (Phase::Training(_), Event::Updated { report, .. }) => self.updated(now, worker, report, actions),
             (Phase::Saving(_), Event::Saved { update, parameters, .. }) => {
                 self.saved(worker, update, parameters, actions);
@@ -222,7 +239,10 @@ impl Run {
         let silence = self.roster.expiry(self.job.patience.heartbeat);
         let phase = match &self.phase {
             Phase::Finished(_) => return None,
-            Phase::Gathering(gathering) => Some(gathering.since + self.job.patience.join),
+            Phase::Gathering(gathering) => {
+                let join = gathering.since + self.job.patience.join;
+                Some(gathering.returns.map_or(join, |until| until.min(join)))
+            }
             Phase::Disbanding(disbanding) => Some(disbanding.since + self.job.patience.join),
             Phase::Forming(_) | Phase::Training(_) | Phase::Saving(_) | Phase::Evaluating(_) => None,
         };
@@ -235,7 +255,7 @@ impl Run {
             self.agenda = self.stop_agenda();
         }
         if self.changed && !self.stopping && !self.saves_for_leavers() && !self.is_over() {
-            return self.dissolve(now, actions);
+            return self.disband(now, actions);
         }
         match self.agenda.pop_front() {
             None => self.train(now, actions),
@@ -253,17 +273,6 @@ impl Run {
     /// Whether nothing is left to do that needs workers.
     fn is_over(&self) -> bool {
         matches!(self.agenda.front(), Some(Task::Summarise | Task::Finish(_) | Task::Stop))
-    }
-
-    /// What follows when the group stands for the first time.
-    fn first_agenda(&self) -> VecDeque<Task> {
-        if self.job.training.is_none() {
-            self.results().chain([Task::Finish(Outcome::Completed)]).collect()
-        } else if self.job.start >= self.job.total() {
-            self.end_agenda(SavePurpose::Final)
-        } else {
-            VecDeque::new()
-        }
     }
 
     /// What follows `update`: as in Hugging Face, evaluation comes before saving.
@@ -357,8 +366,16 @@ mod ending_tests;
 mod regrouping_tests;
 
 #[cfg(test)]
+#[path = "returning_test.rs"]
+mod returning_tests;
+
+#[cfg(test)]
 #[path = "simulated_worker_test.rs"]
 mod simulated_worker;
+
+#[cfg(test)]
+#[path = "simulated_world_test.rs"]
+mod simulated_world;
 
 #[cfg(test)]
 #[path = "simulation_test.rs"]

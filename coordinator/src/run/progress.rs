@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use medley_common::identity::Update;
 
-use super::report::{TrainLog, TrainSummary, UpdateRecord};
+use super::report::{TrainSummary, UpdateRecord};
 use super::{Job, TrainingJob};
 
 /// The position of a run, and the sums over what it has done.
@@ -15,7 +15,7 @@ pub(super) struct Progress {
     pub(super) done: Update,
     /// Updates that are in the ledger.
     pub(super) recorded: Update,
-    /// Updates done in the newest checkpoint, and in the state that the run started from.
+    /// Updates done in the newest checkpoint; before there is one, in the state on the disk that the run started from.
     pub(super) checkpoint: Update,
     /// Updates done in the newest state that is on the disk, as a checkpoint or as the final model.
     pub(super) saved: Update,
@@ -38,21 +38,27 @@ pub(super) struct Progress {
 impl Progress {
     /// The position that `job` goes on from: sums go on as if the run had never stopped.
     pub(super) fn new(job: &Job) -> Self {
-        let start = job.start;
-        let losses = job.past_losses.clone();
-        let unlogged = unlogged(&losses, job.training.as_ref());
+        let (start, saved) = (job.past.update, job.base.update);
+        let losses = job.past.losses.clone();
+        let mut unlogged = unlogged(&losses, job.training.as_ref());
+        if job.is_log_overdue() {
+            // The line that the last update ends is still to be written.
+            let (last, before) = losses.split_last().map_or((0.0, &losses[..]), |(last, before)| (*last, before));
+            let (updates, sum) = self::unlogged(before, job.training.as_ref());
+            unlogged = (updates + 1, sum + last);
+        }
         Self {
             done: start,
             recorded: start,
-            checkpoint: start,
-            saved: start,
+            checkpoint: saved,
+            saved,
             last: None,
             attempt: 1,
             made: 0,
             began: None,
             ended: None,
             losses,
-            skipped: job.past_skipped.iter().copied().collect(),
+            skipped: job.past.skipped.iter().copied().collect(),
             rows: 0,
             unlogged,
         }
@@ -77,17 +83,10 @@ impl Progress {
         self.last = Some(record.clone());
     }
 
-    /// The log's line that ends with `record`.
-    pub(super) fn take_log(&mut self, record: &UpdateRecord) -> TrainLog {
+    /// The mean loss of the updates since the last line of the log, for the next one.
+    pub(super) fn take_mean(&mut self) -> f64 {
         let (updates, losses) = std::mem::take(&mut self.unlogged);
-        TrainLog {
-            update: record.update,
-            epoch: record.epoch,
-            loss: losses / updates.max(1) as f64,
-            grad_norm: record.grad_norm,
-            learning_rate: record.learning_rate,
-            skipped: self.skipped(),
-        }
+        losses / updates.max(1) as f64
     }
 
     /// How many of the updates done moved no weight.

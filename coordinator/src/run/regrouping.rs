@@ -1,7 +1,6 @@
 //! The group changes: somebody was lost, has come or wants to go. All leave the group and stand by; then a new one is
 //! formed of those that are there, and what was interrupted goes on.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use medley_common::identity::{Update, WorkerId};
@@ -17,10 +16,6 @@ const FUTILE: u32 = 3;
 #[derive(Debug)]
 pub(super) struct Disbanding {
     pub(super) since: Instant,
-    /// Reports of updates that not all ranks had reported.
-    reports: BTreeMap<Update, BTreeMap<WorkerId, UpdateReport>>,
-    /// The update that something follows, where training was interrupted.
-    boundary: Option<Update>,
 }
 
 impl Run {
@@ -34,12 +29,10 @@ impl Run {
 
     /// Dissolves the group wherever it is, and remembers what it was about.
     pub(super) fn interrupt(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let mut disbanding = Disbanding { since: now, reports: BTreeMap::new(), boundary: None };
         match std::mem::replace(&mut self.phase, Phase::Forming(super::Forming::default())) {
             Phase::Training(training) => {
                 self.progress.attempt += 1;
-                disbanding.boundary = Some(training.boundary);
-                disbanding.reports = training.reports;
+                self.untold = training.reports;
             }
             Phase::Saving(saving) => self.agenda.push_front(Task::Save(saving.purpose)),
             Phase::Evaluating(evaluating) => {
@@ -48,19 +41,15 @@ impl Run {
             }
             Phase::Forming(_) | Phase::Gathering(_) | Phase::Disbanding(_) | Phase::Finished(_) => {}
         }
-        self.disband(now, disbanding, actions);
+        self.disband(now, actions);
     }
 
-    /// Dissolves a group that is at rest.
-    pub(super) fn dissolve(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        self.disband(now, Disbanding { since: now, reports: BTreeMap::new(), boundary: None }, actions);
-    }
-
-    fn disband(&mut self, now: Instant, disbanding: Disbanding, actions: &mut Vec<Action>) {
+    /// Dissolves the group, as it stands.
+    pub(super) fn disband(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let generation = self.generation;
         let order = |worker| Action::Order(worker, Command::Disband { generation });
         actions.extend(self.roster.ranked().into_iter().map(order));
-        self.phase = Phase::Disbanding(disbanding);
+        self.phase = Phase::Disbanding(Disbanding { since: now });
         self.disbanded(now, actions);
     }
 
@@ -97,30 +86,14 @@ impl Run {
 
     /// Reports on their way when the group was dissolved.
     pub(super) fn late_report(&mut self, worker: WorkerId, report: UpdateReport) {
-        if let Phase::Disbanding(disbanding) = &mut self.phase {
-            disbanding.reports.entry(report.update).or_default().insert(worker, report);
-        }
+        self.untold.entry(report.update).or_default().insert(worker, report);
     }
 
     /// Goes on once nobody is in the old group any more.
     pub(super) fn disbanded(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if !self.roster.ranked().is_empty() {
-            return;
+        if self.roster.ranked().is_empty() {
+            self.reform(now, actions);
         }
-        let Phase::Disbanding(disbanding) = &mut self.phase else { return };
-        let (mut reports, boundary) = (std::mem::take(&mut disbanding.reports), disbanding.boundary);
-        // An update that anybody left has applied is applied: the others take its state over.
-        let held = self.roster.iter().filter(|(_, member)| member.is_ready()).map(|(_, member)| member.update).max();
-        while held.is_some_and(|held| held > self.progress.done) {
-            let Some(reports) = reports.remove(&self.progress.done.next()) else { break };
-            if !self.apply(now, &reports, actions) {
-                return;
-            }
-        }
-        if boundary == Some(self.progress.done) {
-            self.agenda = self.agenda_after(self.progress.done);
-        }
-        self.reform(now, actions);
     }
 
     /// Everybody who held the newest state is gone: the run goes back to the newest one that is left.
@@ -132,6 +105,7 @@ impl Run {
         self.progress.rewind(update, self.job.training.as_ref());
         self.agenda.clear();
         self.interrupted = None;
+        self.overdue = false;
         self.evaluated = self.evaluated.take().filter(|report| report.update <= update);
         self.evaluations.retain(|evaluation| evaluation.update <= update);
         if update >= self.job.total() && self.job.training.is_some() {
@@ -166,7 +140,6 @@ impl Run {
             actions.push(Action::Notice(format!("{name} left, as it was asked to end")));
             actions.push(Action::Dismiss(worker, reason));
         }
-        self.admit(actions);
     }
 
     /// Whether the next thing to do is to save what only workers hold that want to go.
@@ -182,7 +155,6 @@ impl Run {
     pub(super) fn leaves(&mut self, now: Instant, worker: WorkerId, actions: &mut Vec<Action>) {
         let Some(member) = self.roster.get_mut(worker) else { return };
         member.leaving = true;
-        self.admit(actions);
         match &self.phase {
             Phase::Gathering(_) => self.dismiss_leavers(actions),
             Phase::Forming(_) | Phase::Training(_) | Phase::Saving(_) | Phase::Evaluating(_) => {
@@ -191,6 +163,7 @@ impl Run {
             }
             Phase::Disbanding(_) | Phase::Finished(_) => {}
         }
+        self.admit(now, actions);
     }
 
     /// A worker is gone.
@@ -200,7 +173,6 @@ impl Run {
         self.roster.remove(worker);
         let left = self.roster.all(|member| member.welcomed).len();
         actions.push(Action::Notice(format!("{name} was lost while {doing}: {why}; {left} left")));
-        self.admit(actions);
         self.futile = 0;
         match &self.phase {
             Phase::Disbanding(_) => self.disbanded(now, actions),
@@ -212,5 +184,6 @@ impl Run {
             Phase::Forming(_) | Phase::Training(_) | Phase::Saving(_) | Phase::Evaluating(_) => {}
             Phase::Gathering(_) | Phase::Finished(_) => {}
         }
+        self.admit(now, actions);
     }
 }

@@ -23,6 +23,8 @@ pub struct Member {
     pub update: Update,
     /// Lanes of the next update whose gradients it keeps.
     pub kept: Lanes,
+    /// Whether it came back, of the newest group or with as much as that holds.
+    pub returned: bool,
     /// Whether its system has asked it to end.
     pub leaving: bool,
     /// When it was last heard of.
@@ -54,10 +56,16 @@ impl Roster {
             rank: None,
             update: Update(0),
             kept: Lanes::new(),
+            returned: false,
             leaving: false,
             heard: now,
         };
         self.members.insert(worker, member);
+    }
+
+    /// A worker that came back is in a group, as any other.
+    pub fn settle(&mut self, worker: WorkerId) {
+        self.members.get_mut(&worker).into_iter().for_each(|member| member.returned = false);
     }
 
     /// Takes a worker out.

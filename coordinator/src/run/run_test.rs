@@ -171,7 +171,7 @@ fn reports_that_differ_from_the_plan_end_the_run() {
 
 #[test]
 fn skipped_updates_are_recorded_and_counted() {
-    let (mut drive, _) = Drive::formed(Job { past_skipped: vec![Update(0)], ..job(2) });
+    let (mut drive, _) = Drive::formed(Job { past: Past { skipped: vec![Update(0)], ..Past::default() }, ..job(2) });
     let mut update = |number: u64, skipped| {
         let mut last = Vec::new();
         for (worker, lanes) in [(1, 0..2), (2, 2..4)] {
@@ -275,17 +275,22 @@ fn the_end_saves_summarises_and_gives_the_results() {
     assert_eq!(drive.input(Input::StopRequested), []);
 }
 
+/// A run that goes on from the checkpoint of `update`.
+fn resumed(update: u64) -> Job {
+    let past = Past { update: Update(update), logged: true, evaluated: true, ..Past::default() };
+    Job { past, base: Base { update: Update(update), artifacts: Vec::new() }, ..job(2) }
+}
+
 #[test]
 fn a_resumed_run_that_is_done_only_gives_its_results() {
-    let (drive, first) = Drive::formed(Job { start: Update(6), ..job(2) });
+    let (drive, first) = Drive::formed(resumed(6));
     assert_eq!(first, [Action::Receive(WorkerId(1), Update(6)), save_final(1, 6), save_final(2, 6)]);
     assert_eq!(drive.run.view().update, Update(6));
 }
 
 #[test]
 fn rows_must_come_once_from_their_share() {
-    let mut job = Job { training: None, validation: Some(rows()), ..job(2) };
-    job.start = Update(0);
+    let job = Job { training: None, validation: Some(rows()), ..job(2) };
     for (worker, rows, expected) in [(1, 0..3, "not in its share"), (2, 3..5, "without row 2")] {
         let (mut drive, first) = Drive::formed(job.clone());
         assert_eq!(first, [evaluate(1), evaluate(2)]);

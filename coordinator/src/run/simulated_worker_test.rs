@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use medley_common::evaluation::Prediction;
 use medley_common::identity::{Digest, Rank, RowId};
-use medley_common::message::{Command, Form};
+use medley_common::message::{Command, Form, Held, Hello, UpdateReport};
 use medley_common::plan::mix;
 
 use super::fixture::{hello, report};
@@ -20,21 +20,31 @@ pub(super) struct Worker {
     through: u64,
     /// Lanes of the next update that it has computed.
     kept: Lanes,
+    /// Its name, and the newest group in which it was given work.
+    name: WorkerId,
+    employed: Generation,
+    /// Its last reports.
+    reports: VecDeque<UpdateReport>,
+    /// Whether it has built its model.
+    prepared: bool,
     pub(super) inbox: VecDeque<Command>,
     pub(super) outbox: VecDeque<Event>,
     /// Its last words are on their way; it says nothing more.
     pub(super) dead: bool,
 }
 
+/// What fences a group: coordinators that come back may use the number of one that never stood.
+type Secret = [u8; 32];
+
 /// What the members of each group have done together.
 #[derive(Default)]
 pub(super) struct Network {
-    /// Who has come to connect, by generation.
-    arrived: BTreeMap<Generation, BTreeSet<Rank>>,
+    /// Who has come to connect, by group.
+    arrived: BTreeMap<Secret, BTreeSet<Rank>>,
     /// Who has handed over its part of an update.
-    handed_over: BTreeMap<(Generation, u64), BTreeSet<Rank>>,
+    handed_over: BTreeMap<(Secret, u64), BTreeSet<Rank>>,
     /// Groups of which a member is dead or has left.
-    broken: BTreeSet<Generation>,
+    broken: BTreeSet<Secret>,
     /// Lanes computed, each time they were.
     pub(super) computed: u64,
 }
@@ -48,14 +58,38 @@ impl Worker {
             update: 0,
             through: 0,
             kept: Lanes::new(),
+            name: WorkerId(0),
+            employed: Generation(0),
+            reports: VecDeque::new(),
+            prepared: false,
             inbox: VecDeque::new(),
             outbox: [hello(pid)].into(),
             dead: false,
         }
     }
 
+    /// Its session breaks: what was under way is lost, what it holds is kept, and offered in the next one.
+    pub(super) fn lose_session(&mut self, pid: u32, network: &mut Network) {
+        self.leave(network);
+        self.inbox.clear();
+        self.outbox.clear();
+        let held = Held {
+            run: Digest([9; 32]),
+            worker: self.name,
+            layout: Digest([1; 32]),
+            endpoint: "10.0.0.1:1".into(),
+            generation: self.employed,
+            update: Update(self.update),
+            kept: self.kept.clone(),
+            reports: self.reports.iter().cloned().collect(),
+        };
+        let Event::Hello(hello) = hello(pid) else { return };
+        let held = self.prepared.then(|| Box::new(held));
+        self.outbox.push_back(Event::Hello(Hello { held, ..hello }));
+    }
+
     pub(super) fn leave(&mut self, network: &mut Network) {
-        let left = self.form.take().map(|form| form.generation);
+        let left = self.form.take().map(|form| form.secret);
         network.broken.extend(left);
         self.connected = false;
     }
@@ -66,10 +100,10 @@ impl Worker {
             return self.obey(job, network, command);
         }
         let Some(form) = self.form.clone() else { return };
-        let (generation, world) = (form.generation, form.peers.len());
+        let (generation, group, world) = (form.generation, form.secret, form.peers.len());
         let complete = |ranks: Option<&BTreeSet<Rank>>| ranks.is_some_and(|ranks| ranks.len() == world);
         let next = self.update + 1;
-        if !self.connected && complete(network.arrived.get(&generation)) {
+        if !self.connected && complete(network.arrived.get(&group)) {
             self.connected = true;
             if form.source.is_some() && form.source != Some(form.rank) {
                 (self.update, self.kept) = (form.update.0, Lanes::new());
@@ -79,7 +113,7 @@ impl Worker {
             self.outbox.push_back(Event::Formed { generation });
         } else if self.connected && self.update < self.through {
             let lanes = form.lanes[form.rank.0 as usize].clone();
-            let parts = network.handed_over.entry((generation, next)).or_default();
+            let parts = network.handed_over.entry((group, next)).or_default();
             if parts.insert(form.rank) {
                 let missing = lanes.iter().filter(|run| !self.kept.contains(run));
                 network.computed += missing.map(|run| u64::from(run.end - run.start)).sum::<u64>();
@@ -90,12 +124,16 @@ impl Worker {
                 // Now fast, now slow.
                 let seconds = 0.001 * (1 + mix((u64::from(self.pid) << 8) | (next / 3)) % 6) as f64;
                 report.timing.forward_seconds = seconds * report.tokens as f64;
+                self.reports.push_back(report.clone());
+                if self.reports.len() as u64 > job.patience.window {
+                    self.reports.pop_front();
+                }
                 self.outbox.push_back(Event::Updated { generation, report });
-            } else if network.broken.contains(&generation) {
+            } else if network.broken.contains(&group) {
                 self.leave(network);
                 self.outbox.push_back(Event::Disconnected { generation, problem: "a peer is gone".into() });
             }
-        } else if !self.connected && network.broken.contains(&generation) {
+        } else if !self.connected && network.broken.contains(&group) {
             self.leave(network);
             self.outbox.push_back(Event::Disconnected { generation, problem: "a peer is gone".into() });
         }
@@ -105,13 +143,21 @@ impl Worker {
         let current = self.form.as_ref().map(|form| form.generation);
         match command {
             Command::Welcome(welcome) => {
-                self.update = welcome.start.0;
+                self.leave(network);
+                (self.update, self.name, self.employed) = (welcome.start.0, welcome.worker, Generation(0));
+                self.kept.clear();
+                self.reports.clear();
+                self.prepared = true;
                 let (layout, endpoint) = (Digest([1; 32]), "10.0.0.1:1".into());
                 self.outbox.push_back(Event::Prepared { layout, endpoint, notes: Vec::new() });
             }
+            Command::Reattach { worker, .. } => {
+                assert!(self.prepared, "kept what it never had");
+                self.name = worker;
+            }
             Command::Form(form) => {
                 self.leave(network);
-                assert!(network.arrived.entry(form.generation).or_default().insert(form.rank), "INV-2: a rank twice");
+                assert!(network.arrived.entry(form.secret).or_default().insert(form.rank), "INV-2: a rank twice");
                 if !self.kept.iter().all(|run| form.lanes[form.rank.0 as usize].contains(run)) {
                     self.kept = Lanes::new();
                 }
@@ -124,7 +170,7 @@ impl Worker {
             }
             Command::Train { generation, through } if current == Some(generation) => {
                 assert!(through.0 > self.through, "a grant that grants nothing");
-                self.through = through.0;
+                (self.through, self.employed) = (through.0, generation);
             }
             Command::Save { generation, update, .. } if current == Some(generation) => {
                 assert_eq!(update.0, self.update, "a save away from rest");

@@ -11,7 +11,7 @@ use medley_common::plan::UpdatePlan;
 
 use super::agreement::compare;
 use super::pace::Change;
-use super::report::UpdateRecord;
+use super::report::{TrainLog, UpdateRecord};
 use super::{Action, Phase, Run};
 
 /// Workers make updates.
@@ -125,14 +125,24 @@ impl Run {
             return false;
         }
         // In an update that was taken up again, some have computed less than their lanes.
-        if record.attempt == 1 && reports.len() == self.shares.len() {
+        if record.attempt == 1 && reports.keys().eq(self.shares.keys()) {
             self.watch_paces(update, reports, actions);
         }
         self.progress.note(now, &record);
         self.rebalance(actions);
         self.futile = 0;
         let cadence = self.job.training.as_ref().map(|training| training.cadence);
-        let log = cadence.filter(|cadence| cadence.logs_after(update)).map(|_| self.progress.take_log(&record));
+        let log = cadence.filter(|cadence| cadence.logs_after(update)).map(|_| {
+            let UpdateRecord { update, epoch, grad_norm, learning_rate, .. } = record;
+            TrainLog {
+                update,
+                epoch,
+                loss: self.progress.take_mean(),
+                grad_norm,
+                learning_rate,
+                skipped: self.progress.skipped(),
+            }
+        });
         actions.push(Action::Record(record));
         actions.extend(log.map(Action::Log));
         true
@@ -163,7 +173,8 @@ impl Run {
         let is_digested = cadence.is_some_and(|cadence| cadence.digests_after(update));
         let mut agreed: Option<(WorkerId, &UpdateReport)> = None;
         for (worker, report) in reports {
-            let share = self.shares.get(worker).map_or(&[][..], Vec::as_slice);
+            // Who has come back was in the group under another name.
+            let share = self.shares.get(worker).map(Vec::as_slice);
             let (first, known) = *agreed.get_or_insert((*worker, report));
             let problem =
                 compare(report, (first, known), learning_rate).or_else(|| rows_differ(report, share, &planned));
@@ -201,11 +212,11 @@ impl Run {
     }
 }
 
-/// In what the lanes that a worker computed differ from the plan's.
-fn rows_differ(report: &UpdateReport, share: &[Range<u32>], planned: &UpdatePlan) -> Option<String> {
+/// In what the lanes that a worker computed differ from the plan's, and from its share where that is known.
+fn rows_differ(report: &UpdateReport, share: Option<&[Range<u32>]>, planned: &UpdatePlan) -> Option<String> {
     let update = report.update;
-    let lanes: Vec<u32> = share.iter().cloned().flatten().collect();
     let found: Vec<u32> = report.lanes.iter().map(|lane| lane.lane).collect();
+    let lanes = share.map_or_else(|| found.clone(), |share| share.iter().cloned().flatten().collect());
     if found != lanes {
         return Some(format!("computed lanes {found:?} of update {update}; its own are {lanes:?}"));
     }

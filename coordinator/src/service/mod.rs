@@ -64,11 +64,16 @@ pub struct Service {
 
 impl Service {
     /// A service that reports to `arrivals`, hands out `store` and takes files in through `uploads`; newer states are
-    /// to be added to what is returned with it.
+    /// to be added to what is returned with it. Workers are numbered after `last`.
     #[must_use]
-    pub fn new(arrivals: mpsc::Sender<Arrival>, store: Store, uploads: Uploads) -> (Self, watch::Sender<Files>) {
+    pub fn new(
+        arrivals: mpsc::Sender<Arrival>,
+        store: Store,
+        uploads: Uploads,
+        last: WorkerId,
+    ) -> (Self, watch::Sender<Files>) {
         let (sender, files) = watch::channel(store.files);
-        let (examples, next_worker) = (Arc::new(store.examples), Arc::new(AtomicU64::new(1)));
+        let (examples, next_worker) = (Arc::new(store.examples), Arc::new(AtomicU64::new(last.0 + 1)));
         (Self { arrivals, examples, files, uploads, next_worker }, sender)
     }
 

@@ -8,7 +8,7 @@
 //! term:worker=0@update=40       SIGTERM: it is asked to leave
 //! slow:worker=1@update=10,factor=4,until=50
 //!                               SIGSTOP and SIGCONT in turn, so that it gets a quarter of the time; until is optional
-//! kill:coordinator@update=50    SIGKILL to this process, and with it to its local workers
+//! kill:coordinator@update=50    SIGKILL to this process once the ledger has update 50, and so to its local workers
 //! random:mean=10s,seed=7        SIGKILL or SIGSTOP to a random worker, with exponential times between
 //! ```
 
@@ -40,6 +40,20 @@ pub enum Victim {
     Worker(usize),
     /// The coordinator.
     Coordinator,
+}
+
+impl Victim {
+    /// Whether it is the coordinator.
+    #[must_use]
+    pub fn is_coordinator(self) -> bool {
+        self == Self::Coordinator
+    }
+
+    /// Whether it is a worker.
+    #[must_use]
+    pub fn is_worker(self) -> bool {
+        !self.is_coordinator()
+    }
 }
 
 /// A fault.
@@ -116,11 +130,19 @@ impl Chaos {
         self.planned.is_empty() && self.random.is_none()
     }
 
-    /// Takes out what is due now that `update` is applied.
-    pub fn due(&mut self, update: Update) -> Vec<Fault> {
-        let due = self.planned.iter().filter(|(at, _)| *at <= update).map(|(_, fault)| *fault).collect();
-        self.planned.retain(|(at, _)| *at > update);
+    /// Takes out what is due for such victims now that `update` is applied.
+    pub fn due(&mut self, update: Update, victims: impl Fn(Victim) -> bool) -> Vec<Fault> {
+        let is_due = |(at, fault): &(Update, Fault)| *at <= update && victims(fault.victim);
+        let due = self.planned.iter().filter(|planned| is_due(planned)).map(|(_, fault)| *fault).collect();
+        self.planned.retain(|planned| !is_due(planned));
         due
+    }
+
+    /// What is left for a coordinator that comes back after `update`: what has killed it does not do so again.
+    #[must_use]
+    pub fn after(mut self, update: Update) -> Self {
+        drop(self.due(update, Victim::is_coordinator));
+        self
     }
 
     /// The time to the next random fault.
@@ -212,16 +234,19 @@ mod tests {
         let mut chaos =
             Chaos::parse("kill:worker=1@update=20; stop:worker=0@update=31;term:worker=2@update=20;").unwrap();
         let fault = |blow, place| Fault { blow, victim: Victim::Worker(place) };
-        assert_eq!(chaos.due(Update(19)), []);
-        assert_eq!(chaos.due(Update(22)), [fault(Blow::Kill, 1), fault(Blow::Terminate, 2)]);
-        assert_eq!(chaos.due(Update(31)), [fault(Blow::Stop, 0)]);
+        assert_eq!(chaos.due(Update(19), Victim::is_worker), []);
+        assert_eq!(chaos.due(Update(22), Victim::is_worker), [fault(Blow::Kill, 1), fault(Blow::Terminate, 2)]);
+        assert_eq!(chaos.due(Update(31), Victim::is_worker), [fault(Blow::Stop, 0)]);
         assert!(chaos.is_empty());
         let mut chaos = Chaos::parse("slow:worker=1@update=10,factor=4,until=50").unwrap();
-        assert_eq!(chaos.due(Update(10)), [fault(Blow::Slow(4.0), 1)]);
-        assert_eq!(chaos.due(Update(49)), []);
-        assert_eq!(chaos.due(Update(50)), [fault(Blow::Recover, 1)]);
+        assert_eq!(chaos.due(Update(10), Victim::is_worker), [fault(Blow::Slow(4.0), 1)]);
+        assert_eq!(chaos.due(Update(49), Victim::is_worker), []);
+        assert_eq!(chaos.due(Update(50), Victim::is_worker), [fault(Blow::Recover, 1)]);
         let mut chaos = Chaos::parse("kill:coordinator@update=4").unwrap();
-        assert_eq!(chaos.due(Update(4)), [Fault { blow: Blow::Kill, victim: Victim::Coordinator }]);
+        assert_eq!(chaos.due(Update(4), Victim::is_worker), []);
+        assert!(chaos.clone().after(Update(4)).due(Update(5), Victim::is_coordinator).is_empty());
+        let killed = chaos.after(Update(0)).due(Update(4), Victim::is_coordinator);
+        assert_eq!(killed, [Fault { blow: Blow::Kill, victim: Victim::Coordinator }]);
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! What a ledger's records come to: the updates, log and checkpoints that are in effect.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use medley_common::identity::{Digest, Split, Update};
+use medley_common::identity::{Digest, Generation, Split, Update, WorkerId};
 use serde::{Deserialize, Serialize};
 
 use super::record::{CheckpointRecord, FinalRecord, Record, RunIdentity};
 use crate::archive::trainer_state::{Cadence, LogEntry, TrainerState};
-use crate::run::Occasion;
 use crate::run::report::{GroupRecord, MemberRecord, UpdateRecord};
+use crate::run::{Occasion, Past};
 
 /// An update that is in effect, without its rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -49,6 +49,8 @@ pub struct Host {
 struct PastEntry {
     update: Update,
     occasion: Occasion,
+    /// Whether it is the result of an evaluation, and not a line of the training log.
+    is_evaluation: bool,
     entry: LogEntry,
 }
 
@@ -60,6 +62,8 @@ pub struct History {
     entries: Vec<PastEntry>,
     checkpoints: Vec<CheckpointRecord>,
     group: Option<GroupRecord>,
+    /// After how many updates each group started.
+    groups: BTreeMap<Generation, Update>,
     hosts: BTreeSet<Host>,
     outputs: Option<FinalRecord>,
     rewinds: u64,
@@ -76,6 +80,7 @@ impl History {
             entries: Vec::new(),
             checkpoints: Vec::new(),
             group: None,
+            groups: BTreeMap::new(),
             hosts: BTreeSet::new(),
             outputs: None,
             rewinds: 0,
@@ -97,15 +102,17 @@ impl History {
                     Host { host, device, processor, threads }
                 };
                 self.hosts.extend(group.members.iter().map(host));
+                self.groups.insert(group.generation, self.last());
                 self.group = Some(group);
             }
             Record::Update(update) => self.updates.push(PastUpdate::of(&update)),
             Record::Log(logged) => {
-                self.entries.push(PastEntry { update: logged.update, occasion: logged.occasion, entry: logged.entry });
+                let (update, occasion, entry) = (logged.update, logged.occasion, logged.entry);
+                self.entries.push(PastEntry { update, occasion, is_evaluation: false, entry });
             }
             Record::Evaluation(evaluated) if evaluated.split == Split::Validation => {
                 let (update, occasion, entry) = (evaluated.update, evaluated.occasion, evaluated.entry);
-                self.entries.push(PastEntry { update, occasion, entry });
+                self.entries.push(PastEntry { update, occasion, is_evaluation: true, entry });
             }
             Record::Evaluation(_) => {}
             Record::Checkpoint(checkpoint) => self.checkpoints.push(checkpoint),
@@ -201,6 +208,40 @@ impl History {
     #[must_use]
     pub fn group(&self) -> Option<&GroupRecord> {
         self.group.as_ref()
+    }
+
+    /// What a coordinator that comes back must know of it.
+    #[must_use]
+    pub fn past(&self) -> Past {
+        let update = self.last();
+        let made = |is_evaluation| {
+            let is_it = |past: &PastEntry| past.is_evaluation == is_evaluation && past.occasion == Occasion::Training;
+            self.entries.iter().rev().take_while(|past| past.update == update).any(is_it)
+        };
+        let members = self.group.iter().flat_map(|group| &group.members);
+        Past {
+            update,
+            losses: self.losses(update).unwrap_or_default(),
+            skipped: self.updates.iter().filter(|past| past.skipped).map(|past| past.update).collect(),
+            grad_norm: self.updates.last().map_or(0.0, |past| past.grad_norm),
+            logged: made(false),
+            evaluated: made(true),
+            groups: self.groups.clone(),
+            shares: members.map(|member| (member.worker, member.lanes.clone())).collect(),
+        }
+    }
+
+    /// Whether the summary of the whole training is in the log.
+    #[must_use]
+    pub fn is_summarised(&self) -> bool {
+        self.entries.iter().any(|past| past.occasion == Occasion::End && !past.is_evaluation)
+    }
+
+    /// The worker of the newest group that came last: later ones have higher numbers.
+    #[must_use]
+    pub fn last_worker(&self) -> WorkerId {
+        let members = self.group.iter().flat_map(|group| &group.members);
+        members.map(|member| member.worker).max().unwrap_or_default()
     }
 
     /// Who has computed, in whatever group.

@@ -1,0 +1,201 @@
+//! Who may take part: workers say who they are, are let in as far as there are places, and build their models.
+
+use std::time::Instant;
+
+use medley_common::identity::{Digest, WorkerId};
+use medley_common::message::{Command, Hello, Lanes, PROTOCOL, Welcome};
+
+use super::roster::Member;
+use super::{Action, Phase, Run};
+
+impl Run {
+    pub(super) fn joined(&mut self, now: Instant, worker: WorkerId) {
+        self.roster.add(now, worker);
+    }
+
+    pub(super) fn greeted(&mut self, now: Instant, worker: WorkerId, hello: Hello, actions: &mut Vec<Action>) {
+        if hello.protocol != PROTOCOL || hello.version != self.job.version {
+            let Hello { version, protocol, .. } = hello;
+            let own = &self.job.version;
+            let reason = format!(
+                "it is medley-worker {version} (protocol {protocol}), the coordinator is medley {own} (protocol \
+                 {PROTOCOL}); install the same version on both"
+            );
+            return self.refuse(worker, reason, actions);
+        }
+        if let Some(held) = hello.held.as_ref().filter(|held| held.run != self.job.run) {
+            let (update, own, other) = (held.update, self.job.run.short(), held.run.short());
+            let reason = format!(
+                "it holds update {update} of another run, {other}; this coordinator makes run {own}: start the worker \
+                 again to take part in it, or the other coordinator, on its own --output_dir"
+            );
+            return self.refuse(worker, reason, actions);
+        }
+        // Its session broke, though nobody has noticed yet.
+        if let Some(before) = self.same_process(&hello).filter(|before| *before != worker) {
+            self.lose(now, before, "its connection broke, and it has come back", actions);
+        }
+        if let Some(reason) = self.kind_differs(&hello).or_else(|| self.gpu_taken(&hello)) {
+            return self.refuse(worker, reason, actions);
+        }
+        if let Some(member) = self.roster.get_mut(worker).filter(|member| member.hello.is_none()) {
+            member.hello = Some(hello);
+        }
+        self.admit(now, actions);
+    }
+
+    /// The member that is the same process in the session before.
+    fn same_process(&self, hello: &Hello) -> Option<WorkerId> {
+        let before = hello.held.as_ref()?.worker;
+        let known = self.roster.get(before)?.hello.as_ref()?;
+        (known.host == hello.host && known.pid == hello.pid).then_some(before)
+    }
+
+    /// Why a worker cannot compute together with those of this run, if it cannot.
+    fn kind_differs(&self, hello: &Hello) -> Option<String> {
+        let precision = self.job.spec.compute.precision;
+        match (self.job.on_gpus, hello.gpu.is_some()) {
+            (true, false) => Some(format!(
+                "it computes on the CPU, this run on GPUs in {precision}: start it with --device cuda, or the run with \
+                 --device cpu"
+            )),
+            (false, true) => Some(format!(
+                "it computes on {}, this run on the CPU in {precision}: start it with --device cpu, or the run with \
+                 --device cuda",
+                hello.device
+            )),
+            (true, true) | (false, false) => None,
+        }
+    }
+
+    /// Who has the worker's GPU, if somebody has: NCCL would refuse two ranks on one, in words that name neither.
+    fn gpu_taken(&self, hello: &Hello) -> Option<String> {
+        let gpu = hello.gpu.as_ref()?;
+        let other = self.roster.iter().find(|(_, member)| {
+            let other = member.hello.as_ref().and_then(|hello| hello.gpu.as_ref());
+            // One that leaves makes room.
+            !member.leaving && other.is_some_and(|other| other.uuid == gpu.uuid && !(other.is_shared && gpu.is_shared))
+        });
+        let (other, device) = (self.roster.describe(other?.0), &hello.device);
+        Some(format!(
+            "{other} computes on its GPU already ({device}): start one worker for each GPU, with another LOCAL_RANK or \
+             CUDA_VISIBLE_DEVICES"
+        ))
+    }
+
+    /// Lets workers in as far as there are places; the others wait for one.
+    pub(super) fn admit(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if self.let_in(actions) {
+            self.newcomer(now, actions);
+        }
+    }
+
+    /// Lets workers in. Those that are expected back go first, and have their places kept; `true` where somebody who
+    /// comes back is ready.
+    pub(super) fn let_in(&mut self, actions: &mut Vec<Action>) -> bool {
+        let waits = |member: &Member| member.hello.is_some() && !member.welcomed;
+        let held_by = |run: &Self, worker| run.roster.get(worker)?.hello.as_ref()?.held.clone();
+        let mut came_back = false;
+        // What one of them reports may be what another's state lacks, so each may make room for the next.
+        let expected = |run: &Self| {
+            let waiting = run.roster.all(waits).into_iter();
+            let held = |worker| Some((worker, held_by(run, worker).filter(|held| run.is_expected(held))?));
+            waiting.filter_map(held).next().filter(|_| run.free_places() > 0)
+        };
+        while let Some((worker, held)) = expected(self) {
+            self.come_back(worker, *held, actions);
+            came_back = true;
+            if matches!(self.phase, Phase::Finished(_)) {
+                return false;
+            }
+        }
+        let kept = if self.awaits_return() { self.missing() } else { 0 };
+        let free = self.free_places().saturating_sub(kept);
+        for worker in self.roster.all(waits).into_iter().take(free) {
+            match held_by(self, worker).filter(|held| self.is_of_use(held)) {
+                Some(held) => {
+                    self.come_back(worker, *held, actions);
+                    came_back = true;
+                }
+                None => self.welcome(worker, actions),
+            }
+        }
+        came_back
+    }
+
+    pub(super) fn free_places(&self) -> usize {
+        let taken = self.roster.all(|member| member.welcomed && !member.leaving).len();
+        (self.job.workers as usize).saturating_sub(taken)
+    }
+
+    /// Has a worker build its model from the newest state on the disk.
+    pub(super) fn welcome(&mut self, worker: WorkerId, actions: &mut Vec<Action>) {
+        if let Some(member) = self.roster.get_mut(worker) {
+            member.welcomed = true;
+            (member.update, member.kept) = (self.base.update, Lanes::new());
+            member.prepared = None;
+        }
+        let welcome = Welcome {
+            worker,
+            run: self.job.run,
+            window: self.job.patience.window,
+            spec: self.job.spec.clone(),
+            model: self.job.model.clone(),
+            start: self.base.update,
+            splits: self.job.splits(),
+            artifacts: self.base.artifacts.clone(),
+            heartbeat_ms: self.heartbeat_ms(),
+            digest_every: self.job.training.as_ref().and_then(|job| job.cadence.digest.updates()).unwrap_or(0),
+        };
+        actions.push(Action::Order(worker, Command::Welcome(Box::new(welcome))));
+    }
+
+    pub(super) fn heartbeat_ms(&self) -> u64 {
+        u64::try_from(self.job.patience.heartbeat_every.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn prepared(
+        &mut self,
+        now: Instant,
+        worker: WorkerId,
+        (layout, endpoint): (Digest, String),
+        actions: &mut Vec<Action>,
+    ) {
+        if let Some(problem) = self.other_layout(layout) {
+            return self.fail_worker(worker, &problem, actions);
+        }
+        match self.roster.get_mut(worker) {
+            Some(member) if member.welcomed && member.prepared.is_none() => member.prepared = Some((layout, endpoint)),
+            _ => return self.fail_worker(worker, "built a model without being asked to", actions),
+        }
+        self.newcomer(now, actions);
+    }
+
+    /// In what a layout differs from that of the others.
+    pub(super) fn other_layout(&self, layout: Digest) -> Option<String> {
+        let differs = |(other, member): (WorkerId, &Member)| {
+            member.prepared.as_ref().filter(|(known, _)| *known != layout).map(|(known, _)| (other, *known))
+        };
+        let (other, known) = self.roster.iter().find_map(differs)?;
+        let other = self.roster.describe(other);
+        Some(format!("lays its parameters out as {layout}, {other} as {known}: they are different builds"))
+    }
+
+    /// Somebody is ready who is in no group.
+    fn newcomer(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        match &self.phase {
+            Phase::Gathering(_) => self.reform(now, actions),
+            // It takes part from the next rest on.
+            Phase::Forming(_) | Phase::Training(_) | Phase::Saving(_) | Phase::Evaluating(_) => {
+                self.changed = true;
+                self.rest(now, actions);
+            }
+            Phase::Disbanding(_) | Phase::Finished(_) => {}
+        }
+    }
+
+    pub(super) fn refuse(&mut self, worker: WorkerId, reason: String, actions: &mut Vec<Action>) {
+        self.roster.remove(worker);
+        actions.push(Action::Refuse(worker, reason));
+    }
+}

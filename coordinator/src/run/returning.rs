@@ -1,0 +1,159 @@
+//! Workers come back with what they hold: after the coordinator's own death, and after their sessions broke.
+//!
+//! A state is of use where it lies on the line of the ledger: every group after the one it was made in has started from
+//! it or from a later one, and its updates are in the ledger or reported with it. Who holds another one is welcomed as a
+//! newcomer. Where nobody else has the newest state, its holders are waited for, but not for long.
+
+use std::collections::VecDeque;
+use std::ops::Bound::{Excluded, Unbounded};
+use std::time::Instant;
+
+use medley_common::identity::{Generation, Update, WorkerId};
+use medley_common::message::{Command, Held};
+
+use super::action::Task;
+use super::report::{Outcome, TrainLog};
+use super::roster::Member;
+use super::{Action, Occasion, Past, Phase, Run, SavePurpose};
+
+impl Run {
+    /// Whether what a worker holds can be gone on with.
+    pub(super) fn is_of_use(&self, held: &Held) -> bool {
+        let mut later = self.groups.range((Excluded(held.generation), Unbounded));
+        let fetched = held.generation == Generation(0) && held.update == self.base.update;
+        let on_line = fetched || later.all(|(_, start)| *start >= held.update);
+        let is_told = |update| held.reports.iter().any(|report| report.update == update);
+        let is_known = |update: Update| is_told(update) || self.untold.contains_key(&update);
+        let untold = (self.progress.done.0..held.update.0).map(|update| Update(update).next());
+        self.job.training.is_some() && held.update <= self.job.total() && on_line && untold.into_iter().all(is_known)
+    }
+
+    /// Whether it is a member of the newest group that comes back, or one that holds as much.
+    pub(super) fn is_expected(&self, held: &Held) -> bool {
+        self.is_of_use(held) && (self.was_in_newest(held) || held.update >= self.progress.done)
+    }
+
+    fn was_in_newest(&self, held: &Held) -> bool {
+        self.shares.contains_key(&held.worker) || self.groups.keys().max() == Some(&held.generation)
+    }
+
+    /// Takes in a worker with what it holds.
+    pub(super) fn come_back(&mut self, worker: WorkerId, held: Held, actions: &mut Vec<Action>) {
+        let is_expected = self.is_expected(&held);
+        let Held { layout, endpoint, update, kept, reports, .. } = held;
+        if let Some(problem) = self.other_layout(layout) {
+            return self.fail_worker(worker, &problem, actions);
+        }
+        let done = self.progress.done;
+        for report in reports.into_iter().filter(|report| report.update > done) {
+            self.untold.entry(report.update).or_default().insert(worker, report);
+        }
+        if let Some(member) = self.roster.get_mut(worker) {
+            (member.welcomed, member.returned) = (true, is_expected);
+            (member.update, member.kept) = (update, kept);
+            member.prepared = Some((layout, endpoint));
+        }
+        let name = self.roster.describe(worker);
+        actions.push(Action::Notice(format!("{name} came back, and holds update {update}")));
+        actions.push(Action::Order(worker, Command::Reattach { worker, heartbeat_ms: self.heartbeat_ms() }));
+    }
+
+    /// Applies what somebody who is ready has applied and the ledger does not have: the others take the state over.
+    /// `false` where that ends the run.
+    pub(super) fn catch_up(&mut self, now: Instant, actions: &mut Vec<Action>) -> bool {
+        let held = self.roster.iter().filter(|(_, member)| member.is_ready()).map(|(_, member)| member.update).max();
+        if held.is_some_and(|held| held >= self.progress.done) {
+            self.make_up_the_log(actions);
+        }
+        while held.is_some_and(|held| held > self.progress.done) {
+            let Some(reports) = self.untold.remove(&self.progress.done.next()) else { break };
+            if !self.apply(now, &reports, actions) {
+                return false;
+            }
+            self.agenda = self.agenda_after(self.progress.done);
+        }
+        true
+    }
+
+    /// Writes the line of the log that the coordinator died over.
+    fn make_up_the_log(&mut self, actions: &mut Vec<Action>) {
+        if std::mem::take(&mut self.overdue) {
+            let update = self.progress.done;
+            let (epoch, grad_norm) = (self.epoch(), self.job.past.grad_norm);
+            let (loss, learning_rate) = (self.progress.take_mean(), self.job.spec.schedule.at(update));
+            let skipped = self.progress.skipped();
+            actions.push(Action::Log(TrainLog { update, epoch, loss, grad_norm, learning_rate, skipped }));
+        }
+    }
+
+    /// How many members of the newest group may still come back.
+    pub(super) fn missing(&self) -> usize {
+        let gone = self.shares.keys().filter(|worker| self.roster.get(**worker).is_none()).count();
+        // One that is back with nothing that is of use is waited for no longer.
+        let is_in_vain = |held: &Held| self.was_in_newest(held) && !self.is_of_use(held);
+        let waiting = self.roster.iter().filter(|(_, member)| !member.welcomed);
+        let in_vain =
+            waiting.filter_map(|(_, member)| member.hello.as_ref()?.held.as_deref()).filter(|held| is_in_vain(held));
+        gone.saturating_sub(self.returned() + in_vain.count())
+    }
+
+    /// How many have come back since the newest group stood.
+    pub(super) fn returned(&self) -> usize {
+        self.roster.all(|member| member.returned && member.is_ready()).len()
+    }
+
+    /// Whether the run waits for those that hold its newest state, rather than go back to the disk without them.
+    pub(super) fn awaits_return(&self) -> bool {
+        let waits = matches!(&self.phase, Phase::Gathering(gathering) if gathering.returns.is_some());
+        let holds_more = self.progress.done > self.base.update || self.returned() > 0;
+        // Where newcomers have taken the places, nobody else can come.
+        waits && holds_more && !self.stopping && self.missing().min(self.free_places()) > 0
+    }
+
+    /// Until when holders are waited for where too few are left to go on: not at all where somebody who is ready holds
+    /// more than the disk does, or nobody can come back.
+    pub(super) fn returns_until(&self, now: Instant) -> Option<Instant> {
+        let base = self.base.update;
+        let holds_more = |member: &Member| member.is_ready() && member.update > base;
+        let may_return = self.job.training.is_some() && !self.job.patience.reattach.is_zero() && self.missing() > 0;
+        (may_return && self.roster.all(holds_more).is_empty()).then(|| now + self.job.patience.reattach)
+    }
+
+    /// Those that were waited for did not come.
+    pub(super) fn give_up_waiting(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let waited = self.awaits_return();
+        let Phase::Gathering(gathering) = &mut self.phase else { return };
+        gathering.returns = None;
+        if waited {
+            let (missing, seconds) = (self.missing(), self.job.patience.reattach.as_secs_f64());
+            actions
+                .push(Action::Notice(format!("{missing} of the last group did not come back within {seconds:.0} s")));
+        }
+        self.admit(now, actions);
+        if matches!(self.phase, Phase::Gathering(_)) {
+            self.reform(now, actions);
+        }
+    }
+
+    /// What follows when the group stands for the first time: what is left to do after the last update of the past.
+    pub(super) fn first_agenda(&self) -> VecDeque<Task> {
+        if self.job.training.is_none() {
+            return self.results().chain([Task::Finish(Outcome::Completed)]).collect();
+        }
+        let Past { update, evaluated, .. } = self.job.past;
+        let is_saved = self.base.update == update;
+        let mut agenda = if update.0 > 0 { self.agenda_after(update) } else { VecDeque::new() };
+        if update >= self.job.total() && agenda.is_empty() {
+            agenda = self.end_agenda(SavePurpose::Final);
+        }
+        agenda.retain(|task| match task {
+            Task::Evaluate(_, Occasion::Training) => !evaluated,
+            Task::Save(SavePurpose::Checkpoint) => !is_saved,
+            _ => true,
+        });
+        for task in agenda.iter_mut().filter(|task| is_saved && **task == Task::Save(SavePurpose::CheckpointAndFinal)) {
+            *task = Task::Save(SavePurpose::Final);
+        }
+        agenda
+    }
+}

@@ -1,0 +1,187 @@
+//! What becomes of workers that come back, and of the run while they do not.
+
+use std::time::Duration;
+
+use medley_common::identity::{Digest, Rank};
+use medley_common::message::{Command, Form, Held, Hello, UpdateReport};
+
+use super::fixture::{Drive, every, hello, job, prepared, report, rows};
+use super::*;
+
+/// A run that two workers have made through update 3, in group 1, and whose coordinator has died.
+fn interrupted() -> Job {
+    let past = Past {
+        update: Update(3),
+        losses: vec![0.5, 0.25, 0.125],
+        grad_norm: 1.0 / 3.0,
+        logged: true,
+        evaluated: true,
+        groups: [(Generation(1), Update(0))].into(),
+        shares: [(WorkerId(1), vec![0..2]), (WorkerId(2), vec![2..4])].into(),
+        ..Past::default()
+    };
+    let mut job = Job { past, ..job(2) };
+    job.patience.reattach = Duration::from_secs(4);
+    job
+}
+
+/// What a member of group 1 holds: the state after `update`, and the reports of it and of the one before.
+fn held(job: &Job, before: u64, update: u64) -> Held {
+    let lanes = if before == 1 { 0..2 } else { 2..4 };
+    let reports: Vec<UpdateReport> = (update - 1..=update).map(|update| report(job, update, lanes.clone())).collect();
+    Held {
+        run: job.run,
+        worker: WorkerId(before),
+        layout: Digest([1; 32]),
+        endpoint: "10.0.0.1:4000".into(),
+        generation: Generation(1),
+        update: Update(update),
+        kept: Lanes::new(),
+        reports,
+    }
+}
+
+fn come_back(drive: &mut Drive, worker: u64, held: Held) -> Vec<Action> {
+    drive.input(Input::Joined(WorkerId(worker)));
+    let Event::Hello(hello) = hello(worker as u32) else { unreachable!() };
+    drive.from(worker, Event::Hello(Hello { held: Some(Box::new(held)), ..hello }))
+}
+
+fn forms(actions: &[Action]) -> Vec<(u64, Form)> {
+    let form = |action: &Action| match action {
+        Action::Order(worker, Command::Form(form)) => Some((worker.0, form.clone())),
+        _ => None,
+    };
+    actions.iter().filter_map(form).collect()
+}
+
+fn is_reattached(actions: &[Action], worker: u64) -> bool {
+    let order = |action: &Action| matches!(action, Action::Order(to, Command::Reattach { worker, .. }) if to == worker);
+    actions.iter().any(|action| order(action) && matches!(action, Action::Order(to, _) if to.0 == worker))
+}
+
+/// What any of them has applied is applied, though the ledger had never heard of it.
+#[test]
+fn what_the_ledger_lacks_is_in_the_reports() {
+    let mut drive = Drive::new(interrupted());
+    let (first, second) = (held(&drive.job, 1, 5), held(&drive.job, 2, 4));
+    let actions = come_back(&mut drive, 11, first);
+    assert!(is_reattached(&actions, 11) && forms(&actions).is_empty(), "it waits for the other: {actions:?}");
+    let actions = come_back(&mut drive, 12, second);
+    let recorded = actions.iter().filter_map(|action| match action {
+        Action::Record(record) => Some((record.update.0, record.workers.iter().map(|worker| worker.0).collect())),
+        _ => None,
+    });
+    assert_eq!(recorded.collect::<Vec<(u64, Vec<u64>)>>(), [(4, vec![1, 1, 2, 2]), (5, vec![1, 1, 2, 2])]);
+    let formed = forms(&actions);
+    let [(11, first), (12, second)] = &formed[..] else { panic!("{formed:?}") };
+    assert_eq!((first.generation, first.update, first.source), (Generation(2), Update(5), Some(Rank(0))));
+    assert_eq!(second.rank, Rank(1));
+}
+
+#[test]
+fn a_newcomer_does_not_throw_the_run_back_before_its_holders_can_come() {
+    let mut drive = Drive::new(interrupted());
+    drive.input(Input::Joined(WorkerId(11)));
+    assert_eq!(drive.from(11, hello(11)), [], "the places are kept");
+    let until = drive.run.deadline().unwrap();
+    assert_eq!(until - drive.now, Duration::from_secs(4));
+    drive.now = until;
+    let actions = drive.input(Input::Elapsed);
+    let [Action::Notice(line), Action::Order(WorkerId(11), Command::Welcome(_))] = &actions[..] else {
+        panic!("{actions:?}")
+    };
+    assert!(line.contains("2 of the last group did not come back within 4 s"), "{line}");
+    assert_eq!(drive.from(11, prepared(1)), [], "one of two, and nobody holds more than the disk");
+    let actions = drive.arrive(12);
+    assert!(actions.iter().any(|action| matches!(action, Action::Rewind(Update(0), _))), "{actions:?}");
+}
+
+/// One that is left goes on, after a while.
+#[test]
+fn those_that_come_back_go_on_without_the_others() {
+    let mut drive = Drive::new(interrupted());
+    let second = held(&drive.job, 2, 3);
+    come_back(&mut drive, 12, second);
+    drive.now = drive.run.deadline().unwrap();
+    let formed = forms(&drive.input(Input::Elapsed));
+    let [(12, form)] = &formed[..] else { panic!("{formed:?}") };
+    assert_eq!((form.update, form.source), (Update(3), None));
+}
+
+#[test]
+fn a_state_off_the_line_is_of_no_use() {
+    let job = interrupted();
+    let whole = held(&job, 1, 4);
+    // Later than the start of a later group, and without the report of what the ledger lacks.
+    let other = Past { groups: [(Generation(1), Update(0)), (Generation(2), Update(2))].into(), ..job.past.clone() };
+    let silent = Held { reports: Vec::new(), ..whole.clone() };
+    let ahead = Held { update: Update(9), ..whole.clone() };
+    for (job, held) in [
+        (Job { past: other, ..job.clone() }, whole.clone()),
+        (job.clone(), silent),
+        (job.clone(), ahead),
+        (Job { training: None, validation: Some(rows()), ..job.clone() }, whole.clone()),
+    ] {
+        let mut drive = Drive::new(job);
+        let actions = come_back(&mut drive, 11, held);
+        assert!(!is_reattached(&actions, 11), "{actions:?}");
+    }
+    let mut drive = Drive::new(job);
+    assert!(is_reattached(&come_back(&mut drive, 11, whole), 11));
+}
+
+#[test]
+fn who_holds_another_run_is_refused_by_name() {
+    let mut drive = Drive::new(interrupted());
+    let other = Held { run: Digest([8; 32]), ..held(&drive.job, 1, 3) };
+    let actions = come_back(&mut drive, 11, other);
+    let [Action::Refuse(WorkerId(11), reason)] = &actions[..] else { panic!("{actions:?}") };
+    assert!(reason.contains("holds update 3 of another run, 080808080808"), "{reason}");
+    assert!(reason.contains("start the worker again to take part"), "{reason}");
+}
+
+/// What the last update brings is done once, whether or not the coordinator died over it.
+#[test]
+fn what_was_left_undone_is_done() {
+    let mut job = interrupted();
+    let training = job.training.as_mut().unwrap();
+    (training.cadence.logging, training.cadence.evaluation) = (every(3), every(3));
+    job.validation = Some(rows());
+    for (logged, evaluated) in [(false, false), (true, false), (true, true)] {
+        (job.past.logged, job.past.evaluated) = (logged, evaluated);
+        let mut drive = Drive::new(job.clone());
+        let (first, second) = (held(&job, 1, 3), held(&job, 2, 3));
+        come_back(&mut drive, 11, first);
+        let actions = come_back(&mut drive, 12, second);
+        let log = actions.iter().find_map(|action| match action {
+            Action::Log(log) => Some((log.update, log.loss, log.grad_norm)),
+            _ => None,
+        });
+        assert_eq!(log, (!logged).then_some((Update(3), 0.875 / 3.0, 1.0 / 3.0)));
+        drive.from(11, Event::Formed { generation: Generation(2) });
+        let actions = drive.from(12, Event::Formed { generation: Generation(2) });
+        let evaluates = |action: &Action| matches!(action, Action::Order(_, Command::Evaluate { .. }));
+        assert_eq!(actions.iter().any(evaluates), !evaluated, "{actions:?}");
+    }
+}
+
+/// A connection that broke, with nobody dead: the state is back before the run has gone to the disk for it.
+#[test]
+fn a_broken_session_is_no_loss_of_state() {
+    let mut job = job(1);
+    job.patience.reattach = Duration::from_secs(4);
+    let (mut drive, _) = Drive::formed(job);
+    for update in [1, 2] {
+        let report = report(&drive.job, update, 0..4);
+        drive.from(1, Event::Updated { generation: Generation(1), report });
+    }
+    let actions = drive.input(Input::Left(WorkerId(1), "its connection broke".into()));
+    assert!(matches!(actions.last(), Some(Action::Notice(line)) if line.contains("hold update 2")), "{actions:?}");
+    let reports = vec![report(&drive.job, 3, 0..4)];
+    let back = Held { update: Update(3), reports, ..held(&drive.job, 1, 3) };
+    let actions = come_back(&mut drive, 2, back);
+    assert!(is_reattached(&actions, 2), "{actions:?}");
+    assert!(actions.iter().any(|action| matches!(action, Action::Record(record) if record.update == Update(3))));
+    assert_eq!(forms(&actions)[0].1.update, Update(3));
+}

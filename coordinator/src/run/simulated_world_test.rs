@@ -1,0 +1,328 @@
+//! The world of the simulation: workers, a network and a disk under a seed, and a coordinator that may die.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use medley_common::plan::mix;
+
+use super::simulated_worker::{Network, Worker};
+use super::*;
+use crate::archive::fixture::identity;
+use crate::archive::{
+    CheckpointRecord, Evaluated, FinalRecord, History as Ledger, LogEntry, Logged, Record, RewindRecord, RunIdentity,
+};
+
+/// Events after which a run must have ended.
+const MOST_EVENTS: usize = 20_000;
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mix(self.0) % bound
+    }
+
+    fn chance(&mut self, one_in: u64) -> bool {
+        self.below(one_in) == 0
+    }
+}
+
+/// What a simulated run came to.
+#[derive(Debug, PartialEq)]
+pub(super) struct History {
+    pub(super) records: Vec<report::UpdateRecord>,
+    pub(super) logs: Vec<report::TrainLog>,
+    pub(super) evaluations: Vec<(Split, Update, report::EvaluationReport)>,
+    pub(super) commits: Vec<(Update, SavePurpose)>,
+    pub(super) outcome: Outcome,
+}
+
+#[derive(Default, Clone, Copy)]
+pub(super) struct Faults {
+    pub(super) stop: bool,
+    /// Deaths to come.
+    pub(super) deaths: u32,
+    /// Workers that will be asked to leave.
+    pub(super) leaves: u32,
+    /// Sessions that will break.
+    pub(super) cuts: u32,
+    /// Deaths of the coordinator to come.
+    pub(super) ends: u32,
+    /// One in how many workers dies with its coordinator; none where 0.
+    pub(super) die_with_it: u64,
+}
+
+pub(super) struct World {
+    run: Run,
+    job: Job,
+    now: Instant,
+    random: Random,
+    workers: BTreeMap<WorkerId, Worker>,
+    network: Network,
+    /// Workers to come.
+    pending: BTreeSet<u64>,
+    /// Those whose sessions broke, on their way back.
+    away: VecDeque<(u32, Worker)>,
+    pids: BTreeMap<WorkerId, u32>,
+    next_name: u64,
+    next_worker: u64,
+    /// What the disk has still to do, in order; all of it is lost with the coordinator.
+    disk: VecDeque<Action>,
+    /// What is on the disk: the ledger, and the newest checkpoint.
+    pub(super) ledger: Ledger,
+    base: Update,
+    /// Times that lanes were to be shared anew by speed.
+    pub(super) rebalances: u32,
+    pub(super) history: History,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, job: Job) -> Self {
+        let now = Instant::now();
+        let history = History {
+            records: Vec::new(),
+            logs: Vec::new(),
+            evaluations: Vec::new(),
+            commits: Vec::new(),
+            outcome: Outcome::Completed,
+        };
+        // Two more than are wanted: they wait, and take the places of those that are lost.
+        let next_worker = u64::from(job.workers) + 3;
+        Self {
+            run: Run::new(now, job.clone()),
+            job,
+            now,
+            random: Random(seed),
+            workers: BTreeMap::new(),
+            network: Network::default(),
+            pending: (1..next_worker).collect(),
+            away: VecDeque::new(),
+            pids: BTreeMap::new(),
+            next_name: 0,
+            next_worker,
+            disk: VecDeque::new(),
+            ledger: Ledger::new(RunIdentity { start: Update(0), ..identity() }),
+            base: Update(0),
+            rebalances: 0,
+            history,
+        }
+    }
+
+    pub(super) fn play(self, faults: Faults) -> (History, Network) {
+        let (world, network) = self.play_out(faults);
+        (world.history, network)
+    }
+
+    pub(super) fn play_out(mut self, mut faults: Faults) -> (Self, Network) {
+        for _ in 0..MOST_EVENTS {
+            if matches!(self.run.phase, Phase::Finished(_)) && self.disk.is_empty() {
+                let network = std::mem::take(&mut self.network);
+                return (self, network);
+            }
+            let inputs = self.next_inputs(&mut faults);
+            for input in inputs {
+                let actions = self.run.handle(self.now, input);
+                actions.into_iter().for_each(|action| self.perform(action));
+            }
+        }
+        panic!("still {:?} after {MOST_EVENTS} events", self.run.view().phase);
+    }
+
+    /// One thing happens somewhere: a worker works, a message arrives, a disk is done, a fault strikes.
+    fn next_inputs(&mut self, faults: &mut Faults) -> Vec<Input> {
+        self.now += Duration::from_micros(self.random.below(200));
+        if faults.stop && self.random.chance(80) {
+            return vec![Input::StopRequested];
+        }
+        if self.run.deadline().is_some_and(|deadline| deadline <= self.now) {
+            return vec![Input::Elapsed];
+        }
+        if faults.ends > 0 && self.random.chance(100) {
+            faults.ends -= 1;
+            self.end_coordinator(faults.die_with_it);
+            return Vec::new();
+        }
+        let ids: Vec<WorkerId> = self.workers.keys().copied().collect();
+        let anybody = |random: &mut Random| ids.get(random.below(ids.len().max(1) as u64) as usize).copied();
+        if faults.deaths > 0 && self.random.chance(40) {
+            faults.deaths -= 1;
+            return anybody(&mut self.random).map(|worker| self.kill(worker)).into_iter().collect();
+        }
+        if faults.leaves > 0 && self.random.chance(60) {
+            faults.leaves -= 1;
+            let worker = anybody(&mut self.random).and_then(|worker| self.workers.get_mut(&worker));
+            worker.into_iter().for_each(|model| model.outbox.push_back(Event::Leaving));
+        }
+        if faults.cuts > 0 && self.random.chance(50) {
+            faults.cuts -= 1;
+            return anybody(&mut self.random).map(|worker| self.cut(worker)).into_iter().collect();
+        }
+        match self.random.below(4) {
+            0 => {
+                let waiting = self.away.len() as u64 + u64::from(!self.pending.is_empty());
+                let place = self.random.below(waiting.max(1)) as usize;
+                match self.away.swap_remove_back(place) {
+                    Some((pid, worker)) => vec![self.join(pid, worker)],
+                    None => {
+                        let Some(pid) = self.pending.pop_first() else { return Vec::new() };
+                        vec![self.join(pid as u32, Worker::new(pid as u32))]
+                    }
+                }
+            }
+            1 => {
+                let write = self.disk.pop_front();
+                write.map(|write| self.write(write)).unwrap_or_default()
+            }
+            _ => anybody(&mut self.random).and_then(|worker| self.let_work(worker)).into_iter().collect(),
+        }
+    }
+
+    /// The worker's last events may be lost with it.
+    fn kill(&mut self, worker: WorkerId) -> Input {
+        if let Some(mut model) = self.workers.remove(&worker) {
+            model.leave(&mut self.network);
+            self.replace();
+        }
+        Input::Left(worker, "it was killed".into())
+    }
+
+    /// A process opens a session, under a name of its own.
+    fn join(&mut self, pid: u32, worker: Worker) -> Input {
+        self.next_name += 1;
+        let name = WorkerId(self.next_name);
+        self.workers.insert(name, worker);
+        self.pids.insert(name, pid);
+        Input::Joined(name)
+    }
+
+    /// Another one will come.
+    fn replace(&mut self) {
+        self.pending.insert(self.next_worker);
+        self.next_worker += 1;
+    }
+
+    /// A session breaks; its worker will come back.
+    fn cut(&mut self, name: WorkerId) -> Input {
+        self.send_away(name);
+        Input::Left(name, "its connection broke".into())
+    }
+
+    fn send_away(&mut self, name: WorkerId) {
+        let pid = self.pids.get(&name).copied().unwrap_or_default();
+        match self.workers.remove(&name) {
+            Some(mut worker) if !worker.dead => {
+                worker.lose_session(pid, &mut self.network);
+                self.away.push_back((pid, worker));
+            }
+            Some(_) => self.replace(),
+            None => {}
+        }
+    }
+
+    /// The coordinator dies with all that it has not written, and comes back with what its ledger tells.
+    fn end_coordinator(&mut self, die_with_it: u64) {
+        if self.run.view().outcome.is_some() {
+            return;
+        }
+        self.disk.clear();
+        for name in self.workers.keys().copied().collect::<Vec<_>>() {
+            if die_with_it > 0 && self.random.chance(die_with_it) {
+                drop(self.kill(name));
+            } else {
+                self.send_away(name);
+            }
+        }
+        let base = Base { update: self.base, artifacts: Vec::new() };
+        self.job.secret[31] += 1;
+        let job = Job { past: self.ledger.past(), base, ..self.job.clone() };
+        self.run = Run::new(self.now, job);
+    }
+
+    fn let_work(&mut self, worker: WorkerId) -> Option<Input> {
+        let model = self.workers.get_mut(&worker)?;
+        if self.random.chance(2) && !model.dead {
+            model.work(&self.job, &mut self.network);
+        }
+        let event = model.outbox.pop_front();
+        if event.is_none() && model.dead {
+            model.leave(&mut self.network);
+            self.workers.remove(&worker);
+            self.replace();
+            return Some(Input::Left(worker, "it closed its session".into()));
+        }
+        event.map(|event| Input::From(worker, event))
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Order(worker, command) => {
+                if let Some(model) = self.workers.get_mut(&worker) {
+                    model.inbox.push_back(command);
+                }
+            }
+            Action::Refuse(worker, _) | Action::Replace(worker, _) | Action::Dismiss(worker, _) => {
+                if let Some(model) = self.workers.get_mut(&worker) {
+                    model.dead = true;
+                }
+            }
+            Action::Notice(line) => self.rebalances += u32::from(line.contains("shared anew by speed")),
+            Action::Receive(..) | Action::Summarise(_) => {}
+            Action::Finish(outcome) => self.history.outcome = outcome,
+            write => self.disk.push_back(write),
+        }
+    }
+
+    /// The disk does the next thing that it was told to; the ledger itself says whether that is in turn.
+    fn write(&mut self, write: Action) -> Vec<Input> {
+        let no_files = std::collections::BTreeMap::new();
+        let (record, answers) = match write {
+            Action::Group(group) => (Record::Group(group.clone()), vec![Input::Grouped(group.generation)]),
+            Action::Record(record) => {
+                self.history.records.push(record.clone());
+                (Record::Update(record.clone()), vec![Input::Recorded(record.update)])
+            }
+            Action::Log(log) => {
+                self.history.logs.push(log);
+                let entry = LogEntry::of_training(&log);
+                (Record::Log(Logged { update: log.update, occasion: Occasion::Training, entry }), Vec::new())
+            }
+            Action::Rewind(to, reason) => {
+                self.history.records.retain(|record| record.update <= to);
+                self.history.logs.retain(|log| log.update <= to);
+                self.history.evaluations.retain(|(_, update, _)| *update <= to);
+                (Record::Rewind(RewindRecord { to, reason }), Vec::new())
+            }
+            Action::Publish(mut report, occasion) => {
+                report.seconds = 0.0;
+                let (update, split, entry) = (report.update, report.split, LogEntry::of_evaluation(&report, 8));
+                self.history.evaluations.push((report.split, report.update, report));
+                (Record::Evaluation(Evaluated { update, split, occasion, entry }), Vec::new())
+            }
+            Action::Commit(state) => {
+                self.history.commits.push((state.update, state.purpose));
+                let SavedState { update, parameters, .. } = state;
+                let record = if state.purpose.is_checkpoint() {
+                    self.base = update;
+                    let name = format!("checkpoint-{update}");
+                    Record::Checkpoint(CheckpointRecord { update, name, manifest: parameters, parameters })
+                } else {
+                    Record::Final(FinalRecord { update, parameters, files: no_files })
+                };
+                (record, committed(state))
+            }
+            other => panic!("the disk was told {other:?}"),
+        };
+        if let Err(problem) = self.ledger.take(record) {
+            panic!("the ledger refuses a record that {problem}");
+        }
+        answers
+    }
+}
+
+/// What a disk that has committed a state says.
+fn committed(state: SavedState) -> Vec<Input> {
+    let base = Base { update: state.update, artifacts: Vec::new() };
+    let based = state.purpose.is_checkpoint().then_some(Input::Based(base));
+    based.into_iter().chain([Input::Committed(state.update)]).collect()
+}

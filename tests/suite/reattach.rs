@@ -1,0 +1,191 @@
+//! The coordinator's own death costs nothing: workers hold their state, find it again, and go on where they were.
+
+use std::time::Duration;
+
+use medley_tests::{Ended, Running, Scratch};
+use rustix::process::Signal;
+
+use crate::ledger::updates;
+use crate::{RECIPE, serving};
+
+/// Evaluations, saves and log lines at odd intervals.
+const WORK: &str = "--num_train_epochs 30 --save_steps 50 --logging_steps 7 --eval_steps 60 \
+    --evaluation_strategy steps --heartbeat_timeout 2 --do_eval --validation_file dev.jsonl --do_predict \
+    --test_file test.jsonl";
+const UPDATES: u64 = 390;
+
+/// A job under `serve`, whose coordinators come and go at one address while its workers stay.
+struct Job {
+    scratch: Scratch,
+    command: String,
+    coordinator: Option<Running>,
+    address: String,
+    workers: Vec<Running>,
+}
+
+impl Job {
+    fn start(work: &str, workers: usize, chaos: &str) -> Self {
+        let scratch = Scratch::new(100);
+        let command = format!("serve {RECIPE} {work} --workers {workers}");
+        let mut coordinator = serve(&scratch, &command, "127.0.0.1:0", chaos);
+        let address = serving::address(&mut coordinator);
+        let worker = |_| scratch.start_worker(&format!("--coordinator {address} --threads 1"));
+        let workers = (0..workers).map(worker).collect();
+        Self { scratch, command, coordinator: Some(coordinator), address, workers }
+    }
+
+    /// The coordinator's end, by whatever kills it; all that it said.
+    fn death(&mut self) -> Ended {
+        let dead = self.coordinator.take().unwrap().end();
+        assert_eq!(dead.code, None, "{}", dead.stderr);
+        dead
+    }
+
+    /// The same command again, at the same address.
+    fn again(&mut self, chaos: &str) -> &mut Running {
+        self.coordinator.insert(serve(&self.scratch, &self.command, &self.address, chaos))
+    }
+
+    /// The end of the run: of its coordinator, and of all its workers in order.
+    fn end(self) -> (Scratch, Ended) {
+        let ended = self.coordinator.unwrap().end().expect(0);
+        for worker in self.workers {
+            worker.end().expect(0);
+        }
+        (self.scratch, ended)
+    }
+}
+
+fn serve(scratch: &Scratch, command: &str, address: &str, chaos: &str) -> Running {
+    let mut arguments: Vec<&str> = command.split_whitespace().collect();
+    arguments.extend(["--listen", address]);
+    if !chaos.is_empty() {
+        arguments.extend(["--chaos", chaos]);
+    }
+    Running::start("medley", &arguments, &scratch.path(""))
+}
+
+/// A run without faults, which all others are compared with.
+fn clean() -> Scratch {
+    let scratch = Scratch::new(100);
+    scratch.run(&format!("train {RECIPE} {WORK} --workers 1")).expect(0);
+    scratch
+}
+
+/// Equal bytes, and nothing made twice or made up: what the ledger proves.
+fn assert_same(run: &Scratch, clean: &Scratch, rewinds: usize) {
+    for file in ["model.safetensors", "predictions.jsonl", "predict_results.txt"] {
+        let path = format!("out/{file}");
+        assert_eq!(run.sha256(&path), clean.sha256(&path), "{file}");
+    }
+    assert_eq!(updates(run), updates(clean));
+    let ledger = run.json_lines("out/ledger.jsonl");
+    let of = |kind: &str| ledger.iter().filter(|record| record["kind"] == kind).count() as u64;
+    assert_eq!(of("rewind"), rewinds as u64);
+    if rewinds == 0 {
+        assert_eq!(of("update"), UPDATES, "each update is applied once");
+        assert_eq!(of("log"), UPDATES / 7 + 1, "each line of the log is written once");
+    }
+    let logged = |scratch: &Scratch| {
+        let state = scratch.json("out/trainer_state.json");
+        let log = state["log_history"].as_array().unwrap().clone();
+        let entries =
+            log.iter().map(|entry| [entry["step"].clone(), entry["loss"].clone(), entry["eval_loss"].clone()]);
+        entries.collect::<Vec<_>>()
+    };
+    assert_eq!(logged(run), logged(clean));
+    run.run("verify out").expect(0);
+}
+
+/// In training, at a line of the log, at a save, at an evaluation, at both ends: workers stay, nothing is made again.
+#[test]
+fn the_death_of_the_coordinator_costs_no_update() {
+    let mut job = Job::start(WORK, 2, "kill:coordinator@update=1");
+    for update in [40, 41, 77, 250, 300, UPDATES] {
+        job.death();
+        job.again(&format!("kill:coordinator@update={update}"));
+    }
+    job.death();
+    job.again("");
+    let (scratch, ended) = job.end();
+    let ended = ended.says(&["2 workers", "came back, and holds update 390"]);
+    assert!(!ended.stderr.contains("joined"), "{}", ended.stderr);
+    assert_same(&scratch, &clean(), 0);
+}
+
+/// At any moment, whatever it was doing.
+#[test]
+fn the_coordinator_may_die_again_and_again() {
+    let mut job = Job::start(WORK, 3, "");
+    for pause in [300, 20, 150, 3, 90, 210, 45, 0, 120, 60] {
+        let coordinator = job.coordinator.as_mut().unwrap();
+        coordinator.wait_for("update ");
+        // When the fault strikes, not a wait for anything.
+        std::thread::sleep(Duration::from_millis(pause));
+        coordinator.signal(Signal::KILL);
+        job.death();
+        job.again("");
+    }
+    let (scratch, ended) = job.end();
+    assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+    assert_same(&scratch, &clean(), 0);
+}
+
+/// Who is left holds all; the place of the lost one is free for another.
+#[test]
+fn a_worker_may_die_with_the_coordinator() {
+    let mut job = Job::start(WORK, 2, "kill:coordinator@update=120");
+    job.death();
+    job.workers[0].signal(Signal::KILL);
+    job.again("").wait_for("1 of the last group did not come back");
+    let third = job.scratch.start_worker(&format!("--coordinator {} --threads 1", job.address));
+    drop(std::mem::replace(&mut job.workers[0], third));
+    let (scratch, _) = job.end();
+    assert_same(&scratch, &clean(), 0);
+}
+
+/// Nobody who held the state comes back: newcomers go on from the checkpoint, and make the same updates again.
+#[test]
+fn without_its_workers_the_run_goes_on_from_the_checkpoint() {
+    let mut job = Job::start(WORK, 2, "kill:coordinator@update=120");
+    job.death();
+    for worker in &mut job.workers {
+        worker.signal(Signal::KILL);
+        *worker = job.scratch.start_worker(&format!("--coordinator {} --threads 1", job.address));
+    }
+    job.again("").wait_for("goes on from update 100");
+    let (scratch, _) = job.end();
+    assert_same(&scratch, &clean(), 1);
+}
+
+#[test]
+fn a_coordinator_of_another_run_refuses_by_name() {
+    let mut job = Job::start(WORK, 1, "kill:coordinator@update=20");
+    job.death();
+    job.command = job.command.replace("--output_dir out", "--output_dir other");
+    job.again("");
+    let refused = job.workers.remove(0).end().expect(78);
+    refused.says(&["looks for the coordinator for 300 s", "holds update", "of another run", "start the worker again"]);
+}
+
+#[test]
+fn a_worker_that_looks_for_its_coordinator_can_be_told_to_end() {
+    let mut job = Job::start(WORK, 1, "kill:coordinator@update=20");
+    job.death();
+    let mut worker = job.workers.remove(0);
+    worker.wait_for("looks for the coordinator");
+    worker.signal(Signal::TERM);
+    worker.end().expect(0).says(&["asked to end"]);
+}
+
+#[test]
+fn a_worker_may_be_told_not_to_wait() {
+    let scratch = Scratch::new(100);
+    let command = format!("serve {RECIPE} {WORK} --workers 1");
+    let mut coordinator = serve(&scratch, &command, "127.0.0.1:0", "kill:coordinator@update=20");
+    let address = serving::address(&mut coordinator);
+    let worker = scratch.start_worker(&format!("--coordinator {address} --threads 1 --reconnect_timeout 0"));
+    assert_eq!(coordinator.end().code, None);
+    let ended = worker.end().expect(70);
+    assert!(!ended.stderr.contains("looks for"), "{}", ended.stderr);
+}

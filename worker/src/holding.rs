@@ -1,0 +1,140 @@
+//! What a worker holds from one session to the next: its engine, and what there is to say of it.
+
+use std::collections::VecDeque;
+
+use medley_common::identity::{Digest, Generation, Update, WorkerId};
+use medley_common::message::{Command, Event, Failure, FailureKind, Held, Lanes, UpdateReport, Welcome};
+use tokio::sync::mpsc;
+
+use crate::engine::{self, EngineHandle, Output, Preparation};
+
+/// Engine outputs that may wait for the network.
+const QUEUED_OUTPUTS: usize = 256;
+/// The most reports that are kept, whatever a coordinator asks for.
+const MOST_REPORTS: u64 = 1024;
+
+/// An engine, and what the coordinator may ask of it after a session has broken.
+#[derive(Debug)]
+pub struct Holding {
+    engine: EngineHandle,
+    outputs: mpsc::Receiver<Output>,
+    run: Digest,
+    /// The name of this worker in its newest session.
+    worker: WorkerId,
+    window: usize,
+    /// The layout's fingerprint and the collective's address, once the model is built.
+    prepared: Option<(Digest, String)>,
+    /// The newest group in which there was work to do.
+    generation: Generation,
+    /// The last reports, as many as the ledger may not have.
+    reports: VecDeque<UpdateReport>,
+    /// Where the engine stands while there is no session.
+    position: Option<(Update, Lanes)>,
+}
+
+impl Holding {
+    /// Starts an engine.
+    #[must_use]
+    pub fn start(preparation: Preparation) -> Self {
+        let Welcome { run, worker, window, .. } = preparation.welcome;
+        let (sender, outputs) = mpsc::channel(QUEUED_OUTPUTS);
+        Self {
+            engine: engine::spawn(preparation, sender),
+            outputs,
+            run,
+            worker,
+            window: usize::try_from(window.min(MOST_REPORTS)).unwrap_or(0),
+            prepared: None,
+            generation: Generation(0),
+            reports: VecDeque::new(),
+            position: None,
+        }
+    }
+
+    /// The name of this worker.
+    #[must_use]
+    pub fn worker(&self) -> WorkerId {
+        self.worker
+    }
+
+    /// Goes on in another session, under the name that the coordinator has given.
+    pub fn reattach(&mut self, worker: WorkerId) {
+        self.worker = worker;
+        self.position = None;
+    }
+
+    /// Passes an order down.
+    ///
+    /// # Errors
+    /// The system has no file descriptors left for a new group.
+    pub fn order(&mut self, command: Command) -> std::io::Result<()> {
+        if let Command::Train { generation, .. } | Command::Save { generation, .. } = &command {
+            self.generation = *generation;
+        }
+        if let Command::Evaluate { generation, .. } = &command {
+            self.generation = *generation;
+        }
+        self.engine.order(command)
+    }
+
+    /// Waits for the next thing that the engine hands up. Safe to cancel.
+    pub async fn output(&mut self) -> Output {
+        let output = self.outputs.recv().await.unwrap_or_else(|| Output::Failed(crashed()));
+        self.note(&output);
+        output
+    }
+
+    /// Pulls the engine out of its group, and waits until it stands still.
+    ///
+    /// # Errors
+    /// The engine has failed.
+    pub async fn detach(&mut self) -> Result<(), Failure> {
+        if self.position.is_none() {
+            self.engine.detach();
+        }
+        while self.position.is_none() {
+            if let Output::Failed(failure) = self.output().await {
+                return Err(failure);
+            }
+        }
+        Ok(())
+    }
+
+    /// What to tell a coordinator; `None` before the engine stands still with a built model.
+    #[must_use]
+    pub fn held(&self) -> Option<Held> {
+        let (layout, endpoint) = self.prepared.clone()?;
+        let (update, kept) = self.position.clone()?;
+        let reports = self.reports.iter().cloned().collect();
+        let (run, worker, generation) = (self.run, self.worker, self.generation);
+        Some(Held { run, worker, layout, endpoint, generation, update, kept, reports })
+    }
+
+    /// Ends the engine and waits until what it held is free.
+    pub async fn end(self) {
+        let Self { engine, outputs, .. } = self;
+        drop(outputs);
+        // Nothing is left to be said where the wait itself fails.
+        tokio::task::spawn_blocking(move || engine.end()).await.ok();
+    }
+
+    fn note(&mut self, output: &Output) {
+        match output {
+            Output::Report(Event::Updated { report, .. }) => {
+                self.reports.push_back(report.clone());
+                let surplus = self.reports.len().saturating_sub(self.window);
+                self.reports.drain(..surplus);
+            }
+            Output::Report(Event::Prepared { layout, endpoint, .. }) => {
+                self.prepared = Some((*layout, endpoint.clone()));
+            }
+            Output::Detached { update, kept } => self.position = Some((*update, kept.clone())),
+            Output::Report(_) | Output::Note(_) | Output::Saved(_) | Output::Failed(_) => {}
+        }
+    }
+}
+
+fn crashed() -> Failure {
+    let message = "the engine thread panicked; its message stands in this worker's standard error".to_owned();
+    Failure { kind: FailureKind::Internal, message }
+}

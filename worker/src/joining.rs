@@ -1,0 +1,100 @@
+//! How a worker gets into a run: it says who it is, and fetches all that it computes with.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use medley_common::message::{Command, Event, Hello, PROTOCOL, Welcome};
+
+use crate::agent::{AgentError, Settings};
+use crate::device::Place;
+use crate::engine::Preparation;
+use crate::holding::Holding;
+use crate::session::{Coordinator, Session, SessionError};
+
+/// Opens the session and waits for the first command: whoever listens there may be no coordinator at all.
+///
+/// # Errors
+/// The session broke, or nothing came.
+pub async fn greet(
+    settings: &Settings,
+    coordinator: &Coordinator,
+    hello: Hello,
+) -> Result<(Session, Option<Command>), AgentError> {
+    let greeting = async {
+        let mut session = coordinator.open(Event::Hello(hello)).await?;
+        let first = session.command().await?;
+        Ok((session, first))
+    };
+    match tokio::time::timeout(settings.patience, greeting).await {
+        Ok(greeted) => greeted,
+        Err(_) => Err(AgentError::Silent { address: settings.coordinator.clone() }),
+    }
+}
+
+/// Everything the engine needs comes through the coordinator: no data set, no tokenizer, no shared disk.
+///
+/// # Errors
+/// The session broke, or what came is damaged.
+pub async fn fetch(
+    coordinator: &Coordinator,
+    welcome: Welcome,
+    (collective, place): (SocketAddr, Place),
+) -> Result<Preparation, SessionError> {
+    let mut examples = BTreeMap::new();
+    for info in &welcome.splits {
+        examples.insert(info.split, coordinator.examples(welcome.worker, info.split, info.rows).await?);
+    }
+    let mut artifacts = BTreeMap::new();
+    for artifact in &welcome.artifacts {
+        let bytes = coordinator.artifact((welcome.worker, welcome.start), artifact).await?;
+        artifacts.insert(artifact.kind, (artifact.file_name.clone(), bytes));
+    }
+    Ok(Preparation { welcome, examples, artifacts, collective, place })
+}
+
+/// Who this worker is, and what it holds.
+#[must_use]
+pub fn hello(settings: &Settings, holding: Option<&Holding>) -> Hello {
+    Hello {
+        protocol: PROTOCOL,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        pid: std::process::id(),
+        device: settings.place.to_string(),
+        gpu: settings.place.gpu(settings.shares_gpu),
+        processor: crate::ops::cpu::processor(),
+        threads: settings.threads,
+        held: holding.and_then(Holding::held).map(Box::new),
+    }
+}
+
+/// The local address that packets to `coordinator` leave from: connecting a datagram socket sends nothing.
+///
+/// # Errors
+/// None leads there.
+pub fn route_to(coordinator: &str) -> std::io::Result<IpAddr> {
+    use std::net::ToSocketAddrs;
+    let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+    for address in coordinator.to_socket_addrs()? {
+        let any: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+        match UdpSocket::bind(any).and_then(|socket| {
+            socket.connect(address)?;
+            socket.local_addr()
+        }) {
+            Ok(local) => return Ok(local.ip()),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_coordinators_are_reached_from_loopback() {
+        assert_eq!(route_to("127.0.0.1:29400").unwrap(), IpAddr::from([127, 0, 0, 1]));
+        assert!(route_to("nobody.invalid:1").is_err());
+    }
+}
