@@ -78,7 +78,11 @@ impl<'a, O: Ops> PartialSums<'a, O> {
         let (dense, words, spare) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         let (tree, cover) = match seat {
             Seat::Lanes(tree) => (tree, cover(tree, lanes)),
-            Seat::Rank { leaf, world } => (LaneTree::new(world), vec![leaf]),
+            // As in its share: a last rank without a neighbour stands for the node above it.
+            Seat::Rank { leaf, world } => {
+                let tree = LaneTree::new(world);
+                (tree, cover(tree, std::slice::from_ref(&(leaf.index..leaf.index + 1))))
+            }
         };
         Self { ops, layout, seat, tree, cover, dense, words, spare }
     }
