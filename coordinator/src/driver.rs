@@ -152,6 +152,25 @@ impl Driver {
         }
     }
 
+    /// Notes what an event says of its worker's process.
+    fn heard(&self, worker: WorkerId, event: &Event, ties: &mut Ties) {
+        match event {
+            Event::Hello(hello) => {
+                // A process that comes back has another name than before.
+                let before = hello.held.as_ref().map(|held| held.worker);
+                before.and_then(|before| ties.pids.remove(&before));
+                ties.pids.insert(worker, hello.pid);
+            }
+            Event::Updated { .. } | Event::Evaluated { .. } => drop(ties.useful.insert(worker)),
+            Event::Prepared { notes, .. } => {
+                // All workers read the same weights: what the first one says of them is said once.
+                let new = notes.iter().filter(|note| ties.told.insert((*note).clone()));
+                new.for_each(|note| self.display.line(note));
+            }
+            _ => {}
+        }
+    }
+
     /// What the run is told of a happening.
     fn inputs(&mut self, happening: Happening, ties: &mut Ties) -> Vec<Input> {
         match happening {
@@ -160,21 +179,7 @@ impl Driver {
                 vec![Input::Joined(worker)]
             }
             Happening::Arrival(Arrival::From(worker, event)) => {
-                match &event {
-                    Event::Hello(hello) => {
-                        // A process that comes back has another name than before.
-                        let before = hello.held.as_ref().map(|held| held.worker);
-                        before.and_then(|before| ties.pids.remove(&before));
-                        ties.pids.insert(worker, hello.pid);
-                    }
-                    Event::Updated { .. } | Event::Evaluated { .. } => drop(ties.useful.insert(worker)),
-                    _ => {}
-                }
-                if let Event::Prepared { notes, .. } = &event {
-                    // All workers read the same weights: what the first one says of them is said once.
-                    let new = notes.iter().filter(|note| ties.told.insert((*note).clone()));
-                    new.for_each(|note| self.display.line(note));
-                }
+                self.heard(worker, &event, ties);
                 vec![Input::From(worker, event)]
             }
             Happening::Arrival(Arrival::Left(worker, why)) if self.local.is_empty() => {

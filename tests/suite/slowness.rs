@@ -39,7 +39,9 @@ fn a_slow_worker_is_named_within_ten_updates_until_it_is_well() {
     assert!(shown.contains("ms, compute"), "{shown}");
     run.wait_for("chaos: all the time to the worker in place 1");
     run.wait_for("is as fast as the others again");
-    assert!(status()["workers"].as_array().unwrap().iter().all(|worker| worker["slowness"].is_null()));
+    // On a machine with other work, another one may be slow by now.
+    let well = status()["workers"].as_array().unwrap().iter().find(|worker| worker["pid"] == pid).unwrap().clone();
+    assert!(well["slowness"].is_null(), "{well}");
     run.signal(Signal::TERM);
     run.end().expect(75);
 }

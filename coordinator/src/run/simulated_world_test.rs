@@ -29,7 +29,7 @@ impl Random {
 }
 
 /// What a simulated run came to.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct History {
     pub(super) records: Vec<report::UpdateRecord>,
     pub(super) logs: Vec<report::TrainLog>,
