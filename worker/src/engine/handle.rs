@@ -51,7 +51,7 @@ impl EngineHandle {
         Ok(())
     }
 
-    /// Pulls the engine out of its group; it answers [`Output::Detached`], and keeps all that it holds.
+    /// Pulls the engine out of its group; it answers [`Output::Detached`](super::Output::Detached), and keeps all that it holds.
     pub fn detach(&mut self) {
         self.switch.take().into_iter().for_each(|(_, switch)| switch.abort());
         self.orders.send(Order::Detach).ok();
