@@ -39,7 +39,7 @@ pub enum Entry {
     Rewind(Update, String),
     /// Training is over.
     Summary(TrainSummary),
-    /// The result of an evaluation.
+    /// The result of an evaluation; answered with [`Input::Published`].
     Evaluation(EvaluationReport, Occasion),
 }
 

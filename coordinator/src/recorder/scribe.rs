@@ -239,6 +239,7 @@ impl Scribe {
                 self.state.log(entry);
             }
             self.recorded = true;
+            self.answer(Answer::Input(Input::Published(report.update)));
         }
         if occasion == Occasion::Training {
             return Ok(());

@@ -19,6 +19,8 @@ pub enum Input {
     Grouped(Generation),
     /// An update, ordered by [`Action::Record`], is in the ledger.
     Recorded(Update),
+    /// The result of an evaluation after this update, ordered by [`Action::Publish`], is in the ledger.
+    Published(Update),
     /// The state of this update, ordered by [`Action::Commit`], is durable.
     Committed(Update),
     /// There is a newer state on the disk for newcomers to start from.
@@ -60,7 +62,7 @@ pub enum Action {
     Commit(SavedState),
     /// Training is over: write its summary.
     Summarise(TrainSummary),
-    /// Write the result of an evaluation.
+    /// Write the result of an evaluation, then answer [`Input::Published`].
     Publish(EvaluationReport, Occasion),
     /// The run is over.
     Finish(Outcome),

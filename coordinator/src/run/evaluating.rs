@@ -30,7 +30,7 @@ impl Run {
         // The same weights give the same result: it is not computed twice.
         let known = self.evaluated.as_ref().filter(|report| report.split == split && report.update == update);
         if let Some(report) = known.cloned() {
-            actions.push(Action::Publish(report, occasion));
+            self.publish(report, occasion, actions);
             return self.go_on(now, actions);
         }
         let lengths = self.job.rows(split).map_or(&[][..], |rows| &rows.lengths);
@@ -109,8 +109,13 @@ impl Run {
         let report = EvaluationReport { split, update, epoch, tally, predictions, seconds };
         self.evaluations.push(EvaluationView::of(&report));
         self.evaluated = Some(report.clone());
-        actions.push(Action::Publish(report, occasion));
+        self.publish(report, occasion, actions);
         self.go_on(now, actions);
+    }
+
+    fn publish(&mut self, report: EvaluationReport, occasion: Occasion, actions: &mut Vec<Action>) {
+        self.unpublished += 1;
+        actions.push(Action::Publish(report, occasion));
     }
 }
 

@@ -161,6 +161,7 @@ impl Drive {
         let record = |action: &Action| match action {
             Action::Record(record) => Some(Input::Recorded(record.update)),
             Action::Group(group) => Some(Input::Grouped(group.generation)),
+            Action::Publish(report, _) => Some(Input::Published(report.update)),
             _ => None,
         };
         let recorded: Vec<Input> = actions.iter().filter_map(record).collect();

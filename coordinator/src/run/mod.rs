@@ -87,6 +87,9 @@ pub struct Run {
     /// The newest evaluation, for results that are asked for twice.
     evaluated: Option<EvaluationReport>,
     evaluations: Vec<EvaluationView>,
+    /// Results of evaluations that are not in the ledger yet: no update is granted before they are, so that none is
+    /// missing to a coordinator that comes back.
+    unpublished: u32,
 }
 
 /// What the run is doing; each phase owns its data.
@@ -136,6 +139,7 @@ impl Run {
             interrupted: None,
             evaluated: None,
             evaluations: Vec::new(),
+            unpublished: 0,
             job,
         };
         run.agenda = run.first_agenda();
@@ -165,6 +169,7 @@ impl Run {
             (_, Input::Left(worker, why)) => self.left(now, worker, &why, &mut actions),
             (_, Input::Based(base)) => self.base = base,
             (_, Input::Recorded(update)) => self.recorded(now, update, &mut actions),
+            (_, Input::Published(_)) => self.published(now, &mut actions),
             (Phase::Saving(_), Input::Committed(update)) => self.committed(now, update, &mut actions),
             // Nobody waits for a commit anywhere else.
             (

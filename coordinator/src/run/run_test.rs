@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use medley_common::evaluation::Prediction;
 use medley_common::identity::{Digest, RowId};
 use medley_common::message::{ArtifactKind, Command, GpuUse, Hello, UpdateReport};
 
@@ -253,6 +254,24 @@ fn a_boundary_evaluates_then_saves_then_goes_on() {
     assert_eq!(rest, [save(1, 3), save(2, 3)]);
     assert_eq!(drive.save(3), [commit(3, SavePurpose::Checkpoint)]);
     assert_eq!(drive.input(Input::Committed(Update(3))), [train(1, 5), train(2, 5)]);
+}
+
+/// A coordinator that dies over the record of an evaluation makes it again: nobody is past it by then.
+#[test]
+fn no_update_is_granted_before_the_ledger_has_the_evaluation() {
+    let mut job = job(2);
+    job.validation = Some(rows());
+    job.training.as_mut().unwrap().cadence.evaluation = every(3);
+    let (mut drive, _) = Drive::formed(job);
+    (1..=3).for_each(|update| drop(drive.update(update)));
+    drive.predict(1, 0..2);
+    let predictions = (2..5).map(|row| Prediction { row: RowId(row), logits: vec![0.0; 3], loss: None }).collect();
+    let (generation, split) = (Generation(1), Split::Validation);
+    let mut answer = |event| drive.run.handle(drive.now, Input::From(WorkerId(2), event));
+    answer(Event::Predicted { generation, split, predictions });
+    let actions = answer(Event::Evaluated { generation, split });
+    assert!(matches!(actions[..], [Action::Publish(..)]), "{actions:?}");
+    assert_eq!(drive.input(Input::Published(Update(3))), [train(1, 5), train(2, 5)]);
 }
 
 #[test]

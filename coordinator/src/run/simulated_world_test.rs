@@ -297,7 +297,7 @@ impl World {
                 report.seconds = 0.0;
                 let (update, split, entry) = (report.update, report.split, LogEntry::of_evaluation(&report, 8));
                 self.history.evaluations.push((report.split, report.update, report));
-                (Record::Evaluation(Evaluated { update, split, occasion, entry }), Vec::new())
+                (Record::Evaluation(Evaluated { update, split, occasion, entry }), vec![Input::Published(update)])
             }
             Action::Commit(state) => {
                 self.history.commits.push((state.update, state.purpose));

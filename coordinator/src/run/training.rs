@@ -56,7 +56,8 @@ impl Run {
         let through = Update(self.progress.recorded.0 + self.job.patience.window.max(1)).min(training.boundary);
         // Workers come to rest for a stop, and for a group that changes.
         let rests = self.stopping || self.changed;
-        if !rests && through > training.through {
+        let may_go_on = !rests && self.unpublished == 0;
+        if may_go_on && through > training.through {
             training.through = through;
             let generation = self.generation;
             let order = |worker| Action::Order(worker, Command::Train { generation, through });
@@ -73,6 +74,12 @@ impl Run {
             self.progress.recorded = update;
             self.grant(now, actions);
         }
+    }
+
+    /// The ledger has an evaluation.
+    pub(super) fn published(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.unpublished = self.unpublished.saturating_sub(1);
+        self.grant(now, actions);
     }
 
     /// Whether workers may still be making updates.
