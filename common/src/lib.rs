@@ -12,6 +12,7 @@
 //! | [`lane`] | the canonical micro-batches of an update and the tree that sums them |
 //! | [`plan`] | which rows each update takes, and in which lane |
 //! | [`spec`] | the recipe of a run that every worker follows |
+//! | [`save`] | one save of the state, and the pieces that its files are sent in |
 //! | [`evaluation`] | predictions and what they add up to |
 //! | [`message`] | what workers report and what the coordinator orders |
 #![forbid(unsafe_code)]
@@ -23,5 +24,6 @@ pub mod lane;
 pub mod message;
 pub mod model;
 pub mod plan;
+pub mod save;
 pub mod schedule;
 pub mod spec;

@@ -9,8 +9,11 @@
 //!   Formed ------------------------------>
 //!   <------------------------------ Train..      permission to go on through an update; extended as updates finish
 //!   Updated.. --------------------------->
-//!   <--------------------- Save | Evaluate
-//!   Saved | Predicted.. Evaluated ------->
+//!   <----------------------------- Evaluate
+//!   Predicted.. Evaluated --------------->
+//!   <--------------------------------- Save      keep a copy of the state, and send a piece of its files
+//!   Saved ------------------------------->       that piece has arrived; training goes on meanwhile
+//!   <------------------------------- Forget      the copy is needed no more
 //!   <------------------------------ Disband      somebody was lost, or waits to take part
 //!   StandingBy -------------------------->       position, and the lanes whose gradients are kept
 //!   <--------------------------------- Form ..   of the next generation
@@ -28,10 +31,11 @@ use std::ops::Range;
 use crate::evaluation::Prediction;
 use crate::identity::{Digest, Generation, Rank, RowId, Split, Update, WorkerId};
 use crate::model::ModelConfig;
+use crate::save::{Piece, SaveId};
 use crate::spec::TrainSpec;
 
 /// The version of this protocol. A worker that speaks another is refused.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// What a worker reports.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,13 +63,13 @@ pub enum Event {
         /// What this worker did of it.
         report: UpdateReport,
     },
-    /// The state after `update` has been saved (rank 0: uploaded; others: digested).
+    /// A piece of a state's files has arrived.
     Saved {
-        /// The group that saved.
-        generation: Generation,
-        /// Position of the state.
-        update: Update,
-        /// Digest of the parameters in layout order: equal on all ranks (INV-3).
+        /// The save.
+        save: SaveId,
+        /// Which piece.
+        piece: Piece,
+        /// Digest of all parameters in layout order: equal on all ranks (INV-3).
         parameters: Digest,
     },
     /// Some rows of this worker's share of an evaluation.
@@ -150,6 +154,8 @@ pub struct Held {
     pub kept: Lanes,
     /// Its last reports, which the ledger may not have.
     pub reports: Vec<UpdateReport>,
+    /// The save that it keeps a copy of the state for.
+    pub copy: Option<SaveId>,
 }
 
 /// A worker's claim to a GPU.
@@ -255,14 +261,20 @@ pub enum Command {
         /// The last update that may be made.
         through: Update,
     },
-    /// Save the state after `update`, which has been made.
+    /// Keep a copy of the state, unless it is kept already, and send a piece of it. In whatever group the worker is: the
+    /// copy is what it was.
     Save {
-        /// The group that is meant.
-        generation: Generation,
-        /// Position of the state.
-        update: Update,
-        /// The files that rank 0 sends.
+        /// The save.
+        save: SaveId,
+        /// The files.
         parts: Vec<ArtifactKind>,
+        /// The piece of each of them.
+        piece: Piece,
+    },
+    /// Let the copy of the state after this update go, or an older one.
+    Forget {
+        /// Updates done in it.
+        update: Update,
     },
     /// Predict rows of a split.
     Evaluate {

@@ -182,6 +182,7 @@ impl Driver {
                 self.heard(worker, &event, ties);
                 vec![Input::From(worker, event)]
             }
+            Happening::Arrival(Arrival::Broken(failure)) => vec![Input::Broken(failure)],
             Happening::Arrival(Arrival::Left(worker, why)) if self.local.is_empty() => {
                 vec![Input::Left(worker, why)]
             }
@@ -302,9 +303,8 @@ impl Driver {
             }
             Action::Notice(line) => self.display.line(&line),
             Action::Rewind(update, reason) => self.record(Entry::Rewind(update, reason), ties),
-            Action::Receive(worker, update) => {
-                self.record(Entry::Receive(worker, self.run.view().generation, update), ties)
-            }
+            Action::Receive(save, pieces) => self.record(Entry::Receive(save, pieces), ties),
+            Action::Discard(save) => self.record(Entry::Discard(save), ties),
             Action::Group(group) => self.record(Entry::Group(group), ties),
             Action::Record(record) => {
                 let rows = record.lanes.iter().map(|lane| lane.len() as u64).sum();

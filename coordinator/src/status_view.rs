@@ -57,6 +57,7 @@ pub fn of(view: &RunView<'_>, rates: Option<Rates>, started: Instant, now: Insta
         paused: None,
         precision: view.precision.to_string(),
         skipped_updates: view.skipped,
+        saving_update: view.saving.map(|update| update.0),
     }
 }
 
@@ -126,6 +127,9 @@ fn write_text(out: &mut String, status: &v1::Status) -> std::fmt::Result {
     writeln!(out, "elapsed   {}", duration(status.elapsed_seconds))?;
     if let Some(reason) = &status.paused {
         writeln!(out, "paused    {reason}")?;
+    }
+    if let Some(update) = status.saving_update {
+        writeln!(out, "saving    update {update}")?;
     }
     if let Some(update) = status.checkpoint_update {
         writeln!(out, "saved     update {update}")?;
@@ -209,6 +213,7 @@ pub fn json(status: &v1::Status) -> Value {
         "workers": status.workers.iter().map(worker).collect::<Vec<_>>(),
         "evaluations": status.evaluations.iter().map(evaluation).collect::<Vec<_>>(),
         "checkpoint_update": status.checkpoint_update,
+        "saving_update": status.saving_update,
         "outcome": status.outcome,
         "generation": status.generation,
         "paused": status.paused,

@@ -3,12 +3,13 @@
 use medley_common::identity::{Generation, Rank, Update, WorkerId};
 use medley_common::message::{Artifact, Command, Form, SplitInfo, Welcome};
 use medley_common::model::ModelConfig;
+use medley_common::save::SaveId;
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::spec::{ComputeSpec, GradientDtype, OptimizerKind, OptimizerSpec, Precision, Summation, TrainSpec};
 
 use crate::v1;
 use crate::v1::session_response::Command as Wire;
-use crate::wire::{WireError, bytes32, digest, ranges, required, to_ranges};
+use crate::wire::{WireError, bytes32, digest, piece, ranges, required, to_ranges};
 
 impl From<Command> for v1::SessionResponse {
     fn from(command: Command) -> Self {
@@ -21,11 +22,14 @@ impl From<Command> for v1::SessionResponse {
             Command::Train { generation, through } => {
                 Wire::Train(v1::Train { generation: generation.0, through: through.0 })
             }
-            Command::Save { generation, update, parts } => Wire::Save(v1::Save {
-                generation: generation.0,
-                update: update.0,
+            Command::Save { save, parts, piece } => Wire::Save(v1::Save {
+                generation: save.generation.0,
+                update: save.update.0,
                 parts: parts.into_iter().map(|kind| v1::ArtifactKind::from(kind).into()).collect(),
+                piece: piece.index,
+                pieces: piece.count,
             }),
+            Command::Forget { update } => Wire::Forget(v1::Forget { update: update.0 }),
             Command::Evaluate { generation, split, rows } => Wire::Evaluate(v1::Evaluate {
                 generation: generation.0,
                 split: v1::Split::from(split).into(),
@@ -54,10 +58,11 @@ impl TryFrom<v1::SessionResponse> for Command {
                 Self::Train { generation: Generation(train.generation), through: Update(train.through) }
             }
             Wire::Save(save) => Self::Save {
-                generation: Generation(save.generation),
-                update: Update(save.update),
+                save: SaveId { update: Update(save.update), generation: Generation(save.generation) },
                 parts: save.parts().map(TryInto::try_into).collect::<Result<_, WireError>>()?,
+                piece: piece(save.piece, save.pieces, "save.piece")?,
             },
+            Wire::Forget(forget) => Self::Forget { update: Update(forget.update) },
             Wire::Evaluate(evaluate) => Self::Evaluate {
                 generation: Generation(evaluate.generation),
                 split: evaluate.split().try_into()?,
@@ -306,6 +311,7 @@ impl TryFrom<v1::Form> for Form {
 mod tests {
     use medley_common::identity::{Digest, Split};
     use medley_common::message::{ArtifactKind, Verdict};
+    use medley_common::save::Piece;
 
     use super::*;
 
@@ -371,10 +377,11 @@ mod tests {
             Command::Form(form),
             Command::Train { generation, through: Update(12) },
             Command::Save {
-                generation,
-                update: Update(12),
+                save: SaveId { update: Update(12), generation },
                 parts: vec![ArtifactKind::Weights, ArtifactKind::Optimizer],
+                piece: Piece { index: 1, count: 3 },
             },
+            Command::Forget { update: Update(12) },
             Command::Evaluate { generation, split: Split::Validation, rows: vec![0..3, 7..9] },
             Command::Disband { generation },
             Command::Stop { reason: "done".into(), verdict: Verdict::Refused },

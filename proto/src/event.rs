@@ -3,10 +3,11 @@
 use medley_common::evaluation::Prediction;
 use medley_common::identity::{Generation, RowId, Update, WorkerId};
 use medley_common::message::{Event, Failure, GpuUse, Held, Hello, LaneReport, Timing, UpdateReport};
+use medley_common::save::SaveId;
 
 use crate::v1;
 use crate::v1::session_request::Event as Wire;
-use crate::wire::{WireError, digest, ranges, required, to_ranges};
+use crate::wire::{WireError, digest, piece, ranges, required, to_ranges};
 
 impl From<Event> for v1::SessionRequest {
     fn from(event: Event) -> Self {
@@ -17,9 +18,13 @@ impl From<Event> for v1::SessionRequest {
             }
             Event::Formed { generation } => Wire::Formed(v1::Formed { generation: generation.0 }),
             Event::Updated { generation, report } => Wire::Updated(updated(generation, report)),
-            Event::Saved { generation, update, parameters } => {
-                Wire::Saved(v1::Saved { generation: generation.0, update: update.0, parameters: parameters.0.to_vec() })
-            }
+            Event::Saved { save, piece, parameters } => Wire::Saved(v1::Saved {
+                generation: save.generation.0,
+                update: save.update.0,
+                parameters: parameters.0.to_vec(),
+                piece: piece.index,
+                pieces: piece.count,
+            }),
             Event::Predicted { generation, split, predictions } => Wire::Predicted(v1::Predicted {
                 generation: generation.0,
                 split: v1::Split::from(split).into(),
@@ -62,8 +67,8 @@ impl TryFrom<v1::SessionRequest> for Event {
                 Self::Updated { generation: Generation(updated.generation), report: report(updated)? }
             }
             Wire::Saved(saved) => Self::Saved {
-                generation: Generation(saved.generation),
-                update: Update(saved.update),
+                save: SaveId { update: Update(saved.update), generation: Generation(saved.generation) },
+                piece: piece(saved.piece, saved.pieces, "saved.piece")?,
                 parameters: digest(&saved.parameters, "saved.parameters")?,
             },
             Wire::Predicted(predicted) => Self::Predicted {
@@ -120,6 +125,9 @@ impl From<Held> for v1::Held {
             update: held.update.0,
             kept: Some(v1::LaneSet { runs: to_ranges(held.kept) }),
             reports: held.reports.into_iter().map(|report| updated(generation, report)).collect(),
+            copy: held
+                .copy
+                .map(|SaveId { update, generation }| v1::SaveId { generation: generation.0, update: update.0 }),
         }
     }
 }
@@ -137,6 +145,7 @@ impl TryFrom<v1::Held> for Held {
             update: Update(held.update),
             kept: ranges(held.kept.unwrap_or_default().runs, "held.kept")?,
             reports: held.reports.into_iter().map(report).collect::<Result<_, WireError>>()?,
+            copy: held.copy.map(|save| SaveId { update: Update(save.update), generation: Generation(save.generation) }),
         })
     }
 }
@@ -199,6 +208,7 @@ impl From<v1::Prediction> for Prediction {
 mod tests {
     use medley_common::identity::{Digest, Split};
     use medley_common::message::FailureKind;
+    use medley_common::save::Piece;
 
     use super::*;
 
@@ -238,6 +248,7 @@ mod tests {
             Prediction { row: RowId(2), logits: vec![], loss: None },
         ];
         let generation = Generation(2);
+        let save = SaveId { update: Update(9), generation };
         let held = Held {
             run: Digest([5; 32]),
             worker: WorkerId(3),
@@ -247,6 +258,7 @@ mod tests {
             update: Update(7),
             kept: vec![0..2, 5..8],
             reports: vec![UpdateReport { update: Update(6), ..report.clone() }, report.clone()],
+            copy: Some(save),
         };
         let events = [
             Event::Hello(hello.clone()),
@@ -254,7 +266,7 @@ mod tests {
             Event::Prepared { layout: Digest([7; 32]), endpoint: "10.0.0.1:4000".into(), notes: vec!["new".into()] },
             Event::Formed { generation },
             Event::Updated { generation, report },
-            Event::Saved { generation, update: Update(9), parameters: Digest([1; 32]) },
+            Event::Saved { save, piece: Piece { index: 0, count: 2 }, parameters: Digest([1; 32]) },
             Event::Predicted { generation, split: Split::Validation, predictions },
             Event::Evaluated { generation, split: Split::Test },
             Event::Disconnected { generation, problem: "rank 1 is gone".into() },

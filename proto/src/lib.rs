@@ -10,7 +10,7 @@ mod event;
 mod example;
 mod wire;
 
-pub use wire::WireError;
+pub use wire::{WireError, piece};
 
 /// The generated messages, clients and servers of `medley.v1`.
 #[allow(missing_docs, clippy::pedantic, clippy::all)]

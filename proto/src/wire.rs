@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use medley_common::identity::{Digest, Split};
 use medley_common::message::{ArtifactKind, FailureKind, Verdict};
+use medley_common::save::Piece;
 
 use crate::v1;
 
@@ -46,6 +47,17 @@ pub(crate) fn bytes32(value: &[u8], field: &'static str) -> Result<[u8; 32], Wir
 
 pub(crate) fn digest(value: &[u8], field: &'static str) -> Result<Digest, WireError> {
     bytes32(value, field).map(Digest)
+}
+
+/// A piece of a file that is one of its pieces.
+///
+/// # Errors
+/// There are fewer.
+pub fn piece(index: u32, count: u32, field: &'static str) -> Result<Piece, WireError> {
+    if index < count {
+        return Ok(Piece { index, count });
+    }
+    Err(WireError::Value { field, problem: format!("piece {index} of {count}") })
 }
 
 pub(crate) fn to_ranges(ranges: Vec<Range<u32>>) -> Vec<v1::Range> {

@@ -13,6 +13,7 @@ mod proof;
 mod reattach;
 mod recovery;
 mod resume;
+mod saving;
 mod serving;
 mod slowness;
 mod training;

@@ -5,16 +5,18 @@ use std::time::Instant;
 
 use clap::Parser;
 use medley_common::example::Example;
-use medley_common::identity::{Digest, RowId, Update};
-use medley_common::message::{Failure, FailureKind, Timing};
+use medley_common::identity::{Digest, Generation, RowId, Update};
+use medley_common::message::{ArtifactKind, Failure, FailureKind, Timing};
 use medley_common::model::ModelConfig;
 use medley_common::plan::{UpdatePlan, mix};
+use medley_common::save::SaveId;
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, Precision, Summation, TrainSpec};
 use medley_worker::collective::{Alone, Connect};
 use medley_worker::device::{Device, Work};
 use medley_worker::layout::Layout;
 use medley_worker::ops::Ops;
+use medley_worker::state_copy::StateCopy;
 use medley_worker::trainer::Trainer;
 use medley_worker::weights::digest;
 
@@ -100,12 +102,15 @@ struct Timed {
     /// Of the parameters after them.
     digest: Digest,
     digest_seconds: f64,
+    /// Of a copy of the state: what a save keeps the updates waiting for.
+    copy_seconds: f64,
 }
 
 impl Work for Updates {
     fn run<O: Ops>(self, ops: O, _connect: Connect<O::Buffer>) -> Result<(), Failure> {
         let internal = |message: String| Failure { kind: FailureKind::Internal, message };
-        let Timed { runs, digest, digest_seconds } = self.time(ops).map_err(|error| internal(error.to_string()))?;
+        let Timed { runs, digest, digest_seconds, copy_seconds } =
+            self.time(ops).map_err(|error| internal(error.to_string()))?;
         let (seconds, timing) = &runs[runs.len() / 2];
         println!(
             "median of {}: {:.1} ms an update (forward {:.1}, backward {:.1}, wait {:.1}, optimizer {:.1}), {:.1} rows a second; fastest {:.1} ms",
@@ -119,6 +124,7 @@ impl Work for Updates {
             runs[0].0 * 1e3,
         );
         println!("a digest of the parameters took {:.1} ms: {digest}", digest_seconds * 1e3);
+        println!("a copy of the state, for a save, took {:.1} ms", copy_seconds * 1e3);
         // For programs that compare.
         println!("{{\"ms_per_update\": {:.3}}}", seconds * 1e3);
         Ok(())
@@ -152,7 +158,13 @@ impl Updates {
         runs.sort_by(|left, right| left.0.total_cmp(&right.0));
         let start = Instant::now();
         let digest = digest(&trainer.parameters()?);
-        Ok(Timed { runs, digest, digest_seconds: start.elapsed().as_secs_f64() })
+        let digest_seconds = start.elapsed().as_secs_f64();
+        let start = Instant::now();
+        let save = SaveId { update: trainer.update(), generation: Generation(1) };
+        let copy = StateCopy::take(&trainer, save, &[ArtifactKind::Weights, ArtifactKind::Optimizer])?;
+        let copy_seconds = start.elapsed().as_secs_f64();
+        drop(copy);
+        Ok(Timed { runs, digest, digest_seconds, copy_seconds })
     }
 
     fn trainer<O: Ops>(&self, ops: O) -> Result<Trainer<O>, Box<dyn std::error::Error>> {

@@ -18,7 +18,7 @@ use crate::engine::Output;
 use crate::holding::Holding;
 use crate::joining::{fetch, greet, hello, route_to};
 use crate::session::{Coordinator, EventSender, Session, SessionError};
-use crate::uploads::Uploading;
+use crate::uploads::{PieceOrder, Uploading};
 
 /// Between two attempts to open a session with who accepts connections.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -249,11 +249,16 @@ impl Life {
                     Some(Command::Stop { reason, verdict }) => return Ok(End::Stopped(verdict, reason)),
                     Some(Command::Welcome(welcome)) => return Ok(End::Anew(welcome)),
                     Some(command @ Command::Reattach { .. }) => return Err(out_of_turn(&self.settings, &command)),
+                    Some(Command::Forget { update }) => {
+                        upload.forget(update);
+                        holding.forget(update);
+                    }
                     Some(command) => {
-                        if matches!(command, Command::Disband { .. }) {
-                            upload.cancel();
+                        if let Command::Save { save, parts, piece } = &command {
+                            upload.order(PieceOrder { save: *save, parts: parts.clone(), piece: *piece });
                         }
                         holding.order(command).map_err(|error| no_group(&error))?;
+                        upload.go_on(coordinator, worker, holding.copy());
                     }
                     None => return Err(AgentError::Abandoned { address: self.settings.coordinator.clone() }),
                 },
@@ -261,7 +266,7 @@ impl Life {
                     // A session that is over is noticed by the command side, which knows why.
                     Output::Report(event) => { events.send(event).await; }
                     Output::Note(note) => say(&note),
-                    Output::Saved(saved) => upload.start(coordinator, worker, saved),
+                    Output::Copied(_) => upload.go_on(coordinator, worker, holding.copy()),
                     Output::Failed(failure) => {
                         report_failure(session, &events, &failure).await.ok();
                         return Err(AgentError::Engine(failure));
@@ -270,7 +275,10 @@ impl Life {
                     Output::Detached { .. } => {}
                 },
                 uploaded = upload.done() => match uploaded {
-                    Ok(event) => { events.send(event).await; }
+                    Ok(event) => {
+                        events.send(event).await;
+                        upload.go_on(coordinator, worker, holding.copy());
+                    }
                     Err(failure) => {
                         // Where the session breaks as well, it was not the file's fault.
                         report_failure(session, &events, &failure).await?;
@@ -354,6 +362,7 @@ fn out_of_turn(settings: &Settings, command: &Command) -> AgentError {
         Command::Form(_) => "an order to form",
         Command::Train { .. } => "an order to train",
         Command::Save { .. } => "an order to save",
+        Command::Forget { .. } => "an order to forget",
         Command::Evaluate { .. } => "an order to evaluate",
         Command::Disband { .. } => "an order to disband",
         Command::Stop { .. } => "an order to stop",

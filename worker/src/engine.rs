@@ -6,18 +6,20 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::sync::mpsc as orders;
+use std::sync::{Arc, mpsc as orders};
 
 use medley_common::example::Example;
 use medley_common::identity::{Digest, Generation, RowId, Split, Update};
 use medley_common::message::{ArtifactKind, Command, Event, Failure, FailureKind, Form, Lanes, UpdateReport, Welcome};
 use medley_common::plan::Plan;
+use medley_common::save::SaveId;
 use tokio::sync::mpsc;
 
 use crate::collective::{AbortSwitch, Collective, CollectiveError, Connect, Listener};
 use crate::device::{Place, Work};
 use crate::layout::Layout;
 use crate::ops::Ops;
+use crate::state_copy::StateCopy;
 use crate::trainer::{Handover, HandoverError, StepError, Trainer};
 use crate::weights;
 
@@ -52,8 +54,8 @@ pub enum Output {
     Report(Event),
     /// What a person should know.
     Note(String),
-    /// A state to save.
-    Saved(Saved),
+    /// A copy of the state, to be saved.
+    Copied(Arc<StateCopy>),
     /// The engine has left its group; all that it handed up before is of the session that is over.
     Detached {
         /// Updates done in the state that it holds.
@@ -63,19 +65,6 @@ pub enum Output {
     },
     /// The engine cannot go on and has ended.
     Failed(Failure),
-}
-
-/// The state after an update; its files are to be uploaded before it is reported.
-#[derive(Debug)]
-pub struct Saved {
-    /// The group.
-    pub generation: Generation,
-    /// Updates done.
-    pub update: Update,
-    /// Digest of the parameters.
-    pub parameters: Digest,
-    /// The files of the state; empty on other ranks than the first.
-    pub files: Vec<(ArtifactKind, Vec<u8>)>,
 }
 
 /// Starts the engine's thread. The end of `outputs` without a failure means that it panicked.
@@ -212,14 +201,13 @@ impl<O: Ops> Engine<O> {
                 }
                 Ok(())
             }
-            Command::Save { generation, update, parts } if self.member_of(generation).is_some() => {
-                self.save(generation, update, &parts)
-            }
+            // At rest after that update, and whatever has become of the group since.
+            Command::Save { save, parts, piece: _ } => self.copy(save, &parts),
             Command::Evaluate { generation, split, rows } if self.member_of(generation).is_some() => {
                 self.evaluate(generation, split, rows)
             }
             // Orders of a group that is gone (INV-2), and those that the agent keeps to itself.
-            Command::Save { .. } | Command::Evaluate { .. } => Ok(()),
+            Command::Evaluate { .. } | Command::Forget { .. } => Ok(()),
             Command::Welcome(_) | Command::Reattach { .. } | Command::Stop { .. } => Ok(()),
         }
     }
@@ -304,29 +292,13 @@ impl<O: Ops> Engine<O> {
         Ok(Some(weights::digest(&parameters)))
     }
 
-    fn save(&mut self, generation: Generation, update: Update, parts: &[ArtifactKind]) -> Result<(), Failure> {
-        if self.trainer.update() != update {
-            let message = format!("asked to save update {update}, but {} are made", self.trainer.update());
+    fn copy(&mut self, save: SaveId, parts: &[ArtifactKind]) -> Result<(), Failure> {
+        if self.trainer.update() != save.update {
+            let message = format!("asked to save update {}, but {} are made", save.update, self.trainer.update());
             return Err(Failure { kind: FailureKind::Internal, message });
         }
-        let parameters = self.trainer.parameters().map_err(internal)?;
-        let digest = weights::digest(&parameters);
-        let is_first = self.group.as_ref().is_some_and(|group| group.collective.rank().0 == 0);
-        let mut files = Vec::new();
-        if is_first {
-            for part in parts {
-                let file = match part {
-                    ArtifactKind::Weights => weights::write_model(&parameters, &self.layout).map(|file| file.to_vec()),
-                    ArtifactKind::Optimizer => {
-                        let [first, second] = self.trainer.moments().map_err(internal)?;
-                        let position = (update, self.trainer.loss_scale());
-                        weights::write_moments(&first, &second, position, &self.layout).map(|file| file.to_vec())
-                    }
-                };
-                files.push((*part, file.map_err(internal)?));
-            }
-        }
-        self.hand_up(Output::Saved(Saved { generation, update, parameters: digest, files }));
+        let copy = StateCopy::take(&self.trainer, save, parts).map_err(internal)?;
+        self.hand_up(Output::Copied(Arc::new(copy)));
         Ok(())
     }
 

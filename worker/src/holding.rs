@@ -1,12 +1,14 @@
 //! What a worker holds from one session to the next: its engine, and what there is to say of it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use medley_common::identity::{Digest, Generation, Update, WorkerId};
 use medley_common::message::{Command, Event, Failure, FailureKind, Held, Lanes, UpdateReport, Welcome};
 use tokio::sync::mpsc;
 
 use crate::engine::{self, EngineHandle, Output, Preparation};
+use crate::state_copy::StateCopy;
 
 /// Engine outputs that may wait for the network.
 const QUEUED_OUTPUTS: usize = 256;
@@ -28,6 +30,10 @@ pub struct Holding {
     generation: Generation,
     /// The last reports, as many as the ledger may not have.
     reports: VecDeque<UpdateReport>,
+    /// The copy of a state that is kept until it is saved.
+    copy: Option<Arc<StateCopy>>,
+    /// The update whose copy the engine was asked for, unless it is needed no more.
+    copying: Option<Update>,
     /// Where the engine stands while there is no session.
     position: Option<(Update, Lanes)>,
 }
@@ -47,6 +53,8 @@ impl Holding {
             prepared: None,
             generation: Generation(0),
             reports: VecDeque::new(),
+            copy: None,
+            copying: None,
             position: None,
         }
     }
@@ -68,13 +76,32 @@ impl Holding {
     /// # Errors
     /// The system has no file descriptors left for a new group.
     pub fn order(&mut self, command: Command) -> std::io::Result<()> {
-        if let Command::Train { generation, .. } | Command::Save { generation, .. } = &command {
+        if let Command::Train { generation, .. } | Command::Evaluate { generation, .. } = &command {
             self.generation = *generation;
         }
-        if let Command::Evaluate { generation, .. } = &command {
-            self.generation = *generation;
+        if let Command::Save { save, .. } = &command {
+            // A second piece of what is kept, or about to be.
+            if self.copying == Some(save.update) {
+                return Ok(());
+            }
+            // One copy at a time.
+            self.copy = None;
+            self.copying = Some(save.update);
+            self.generation = save.generation;
         }
         self.engine.order(command)
+    }
+
+    /// The copy of a state that is kept.
+    #[must_use]
+    pub fn copy(&self) -> Option<&Arc<StateCopy>> {
+        self.copy.as_ref()
+    }
+
+    /// Lets the copy of the state after `update` go, or an older one.
+    pub fn forget(&mut self, update: Update) {
+        self.copying = self.copying.filter(|copying| *copying > update);
+        self.copy = self.copy.take().filter(|copy| copy.save().update > update);
     }
 
     /// Waits for the next thing that the engine hands up. Safe to cancel.
@@ -107,7 +134,8 @@ impl Holding {
         let (update, kept) = self.position.clone()?;
         let reports = self.reports.iter().cloned().collect();
         let (run, worker, generation) = (self.run, self.worker, self.generation);
-        Some(Held { run, worker, layout, endpoint, generation, update, kept, reports })
+        let copy = self.copy.as_ref().map(|copy| copy.save());
+        Some(Held { run, worker, layout, endpoint, generation, update, kept, reports, copy })
     }
 
     /// Ends the engine and waits until what it held is free.
@@ -129,7 +157,8 @@ impl Holding {
                 self.prepared = Some((*layout, endpoint.clone()));
             }
             Output::Detached { update, kept } => self.position = Some((*update, kept.clone())),
-            Output::Report(_) | Output::Note(_) | Output::Saved(_) | Output::Failed(_) => {}
+            Output::Copied(copy) if self.copying == Some(copy.save().update) => self.copy = Some(Arc::clone(copy)),
+            Output::Report(_) | Output::Note(_) | Output::Copied(_) | Output::Failed(_) => {}
         }
     }
 }

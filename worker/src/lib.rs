@@ -12,6 +12,7 @@ pub mod model;
 pub mod ops;
 pub mod optim;
 pub mod session;
+pub mod state_copy;
 pub mod trainer;
 pub mod uploads;
 pub mod weights;

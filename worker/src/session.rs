@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use medley_common::example::Example;
-use medley_common::identity::{Digest, Generation, Split, Update, WorkerId};
+use medley_common::identity::{Digest, Split, Update, WorkerId};
 use medley_common::message::{ArtifactKind, Command, Event};
+use medley_common::save::{Piece, SaveId};
 use medley_proto::access::{self, Access, root_cause};
 use medley_proto::v1::fetch_artifact_response::Part as FetchPart;
 use medley_proto::v1::upload_artifact_request::Part as UploadPart;
@@ -15,7 +16,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
+
+use crate::state_copy::StateCopy;
 
 /// Events that may wait for the network; a full queue makes the worker wait.
 const QUEUED_EVENTS: usize = 256;
@@ -44,19 +47,28 @@ pub struct Session {
     address: String,
 }
 
-/// A file of the state to save.
-#[derive(Debug)]
+/// A piece of a file of the state to save.
+#[derive(Debug, Clone, Copy)]
 pub struct Upload {
-    /// The worker that saves.
+    /// The worker that sends it.
     pub worker: WorkerId,
-    /// Its group.
-    pub generation: Generation,
-    /// Updates done in the state.
-    pub update: Update,
+    /// The save.
+    pub save: SaveId,
     /// What the file holds.
     pub kind: ArtifactKind,
-    /// Its content.
-    pub bytes: Vec<u8>,
+    /// Which piece.
+    pub piece: Piece,
+}
+
+/// Why a piece did not arrive.
+#[derive(Debug)]
+pub enum UploadError {
+    /// It may arrive another time.
+    Passing(String),
+    /// It arrived damaged.
+    Damaged(String),
+    /// It will not be taken.
+    Refused(String),
 }
 
 /// Why the coordinator could not be talked to; names its address.
@@ -233,40 +245,53 @@ impl Coordinator {
         }
     }
 
-    /// Sends a file of the state to save; returns when the coordinator has it on disk.
+    /// Sends a piece of a file of a kept state; returns when the coordinator has it, and where it is the last, has the
+    /// file on disk.
     ///
     /// # Errors
-    /// The call broke off, or the coordinator could not write the file.
-    pub async fn upload(&self, upload: Upload) -> Result<(), SessionError> {
+    /// See [`UploadError`].
+    pub async fn upload(&self, upload: Upload, copy: &StateCopy) -> Result<(), UploadError> {
+        let Upload { worker, save, kind, piece } = upload;
+        let file = copy.file(kind).map_err(|error| UploadError::Refused(error.to_string()))?;
         let header = v1::UploadHeader {
-            worker: upload.worker.0,
-            generation: upload.generation.0,
-            update: upload.update.0,
-            kind: v1::ArtifactKind::from(upload.kind).into(),
-            bytes: upload.bytes.len() as u64,
+            worker: worker.0,
+            generation: save.generation.0,
+            update: save.update.0,
+            kind: v1::ArtifactKind::from(kind).into(),
+            bytes: file.len() as u64,
+            piece: piece.index,
+            pieces: piece.count,
         };
-        // A short queue: the file is in memory once, not a second time as messages.
+        let range = piece.range(file.len() as u64);
+        let range =
+            usize::try_from(range.start).unwrap_or(usize::MAX)..usize::try_from(range.end).unwrap_or(usize::MAX);
+        // A short queue: the piece is in memory once, not a second time as messages.
         let (parts, stream) = mpsc::channel(2);
         let send = async move {
+            let mut hash = Sha256::new();
             let mut part = UploadPart::Header(header);
-            let digest = Sha256::digest(&upload.bytes).to_vec();
-            let mut chunks = upload.bytes.chunks(CHUNK_BYTES);
-            // A closed channel means that the call has ended; its answer says why.
-            while parts.send(v1::UploadArtifactRequest { part: Some(part) }).await.is_ok() {
-                part = match chunks.next() {
-                    Some(chunk) => UploadPart::Chunk(chunk.to_vec()),
-                    None => break,
-                };
+            let mut place = range.start;
+            // A closed channel means that the call has ended; its answer says how.
+            while parts.send(v1::UploadArtifactRequest { part: Some(part) }).await.is_ok() && place < range.end {
+                let end = place.saturating_add(CHUNK_BYTES).min(range.end);
+                let chunk = file.read(place..end);
+                hash.update(&chunk);
+                place = end;
+                part = UploadPart::Chunk(chunk);
             }
-            parts.send(v1::UploadArtifactRequest { part: Some(UploadPart::Sha256(digest)) }).await.is_ok()
+            let digest = UploadPart::Sha256(hash.finalize().to_vec());
+            parts.send(v1::UploadArtifactRequest { part: Some(digest) }).await.ok();
         };
         let mut client = self.files.clone();
-        let (sent, answer) = tokio::join!(send, client.upload_artifact(ReceiverStream::new(stream)));
-        match answer {
-            Ok(_) if sent => Ok(()),
-            Ok(_) => Err(self.broken("save the model", "the call ended before the file did".to_owned())),
-            Err(status) => Err(self.broken("save the model", describe(&status))),
-        }
+        let ((), answer) = tokio::join!(send, client.upload_artifact(ReceiverStream::new(stream)));
+        answer.map(drop).map_err(|status| {
+            let error = self.broken("save the model", describe(&status)).to_string();
+            match status.code() {
+                Code::DataLoss => UploadError::Damaged(error),
+                Code::InvalidArgument | Code::Unauthenticated | Code::PermissionDenied => UploadError::Refused(error),
+                _ => UploadError::Passing(error),
+            }
+        })
     }
 
     fn refused(&self, status: &Status, broken: impl Fn(String) -> SessionError) -> SessionError {

@@ -164,7 +164,7 @@ fn a_full_disk_fails_the_commit_and_nothing_else() {
 #[test]
 fn a_checkpoint_needs_weights_and_moments() {
     let (_folder, mut begun) = begun(None);
-    let staging = begun.archive.stage(Update(1), &patience()).unwrap();
+    let staging = begun.archive.stage((Update(1), 1), &patience()).unwrap();
     let error = begun.archive.commit(&mut begun.ledger, &staging, &AGREED, &state(Update(1))).unwrap_err();
     assert_eq!(error.to_string(), "checkpoint of update 1 lacks model.safetensors");
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use medley_common::identity::Update;
+use medley_common::identity::{Digest, Update};
 use medley_common::message::FailureKind;
 
 use super::checkpoint::PassedOver;
@@ -101,6 +101,16 @@ pub enum ArchiveError {
         /// Bytes received; where more came than declared, those up to the chunk that was too long.
         received_bytes: u64,
     },
+    /// A piece of a staged file is not what its sender says.
+    #[error("{name}: a piece came with sha256 {found}; the worker says {announced}")]
+    Damaged {
+        /// The file.
+        name: &'static str,
+        /// What came.
+        found: Digest,
+        /// What should have come.
+        announced: Digest,
+    },
     /// A checkpoint lacks a file.
     #[error("checkpoint of update {update} lacks {name}")]
     Incomplete {
@@ -109,8 +119,8 @@ pub enum ArchiveError {
         /// The file.
         name: &'static str,
     },
-    /// A staged file was received for another checkpoint, or twice.
-    #[error("{name} does not belong to the checkpoint of update {update} that is being saved")]
+    /// A piece of a staged file has no place in it, or another sender's attempt has taken the place.
+    #[error("this piece of {name} has no place in the checkpoint of update {update} that is being saved")]
     Misplaced {
         /// The checkpoint.
         update: Update,
@@ -194,6 +204,7 @@ impl ArchiveError {
             Self::Io { .. }
             | Self::UnknownFile { .. }
             | Self::WrongSize { .. }
+            | Self::Damaged { .. }
             | Self::Incomplete { .. }
             | Self::Misplaced { .. }
             | Self::OutOfTurn { .. } => FailureKind::Internal,

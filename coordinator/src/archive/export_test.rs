@@ -53,7 +53,7 @@ fn a_checkpoints_model_is_shared() {
 #[test]
 fn without_weights_nothing_is_exported() {
     let (folder, mut begun) = begun(None);
-    let staging = begun.archive.stage(Update(9), &patience()).unwrap();
+    let staging = begun.archive.stage((Update(9), 1), &patience()).unwrap();
     let error = begun.archive.export(&mut begun.ledger, &ModelSource::Staged(&staging), facts()).unwrap_err();
     assert_eq!(error.to_string(), "checkpoint of update 9 lacks model.safetensors");
     assert_eq!(Certificate::read(folder.path()), Ok(None));

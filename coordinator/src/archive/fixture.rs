@@ -7,6 +7,7 @@ use std::path::Path;
 use medley_common::identity::{Digest, RowId, Update, WorkerId};
 use medley_common::message::ArtifactKind;
 use medley_common::model::ModelConfig;
+use medley_common::save::Piece;
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec};
 use tempfile::TempDir;
@@ -173,14 +174,27 @@ pub(crate) fn patience() -> Patience {
 
 /// A staging that has received everything.
 pub(crate) fn staged(archive: &Archive, update: Update) -> Staging {
-    let mut staging = archive.stage(update, &patience()).unwrap();
-    for (kind, bytes) in [(ArtifactKind::Weights, weights(update)), (ArtifactKind::Optimizer, b"two moments".to_vec())]
-    {
-        let mut file = staging.file(kind, bytes.len() as u64).unwrap();
-        bytes.chunks(4).for_each(|chunk| file.write(chunk).unwrap());
-        staging.accept(file.finish().unwrap()).unwrap();
-    }
+    let staging = archive.stage((update, 2), &patience()).unwrap();
+    receive(&staging, ArtifactKind::Weights, &weights(update)).unwrap();
+    receive(&staging, ArtifactKind::Optimizer, b"two moments").unwrap();
     staging
+}
+
+/// Takes a file in, in the two pieces that [`staged`] asks for; what has arrived is not sent again.
+pub(crate) fn receive(staging: &Staging, kind: ArtifactKind, bytes: &[u8]) -> Result<(), ArchiveError> {
+    for index in [1, 0] {
+        send(staging, kind, (Piece { index, count: 2 }, bytes))?;
+    }
+    Ok(())
+}
+
+/// Sends one piece of a file.
+pub(crate) fn send(staging: &Staging, kind: ArtifactKind, (piece, bytes): (Piece, &[u8])) -> Result<(), ArchiveError> {
+    let range = piece.range(bytes.len() as u64);
+    let part = &bytes[range.start as usize..range.end as usize];
+    let Some(mut place) = staging.piece(kind, piece, bytes.len() as u64)? else { return Ok(()) };
+    part.chunks(4).try_for_each(|chunk| place.write(chunk))?;
+    place.finish(FileRecord::of_bytes(part).sha256)
 }
 
 /// Records updates through `update` and saves after it.

@@ -64,7 +64,7 @@ pub use predictions::{PREDICTIONS_LINES, PREDICTIONS_TABLE, RowOrigin, save_pred
 pub use recipe::{Difference, Recipe};
 pub use results::{ALL_RESULTS_FILE, Metrics, TRAIN_RESULTS_FILE};
 pub use space::SpaceNeed;
-pub use staging::{OPTIMIZER_FILE, ReceivedFile, StagedFile, Staging, WEIGHTS_FILE, artifact_file};
+pub use staging::{OPTIMIZER_FILE, StagedPiece, Staging, WEIGHTS_FILE, artifact_file};
 pub use start::{Existing, Found, Start, StartRequest, Unfinished};
 pub use trainer_state::{Cadence, LogEntry, TRAINER_STATE_FILE, TrainerState};
 
@@ -193,13 +193,13 @@ impl Archive {
         &self.output
     }
 
-    /// Begins to receive the state after `update`. One at a time: what an earlier attempt left is removed. What is
-    /// received waits by `patience` for a disk that refuses. Blocks.
+    /// Begins to receive the state after `update`, each file in so many pieces. One at a time: what an earlier attempt
+    /// left is removed. What is received waits by `patience` for a disk that refuses. Blocks.
     ///
     /// # Errors
     /// The folder cannot be written to.
-    pub fn stage(&self, update: Update, patience: &Patience) -> Result<Staging, ArchiveError> {
-        Staging::begin(&self.output, update, patience.clone())
+    pub fn stage(&self, (update, pieces): (Update, u32), patience: &Patience) -> Result<Staging, ArchiveError> {
+        Staging::begin(&self.output, (update, pieces), patience.clone())
     }
 
     /// Makes a checkpoint of a staging that holds weights and optimizer, records it in the ledger, then removes the
@@ -290,10 +290,10 @@ pub fn recover_for(checkpoint: &Checkpoint) -> Result<Option<Recovered>, Archive
     }
 }
 
-/// A crash may have come between a checkpoint and its record.
+/// A crash may have come between a checkpoint and its record; updates later than it may be recorded.
 fn note_checkpoint(ledger: &mut Ledger, newest: Option<&Checkpoint>) -> Result<(), ArchiveError> {
     let recorded = ledger.history().checkpoints().last().map(|last| last.update);
-    match newest.filter(|newest| newest.update() == ledger.last() && recorded < Some(newest.update())) {
+    match newest.filter(|newest| newest.update() <= ledger.last() && recorded < Some(newest.update())) {
         Some(newest) => ledger.append(Record::Checkpoint(newest.record())),
         None => Ok(()),
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::error::ArchiveError;
@@ -24,6 +25,8 @@ pub struct Patience {
     first_wait: Duration,
     grace: Duration,
     tell: Arc<Tell>,
+    /// How many wait at present: a pause begins with the first and ends with the last.
+    waiting: Arc<AtomicUsize>,
     wanted: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
@@ -39,7 +42,13 @@ impl Patience {
         tell: impl Fn(Option<&str>) + Send + Sync + 'static,
         wanted: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Self {
-        Self { first_wait: FIRST_WAIT, grace: GRACE, tell: Arc::new(tell), wanted: Arc::new(wanted) }
+        Self {
+            first_wait: FIRST_WAIT,
+            grace: GRACE,
+            tell: Arc::new(tell),
+            waiting: Arc::default(),
+            wanted: Arc::new(wanted),
+        }
     }
 
     /// The same with waits that a test can bear.
@@ -59,11 +68,13 @@ impl Patience {
             let result = attempt();
             let again = matches!(&result, Err(error) if error.may_pass());
             if let (Err(error), true, false) = (&result, again, told) {
-                (self.tell)(Some(&error.to_string()));
+                if self.waiting.fetch_add(1, Ordering::SeqCst) == 0 {
+                    (self.tell)(Some(&error.to_string()));
+                }
                 told = true;
             }
             if !again || !self.wait(wait, &mut unwanted) {
-                if told {
+                if told && self.waiting.fetch_sub(1, Ordering::SeqCst) == 1 {
                     (self.tell)(None);
                 }
                 return result;
@@ -119,6 +130,26 @@ mod tests {
         });
         assert_eq!(result.unwrap(), 5);
         assert_eq!(*told.lock().unwrap(), ["write ledger.jsonl: No space left on device (os error 28)", "over"]);
+    }
+
+    /// Several senders and the recorder may wait at the same time.
+    #[test]
+    fn one_pause_is_told_whoever_waits() {
+        let (patience, told) = patience(true);
+        let (mut outer, mut inner) = (0, 0);
+        let result = patience.keep_trying(|| {
+            outer += 1;
+            if outer == 2 {
+                let again = || {
+                    inner += 1;
+                    if inner < 3 { Err(full()) } else { Ok(()) }
+                };
+                patience.keep_trying(again).unwrap();
+            }
+            if outer < 3 { Err(full()) } else { Ok(()) }
+        });
+        result.unwrap();
+        assert_eq!(told.lock().unwrap().len(), 2);
     }
 
     #[test]

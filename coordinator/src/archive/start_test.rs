@@ -73,7 +73,7 @@ fn a_foreign_folder_is_refused_by_name_and_kept_when_overwritten() {
 fn a_run_without_a_checkpoint_goes_on_after_its_ledger() {
     let (folder, mut begun) = begun(None);
     trained(&mut begun, 3, &[]);
-    begun.archive.stage(Update(3), &patience()).unwrap();
+    begun.archive.stage((Update(3), 1), &patience()).unwrap();
     // As after a death amid the export.
     fs::write(folder.path().join("config.json"), "{}").unwrap();
     let output = reopen(begun, folder.path());

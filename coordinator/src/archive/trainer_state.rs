@@ -129,6 +129,18 @@ impl TrainerState {
         self.num_input_tokens_seen = self.num_input_tokens_seen.saturating_add(tokens);
     }
 
+    /// The state as it was after `update` and `epoch` epochs, `tokens` tokens before now, with all that was logged by then.
+    #[must_use]
+    pub fn back_at(mut self, (update, epoch): (Update, f64), tokens: u64) -> Self {
+        self.global_step = update.0;
+        self.epoch = epoch;
+        self.num_input_tokens_seen = self.num_input_tokens_seen.saturating_sub(tokens);
+        let by_then =
+            |entry: &LogEntry| entry.0.get("step").and_then(Value::as_u64).is_none_or(|step| step <= update.0);
+        self.log_history.retain(by_then);
+        self
+    }
+
     /// Adds an entry to the log.
     pub fn log(&mut self, entry: LogEntry) {
         self.log_history.push(entry);

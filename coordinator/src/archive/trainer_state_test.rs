@@ -102,6 +102,15 @@ fn a_resume_keeps_history_and_takes_the_new_cadence() {
     assert_eq!(resumed.num_input_tokens_seen, 45_000);
 }
 
+/// A checkpoint that is committed while training goes on tells of its own update, not of later ones.
+#[test]
+fn it_goes_back_to_an_update() {
+    let mut later = state();
+    later.advance(Update(502), 502.0 / 351.0, 180);
+    later.log(LogEntry(JsonObject::from([("step".to_owned(), Value::from(502))])));
+    assert_eq!(later.back_at((Update(500), 500.0 / 351.0), 180), state());
+}
+
 #[test]
 fn skipped_updates_are_counted_in_the_log() {
     let log = TrainLog { update: Update(8), epoch: 0.5, loss: 1.0, grad_norm: 2.0, learning_rate: 0.1, skipped: 2 };

@@ -8,8 +8,9 @@ mod scribe;
 
 use std::collections::BTreeMap;
 
-use medley_common::identity::{Digest, Generation, Update, WorkerId};
+use medley_common::identity::{Digest, Update};
 use medley_common::message::Failure;
+use medley_common::save::SaveId;
 use tokio::sync::{mpsc, watch};
 
 use crate::archive::{Archive, Cadence, Origin, OutputDir, Patience, RowOrigin, RunContents, StoredArtifact};
@@ -31,10 +32,12 @@ pub enum Entry {
     Update(UpdateRecord),
     /// A line of the training log.
     Log(TrainLog),
-    /// Take in the state after an update from a worker of a group.
-    Receive(WorkerId, Generation, Update),
+    /// Take in the pieces of a save, so many of each file.
+    Receive(SaveId, u32),
     /// Make the state that was taken in durable; answered with [`Input::Committed`].
     Commit(SavedState),
+    /// The save is given up: what was taken in goes.
+    Discard(SaveId),
     /// Back to the state after this update, and why: what came later is void.
     Rewind(Update, String),
     /// Training is over.

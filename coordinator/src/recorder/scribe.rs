@@ -1,8 +1,9 @@
 //! Carries out one order at a time. An order that has failed may be given again: what of it is done is not done twice.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use medley_common::identity::{Generation, Split, Update, WorkerId};
+use medley_common::identity::{Split, Update};
+use medley_common::save::SaveId;
 use tokio::sync::{mpsc, watch};
 
 use super::{Answer, Entry, Setting};
@@ -13,7 +14,7 @@ use crate::archive::{
 };
 use crate::run::report::{EvaluationReport, GroupRecord, TrainLog, TrainSummary, UpdateRecord};
 use crate::run::{Input, Occasion, SavedState};
-use crate::service::{Slot, lock};
+use crate::service::Slot;
 
 /// Where a run writes.
 pub(super) enum Place {
@@ -47,7 +48,7 @@ pub(super) struct Scribe {
 #[derive(Debug)]
 struct Trained {
     agreed: Agreed,
-    staging: Arc<Mutex<Staging>>,
+    staging: Arc<Staging>,
     /// Where the weights are, if a checkpoint has them.
     checkpoint: Option<Checkpoint>,
 }
@@ -94,8 +95,12 @@ impl Scribe {
             Entry::Group(group) => self.group(group),
             Entry::Update(record) => self.update(record),
             Entry::Log(log) => self.log(log),
-            Entry::Receive(worker, generation, update) => self.receive(*worker, *generation, *update),
+            Entry::Receive(save, pieces) => self.receive(*save, *pieces),
             Entry::Commit(saved) => self.commit(*saved),
+            Entry::Discard(save) => {
+                self.discard(*save);
+                Ok(())
+            }
             Entry::Rewind(update, reason) => self.rewind(*update, reason),
             Entry::Summary(summary) => self.summary(summary),
             Entry::Evaluation(report, occasion) => self.evaluation(report, *occasion),
@@ -150,25 +155,35 @@ impl Scribe {
         Ok(())
     }
 
-    fn receive(&mut self, worker: WorkerId, generation: Generation, update: Update) -> Result<(), ArchiveError> {
+    fn receive(&mut self, save: SaveId, pieces: u32) -> Result<(), ArchiveError> {
         self.begin()?;
         if let Place::Run(archive) = &self.place {
-            let staging = Arc::new(Mutex::new(archive.stage(update, &self.patience)?));
-            self.slot.send_replace(Some(Slot { worker, generation, update, staging }));
+            let staging = Arc::new(archive.stage((save.update, pieces), &self.patience)?);
+            self.slot.send_replace(Some(Slot { save, staging }));
         }
         Ok(())
     }
 
+    fn discard(&mut self, save: SaveId) {
+        let slot = self.slot.borrow().clone().filter(|slot| slot.save == save);
+        if let Some(slot) = slot {
+            self.slot.send_replace(None);
+            // What stays goes with the next save.
+            slot.staging.remove().ok();
+        }
+    }
+
     fn commit(&mut self, saved: SavedState) -> Result<(), ArchiveError> {
-        let slot = self.slot.borrow().clone();
+        let SavedState { save, purpose, layout, parameters } = saved;
+        let slot = self.slot.borrow().clone().filter(|slot| slot.save == save);
+        let state = self.state_after(save.update);
         let (Place::Run(archive), Some(ledger), Some(slot)) = (&self.place, &mut self.ledger, slot) else {
             return Ok(());
         };
-        let SavedState { update, purpose, layout, parameters } = saved;
         let agreed = Agreed { layout, parameters };
         let mut checkpoint = None;
         if purpose.is_checkpoint() {
-            let committed = archive.commit(ledger, &lock(&slot.staging), &agreed, &self.state)?;
+            let committed = archive.commit(ledger, &slot.staging, &agreed, &state)?;
             self.say(format!("saved {}", committed.checkpoint.path().display()));
             if let Some(aside) = &committed.aside {
                 self.say(format!("warning: a folder of another program was moved to {}", aside.display()));
@@ -176,15 +191,23 @@ impl Scribe {
             if let Some(warning) = &committed.warning {
                 self.say(format!("warning: {warning}"));
             }
-            self.answer(Answer::Based(update, committed.checkpoint.artifacts()));
+            self.answer(Answer::Based(save.update, committed.checkpoint.artifacts()));
             checkpoint = Some(committed.checkpoint);
         }
         self.slot.send_replace(None);
         if purpose.is_final() {
             self.trained = Some(Trained { agreed, staging: slot.staging, checkpoint });
         }
-        self.answer(Answer::Input(Input::Committed(update)));
+        self.answer(Answer::Input(Input::Committed(save.update)));
         Ok(())
+    }
+
+    /// `trainer_state.json` as it was after an update, though later ones have been made since.
+    fn state_after(&self, update: Update) -> TrainerState {
+        let made = self.ledger.as_ref().map_or(&[][..], |ledger| ledger.history().updates());
+        let later = made.iter().filter(|past| past.update > update).map(|past| past.tokens).sum();
+        let epoch = made.iter().find(|past| past.update == update).map_or(self.state.epoch, |past| past.epoch);
+        self.state.clone().back_at((update, epoch), later)
     }
 
     fn summary(&mut self, summary: &TrainSummary) -> Result<(), ArchiveError> {
@@ -213,13 +236,11 @@ impl Scribe {
         };
         let (inputs, programs) = (self.setting.inputs.clone(), self.setting.programs.clone());
         let facts = RunFacts { epoch: self.state.epoch, agreed: trained.agreed, inputs, programs };
-        let staging = lock(&trained.staging);
         let source = match &trained.checkpoint {
             Some(checkpoint) => ModelSource::Checkpoint(checkpoint),
-            None => ModelSource::Staged(&staging),
+            None => ModelSource::Staged(&trained.staging),
         };
         self.certificate = Some(archive.export(ledger, &source, facts)?);
-        drop(staging);
         self.trained = None;
         Ok(())
     }

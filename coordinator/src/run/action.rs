@@ -2,6 +2,7 @@
 
 use medley_common::identity::{Digest, Generation, Split, Update, WorkerId};
 use medley_common::message::{Artifact, Command, Event, Failure};
+use medley_common::save::SaveId;
 use serde::{Deserialize, Serialize};
 
 use super::report::{EvaluationReport, GroupRecord, Outcome, TrainLog, TrainSummary, UpdateRecord};
@@ -48,8 +49,8 @@ pub enum Action {
     Dismiss(WorkerId, String),
     /// Tell whoever watches.
     Notice(String),
-    /// Take in the files of the state of this update from this worker.
-    Receive(WorkerId, Update),
+    /// Take in the pieces of a save, so many of each file.
+    Receive(SaveId, u32),
     /// Append a group that is connected to the ledger, then answer [`Input::Grouped`].
     Group(GroupRecord),
     /// Append an update to the ledger.
@@ -60,6 +61,8 @@ pub enum Action {
     Log(TrainLog),
     /// Make the received state durable, then answer [`Input::Committed`].
     Commit(SavedState),
+    /// The save is given up: what was received of it goes.
+    Discard(SaveId),
     /// Training is over: write its summary.
     Summarise(TrainSummary),
     /// Write the result of an evaluation, then answer [`Input::Published`].
@@ -80,8 +83,8 @@ pub struct Base {
 /// A state that all workers vouch for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SavedState {
-    /// Updates done.
-    pub update: Update,
+    /// The save.
+    pub save: SaveId,
     /// What it is for.
     pub purpose: SavePurpose,
     /// Fingerprint of the parameter layout.
@@ -125,12 +128,12 @@ pub enum Occasion {
     End,
 }
 
-/// One thing that is done between updates, with all workers idle.
+/// One thing that is done, or begun, between updates, with all workers idle.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Task {
     /// Predict a split.
     Evaluate(Split, Occasion),
-    /// Save the state.
+    /// Begin to save the state.
     Save(SavePurpose),
     /// Say what training came to.
     Summarise,

@@ -132,7 +132,7 @@ impl Run {
     pub(super) fn welcome(&mut self, worker: WorkerId, actions: &mut Vec<Action>) {
         if let Some(member) = self.roster.get_mut(worker) {
             member.welcomed = true;
-            (member.update, member.kept) = (self.base.update, Lanes::new());
+            (member.update, member.kept, member.copy) = (self.base.update, Lanes::new(), None);
             member.prepared = None;
         }
         let welcome = Welcome {
@@ -186,7 +186,7 @@ impl Run {
         match &self.phase {
             Phase::Gathering(_) => self.reform(now, actions),
             // It takes part from the next rest on.
-            Phase::Forming(_) | Phase::Training(_) | Phase::Saving(_) | Phase::Evaluating(_) => {
+            Phase::Forming(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) => {
                 self.changed = true;
                 self.rest(now, actions);
             }

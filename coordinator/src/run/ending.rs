@@ -28,7 +28,7 @@ impl Run {
             }
             // Workers come to rest where they may not go on, or when their share is done.
             Phase::Training(_) if !self.is_moving() => self.go_on(now, actions),
-            Phase::Forming(_) | Phase::Training(_) | Phase::Saving(_) | Phase::Evaluating(_) => {}
+            Phase::Forming(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) => {}
             Phase::Disbanding(_) | Phase::Finished(_) => {}
         }
     }
@@ -36,7 +36,7 @@ impl Run {
     /// What is left to do once a stop is requested: nothing that is trained may be lost, nor an evaluation that a
     /// resumed run, which starts after it, would never make up for.
     pub(super) fn stop_agenda(&self) -> VecDeque<Task> {
-        let is_saved = self.progress.done <= self.progress.saved;
+        let is_saved = self.progress.done <= self.progress.saved || self.is_being_saved();
         let due = |task: &&Task| match task {
             Task::Evaluate(_, Occasion::Training) => true,
             // What training came to is said when its model is there.
@@ -67,6 +67,7 @@ impl Run {
         }
         let join = self.job.patience.join;
         match &self.phase {
+            Phase::Gathering(_) if self.awaits_commit() => {}
             Phase::Gathering(gathering) if gathering.returns.is_some_and(|until| now >= until) => {
                 self.give_up_waiting(now, actions);
             }
@@ -91,7 +92,7 @@ impl Run {
         match &mut self.phase {
             Phase::Gathering(gathering) => gathering.since = now,
             Phase::Disbanding(disbanding) => disbanding.since = now,
-            Phase::Forming(_) | Phase::Training(_) | Phase::Saving(_) | Phase::Evaluating(_) | Phase::Finished(_) => {}
+            Phase::Forming(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) | Phase::Finished(_) => {}
         }
     }
 
@@ -136,8 +137,6 @@ impl Run {
         let failed = Failure { kind: failure.kind, message };
         match failure.kind {
             FailureKind::Diverged => self.broken(failed, actions),
-            // A state that cannot be saved would not be saved by another worker either.
-            FailureKind::Internal if matches!(self.phase, Phase::Saving(_)) => self.broken(failed, actions),
             // Another one would fail in the same way, unless this one came late to a run that works.
             FailureKind::Data | FailureKind::Config if !self.formed || self.roster.is_ranked(worker) => {
                 self.fail(failed, actions);
@@ -187,7 +186,7 @@ impl Run {
             Phase::Gathering(_) | Phase::Disbanding(_) => format!("regrouping after update {}", self.progress.done),
             Phase::Forming(_) => "the workers connected to each other".to_owned(),
             Phase::Training(_) => format!("training update {}", self.progress.done.next()),
-            Phase::Saving(_) => format!("saving update {}", self.progress.done),
+            Phase::Saving => format!("the state after update {} was saved", self.progress.done),
             Phase::Evaluating(evaluating) => format!("predicting the {} split", evaluating.split),
             Phase::Finished(_) => "the run ended".to_owned(),
         }

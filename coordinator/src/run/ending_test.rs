@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use medley_common::identity::{Generation, Update, WorkerId};
+use medley_common::identity::{Generation, Update};
 use medley_common::message::{Command, Event, Failure, FailureKind};
 
-use super::fixture::{Drive, every, failure, job, report, rows, save, saved};
+use super::fixture::{Drive, every, failure, job, receive, report, rows, save, saved};
 use super::report::Outcome;
 use super::{Action, Input, Occasion};
 
@@ -16,7 +16,7 @@ fn a_stop_saves_where_the_grants_end() {
     assert_eq!(drive.input(Input::StopRequested), [], "update 3 is granted");
     assert!(matches!(&drive.update(2)[..], [Action::Record(_), Action::Log(_)]));
     let actions = drive.update(3);
-    assert_eq!(actions[1..], [Action::Receive(WorkerId(1), Update(3)), save(1, 3), save(2, 3)]);
+    assert_eq!(actions[1..], [receive(3, 2), save((1, 2), 3), save((2, 2), 3)]);
     drive.save(3);
     let actions = drive.input(Input::Committed(Update(3)));
     assert_eq!(actions.last(), Some(&Action::Finish(Outcome::Stopped { update: Update(3), saved: Some(Update(3)) })));
@@ -34,8 +34,8 @@ fn a_second_stop_does_not_wait() {
 fn ranks_with_other_parameters_end_the_run() {
     let (mut drive, _) = Drive::formed(job(2));
     (1..=6).for_each(|update| drop(drive.update(update)));
-    drive.from(1, saved(6, 1));
-    let actions = drive.from(2, saved(6, 2));
+    drive.from(1, saved(1, 6, 1));
+    let actions = drive.from(2, saved(2, 6, 2));
     assert!(failure(&actions).contains("rank 1") && failure(&actions).contains("different parameters"));
 }
 
@@ -73,7 +73,7 @@ fn a_stop_at_a_boundary_makes_the_evaluation_that_is_due() {
     assert!(matches!(actions.last(), Some(Action::Order(_, Command::Evaluate { .. }))), "{actions:?}");
     let actions = drive.predict(1, 0..5);
     assert!(matches!(&actions[0], Action::Publish(_, Occasion::Training)), "{actions:?}");
-    assert_eq!(actions.last(), Some(&save(1, 2)));
+    assert_eq!(actions.last(), Some(&save((1, 1), 2)));
 }
 
 /// Every rank computes the same gradient: nobody would fare better.

@@ -7,6 +7,7 @@ use medley_common::evaluation::Prediction;
 use medley_common::identity::{Digest, RowId};
 use medley_common::message::{ArtifactKind, Command, Hello, LaneReport, PROTOCOL, Timing, UpdateReport};
 use medley_common::model::ModelConfig;
+use medley_common::save::{Piece, SaveId};
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec};
 
@@ -187,7 +188,7 @@ impl Drive {
     }
 
     pub(super) fn save(&mut self, update: u64) -> Vec<Action> {
-        (1..=2).flat_map(|worker| self.from(worker, saved(update, 1))).collect()
+        (1..=2).flat_map(|worker| self.from(worker, saved(worker, update, 1))).collect()
     }
 
     /// What a worker says when it has left its group after `update`.
@@ -218,13 +219,29 @@ pub(super) fn prepared(layout: u8) -> Event {
     Event::Prepared { layout: Digest([layout; 32]), endpoint: "10.0.0.1:4000".into(), notes: Vec::new() }
 }
 
-pub(super) fn saved(update: u64, parameters: u8) -> Event {
-    Event::Saved { generation: Generation(1), update: Update(update), parameters: Digest([parameters; 32]) }
+pub(super) fn save_id(update: u64) -> SaveId {
+    SaveId { update: Update(update), generation: Generation(1) }
 }
 
-pub(super) fn save(worker: u64, update: u64) -> Action {
+/// What one of two workers says whose piece has arrived.
+pub(super) fn saved(worker: u64, update: u64, parameters: u8) -> Event {
+    let piece = Piece { index: worker as u32 - 1, count: 2 };
+    Event::Saved { save: save_id(update), piece, parameters: Digest([parameters; 32]) }
+}
+
+/// The first order to a rank, one of so many, to save.
+pub(super) fn save((worker, count): (u64, u32), update: u64) -> Action {
     let parts = vec![ArtifactKind::Weights, ArtifactKind::Optimizer];
-    Action::Order(WorkerId(worker), Command::Save { generation: Generation(1), update: Update(update), parts })
+    let piece = Piece { index: worker as u32 - 1, count };
+    Action::Order(WorkerId(worker), Command::Save { save: save_id(update), parts, piece })
+}
+
+pub(super) fn receive(update: u64, count: u32) -> Action {
+    Action::Receive(save_id(update), count)
+}
+
+pub(super) fn forget(worker: u64, update: u64) -> Action {
+    Action::Order(WorkerId(worker), Command::Forget { update: Update(update) })
 }
 
 /// The message of the failure that ends `actions`.

@@ -43,6 +43,9 @@ impl Run {
             }
             return;
         }
+        if self.awaits_commit() {
+            return;
+        }
         if !self.catch_up(now, actions) {
             return;
         }
@@ -169,6 +172,7 @@ impl Run {
         }
         if !std::mem::replace(&mut self.formed, true) {
             self.progress.begin(now);
+            self.resume_save(actions);
         }
         self.go_on(now, actions);
     }

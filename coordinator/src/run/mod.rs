@@ -72,6 +72,8 @@ pub struct Run {
     /// What newcomers start from.
     base: Base,
     agenda: VecDeque<Task>,
+    /// The save under way, whatever the phase.
+    saving: Option<Saving>,
     progress: Progress,
     stopping: bool,
     /// Whether a group has stood in this process.
@@ -101,8 +103,8 @@ enum Phase {
     Forming(Forming),
     /// Updates are made.
     Training(Training),
-    /// The state is being saved.
-    Saving(Saving),
+    /// Nothing can be done before the save under way is.
+    Saving,
     /// A split is being predicted.
     Evaluating(Evaluating),
     /// Workers leave their group, for another to be formed.
@@ -130,6 +132,7 @@ impl Run {
             grouped_at: past.update,
             base: job.base.clone(),
             agenda: VecDeque::new(),
+            saving: None,
             progress: Progress::new(&job),
             stopping: false,
             formed: false,
@@ -170,18 +173,10 @@ impl Run {
             (_, Input::Based(base)) => self.base = base,
             (_, Input::Recorded(update)) => self.recorded(now, update, &mut actions),
             (_, Input::Published(_)) => self.published(now, &mut actions),
-            (Phase::Saving(_), Input::Committed(update)) => self.committed(now, update, &mut actions),
-            // Nobody waits for a commit anywhere else.
-            (
-                Phase::Gathering(_)
-                | Phase::Forming(_)
-                | Phase::Training(_)
-                | Phase::Evaluating(_)
-                | Phase::Disbanding(_),
-                Input::Committed(_),
-            ) => {}
+            (_, Input::Committed(update)) => self.committed(now, update, &mut actions),
             (_, Input::From(worker, event)) => self.reported(now, worker, event, &mut actions),
         }
+        self.tend_save(now, &mut actions);
         actions
     }
 
@@ -198,6 +193,8 @@ impl Run {
             }
             (_, Event::Failed(failure)) => self.worker_failed(now, worker, failure, actions),
             (_, Event::Leaving) => self.leaves(now, worker, actions),
+            // From the copy that it keeps, whatever group it is in.
+            (_, Event::Saved { save, piece, parameters }) => self.saved(worker, (save, piece), parameters, actions),
             // What follows comes from members of the group alone.
             (_, event) if !self.roster.is_ranked(worker) => self.out_of_turn(worker, &event, actions),
             (_, Event::Disconnected { problem, .. }) => self.disconnected(now, worker, &problem, actions),
@@ -206,28 +203,24 @@ impl Run {
             }
             (Phase::Disbanding(_), Event::Updated { report, .. }) => self.late_report(worker, report),
             // On their way when the group was dissolved.
-            (Phase::Disbanding(_), Event::Formed { .. } | Event::Saved { .. })
-            | (Phase::Disbanding(_), Event::Predicted { .. } | Event::Evaluated { .. }) => {}
+            (Phase::Disbanding(_), Event::Formed { .. } | Event::Predicted { .. } | Event::Evaluated { .. }) => {}
             (Phase::Forming(_), Event::Formed { .. }) => self.connected(worker, actions),
             (Phase::Training(_), Event::Updated { report, .. }) => self.updated(now, worker, report, actions),
-            (Phase::Saving(_), Event::Saved { update, parameters, .. }) => {
-                self.saved(worker, update, parameters, actions);
-            }
             (Phase::Evaluating(_), Event::Predicted { split, predictions, .. }) => {
                 self.predicted(worker, split, predictions, actions);
             }
             (Phase::Evaluating(_), Event::Evaluated { split, .. }) => {
                 self.share_evaluated(now, worker, split, actions);
             }
-            (Phase::Gathering(_), event)
-            | (Phase::Forming(_), event @ (Event::Updated { .. } | Event::Saved { .. } | Event::StandingBy { .. }))
+            (Phase::Gathering(_) | Phase::Saving, event)
+            | (Phase::Forming(_), event @ (Event::Updated { .. } | Event::StandingBy { .. }))
             | (Phase::Forming(_), event @ (Event::Predicted { .. } | Event::Evaluated { .. }))
-            | (Phase::Training(_), event @ (Event::Formed { .. } | Event::Saved { .. } | Event::StandingBy { .. }))
+            | (Phase::Training(_), event @ (Event::Formed { .. } | Event::StandingBy { .. }))
             | (Phase::Training(_), event @ (Event::Predicted { .. } | Event::Evaluated { .. }))
-            | (Phase::Saving(_), event @ (Event::Formed { .. } | Event::Updated { .. } | Event::StandingBy { .. }))
-            | (Phase::Saving(_), event @ (Event::Predicted { .. } | Event::Evaluated { .. }))
-            | (Phase::Evaluating(_), event @ (Event::Formed { .. } | Event::StandingBy { .. }))
-            | (Phase::Evaluating(_), event @ (Event::Updated { .. } | Event::Saved { .. })) => {
+            | (
+                Phase::Evaluating(_),
+                event @ (Event::Formed { .. } | Event::StandingBy { .. } | Event::Updated { .. }),
+            ) => {
                 self.out_of_turn(worker, &event, actions);
             }
         }
@@ -244,28 +237,43 @@ impl Run {
         let silence = self.roster.expiry(self.job.patience.heartbeat);
         let phase = match &self.phase {
             Phase::Finished(_) => return None,
+            Phase::Gathering(_) if self.awaits_commit() => None,
             Phase::Gathering(gathering) => {
                 let join = gathering.since + self.job.patience.join;
                 Some(gathering.returns.map_or(join, |until| until.min(join)))
             }
             Phase::Disbanding(disbanding) => Some(disbanding.since + self.job.patience.join),
-            Phase::Forming(_) | Phase::Training(_) | Phase::Saving(_) | Phase::Evaluating(_) => None,
+            Phase::Forming(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) => None,
         };
         silence.into_iter().chain(phase).min()
     }
 
     /// Does the next thing on the agenda; with an empty agenda, trains on.
     fn go_on(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.renew_orphan(actions);
         if self.stopping && !matches!(self.agenda.back(), Some(Task::Stop)) {
             self.agenda = self.stop_agenda();
+        }
+        // Who would take the save along goes when it is done.
+        if self.changed && self.leavers_hold_the_save() {
+            self.phase = Phase::Saving;
+            return;
         }
         if self.changed && !self.stopping && !self.saves_for_leavers() && !self.is_over() {
             return self.disband(now, actions);
         }
+        // One save at a time, and none is left behind.
+        if self.saving.is_some() && (self.is_over() || matches!(self.agenda.front(), Some(Task::Save(_)))) {
+            self.phase = Phase::Saving;
+            return;
+        }
         match self.agenda.pop_front() {
             None => self.train(now, actions),
             Some(Task::Evaluate(split, occasion)) => self.evaluate(now, split, occasion, actions),
-            Some(Task::Save(purpose)) => self.save(purpose, actions),
+            Some(Task::Save(purpose)) => {
+                self.save(purpose, actions);
+                self.go_on(now, actions);
+            }
             Some(Task::Summarise) => {
                 actions.push(Action::Summarise(self.progress.summary(self.epoch())));
                 self.go_on(now, actions);
@@ -319,12 +327,11 @@ impl Run {
         let generation = match event {
             Event::Formed { generation }
             | Event::Updated { generation, .. }
-            | Event::Saved { generation, .. }
             | Event::Predicted { generation, .. }
             | Event::Evaluated { generation, .. }
             | Event::Disconnected { generation, .. }
             | Event::StandingBy { generation, .. } => *generation,
-            Event::Hello(_) | Event::Prepared { .. } => return false,
+            Event::Hello(_) | Event::Prepared { .. } | Event::Saved { .. } => return false,
             Event::Leaving | Event::Heartbeat | Event::Failed(_) => return false,
         };
         generation != self.generation
@@ -343,7 +350,7 @@ fn name_of(event: &Event) -> &'static str {
         Event::Prepared { .. } => "a built model",
         Event::Formed { .. } => "a formed group",
         Event::Updated { .. } => "an update",
-        Event::Saved { .. } => "a saved state",
+        Event::Saved { .. } => "a piece of a state",
         Event::Predicted { .. } => "predictions",
         Event::Evaluated { .. } => "an evaluated share",
         Event::Disconnected { .. } => "a broken group",
@@ -369,6 +376,10 @@ mod ending_tests;
 #[cfg(test)]
 #[path = "regrouping_test.rs"]
 mod regrouping_tests;
+
+#[cfg(test)]
+#[path = "saving_test.rs"]
+mod saving_tests;
 
 #[cfg(test)]
 #[path = "returning_test.rs"]

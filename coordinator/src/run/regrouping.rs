@@ -21,8 +21,8 @@ pub(super) struct Disbanding {
 impl Run {
     /// Goes over to a new group if one is due and everybody is at rest.
     pub(super) fn rest(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        // A group that is still being formed, or saves or predicts, comes to rest by itself.
-        if self.changed && matches!(self.phase, Phase::Training(_)) && !self.is_moving() {
+        // A group that is still being formed, or predicts, comes to rest by itself.
+        if self.changed && matches!(self.phase, Phase::Training(_) | Phase::Saving) && !self.is_moving() {
             self.go_on(now, actions);
         }
     }
@@ -34,11 +34,12 @@ impl Run {
                 self.progress.attempt += 1;
                 self.untold = training.reports;
             }
-            Phase::Saving(saving) => self.agenda.push_front(Task::Save(saving.purpose)),
             Phase::Evaluating(evaluating) => {
                 self.agenda.push_front(Task::Evaluate(evaluating.split, evaluating.occasion));
                 self.interrupted = Some(evaluating);
             }
+            // What waits for the save still stands in the agenda.
+            Phase::Saving => {}
             Phase::Forming(_) | Phase::Gathering(_) | Phase::Disbanding(_) | Phase::Finished(_) => {}
         }
         self.disband(now, actions);
@@ -102,6 +103,7 @@ impl Run {
         let reason = format!("nobody holds update {lost} any more");
         actions.push(Action::Notice(format!("{reason}: the run goes on from update {update}")));
         actions.push(Action::Rewind(update, reason));
+        self.unsave_after(update, actions);
         self.progress.rewind(update, self.job.training.as_ref());
         self.agenda.clear();
         self.interrupted = None;
@@ -127,10 +129,13 @@ impl Run {
             return;
         }
         if staying.is_empty() && unsaved {
-            let due = |task: &Task| matches!(task, Task::Save(_));
-            if self.job.training.is_some() && !self.agenda.iter().any(due) {
+            let is_due = self.is_being_saved() || self.agenda.iter().any(|task| matches!(task, Task::Save(_)));
+            if self.job.training.is_some() && !is_due {
                 self.agenda.push_front(Task::Save(SavePurpose::Checkpoint));
             }
+            return;
+        }
+        if self.leavers_hold_the_save() {
             return;
         }
         for worker in leavers {
@@ -157,7 +162,7 @@ impl Run {
         member.leaving = true;
         match &self.phase {
             Phase::Gathering(_) => self.dismiss_leavers(actions),
-            Phase::Forming(_) | Phase::Training(_) | Phase::Saving(_) | Phase::Evaluating(_) => {
+            Phase::Forming(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) => {
                 self.changed = true;
                 self.rest(now, actions);
             }
@@ -176,12 +181,12 @@ impl Run {
         self.futile = 0;
         match &self.phase {
             Phase::Disbanding(_) => self.disbanded(now, actions),
-            // All files of the state have arrived: it is made durable whoever is left.
-            Phase::Saving(saving) if was_ranked && saving.committing => self.changed = true,
-            Phase::Forming(_) | Phase::Training(_) | Phase::Saving(_) | Phase::Evaluating(_) if was_ranked => {
+            // All of the state has arrived: it is made durable whoever is left.
+            Phase::Saving if was_ranked && self.is_committing() => self.changed = true,
+            Phase::Forming(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) if was_ranked => {
                 self.interrupt(now, actions);
             }
-            Phase::Forming(_) | Phase::Training(_) | Phase::Saving(_) | Phase::Evaluating(_) => {}
+            Phase::Forming(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) => {}
             Phase::Gathering(_) | Phase::Finished(_) => {}
         }
         self.admit(now, actions);

@@ -1,9 +1,10 @@
 //! How a run goes on when its group changes.
 
-use medley_common::identity::{Generation, Rank, Update, WorkerId};
+use medley_common::identity::{Digest, Generation, Rank, Update, WorkerId};
 use medley_common::message::{Artifact, ArtifactKind, Command, Event, Failure, FailureKind, Form};
+use medley_common::save::{Piece, SaveId};
 
-use super::fixture::{Drive, every, failure, job, report, rows, saved};
+use super::fixture::{Drive, every, failure, forget, job, report, rows};
 use super::report::Outcome;
 use super::{Action, Base, Input, Job, SavePurpose};
 
@@ -203,10 +204,11 @@ fn the_last_worker_goes_when_its_state_is_saved() {
     assert_eq!(formed.len(), 1, "it saves, in a group of its own");
     let actions = drive.from(1, Event::Formed { generation: Generation(2) });
     assert!(matches!(&actions[1], Action::Order(_, Command::Save { .. })), "{actions:?}");
-    let Event::Saved { update, parameters, .. } = saved(2, 1) else { unreachable!() };
-    let actions = drive.from(1, Event::Saved { generation: Generation(2), update, parameters });
+    let save = SaveId { update: Update(2), generation: Generation(2) };
+    let piece = Piece { index: 0, count: 1 };
+    let actions = drive.from(1, Event::Saved { save, piece, parameters: Digest([1; 32]) });
     assert!(matches!(&actions[..], [Action::Commit(state)] if state.purpose == SavePurpose::Checkpoint));
-    assert_eq!(drive.input(Input::Committed(Update(2))), [disband(1, 2)]);
+    assert_eq!(drive.input(Input::Committed(Update(2))), [forget(1, 2), disband(1, 2)]);
     let actions = drive.stands_by(1, 2, Vec::new());
     assert!(matches!(&actions[1], Action::Dismiss(WorkerId(1), _)), "{actions:?}");
     assert!(notice(&actions[2]).contains("0 of 1 are ready"));
@@ -256,12 +258,12 @@ fn a_death_while_the_archive_commits_does_not_repeat_the_save() {
     drive.update(1);
     drive.update(2);
     drive.save(2);
-    assert_eq!(drive.input(died(1)).len(), 1, "a notice alone");
-    assert_eq!(drive.input(Input::Committed(Update(2))), [disband(2, 1)]);
+    assert_eq!(drive.input(died(1))[1..], [disband(2, 1)], "nothing is asked for again");
     let formed = forms(&drive.stands_by(2, 2, Vec::new()));
     assert_eq!(formed.len(), 1);
     let actions = drive.from(2, Event::Formed { generation: Generation(2) });
     assert!(matches!(&actions[..], [Action::Order(_, Command::Train { through: Update(4), .. })]), "{actions:?}");
+    assert_eq!(drive.input(Input::Committed(Update(2))), [forget(2, 2)]);
 }
 
 #[test]
@@ -310,9 +312,9 @@ fn a_stop_saves_what_too_few_workers_hold() {
 }
 
 #[test]
-fn a_state_that_cannot_be_saved_ends_the_run() {
+fn a_disk_that_refuses_for_good_ends_the_run() {
     let (mut drive, _) = Drive::formed(job(2));
     (1..=6).for_each(|update| drop(drive.update(update)));
     let failed = Failure { kind: FailureKind::Internal, message: "write model.safetensors: File too large".into() };
-    assert!(failure(&drive.from(1, Event::Failed(failed))).contains("File too large"));
+    assert!(failure(&drive.input(Input::Broken(failed))).contains("File too large"));
 }

@@ -19,13 +19,17 @@ use super::{Action, Occasion, Past, Phase, Run, SavePurpose};
 impl Run {
     /// Whether what a worker holds can be gone on with.
     pub(super) fn is_of_use(&self, held: &Held) -> bool {
-        let mut later = self.groups.range((Excluded(held.generation), Unbounded));
         let fetched = held.generation == Generation(0) && held.update == self.base.update;
-        let on_line = fetched || later.all(|(_, start)| *start >= held.update);
+        let on_line = fetched || self.is_on_line(held.generation, held.update);
         let is_told = |update| held.reports.iter().any(|report| report.update == update);
         let is_known = |update: Update| is_told(update) || self.untold.contains_key(&update);
         let untold = (self.progress.done.0..held.update.0).map(|update| Update(update).next());
         self.job.training.is_some() && held.update <= self.job.total() && on_line && untold.into_iter().all(is_known)
+    }
+
+    /// Whether a state that a group has made is one that the run has passed, or stands at.
+    pub(super) fn is_on_line(&self, generation: Generation, update: Update) -> bool {
+        self.groups.range((Excluded(generation), Unbounded)).all(|(_, start)| *start >= update)
     }
 
     /// Whether it is a member of the newest group that comes back, or one that holds as much.
@@ -40,7 +44,7 @@ impl Run {
     /// Takes in a worker with what it holds.
     pub(super) fn come_back(&mut self, worker: WorkerId, held: Held, actions: &mut Vec<Action>) {
         let is_expected = self.is_expected(&held);
-        let Held { layout, endpoint, update, kept, reports, .. } = held;
+        let Held { layout, endpoint, update, kept, reports, copy, .. } = held;
         if let Some(problem) = self.other_layout(layout) {
             return self.fail_worker(worker, &problem, actions);
         }
@@ -56,6 +60,7 @@ impl Run {
         let name = self.roster.describe(worker);
         actions.push(Action::Notice(format!("{name} came back, and holds update {update}")));
         actions.push(Action::Order(worker, Command::Reattach { worker, heartbeat_ms: self.heartbeat_ms() }));
+        self.take_copy(worker, copy, actions);
     }
 
     /// Applies what somebody who is ready has applied and the ledger does not have: the others take the state over.

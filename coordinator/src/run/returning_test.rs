@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use medley_common::identity::{Digest, Rank};
 use medley_common::message::{Command, Form, Held, Hello, UpdateReport};
+use medley_common::save::SaveId;
 
 use super::fixture::{Drive, every, hello, job, prepared, report, rows};
 use super::*;
@@ -38,6 +39,7 @@ fn held(job: &Job, before: u64, update: u64) -> Held {
         update: Update(update),
         kept: Lanes::new(),
         reports,
+        copy: None,
     }
 }
 
@@ -184,4 +186,42 @@ fn a_broken_session_is_no_loss_of_state() {
     assert!(is_reattached(&actions, 2), "{actions:?}");
     assert!(actions.iter().any(|action| matches!(action, Action::Record(record) if record.update == Update(3))));
     assert_eq!(forms(&actions)[0].1.update, Update(3));
+}
+
+/// The coordinator died over a save that training had left behind: those that came back keep the state, and send it.
+#[test]
+fn a_save_under_way_is_taken_up_again() {
+    let mut job = interrupted();
+    job.training.as_mut().unwrap().cadence.saving = every(2);
+    let kept = |generation| Some(SaveId { update: Update(2), generation: Generation(generation) });
+    for (copies, senders) in [([kept(1), kept(1)], 2), ([None, kept(1)], 1), ([None, None], 0)] {
+        let mut drive = Drive::new(job.clone());
+        for (worker, copy) in (11..).zip(copies) {
+            let held = Held { copy, ..held(&job, worker - 10, 3) };
+            come_back(&mut drive, worker, held);
+        }
+        drive.from(11, Event::Formed { generation: Generation(2) });
+        let actions = drive.from(12, Event::Formed { generation: Generation(2) });
+        let is_save = |action: &&Action| matches!(action, Action::Order(_, Command::Save { .. }));
+        assert_eq!(actions.iter().filter(is_save).count(), senders, "{actions:?}");
+        let save = SaveId { update: Update(2), generation: Generation(2) };
+        assert_eq!(actions.contains(&Action::Receive(save, senders as u32)), senders > 0);
+        let notice =
+            |action: &Action| matches!(action, Action::Notice(line) if line.contains("save of update 2 is given up"));
+        assert_eq!(actions.iter().any(notice), senders == 0, "{actions:?}");
+        assert!(matches!(actions.last(), Some(Action::Order(_, Command::Train { .. }))), "training goes on");
+    }
+}
+
+/// INV-2: a copy of what the run has gone back behind is of no use.
+#[test]
+fn a_copy_off_the_line_is_let_go() {
+    let mut job = interrupted();
+    job.training.as_mut().unwrap().cadence.saving = every(2);
+    job.past.groups = [(Generation(1), Update(0)), (Generation(2), Update(1))].into();
+    let mut drive = Drive::new(job.clone());
+    let copy = Some(SaveId { update: Update(2), generation: Generation(1) });
+    let held = Held { copy, generation: Generation(2), ..held(&job, 1, 3) };
+    let actions = come_back(&mut drive, 11, held);
+    assert!(actions.contains(&super::fixture::forget(11, 2)), "{actions:?}");
 }

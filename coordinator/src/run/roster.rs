@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use medley_common::identity::{Digest, Rank, Update, WorkerId};
 use medley_common::message::{Hello, Lanes};
+use medley_common::save::SaveId;
 
 /// A worker that has not left.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub struct Member {
     pub update: Update,
     /// Lanes of the next update whose gradients it keeps.
     pub kept: Lanes,
+    /// The save that it keeps a copy of the state for.
+    pub copy: Option<SaveId>,
     /// Whether it came back, of the newest group or with as much as that holds.
     pub returned: bool,
     /// Whether its system has asked it to end.
@@ -56,6 +59,7 @@ impl Roster {
             rank: None,
             update: Update(0),
             kept: Lanes::new(),
+            copy: None,
             returned: false,
             leaving: false,
             heard: now,

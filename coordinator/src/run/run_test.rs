@@ -5,13 +5,14 @@ use std::time::Duration;
 use medley_common::evaluation::Prediction;
 use medley_common::identity::{Digest, RowId};
 use medley_common::message::{ArtifactKind, Command, GpuUse, Hello, UpdateReport};
+use medley_common::save::Piece;
 
-use super::fixture::{Drive, every, failure, hello, job, prepared, report, rows, save};
+use super::fixture::{Drive, every, failure, forget, hello, job, prepared, receive, report, rows, save, save_id};
 use super::*;
 
 fn commit(update: u64, purpose: SavePurpose) -> Action {
     let (layout, parameters) = (Digest([1; 32]), Digest([1; 32]));
-    Action::Commit(SavedState { update: Update(update), purpose, layout, parameters })
+    Action::Commit(SavedState { save: save_id(update), purpose, layout, parameters })
 }
 
 fn train(worker: u64, through: u64) -> Action {
@@ -21,7 +22,8 @@ fn train(worker: u64, through: u64) -> Action {
 /// The model alone.
 fn save_final(worker: u64, update: u64) -> Action {
     let parts = vec![ArtifactKind::Weights];
-    Action::Order(WorkerId(worker), Command::Save { generation: Generation(1), update: Update(update), parts })
+    let piece = Piece { index: worker as u32 - 1, count: 2 };
+    Action::Order(WorkerId(worker), Command::Save { save: save_id(update), parts, piece })
 }
 
 fn evaluate(worker: u64) -> Action {
@@ -250,10 +252,10 @@ fn a_boundary_evaluates_then_saves_then_goes_on() {
     let actions = drive.predict(2, 2..5);
     let [Action::Publish(report, Occasion::Training), receive, rest @ ..] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!((report.tally.rows, report.tally.correct, report.predictions.len()), (4, 2, 5));
-    assert_eq!(receive, &Action::Receive(WorkerId(1), Update(3)));
-    assert_eq!(rest, [save(1, 3), save(2, 3)]);
+    assert_eq!(receive, &super::fixture::receive(3, 2));
+    assert_eq!(rest, [save((1, 2), 3), save((2, 2), 3), train(1, 5), train(2, 5)], "at once");
     assert_eq!(drive.save(3), [commit(3, SavePurpose::Checkpoint)]);
-    assert_eq!(drive.input(Input::Committed(Update(3))), [train(1, 5), train(2, 5)]);
+    assert_eq!(drive.input(Input::Committed(Update(3))), [forget(1, 3), forget(2, 3)]);
 }
 
 /// A coordinator that dies over the record of an evaluation makes it again: nobody is past it by then.
@@ -283,7 +285,7 @@ fn the_end_saves_summarises_and_gives_the_results() {
     assert!(last.ends_with(&[save_final(1, 6), save_final(2, 6)]), "{last:?}");
     assert_eq!(drive.save(6), [commit(6, SavePurpose::Final)]);
     let actions = drive.input(Input::Committed(Update(6)));
-    let [Action::Summarise(summary), one, two] = &actions[..] else { panic!("{actions:?}") };
+    let [_, _, Action::Summarise(summary), one, two] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!((summary.update, summary.rows, summary.updates, summary.epoch), (Update(6), 20, 6, 2.0));
     assert_eq!((one, two), (&evaluate(1), &evaluate(2)));
     drive.predict(1, 0..2);
@@ -303,7 +305,7 @@ fn resumed(update: u64) -> Job {
 #[test]
 fn a_resumed_run_that_is_done_only_gives_its_results() {
     let (drive, first) = Drive::formed(resumed(6));
-    assert_eq!(first, [Action::Receive(WorkerId(1), Update(6)), save_final(1, 6), save_final(2, 6)]);
+    assert_eq!(first, [receive(6, 2), save_final(1, 6), save_final(2, 6)]);
     assert_eq!(drive.run.view().update, Update(6));
 }
 

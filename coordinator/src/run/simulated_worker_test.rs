@@ -6,6 +6,7 @@ use medley_common::evaluation::Prediction;
 use medley_common::identity::{Digest, Rank, RowId};
 use medley_common::message::{Command, Form, Held, Hello, UpdateReport};
 use medley_common::plan::mix;
+use medley_common::save::{Piece, SaveId};
 
 use super::fixture::{hello, report};
 use super::*;
@@ -25,6 +26,9 @@ pub(super) struct Worker {
     employed: Generation,
     /// Its last reports.
     reports: VecDeque<UpdateReport>,
+    /// The save that it keeps a copy of the state for, and the pieces that it is to send.
+    pub(super) copy: Option<SaveId>,
+    uploads: VecDeque<(SaveId, Piece)>,
     /// Whether it has built its model.
     prepared: bool,
     pub(super) inbox: VecDeque<Command>,
@@ -61,6 +65,8 @@ impl Worker {
             name: WorkerId(0),
             employed: Generation(0),
             reports: VecDeque::new(),
+            copy: None,
+            uploads: VecDeque::new(),
             prepared: false,
             inbox: VecDeque::new(),
             outbox: [hello(pid)].into(),
@@ -73,6 +79,7 @@ impl Worker {
         self.leave(network);
         self.inbox.clear();
         self.outbox.clear();
+        self.uploads.clear();
         let held = Held {
             run: Digest([9; 32]),
             worker: self.name,
@@ -82,6 +89,7 @@ impl Worker {
             update: Update(self.update),
             kept: self.kept.clone(),
             reports: self.reports.iter().cloned().collect(),
+            copy: self.copy,
         };
         let Event::Hello(hello) = hello(pid) else { return };
         let held = self.prepared.then(|| Box::new(held));
@@ -92,6 +100,20 @@ impl Worker {
         let left = self.form.take().map(|form| form.secret);
         network.broken.extend(left);
         self.connected = false;
+    }
+
+    /// A piece arrives, beside all else that it does.
+    pub(super) fn send_piece(&mut self) {
+        if let Some((save, piece)) = self.uploads.pop_front() {
+            let parameters = Digest([save.update.0 as u8; 32]);
+            self.outbox.push_back(Event::Saved { save, piece, parameters });
+        }
+    }
+
+    /// Whether it keeps a copy of the state after `update`, and has not been told to let it go.
+    pub(super) fn keeps(&self, update: Update) -> bool {
+        let forgets = |command: &Command| matches!(command, Command::Forget { update: to } if *to >= update);
+        !self.dead && self.copy.is_some_and(|copy| copy.update == update) && !self.inbox.iter().any(forgets)
     }
 
     /// Obeys one command or goes one step further with its group, if it can.
@@ -147,6 +169,8 @@ impl Worker {
                 (self.update, self.name, self.employed) = (welcome.start.0, welcome.worker, Generation(0));
                 self.kept.clear();
                 self.reports.clear();
+                self.copy = None;
+                self.uploads.clear();
                 self.prepared = true;
                 let (layout, endpoint) = (Digest([1; 32]), "10.0.0.1:1".into());
                 self.outbox.push_back(Event::Prepared { layout, endpoint, notes: Vec::new() });
@@ -172,9 +196,17 @@ impl Worker {
                 assert!(through.0 > self.through, "a grant that grants nothing");
                 (self.through, self.employed) = (through.0, generation);
             }
-            Command::Save { generation, update, .. } if current == Some(generation) => {
-                assert_eq!(update.0, self.update, "a save away from rest");
-                self.outbox.push_back(Event::Saved { generation, update, parameters: Digest([update.0 as u8; 32]) });
+            Command::Save { save, piece, .. } => {
+                if self.copy.is_none_or(|copy| copy.update != save.update) {
+                    assert_eq!(save.update.0, self.update, "a copy of a state that is not there");
+                    self.copy = Some(save);
+                    self.uploads.clear();
+                }
+                self.uploads.push_back((save, piece));
+            }
+            Command::Forget { update } => {
+                self.copy = self.copy.filter(|copy| copy.update > update);
+                self.uploads.retain(|(save, _)| save.update > update);
             }
             Command::Evaluate { generation, split, rows } if current == Some(generation) => {
                 assert!(job.rows(split).is_some());
@@ -186,7 +218,7 @@ impl Worker {
                 self.outbox.push_back(Event::Evaluated { generation, split });
             }
             // Of a group that it has left by itself.
-            Command::Train { .. } | Command::Save { .. } | Command::Evaluate { .. } => {}
+            Command::Train { .. } | Command::Evaluate { .. } => {}
             Command::Stop { .. } => self.dead = true,
         }
     }

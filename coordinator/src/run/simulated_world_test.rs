@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use medley_common::plan::mix;
+use medley_common::save::SaveId;
 
 use super::simulated_worker::{Network, Worker};
 use super::*;
@@ -35,6 +36,8 @@ pub(super) struct History {
     pub(super) logs: Vec<report::TrainLog>,
     pub(super) evaluations: Vec<(Split, Update, report::EvaluationReport)>,
     pub(super) commits: Vec<(Update, SavePurpose)>,
+    /// Saves that were given up, because nobody was left who kept the state.
+    pub(super) given_up: BTreeSet<Update>,
     pub(super) outcome: Outcome,
 }
 
@@ -72,6 +75,10 @@ pub(super) struct World {
     /// What is on the disk: the ledger, and the newest checkpoint.
     pub(super) ledger: Ledger,
     base: Update,
+    /// The save that is received: in how many pieces, and which have arrived.
+    staged: Option<(SaveId, u32, BTreeSet<u32>)>,
+    /// Updates that were recorded while a save was under way.
+    pub(super) overlapped: u64,
     /// Times that lanes were to be shared anew by speed.
     pub(super) rebalances: u32,
     pub(super) history: History,
@@ -85,6 +92,7 @@ impl World {
             logs: Vec::new(),
             evaluations: Vec::new(),
             commits: Vec::new(),
+            given_up: BTreeSet::new(),
             outcome: Outcome::Completed,
         };
         // Two more than are wanted: they wait, and take the places of those that are lost.
@@ -104,6 +112,8 @@ impl World {
             disk: VecDeque::new(),
             ledger: Ledger::new(RunIdentity { start: Update(0), ..identity() }),
             base: Update(0),
+            staged: None,
+            overlapped: 0,
             rebalances: 0,
             history,
         }
@@ -226,6 +236,7 @@ impl World {
             return;
         }
         self.disk.clear();
+        self.staged = None;
         for name in self.workers.keys().copied().collect::<Vec<_>>() {
             if die_with_it > 0 && self.random.chance(die_with_it) {
                 drop(self.kill(name));
@@ -244,7 +255,16 @@ impl World {
         if self.random.chance(2) && !model.dead {
             model.work(&self.job, &mut self.network);
         }
+        if self.random.chance(6) && !model.dead {
+            model.send_piece();
+        }
         let event = model.outbox.pop_front();
+        if let (Some(Event::Saved { save, piece, .. }), Some((staged, count, arrived))) = (&event, &mut self.staged)
+            && save == staged
+        {
+            assert_eq!(piece.count, *count);
+            arrived.insert(piece.index);
+        }
         if event.is_none() && model.dead {
             model.leave(&mut self.network);
             self.workers.remove(&worker);
@@ -266,11 +286,31 @@ impl World {
                     model.dead = true;
                 }
             }
-            Action::Notice(line) => self.rebalances += u32::from(line.contains("shared anew by speed")),
-            Action::Receive(..) | Action::Summarise(_) => {}
-            Action::Finish(outcome) => self.history.outcome = outcome,
+            Action::Notice(line) => self.noticed(&line),
+            Action::Receive(save, pieces) => self.staged = Some((save, pieces, BTreeSet::new())),
+            Action::Discard(save) => {
+                assert_eq!(self.staged.take().map(|(staged, ..)| staged), Some(save));
+            }
+            Action::Summarise(_) => assert_eq!(self.staged, None, "the end waits for the save"),
+            Action::Finish(outcome) => {
+                assert!(self.staged.is_none() || !matches!(outcome, Outcome::Completed), "the end waits for the save");
+                self.history.outcome = outcome;
+            }
             write => self.disk.push_back(write),
         }
+    }
+
+    /// A save is given up exactly when nobody is left who keeps the state.
+    fn noticed(&mut self, line: &str) {
+        self.rebalances += u32::from(line.contains("shared anew by speed"));
+        let Some(update) = line.strip_prefix("the save of update ").and_then(|line| line.split(' ').next()) else {
+            return;
+        };
+        let update = Update(update.parse().unwrap());
+        self.history.given_up.insert(update);
+        let is_member = |name: &WorkerId| self.run.roster.get(*name).is_some_and(|member| member.welcomed);
+        let keeper = self.workers.iter().find(|(name, worker)| is_member(name) && worker.keeps(update));
+        assert!(keeper.is_none(), "worker {:?} keeps update {update}, which is given up", keeper.map(|(name, _)| name));
     }
 
     /// The disk does the next thing that it was told to; the ledger itself says whether that is in turn.
@@ -279,6 +319,7 @@ impl World {
         let (record, answers) = match write {
             Action::Group(group) => (Record::Group(group.clone()), vec![Input::Grouped(group.generation)]),
             Action::Record(record) => {
+                self.overlapped += u64::from(self.staged.is_some());
                 self.history.records.push(record.clone());
                 (Record::Update(record.clone()), vec![Input::Recorded(record.update)])
             }
@@ -300,8 +341,11 @@ impl World {
                 (Record::Evaluation(Evaluated { update, split, occasion, entry }), vec![Input::Published(update)])
             }
             Action::Commit(state) => {
-                self.history.commits.push((state.update, state.purpose));
-                let SavedState { update, parameters, .. } = state;
+                let SavedState { save, parameters, .. } = state;
+                let update = save.update;
+                let (staged, count, arrived) = self.staged.take().expect("a save that was begun");
+                assert_eq!((staged, count as usize), (save, arrived.len()), "all pieces have arrived");
+                self.history.commits.push((update, state.purpose));
                 let record = if state.purpose.is_checkpoint() {
                     self.base = update;
                     let name = format!("checkpoint-{update}");
@@ -322,7 +366,7 @@ impl World {
 
 /// What a disk that has committed a state says.
 fn committed(state: SavedState) -> Vec<Input> {
-    let base = Base { update: state.update, artifacts: Vec::new() };
-    let based = state.purpose.is_checkpoint().then_some(Input::Based(base));
-    based.into_iter().chain([Input::Committed(state.update)]).collect()
+    let update = state.save.update;
+    let based = state.purpose.is_checkpoint().then_some(Input::Based(Base { update, artifacts: Vec::new() }));
+    based.into_iter().chain([Input::Committed(update)]).collect()
 }

@@ -13,6 +13,9 @@ impl History {
     /// What must be the same whatever happens on the way. The last worker that leaves saves what it holds, once more
     /// than is asked for.
     fn result(mut self) -> Self {
+        // What nobody was left to save is missing, and was said to be.
+        let given_up = std::mem::take(&mut self.given_up);
+        self.commits.extend(given_up.into_iter().map(|update| (update, SavePurpose::Checkpoint)));
         self.commits.retain(|(update, purpose)| update.0.is_multiple_of(2) || purpose.is_final());
         for record in &mut self.records {
             record.workers.clear();
@@ -76,15 +79,19 @@ fn any_interleaving_at_any_number_of_workers_makes_the_same_run() {
     assert_eq!(expected.evaluations.len(), 4, "after 3 and 6, at the end, and the prediction");
     assert_eq!(network.computed, 64);
     let expected = expected.result();
+    let mut overlapped = 0;
     for seed in SEEDS.step_by(10) {
         for workers in [1, 2, 3, 5, 8] {
             with_seed(seed, || {
-                let (history, network) = World::new(seed, full_job(workers)).play(Faults::default());
-                assert_eq!(history.result(), expected);
+                let (world, network) = World::new(seed, full_job(workers)).play_out(Faults::default());
+                assert!(world.history.given_up.is_empty(), "{:?}", world.history.given_up);
+                assert_eq!(world.history.result(), expected);
                 assert_eq!(network.computed, 64, "no lane is computed twice");
+                overlapped += world.overlapped;
             });
         }
     }
+    assert!(overlapped > SEEDS.end / 2, "{overlapped} updates while a save was under way");
 }
 
 #[test]
@@ -114,7 +121,7 @@ fn a_stop_at_any_moment_loses_nothing() {
 #[test]
 fn deaths_and_departures_change_nothing_in_the_result() {
     let expected = World::new(0, full_job(1)).play(Faults::default()).0.result();
-    let (mut redone, mut rewound) = (0, 0);
+    let (mut redone, mut rewound, mut given_up) = (0, 0, 0);
     for seed in SEEDS {
         with_seed(seed, || {
             let job = full_job(1 + (seed % 5) as u32);
@@ -122,10 +129,12 @@ fn deaths_and_departures_change_nothing_in_the_result() {
             let (history, network) = World::new(seed, job.clone()).play(faults);
             redone += u64::from(history.records.iter().any(|record| record.attempt > 1));
             rewound += u64::from(network.computed > 72);
+            given_up += history.given_up.len() as u64;
             assert_eq!(history.result(), expected);
         });
     }
     assert!(redone > SEEDS.end / 4 && rewound > SEEDS.end / 20, "{redone} with a second attempt, {rewound} rewound");
+    assert!(given_up > 0 && given_up < SEEDS.end / 5, "{given_up} saves were given up");
 }
 
 /// The coordinator dies at any moment, and comes back; workers die with it, between and after, or come back in any order.

@@ -33,6 +33,8 @@ pub struct RunView<'a> {
     pub evaluations: &'a [EvaluationView],
     /// Updates done in the newest checkpoint; `None` where there is none.
     pub checkpoint: Option<Update>,
+    /// Updates done in the state that is being saved, if one is.
+    pub saving: Option<Update>,
     /// The current group.
     pub generation: Generation,
     /// How it ended.
@@ -48,7 +50,7 @@ pub enum PhaseName {
     Forming,
     /// Updates are made.
     Training,
-    /// The state is being saved.
+    /// The state is being saved, and nothing else can be done before.
     Saving,
     /// The validation split is being predicted.
     Evaluating,
@@ -111,7 +113,7 @@ impl Run {
             Phase::Gathering(_) => PhaseName::Gathering,
             Phase::Forming(_) | Phase::Disbanding(_) => PhaseName::Forming,
             Phase::Training(_) => PhaseName::Training,
-            Phase::Saving(_) => PhaseName::Saving,
+            Phase::Saving => PhaseName::Saving,
             Phase::Evaluating(evaluating) if evaluating.split == Split::Test => PhaseName::Predicting,
             Phase::Evaluating(_) => PhaseName::Evaluating,
             Phase::Finished(_) => PhaseName::Finished,
@@ -132,6 +134,7 @@ impl Run {
             workers: self.workers(phase),
             evaluations: &self.evaluations,
             checkpoint: Some(self.progress.checkpoint).filter(|update| update.0 > 0),
+            saving: self.saving.as_ref().map(|saving| saving.save.update),
             generation: self.generation,
             outcome,
         }

@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicU64;
 
 use medley_common::example::Example;
 use medley_common::identity::{Split, Update, WorkerId};
-use medley_common::message::{ArtifactKind, Command, Event};
+use medley_common::message::{ArtifactKind, Command, Event, Failure};
 use medley_proto::v1::status_service_server::StatusServiceServer;
 use medley_proto::v1::worker_service_server::{WorkerService, WorkerServiceServer};
 use medley_proto::{MAX_MESSAGE_BYTES, v1};
@@ -27,7 +27,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::access::{Guard, Role, Security};
 
 pub use status::StatusFeed;
-pub use upload::{Slot, Uploads, lock};
+pub use upload::{Slot, Uploads};
 
 /// What the service tells the driver.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub enum Arrival {
     From(WorkerId, Event),
     /// A worker's stream ended, and why.
     Left(WorkerId, String),
+    /// The disk refuses what workers send, for good.
+    Broken(Failure),
 }
 
 /// What workers may fetch.
@@ -147,7 +149,7 @@ impl WorkerService for Service {
         &self,
         request: Request<Streaming<v1::UploadArtifactRequest>>,
     ) -> Result<Response<v1::UploadArtifactResponse>, Status> {
-        self.uploads.receive(request.into_inner()).await?;
+        self.uploads.receive(request.into_inner(), &self.arrivals).await?;
         Ok(Response::new(v1::UploadArtifactResponse {}))
     }
 }

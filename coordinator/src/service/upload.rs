@@ -1,15 +1,17 @@
-//! Files of the state to save, from rank 0 to the archive's staging.
+//! Pieces of the state to save, from the workers to the archive's staging.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use medley_common::identity::{Digest, Generation, Update, WorkerId};
-use medley_common::message::ArtifactKind;
-use medley_proto::v1;
+use medley_common::identity::{Digest, Generation, Update};
+use medley_common::message::{ArtifactKind, Failure};
+use medley_common::save::{Piece, SaveId};
 use medley_proto::v1::upload_artifact_request::Part;
+use medley_proto::{piece, v1};
 use tokio::sync::{mpsc, watch};
 use tonic::{Status, Streaming};
 
+use super::Arrival;
 use crate::archive::{ArchiveError, Staging};
 
 /// How long an upload waits for the archive to be ready for it.
@@ -17,97 +19,149 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Chunks that may wait for the disk.
 const QUEUED_CHUNKS: usize = 4;
 
-/// Where files are taken in at the moment.
+/// Where pieces are taken in at the moment.
 #[derive(Debug, Clone)]
 pub struct Slot {
-    /// The worker that sends them.
-    pub worker: WorkerId,
-    /// Its group: what an earlier one still sends is not taken (INV-2).
-    pub generation: Generation,
-    /// Updates done in the state.
-    pub update: Update,
+    /// The save that they are of: what is still sent of another one is not taken (INV-2).
+    pub save: SaveId,
     /// Where they go.
-    pub staging: Arc<Mutex<Staging>>,
+    pub staging: Arc<Staging>,
 }
 
-/// Takes files in where the archive says, and refuses all others.
+/// Takes pieces in where the archive says, and refuses all others.
 #[derive(Debug, Clone)]
 pub struct Uploads {
     slot: watch::Receiver<Option<Slot>>,
 }
 
+/// What a piece is of.
+#[derive(Debug, Clone, Copy)]
+struct Header {
+    save: SaveId,
+    kind: ArtifactKind,
+    piece: Piece,
+    /// The size of the whole file.
+    bytes: u64,
+}
+
+/// Why a piece was not taken.
+enum Refusal {
+    /// The call is no upload.
+    Call(Status),
+    /// The archive refuses it.
+    Archive(ArchiveError),
+}
+
+impl From<ArchiveError> for Refusal {
+    fn from(error: ArchiveError) -> Self {
+        Self::Archive(error)
+    }
+}
+
 impl Uploads {
-    /// Takes files in wherever `slot` points at the time.
+    /// Takes pieces in wherever `slot` points at the time.
     #[must_use]
     pub fn new(slot: watch::Receiver<Option<Slot>>) -> Self {
         Self { slot }
     }
 
-    /// Takes one file in; returns when it is on the disk.
+    /// Takes one piece in; returns when it has arrived, and with it the file on the disk if it is the last. A disk that
+    /// refuses for good is told to `arrivals`: no other worker would fare better.
     ///
     /// # Errors
     /// Nobody asked for it, it came damaged, or the disk refuses.
-    pub async fn receive(&self, mut parts: Streaming<v1::UploadArtifactRequest>) -> Result<(), Status> {
+    pub async fn receive(
+        &self,
+        mut parts: Streaming<v1::UploadArtifactRequest>,
+        arrivals: &mpsc::Sender<Arrival>,
+    ) -> Result<(), Status> {
         let Some(v1::UploadArtifactRequest { part: Some(Part::Header(header)) }) = parts.message().await? else {
             return Err(Status::invalid_argument("an upload begins with its header"));
         };
-        let kind: ArtifactKind = header.kind().try_into().map_err(super::invalid)?;
-        let sender = (WorkerId(header.worker), Generation(header.generation), Update(header.update));
-        let (worker, _, update) = sender;
-        let mut slots = self.slot.clone();
-        let wanted = |slot: &Option<Slot>| {
-            slot.as_ref().is_some_and(|slot| (slot.worker, slot.generation, slot.update) == sender)
-        };
-        let unwanted = || Status::failed_precondition(format!("nobody asked worker {worker} to save update {update}"));
-        let slot = tokio::time::timeout(PATIENCE, slots.wait_for(wanted)).await;
-        let staging = match slot.map_err(|_| unwanted())?.map_err(|_| unwanted())?.as_ref() {
-            Some(slot) => Arc::clone(&slot.staging),
-            None => return Err(unwanted()),
-        };
+        let header = Header::try_from(&header)?;
+        let slot = self.slot_for(header.save).await?;
         let (chunks, queue) = mpsc::channel(QUEUED_CHUNKS);
-        let writing = tokio::task::spawn_blocking(move || write(&staging, kind, header.bytes, queue));
+        let staging = Arc::clone(&slot.staging);
+        let writing = tokio::task::spawn_blocking(move || write(&staging, header, queue));
         while let Some(message) = parts.message().await? {
-            // A closed queue means that writing has failed; its result says why.
+            // A closed queue means that writing has ended; its result says how.
             if chunks.send(message).await.is_err() {
                 break;
             }
         }
         drop(chunks);
-        writing.await.map_err(|error| Status::internal(error.to_string()))?
+        match writing.await.map_err(|error| Status::internal(error.to_string()))? {
+            Ok(()) => Ok(()),
+            Err(Refusal::Call(status)) => Err(status),
+            Err(Refusal::Archive(error)) => Err(self.refused(error, header.save, arrivals).await),
+        }
     }
+
+    /// Where pieces of `save` go, once the archive is ready for them.
+    async fn slot_for(&self, save: SaveId) -> Result<Slot, Status> {
+        let order = |save: &SaveId| (save.generation, save.update);
+        let is_decided = |slot: &Option<Slot>| slot.as_ref().is_some_and(|slot| order(&slot.save) >= order(&save));
+        let mut slots = self.slot.clone();
+        let slot = match tokio::time::timeout(PATIENCE, slots.wait_for(is_decided)).await {
+            Ok(Ok(slot)) => slot.clone(),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        slot.filter(|slot| slot.save == save).ok_or_else(|| unwanted(save))
+    }
+
+    async fn refused(&self, error: ArchiveError, save: SaveId, arrivals: &mpsc::Sender<Arrival>) -> Status {
+        let message = error.to_string();
+        match error {
+            ArchiveError::Misplaced { .. } => Status::failed_precondition(message),
+            ArchiveError::Damaged { .. } => Status::data_loss(message),
+            ArchiveError::WrongSize { .. } => Status::invalid_argument(message),
+            // The save was given up meanwhile, and its folder is gone.
+            _ if self.slot.borrow().as_ref().is_none_or(|slot| slot.save != save) => unwanted(save),
+            error => {
+                let failure = Failure { kind: error.kind(), message: message.clone() };
+                // A closed channel means that the run is over.
+                arrivals.send(Arrival::Broken(failure)).await.ok();
+                Status::internal(message)
+            }
+        }
+    }
+}
+
+impl TryFrom<&v1::UploadHeader> for Header {
+    type Error = Status;
+
+    fn try_from(header: &v1::UploadHeader) -> Result<Self, Status> {
+        Ok(Self {
+            save: SaveId { update: Update(header.update), generation: Generation(header.generation) },
+            kind: header.kind().try_into().map_err(super::invalid)?,
+            piece: piece(header.piece, header.pieces, "upload_header.piece").map_err(super::invalid)?,
+            bytes: header.bytes,
+        })
+    }
+}
+
+fn unwanted(SaveId { update, generation }: SaveId) -> Status {
+    Status::failed_precondition(format!("update {update} is not being saved for generation {generation}"))
 }
 
 /// Writes the chunks and checks the digest that ends them.
 fn write(
-    staging: &Mutex<Staging>,
-    kind: ArtifactKind,
-    bytes: u64,
+    staging: &Staging,
+    header: Header,
     mut queue: mpsc::Receiver<v1::UploadArtifactRequest>,
-) -> Result<(), Status> {
-    let mut file = lock(staging).file(kind, bytes).map_err(refused)?;
+) -> Result<(), Refusal> {
+    let invalid = || Refusal::Call(Status::invalid_argument("an upload is a header, chunks and a digest"));
+    let Some(mut piece) = staging.piece(header.kind, header.piece, header.bytes)? else { return Ok(()) };
     let mut announced = None;
     while let Some(message) = queue.blocking_recv() {
         match message.part {
-            Some(Part::Chunk(chunk)) if announced.is_none() => file.write(&chunk).map_err(refused)?,
+            Some(Part::Chunk(chunk)) if announced.is_none() => piece.write(&chunk)?,
             Some(Part::Sha256(sha256)) => announced = <[u8; 32]>::try_from(sha256).ok().map(Digest),
-            _ => return Err(Status::invalid_argument("an upload is a header, chunks and a digest")),
+            _ => return Err(invalid()),
         }
     }
-    let file = file.finish().map_err(refused)?;
     match announced {
-        Some(announced) if announced == file.sha256() => lock(staging).accept(file).map_err(refused),
-        Some(announced) => {
-            Err(Status::data_loss(format!("it came with sha256 {}; the worker says {announced}", file.sha256())))
-        }
-        None => Err(Status::data_loss("it ended without its digest")),
+        Some(announced) => Ok(piece.finish(announced)?),
+        None => Err(Refusal::Call(Status::data_loss("it ended without its digest"))),
     }
-}
-
-/// A lock that a panic has poisoned still guards a staging whose files are checked one by one.
-pub fn lock(staging: &Mutex<Staging>) -> std::sync::MutexGuard<'_, Staging> {
-    staging.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn refused(error: ArchiveError) -> Status {
-    Status::internal(error.to_string())
 }

@@ -45,7 +45,7 @@ impl EngineHandle {
                 current.into_iter().for_each(|(_, switch)| switch.abort());
             }
             Command::Welcome(_) | Command::Reattach { .. } | Command::Train { .. } | Command::Save { .. } => {}
-            Command::Evaluate { .. } | Command::Stop { .. } => {}
+            Command::Evaluate { .. } | Command::Forget { .. } | Command::Stop { .. } => {}
         }
         self.orders.send(Order::Obey(command, switch)).ok();
         Ok(())

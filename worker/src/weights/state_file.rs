@@ -1,5 +1,7 @@
 //! The safetensors format, written: a header of our own over the buffers as they are, so that nothing is copied.
 
+use std::ops::Range;
+
 use serde_json::{Map, Value, json};
 
 use super::WeightsError;
@@ -33,6 +35,19 @@ impl<'a> StateFile<'a> {
     pub fn to_vec(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.len());
         self.parts().for_each(|part| bytes.extend_from_slice(part));
+        bytes
+    }
+
+    /// Some bytes of the file; fewer where it ends before.
+    #[must_use]
+    pub fn read(&self, range: Range<usize>) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(range.len());
+        let mut start = 0;
+        for part in self.parts() {
+            let clamp = |place: usize| place.saturating_sub(start).min(part.len());
+            bytes.extend_from_slice(&part[clamp(range.start)..clamp(range.end)]);
+            start += part.len();
+        }
         bytes
     }
 

@@ -145,10 +145,19 @@ impl History {
             }
             Record::Log(logged) => at_rest(logged.update, "an entry of the log"),
             Record::Evaluation(evaluated) => at_rest(evaluated.update, "an evaluation"),
-            Record::Checkpoint(checkpoint) => at_rest(checkpoint.update, "a checkpoint"),
+            // Training goes on while a checkpoint is saved.
+            Record::Checkpoint(checkpoint) if checkpoint.update > last || checkpoint.update < self.newest() => {
+                let (update, newest) = (checkpoint.update, self.newest());
+                Err(format!("a checkpoint of update {update} comes after update {last} and the checkpoint of {newest}"))
+            }
             Record::Final(outputs) => at_rest(outputs.update, "an output"),
-            Record::Update(_) | Record::Rewind(_) | Record::Group(_) => Ok(()),
+            Record::Update(_) | Record::Rewind(_) | Record::Group(_) | Record::Checkpoint(_) => Ok(()),
         }
+    }
+
+    /// The update of the newest checkpoint in effect; where there is none, that before the first record.
+    fn newest(&self) -> Update {
+        self.checkpoints.last().map_or(self.identity.start, |newest| newest.update)
     }
 
     /// Later updates, and all that followed the end of training, are no longer in effect.

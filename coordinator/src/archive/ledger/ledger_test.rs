@@ -1,5 +1,6 @@
 use std::fs;
 
+use medley_common::identity::Digest;
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -65,6 +66,28 @@ fn records_come_in_turn() {
         assert!(matches!(ledger.append(wrong), Err(ArchiveError::OutOfTurn { .. })));
     }
     assert_eq!((ledger.last(), ledger.head().records), (Update(2), 3));
+}
+
+/// Training goes on while a checkpoint is saved, so its record comes after later updates.
+#[test]
+fn a_checkpoint_may_come_late_but_not_out_of_order() {
+    let (_folder, mut ledger) = ledger(6);
+    let checkpoint = |update| {
+        let name = format!("checkpoint-{update}");
+        let (manifest, parameters) = (Digest([1; 32]), Digest([2; 32]));
+        Record::Checkpoint(CheckpointRecord { update: Update(update), name, manifest, parameters })
+    };
+    for update in [3, 5] {
+        ledger.append(checkpoint(update)).unwrap();
+    }
+    for wrong in [7, 4] {
+        assert!(matches!(ledger.append(checkpoint(wrong)), Err(ArchiveError::OutOfTurn { .. })), "{wrong}");
+    }
+    ledger.append(rewind(4)).unwrap();
+    ledger.append(checkpoint(4)).unwrap();
+    let recovered = Ledger::recover(ledger.path()).unwrap().history;
+    assert_eq!(recovered.checkpoints().iter().map(|kept| kept.update.0).collect::<Vec<_>>(), [3, 4]);
+    assert_eq!(recovered.last(), Update(4));
 }
 
 /// What a coordinator that was killed comes back with is what it had.

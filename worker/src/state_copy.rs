@@ -1,0 +1,74 @@
+//! A copy of the state after an update, kept on the host until it is saved: training goes on meanwhile.
+
+use std::borrow::Cow;
+use std::sync::OnceLock;
+
+use medley_common::identity::Digest;
+use medley_common::message::ArtifactKind;
+use medley_common::save::SaveId;
+
+use crate::layout::Layout;
+use crate::ops::{DeviceError, Ops};
+use crate::optim::loss_scale::LossScale;
+use crate::trainer::Trainer;
+use crate::weights::{self, StateFile, WeightsError};
+
+/// Parameters and, where they are to be saved, moments after an update.
+#[derive(Debug)]
+pub struct StateCopy {
+    save: SaveId,
+    layout: Layout,
+    parameters: Vec<f32>,
+    moments: Option<[Vec<f32>; 2]>,
+    loss_scale: Option<LossScale>,
+    digest: OnceLock<Digest>,
+}
+
+impl StateCopy {
+    /// Copies what `parts` consist of. Blocks the caller for no longer than the copy takes.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn take<O: Ops>(trainer: &Trainer<O>, save: SaveId, parts: &[ArtifactKind]) -> Result<Self, DeviceError> {
+        let has_moments = parts.contains(&ArtifactKind::Optimizer);
+        let moments = if has_moments { Some(trainer.moments()?.map(Cow::into_owned)) } else { None };
+        Ok(Self {
+            save,
+            layout: trainer.layout().clone(),
+            parameters: trainer.parameters()?.into_owned(),
+            moments,
+            loss_scale: trainer.loss_scale(),
+            digest: OnceLock::new(),
+        })
+    }
+
+    /// The save that it was taken for.
+    #[must_use]
+    pub fn save(&self) -> SaveId {
+        self.save
+    }
+
+    /// Digest of the parameters, computed when it is first asked for. Blocks.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        *self.digest.get_or_init(|| weights::digest(&self.parameters))
+    }
+
+    /// A file of it: the same bytes on every rank, so that each can send a piece.
+    ///
+    /// # Errors
+    /// That was not copied.
+    pub fn file(&self, kind: ArtifactKind) -> Result<StateFile<'_>, WeightsError> {
+        match (kind, &self.moments) {
+            (ArtifactKind::Weights, _) => weights::write_model(&self.parameters, &self.layout),
+            (ArtifactKind::Optimizer, moments) => {
+                let [first, second] = moments.as_ref().map_or([&[][..]; 2], |[first, second]| [first, second]);
+                weights::write_moments(first, second, (self.save.update, self.loss_scale), &self.layout)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "state_copy_test.rs"]
+mod tests;
