@@ -104,12 +104,14 @@ struct Timed {
     digest_seconds: f64,
     /// Of a copy of the state: what a save keeps the updates waiting for.
     copy_seconds: f64,
+    /// The most bytes of buffers, where the device counts them.
+    peak_bytes: Option<u64>,
 }
 
 impl Work for Updates {
     fn run<O: Ops>(self, ops: O, _connect: Connect<O::Buffer>) -> Result<(), Failure> {
         let internal = |message: String| Failure { kind: FailureKind::Internal, message };
-        let Timed { runs, digest, digest_seconds, copy_seconds } =
+        let Timed { runs, digest, digest_seconds, copy_seconds, peak_bytes } =
             self.time(ops).map_err(|error| internal(error.to_string()))?;
         let (seconds, timing) = &runs[runs.len() / 2];
         println!(
@@ -123,6 +125,9 @@ impl Work for Updates {
             f64::from(self.options.rows) / seconds,
             runs[0].0 * 1e3,
         );
+        if let Some(bytes) = peak_bytes {
+            println!("at most {} MiB of buffers", bytes >> 20);
+        }
         println!("a digest of the parameters took {:.1} ms: {digest}", digest_seconds * 1e3);
         println!("a copy of the state, for a save, took {:.1} ms", copy_seconds * 1e3);
         // For programs that compare.
@@ -164,7 +169,7 @@ impl Updates {
         let copy = StateCopy::take(&trainer, save, &[ArtifactKind::Weights, ArtifactKind::Optimizer])?;
         let copy_seconds = start.elapsed().as_secs_f64();
         drop(copy);
-        Ok(Timed { runs, digest, digest_seconds, copy_seconds })
+        Ok(Timed { runs, digest, digest_seconds, copy_seconds, peak_bytes: trainer.peak_bytes() })
     }
 
     fn trainer<O: Ops>(&self, ops: O) -> Result<Trainer<O>, Box<dyn std::error::Error>> {
