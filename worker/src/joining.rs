@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
+use medley_common::identity::Known;
 use medley_common::message::{Command, Event, Hello, PROTOCOL, Welcome};
 
 use crate::agent::{AgentError, Settings};
@@ -54,7 +55,7 @@ pub async fn fetch(
 
 /// Who this worker is, and what it holds.
 #[must_use]
-pub fn hello(settings: &Settings, holding: Option<&Holding>) -> Hello {
+pub fn hello(settings: &Settings, known: Option<&Known>, holding: Option<&Holding>) -> Hello {
     Hello {
         protocol: PROTOCOL,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -64,6 +65,7 @@ pub fn hello(settings: &Settings, holding: Option<&Holding>) -> Hello {
         gpu: settings.place.gpu(settings.shares_gpu),
         processor: crate::ops::cpu::processor(),
         threads: settings.threads,
+        known: known.cloned(),
         held: holding.and_then(Holding::held).map(Box::new),
     }
 }
