@@ -104,7 +104,7 @@ impl AgentError {
 /// # Errors
 /// See [`AgentError`].
 pub async fn run(settings: Settings, mut leave: mpsc::Receiver<()>) -> Result<(Verdict, String), AgentError> {
-    let mut life = Life { settings, holding: None, known: None, lost: None, leaving: false };
+    let mut life = Life { settings, holding: None, known: None, met: false, lost: None, leaving: false };
     loop {
         let error = match life.attend(&mut leave).await {
             Ok(end) => return Ok(end),
@@ -130,6 +130,8 @@ struct Life {
     holding: Option<Holding>,
     /// As what it is known, once a coordinator has let it in.
     known: Option<Known>,
+    /// Whether a coordinator has ever taken it on, be it to wait for a place.
+    met: bool,
     /// When the coordinator was lost; `None` while there is a session, and before the first one.
     lost: Option<Instant>,
     leaving: bool,
@@ -150,12 +152,12 @@ impl Life {
             Some(since) => self.settings.reconnect.saturating_sub(since.elapsed()),
             None => self.settings.patience,
         };
-        let settings = &self.settings;
+        let (settings, met) = (&self.settings, &mut self.met);
         let hello = hello(settings, self.known.as_ref(), self.holding.as_ref());
         let joining = async {
             let access = settings.access.clone();
             let coordinator = Coordinator::connect(&settings.coordinator, access, patience).await?;
-            let (session, first) = greet(settings, &coordinator, hello).await?;
+            let (session, first) = greet(settings, &coordinator, hello, met).await?;
             Ok::<_, AgentError>((coordinator, session, first))
         };
         let (coordinator, mut session, first) = tokio::select! {
@@ -297,7 +299,7 @@ impl Life {
     /// Whether the worker looks for its coordinator after `error`, or ends.
     fn may_come_back(&self, error: &AgentError) -> bool {
         let in_time = self.lost.map_or(Duration::ZERO, |since| since.elapsed()) < self.settings.reconnect;
-        self.known.is_some() && in_time && error.is_loss()
+        self.met && in_time && error.is_loss()
     }
 
     /// The coordinator is lost: leaves the group, and keeps what it holds.
@@ -307,11 +309,14 @@ impl Life {
             return Ok(());
         }
         self.lost = Some(Instant::now());
-        let Some(holding) = &mut self.holding else { return Ok(()) };
-        holding.detach().await.map_err(AgentError::Engine)?;
-        let (seconds, held) = (self.settings.reconnect.as_secs(), holding.held());
-        let update = held.map_or_else(String::new, |held| format!(" of update {}", held.update));
-        say(&format!("{error}; this worker keeps its state{update} and looks for the coordinator for {seconds} s"));
+        let mut keeps = String::new();
+        if let Some(holding) = &mut self.holding {
+            holding.detach().await.map_err(AgentError::Engine)?;
+            let update = holding.held().map_or_else(String::new, |held| format!(" of update {}", held.update));
+            keeps = format!("keeps its state{update} and ");
+        }
+        let seconds = self.settings.reconnect.as_secs();
+        say(&format!("{error}; this worker {keeps}looks for the coordinator for {seconds} s"));
         Ok(())
     }
 }

@@ -12,7 +12,8 @@ use crate::engine::Preparation;
 use crate::holding::Holding;
 use crate::session::{Coordinator, Session, SessionError};
 
-/// Opens the session and waits for the first command: whoever listens there may be no coordinator at all.
+/// Opens the session and waits for the first command: whoever listens there may be no coordinator at all. Notes in
+/// `met` that one has opened it.
 ///
 /// # Errors
 /// The session broke, or nothing came.
@@ -20,9 +21,11 @@ pub async fn greet(
     settings: &Settings,
     coordinator: &Coordinator,
     hello: Hello,
+    met: &mut bool,
 ) -> Result<(Session, Option<Command>), AgentError> {
     let greeting = async {
         let mut session = coordinator.open(Event::Hello(hello)).await?;
+        *met = true;
         let first = session.command().await?;
         Ok((session, first))
     };
