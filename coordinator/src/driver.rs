@@ -180,6 +180,8 @@ impl Driver {
             }
             Happening::Arrival(Arrival::From(worker, event)) => {
                 self.heard(worker, &event, ties);
+                let lines = self.injector.heard(&event, self.run.view().update, &self.local);
+                lines.iter().for_each(|line| self.display.line(line));
                 vec![Input::From(worker, event)]
             }
             Happening::Arrival(Arrival::Left(worker, why)) if self.local.is_empty() => {
