@@ -106,12 +106,18 @@ class Victim:
         """Kills the command, and what of its workers outlives it."""
         workers = self.workers(self.process)
         self.process.kill()
-        deadline = time.monotonic() + ORPHANED_S
-        while any(map(alive, workers)) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_for_end(workers)
         for pid in filter(alive, workers):
             self.orphans += 1
             send(pid, signal.SIGKILL)
+        wait_for_end(workers)
+
+
+def wait_for_end(pids: list[int]) -> None:
+    """Waits until none of them lives, for a while."""
+    deadline = time.monotonic() + ORPHANED_S
+    while any(map(alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def children(parent: int, program: str) -> list[int]:
