@@ -235,8 +235,6 @@ impl World {
         }
         let base = Base { update: self.base, artifacts: Vec::new() };
         self.job.secret[31] += 1;
-        // Names that no group of the ledger has are given again.
-        self.next_name = self.ledger.last_worker().0;
         let job = Job { past: self.ledger.past(), base, ..self.job.clone() };
         self.run = Run::new(self.now, job);
     }
