@@ -71,6 +71,42 @@ impl fmt::Display for Split {
     }
 }
 
+/// As what a process is known to the run that it takes part in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// The run, as its `Welcome` named it.
+    pub run: Digest,
+    /// Its names, the newest last, from the one under which it was last given work: each session gives another, and the
+    /// ledger's newest group may have any of these.
+    pub names: Vec<WorkerId>,
+}
+
+impl Known {
+    /// The names that are kept: so many coordinators in a row would have to die without giving any work.
+    const MOST_NAMES: usize = 64;
+
+    /// Known under another name from now on; what another run knew is forgotten.
+    #[must_use]
+    pub fn named(before: Option<Self>, run: Digest, worker: WorkerId) -> Self {
+        let mut names = before.filter(|before| before.run == run).map_or_else(Vec::new, |before| before.names);
+        names.push(worker);
+        let surplus = names.len().saturating_sub(Self::MOST_NAMES);
+        names.drain(..surplus);
+        Self { run, names }
+    }
+
+    /// Given work under its newest name: so that one is in the ledger, and no older one is looked for any more.
+    pub fn employed(&mut self) {
+        self.names.drain(..self.names.len().saturating_sub(1));
+    }
+
+    /// Its newest name.
+    #[must_use]
+    pub fn worker(&self) -> Option<WorkerId> {
+        self.names.last().copied()
+    }
+}
+
 /// A SHA-256 digest; prints as `sha256sum` does.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(pub [u8; 32]);
@@ -125,7 +161,7 @@ impl<'de> Deserialize<'de> for Digest {
 
 #[cfg(test)]
 mod tests {
-    use super::Digest;
+    use super::*;
 
     #[test]
     fn digests_round_trip_through_hex() {
@@ -133,5 +169,20 @@ mod tests {
         assert_eq!(Digest::from_hex(&digest.to_string()), Some(digest));
         assert_eq!(Digest::from_hex("abc"), None);
         assert_eq!(Digest::from_hex(&"g".repeat(64)), None);
+    }
+
+    #[test]
+    fn names_are_kept_until_there_is_work_under_the_newest() {
+        let run = Digest([1; 32]);
+        let mut known = Known::named(None, run, WorkerId(1));
+        known = Known::named(Some(known), run, WorkerId(11));
+        known = Known::named(Some(known), run, WorkerId(21));
+        assert_eq!(known.names, [WorkerId(1), WorkerId(11), WorkerId(21)]);
+        known.employed();
+        assert_eq!((known.names.as_slice(), known.worker()), (&[WorkerId(21)][..], Some(WorkerId(21))));
+        let other = Known::named(Some(known.clone()), Digest([2; 32]), WorkerId(3));
+        assert_eq!(other.names, [WorkerId(3)]);
+        let many = (0..1000).map(WorkerId).fold(known, |known, name| Known::named(Some(known), run, name));
+        assert_eq!((many.names.len(), many.worker()), (Known::MOST_NAMES, Some(WorkerId(999))));
     }
 }

@@ -29,7 +29,7 @@
 use std::ops::Range;
 
 use crate::evaluation::Prediction;
-use crate::identity::{Digest, Generation, Rank, RowId, Split, Update, WorkerId};
+use crate::identity::{Digest, Generation, Known, Rank, RowId, Split, Update, WorkerId};
 use crate::model::ModelConfig;
 use crate::save::{Piece, SaveId};
 use crate::spec::TrainSpec;
@@ -131,22 +131,21 @@ pub struct Hello {
     pub processor: String,
     /// Threads it computes with.
     pub threads: u32,
-    /// What it holds of a run whose session broke; `None` for a newcomer.
+    /// As what its run knows this process; `None` for a newcomer.
+    pub known: Option<Known>,
+    /// What it holds after its session broke, once it had built its model.
     pub held: Option<Box<Held>>,
 }
 
 /// What a worker holds after its session broke.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Held {
-    /// The run, as its `Welcome` named it.
-    pub run: Digest,
-    /// The worker's name in the session that broke.
-    pub worker: WorkerId,
     /// Fingerprint of its parameter layout.
     pub layout: Digest,
     /// Where peers reach its collective; empty where it needs none.
     pub endpoint: String,
-    /// The newest group in which it was given work; 0 for none.
+    /// The newest group of the ledger on whose line its state lies: the one in which it was given work, or the
+    /// [`Form::line`] of one that it was connected in since; 0 for none.
     pub generation: Generation,
     /// Updates done in its state.
     pub update: Update,
@@ -299,6 +298,19 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// The group that this gives work to, if it does: so that group is in the ledger.
+    #[must_use]
+    pub fn work_of(&self) -> Option<Generation> {
+        match self {
+            Self::Train { generation, .. } | Self::Evaluate { generation, .. } => Some(*generation),
+            // A save outlives the group that stood when it was begun.
+            Self::Save { .. } | Self::Forget { .. } | Self::Form(_) | Self::Disband { .. } => None,
+            Self::Welcome(_) | Self::Reattach { .. } | Self::Stop { .. } => None,
+        }
+    }
+}
+
 /// What the end of its session means for a worker; decides its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -381,6 +393,8 @@ pub struct Form {
     pub lanes: Vec<Lanes>,
     /// Updates done in the state that the group starts from.
     pub update: Update,
+    /// The newest group that is in the ledger, on whose line that state lies: this one may never get there.
+    pub line: Generation,
     /// The rank whose state the others take over; `None` where all hold the same.
     pub source: Option<Rank>,
 }

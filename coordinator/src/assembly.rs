@@ -93,7 +93,7 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
     let identity = RunIdentity { start: origin.start(), ..identity(request, &bound, &inputs, recipe) };
     let known = origin.recovered.as_ref().map(|recovered| &recovered.history);
     let run = known.map_or(&identity, |history| history.identity()).digest();
-    let last_worker = known.map(History::last_worker).unwrap_or_default();
+    let last_worker = known.map(|history| last_name(history, output.times_opened())).unwrap_or_default();
     let (artifacts, store) = state_files(spec, &inputs, &origin, &output)?;
     let summary = bound.summary(spec, train_rows);
     let training = trains.then(|| inputs.splits.get(&Split::Train)).flatten();
@@ -134,6 +134,12 @@ fn refuse_own_model(spec: &RunSpec, inputs: &Inputs) -> Result<(), Failure> {
         )));
     }
     Ok(())
+}
+
+/// The last name that a coordinator of this run may have given. The ledger does not have those of sessions in which no
+/// group stood, and a worker that comes back tells its names: so each coordinator begins another thousand.
+fn last_name(history: &History, coordinators: u64) -> WorkerId {
+    history.last_worker().max(WorkerId(1_000 * coordinators))
 }
 
 fn recipe(bound: &Bound, inputs: &Inputs) -> Recipe {

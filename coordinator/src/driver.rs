@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use medley_common::identity::{Update, WorkerId};
+use medley_common::identity::{Known, Update, WorkerId};
 use medley_common::message::{Command, Event, Failure, FailureKind, Verdict};
 use medley_proto::v1;
 use rustix::process::Signal;
@@ -157,7 +157,7 @@ impl Driver {
         match event {
             Event::Hello(hello) => {
                 // A process that comes back has another name than before.
-                let before = hello.held.as_ref().map(|held| held.worker);
+                let before = hello.known.as_ref().and_then(Known::worker);
                 before.and_then(|before| ties.pids.remove(&before));
                 ties.pids.insert(worker, hello.pid);
             }
@@ -180,6 +180,8 @@ impl Driver {
             }
             Happening::Arrival(Arrival::From(worker, event)) => {
                 self.heard(worker, &event, ties);
+                let lines = self.injector.heard(&event, self.run.view().update, &self.local);
+                lines.iter().for_each(|line| self.display.line(line));
                 vec![Input::From(worker, event)]
             }
             Happening::Arrival(Arrival::Broken(failure)) => vec![Input::Broken(failure)],

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use medley_common::identity::Update;
+use medley_common::message::Event;
 use rustix::process::{Signal, getpid, kill_process};
 
 use crate::launch::LocalWorkers;
-use crate::spec::{Blow, Chaos, Fault, Victim};
+use crate::spec::{Blow, Chaos, Fault, FaultOccasion, Victim};
 
 /// A slow worker is stopped once in this time: often in an update that is worth a word, and far below any time-out.
 const TURN: Duration = Duration::from_millis(20);
@@ -20,6 +21,10 @@ pub struct Injector {
     strike: Option<Instant>,
     /// The slow workers, by their places.
     slow: BTreeMap<usize, Slow>,
+    /// The last update that is in the ledger.
+    recorded: Update,
+    /// A save or an evaluation that the coordinator may be struck in, once the ledger has what it is of.
+    amidst: Option<(FaultOccasion, Update)>,
 }
 
 /// A worker that is stopped and let go on in turn.
@@ -37,7 +42,7 @@ impl Injector {
     #[must_use]
     pub fn new(mut chaos: Chaos, now: Instant) -> Self {
         let strike = chaos.pause().map(|pause| now + pause);
-        Self { chaos, strike, slow: BTreeMap::new() }
+        Self { chaos, strike, slow: BTreeMap::new(), recorded: Update(0), amidst: None }
     }
 
     /// When [`Self::elapsed`] is due.
@@ -62,19 +67,39 @@ impl Injector {
         }
         let fault = self.chaos.strike(&workers.running());
         self.strike = self.chaos.pause().map(|pause| now + pause);
-        fault.into_iter().flat_map(|fault| self.inject(fault, now, workers)).collect()
+        self.inject_all(fault, now, workers)
     }
 
     /// Does to workers what is due now that `update` is applied; returns what a person should know of it.
     pub fn applied(&mut self, update: Update, now: Instant, workers: &LocalWorkers) -> Vec<String> {
-        let due = self.chaos.due(update, Victim::is_worker);
-        due.into_iter().flat_map(|fault| self.inject(fault, now, workers)).collect()
+        let due = self.chaos.due(FaultOccasion::Update, update, Victim::is_worker);
+        self.inject_all(due, now, workers)
+    }
+
+    /// Does what is due in the midst of what a worker speaks of: a save, or an evaluation after update `done`.
+    pub fn heard(&mut self, event: &Event, done: Update, workers: &LocalWorkers) -> Vec<String> {
+        let (occasion, update) = match event {
+            Event::Saved { update, .. } => (FaultOccasion::Save, *update),
+            Event::Predicted { .. } => (FaultOccasion::Evaluation, done),
+            _ => return Vec::new(),
+        };
+        let mut due = self.chaos.due(occasion, update, Victim::is_worker);
+        if update <= self.recorded {
+            due.extend(self.chaos.due(occasion, update, Victim::is_coordinator));
+        } else {
+            self.amidst = Some((occasion, update));
+        }
+        self.inject_all(due, Instant::now(), workers)
     }
 
     /// Does to the coordinator what is due now that `update` is in the ledger, which one that comes back finds there.
     pub fn recorded(&mut self, update: Update, now: Instant, workers: &LocalWorkers) -> Vec<String> {
-        let due = self.chaos.due(update, Victim::is_coordinator);
-        due.into_iter().flat_map(|fault| self.inject(fault, now, workers)).collect()
+        self.recorded = update;
+        let mut due = self.chaos.due(FaultOccasion::Update, update, Victim::is_coordinator);
+        if let Some((occasion, of)) = self.amidst.take_if(|(_, of)| *of <= update) {
+            due.extend(self.chaos.due(occasion, of, Victim::is_coordinator));
+        }
+        self.inject_all(due, now, workers)
     }
 
     /// Lets all go on that are stopped in turn.
@@ -82,6 +107,15 @@ impl Injector {
         while let Some((place, _)) = self.slow.pop_first() {
             send(workers, place, Signal::CONT);
         }
+    }
+
+    fn inject_all(
+        &mut self,
+        faults: impl IntoIterator<Item = Fault>,
+        now: Instant,
+        workers: &LocalWorkers,
+    ) -> Vec<String> {
+        faults.into_iter().flat_map(|fault| self.inject(fault, now, workers)).collect()
     }
 
     /// Does harm, as it was asked to.

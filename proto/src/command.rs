@@ -279,6 +279,7 @@ impl From<Form> for v1::Form {
             secret: form.secret.to_vec(),
             lanes: form.lanes.into_iter().map(|lanes| v1::LaneSet { runs: to_ranges(lanes) }).collect(),
             update: form.update.0,
+            line: form.line.0,
             source: form.source.map(|rank| rank.0),
         }
     }
@@ -302,6 +303,7 @@ impl TryFrom<v1::Form> for Form {
             peers: form.peers,
             lanes: form.lanes.into_iter().map(|lanes| ranges(lanes.runs, "form.lanes")).collect::<Result<_, _>>()?,
             update: Update(form.update),
+            line: Generation(form.line),
             source: form.source.map(Rank),
         })
     }
@@ -369,6 +371,7 @@ mod tests {
             secret: [9; 32],
             lanes: vec![vec![0..2, 2..4], vec![4..8]],
             update: Update(6),
+            line: Generation(1),
             source: Some(Rank(0)),
         };
         let commands = [

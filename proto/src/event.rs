@@ -1,7 +1,7 @@
 //! Events on the wire: worker -> coordinator.
 
 use medley_common::evaluation::Prediction;
-use medley_common::identity::{Generation, RowId, Update, WorkerId};
+use medley_common::identity::{Generation, Known, RowId, Update, WorkerId};
 use medley_common::message::{Event, Failure, GpuUse, Held, Hello, LaneReport, Timing, UpdateReport};
 use medley_common::save::SaveId;
 
@@ -96,9 +96,14 @@ impl TryFrom<v1::SessionRequest> for Event {
 
 impl From<Hello> for v1::Hello {
     fn from(hello: Hello) -> Self {
-        let Hello { protocol, version, host, pid, device, gpu, processor, threads, held } = hello;
+        let Hello { protocol, version, host, pid, device, gpu, processor, threads, known, held } = hello;
         let gpu = gpu.map(|GpuUse { uuid, is_shared }| v1::GpuUse { uuid, is_shared });
-        Self { protocol, version, host, pid, device, threads, held: held.map(|held| (*held).into()), gpu, processor }
+        let known = known.map(|Known { run, names }| v1::Known {
+            run: run.0.to_vec(),
+            names: names.into_iter().map(|name| name.0).collect(),
+        });
+        let held = held.map(|held| (*held).into());
+        Self { protocol, version, host, pid, device, threads, held, gpu, processor, known }
     }
 }
 
@@ -106,10 +111,13 @@ impl TryFrom<v1::Hello> for Hello {
     type Error = WireError;
 
     fn try_from(hello: v1::Hello) -> Result<Self, WireError> {
-        let v1::Hello { protocol, version, host, pid, device, threads, held, gpu, processor } = hello;
+        let v1::Hello { protocol, version, host, pid, device, threads, held, gpu, processor, known } = hello;
+        let known = known.map(|v1::Known { run, names }| {
+            Ok(Known { run: digest(&run, "known.run")?, names: names.into_iter().map(WorkerId).collect() })
+        });
         let held = held.map(Held::try_from).transpose()?.map(Box::new);
         let gpu = gpu.map(|v1::GpuUse { uuid, is_shared }| GpuUse { uuid, is_shared });
-        Ok(Self { protocol, version, host, pid, device, gpu, processor, threads, held })
+        Ok(Self { protocol, version, host, pid, device, gpu, processor, threads, known: known.transpose()?, held })
     }
 }
 
@@ -117,8 +125,6 @@ impl From<Held> for v1::Held {
     fn from(held: Held) -> Self {
         let generation = held.generation;
         Self {
-            run: held.run.0.to_vec(),
-            worker: held.worker.0,
             layout: held.layout.0.to_vec(),
             endpoint: held.endpoint,
             generation: generation.0,
@@ -137,8 +143,6 @@ impl TryFrom<v1::Held> for Held {
 
     fn try_from(held: v1::Held) -> Result<Self, WireError> {
         Ok(Self {
-            run: digest(&held.run, "held.run")?,
-            worker: WorkerId(held.worker),
             layout: digest(&held.layout, "held.layout")?,
             endpoint: held.endpoint,
             generation: Generation(held.generation),
@@ -230,6 +234,7 @@ mod tests {
             gpu: Some(GpuUse { uuid: "GPU-1".into(), is_shared: true }),
             processor: "EPYC, avx512f".into(),
             threads: 2,
+            known: None,
             held: None,
         };
         let report = UpdateReport {
@@ -249,9 +254,8 @@ mod tests {
         ];
         let generation = Generation(2);
         let save = SaveId { update: Update(9), generation };
+        let known = Known { run: Digest([5; 32]), names: vec![WorkerId(3), WorkerId(7)] };
         let held = Held {
-            run: Digest([5; 32]),
-            worker: WorkerId(3),
             layout: Digest([6; 32]),
             endpoint: "10.0.0.1:4000".into(),
             generation,
@@ -262,7 +266,7 @@ mod tests {
         };
         let events = [
             Event::Hello(hello.clone()),
-            Event::Hello(Hello { held: Some(Box::new(held)), ..hello }),
+            Event::Hello(Hello { known: Some(known), held: Some(Box::new(held)), ..hello }),
             Event::Prepared { layout: Digest([7; 32]), endpoint: "10.0.0.1:4000".into(), notes: vec!["new".into()] },
             Event::Formed { generation },
             Event::Updated { generation, report },

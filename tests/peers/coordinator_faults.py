@@ -81,6 +81,18 @@ def terminated(bench: Bench, row: Row) -> None:
     run.conclude(row)
 
 
+def cold_start(bench: Bench, row: Row) -> None:
+    """No fault: from the command to its first update, the worst of five."""
+    starts = 5
+    for _ in range(starts):
+        run = bench.train(2)
+        first = run.ledger.wait_for_update(1)
+        row.recovered_s = max(row.recovered_s or 0.0, first.at - run.process.started)
+        run.remove()
+    row.note = f"from the command to the first update, the worst of {starts}"
+    row.require(row.recovered_s <= 5, f"it takes {row.recovered_s:.1f} s")
+
+
 def two_of_them(bench: Bench, row: Row) -> None:
     """A second coordinator on the same output folder is refused while the first one runs."""
     run = bench.train(2)
@@ -127,6 +139,7 @@ def asked_for_status(bench: Bench, row: Row) -> None:
 
 
 FAULTS: dict[str, Callable[[Bench, Row], None]] = {
+    "a cold start": cold_start,
     "kill -9 of `medley train`, 20 times at random moments": killed_again_and_again,
     "kill -9 of `medley train`: its workers": launcher_is_killed,
     "SIGSTOP of `medley train` beyond the heartbeat limit, then SIGCONT": launcher_freezes,

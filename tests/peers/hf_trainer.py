@@ -4,6 +4,12 @@ All flags of TrainingArguments are accepted. Rows are tokenised before training 
 faster than the `datasets` library that `run_glue.py` reads them through.
 """
 
+import json
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,10 +27,10 @@ from transformers import (
     TrainerCallback,
     TrainerState,
     TrainingArguments,
+    TrainerControl,
     default_data_collator,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from pairs import LABELS, Pair, read_pairs
 from predictions import write_predictions
@@ -47,7 +53,9 @@ class DataArguments:
                           "batches of rows of similar length"},
     )
     threads: int = field(default=0, metadata={"help": "of PyTorch; 0: its own choice"})
-    resume_newest: bool = field(default=False, metadata={"help": "go on from the newest checkpoint, if there is one"})
+    resume_newest: bool = field(default=False, metadata={"help": "go on from the newest whole checkpoint, if there is "
+                                                                 "one, and save on SIGTERM to any rank (exit code 75)"})
+    row_cache: Path | None = field(default=None, metadata={"help": "a file that keeps the tokenised training rows"})
     progress_file: Path | None = field(default=None, metadata={"help": "gets the number of every update as it is made"})
 
 
@@ -77,11 +85,15 @@ def main() -> None:
         return encode(read_pairs(path, labels), tokenizer, data)
 
     if training.do_train:
-        trainer.train_dataset = rows("train_file", data.train_file)
+        trainer.train_dataset = cached(data.row_cache, lambda: rows("train_file", data.train_file))
         if data.progress_file:
             trainer.add_callback(Progress(data.progress_file))
-        output = Path(training.output_dir)
-        train(trainer, get_last_checkpoint(output) if data.resume_newest and output.is_dir() else None)
+        preemption = Preemption()
+        if data.resume_newest:
+            trainer.add_callback(preemption)
+        train(trainer, newest_whole(Path(training.output_dir)) if data.resume_newest else None)
+        if preemption.is_due:
+            sys.exit(75)
     # group_by_length would put the evaluated rows out of order, too.
     training.train_sampling_strategy = "random"
     if training.do_eval:
@@ -119,6 +131,53 @@ def encode(pairs: list[Pair], tokenizer: PreTrainedTokenizerBase, data: DataArgu
         for row, pair in zip(rows, pairs, strict=True):
             row["labels"] = pair.label
     return rows
+
+
+def cached(path: Path | None, rows: Callable[[], list[dict]]) -> list[dict]:
+    """Rows that were tokenised before, as the `datasets` library would keep them."""
+    if path is None:
+        return rows()
+    if not path.is_file():
+        own = path.with_name(f"{path.name}.{os.getpid()}")
+        own.write_bytes(pickle.dumps(rows()))
+        own.replace(path)
+    return pickle.loads(path.read_bytes())
+
+
+def newest_whole(output: Path) -> str | None:
+    """The newest checkpoint that was written to its end: Trainer's own choice is the newest folder, whole or not."""
+    def is_whole(checkpoint: Path) -> bool:
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text())
+        except (OSError, ValueError):
+            return False
+        return all((checkpoint / name).is_file() for name in ("model.safetensors", "optimizer.pt", "scheduler.pt"))
+
+    whole = filter(is_whole, output.glob("checkpoint-*"))
+    newest = max(whole, key=lambda checkpoint: int(checkpoint.name.split("-")[1]), default=None)
+    return str(newest) if newest else None
+
+
+class Preemption(TrainerCallback):
+    """Saves and stops once any rank gets SIGTERM: all agree after each update, as a save takes all of them."""
+
+    def __init__(self) -> None:
+        self.is_asked, self.is_due = False, False
+
+    def on_train_begin(self, *_: object, **__: object) -> None:
+        """From now on there is something to save."""
+        def ask(*_: object) -> None:
+            self.is_asked = True
+
+        signal.signal(signal.SIGTERM, ask)
+
+    def on_step_end(self, arguments: TrainingArguments, _: TrainerState, control: TrainerControl, **__: object) -> None:
+        """Asks all ranks."""
+        asked = torch.tensor(int(self.is_asked))
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
+        if asked.item():
+            self.is_due = control.should_save = control.should_training_stop = True
 
 
 class Progress(TrainerCallback):

@@ -20,11 +20,14 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertTokenizer
 
 import compare
+import hf_trainer
 import interop
 from numpy_bert import NumpyBert
 from pairs import LABELS, Pair, read_pairs
 from predictions import LINES_FILE, TABLE_FILE, write_predictions
 from ratio import ratios, table
+from torment import Schedule, Victim, children
+from watched import alive
 
 HERE = Path(__file__).resolve().parent
 ROWS = [
@@ -258,6 +261,46 @@ class Comparison(unittest.TestCase):
         with self.assertRaises(SystemExit) as raised:
             compare.measure(side, 1, 1)
         self.assertIn("exit status 1", str(raised.exception))
+
+
+class Soak(unittest.TestCase):
+    """`torment.py`, and what `hf_trainer.py` goes on from."""
+
+    def test_the_schedule_is_its_seeds(self) -> None:
+        first, again, other = (Schedule(seed, 10) for seed in (1, 1, 2))
+        blows = [first.next() for _ in range(90)]
+        self.assertEqual(blows, [again.next() for _ in range(90)])
+        self.assertNotEqual(blows, [other.next() for _ in range(90)])
+        self.assertEqual(round(sum(pause for pause, _ in blows) / 900, 1), 1.0)
+
+    def test_whoever_is_struck_starts_again_and_nobody_is_left(self) -> None:
+        seen: set[int] = set()
+
+        def workers(process: object) -> list[int]:
+            found = children(process.popen.pid, "")
+            seen.update(found)
+            return found
+
+        with tempfile.TemporaryDirectory() as folder:
+            # It ends with its workers when one of the two does.
+            victim = Victim(["bash", "-c", "sleep 1000 & sleep 1000 & wait -n; kill -9 $(jobs -p); exit 75"], Path(folder), workers)
+            victim.torment(Schedule(3, 0.2), 6)
+            self.assertFalse(list(filter(alive, seen)))
+        self.assertGreaterEqual(victim.faults.total(), 5)
+        self.assertGreater(victim.starts, 1)
+        self.assertFalse(alive(victim.process.popen.pid))
+
+    def test_a_checkpoint_that_is_not_whole_is_passed_over(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            output = Path(folder)
+            self.assertIsNone(hf_trainer.newest_whole(output / "none"))
+            for step in (5, 10, 100):
+                checkpoint = output / f"checkpoint-{step}"
+                checkpoint.mkdir()
+                for name in ("model.safetensors", "optimizer.pt", "scheduler.pt"):
+                    (checkpoint / name).touch()
+                (checkpoint / "trainer_state.json").write_text("{}" if step < 100 else '{"global_')
+            self.assertEqual(hf_trainer.newest_whole(output), str(output / "checkpoint-10"))
 
 
 class Rows(unittest.TestCase):

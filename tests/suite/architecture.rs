@@ -167,3 +167,20 @@ fn unsafe_code_stays_in_its_rooms() {
         }
     }
 }
+
+/// What `tests/MATRIX.md` says a fault is shown by is there.
+#[test]
+fn the_matrix_names_tests_that_exist() {
+    let paths: Vec<PathBuf> = PACKAGES.iter().flat_map(|package| sources(package)).collect();
+    let text: String = paths.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    let files: Vec<_> = paths.iter().filter_map(|path| path.file_stem()?.to_str()).collect();
+    let matrix = std::fs::read_to_string(Path::new(ROOT).join("tests/MATRIX.md")).unwrap();
+    let is_path =
+        |quoted: &&str| quoted.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_:".contains(c));
+    let names = matrix.split('`').skip(1).step_by(2).filter(is_path).filter(|quoted| quoted.contains('_'));
+    let names: Vec<&str> = names.filter_map(|path| path.rsplit("::").next()).collect();
+    assert!(names.len() > 30, "{names:?}");
+    for name in names {
+        assert!(text.contains(&format!("fn {name}(")) || files.contains(&name), "tests/MATRIX.md names {name}");
+    }
+}

@@ -131,6 +131,48 @@ fn the_coordinator_may_die_again_and_again() {
     assert_same(&scratch, &clean(), 0);
 }
 
+/// A checkpoint is being written, or a split predicted, when it strikes: that is done, once, by the next one.
+#[test]
+fn the_coordinator_may_die_in_the_midst_of_a_save_or_an_evaluation() {
+    for workers in [1, 2] {
+        let mut job = Job::start(WORK, workers, "kill:coordinator@save=50");
+        for moment in ["evaluation=60", "save=300", "evaluation=360", "save=390"] {
+            job.death();
+            job.again(&format!("kill:coordinator@{moment}"));
+        }
+        job.death();
+        job.again("");
+        let (scratch, ended) = job.end();
+        assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+        assert_same(&scratch, &clean(), 0);
+    }
+}
+
+/// One too many, it waits for a place; its coordinator dies and comes back, and it waits on.
+#[test]
+fn a_worker_that_waits_for_a_place_looks_for_its_coordinator_too() {
+    let work = WORK.replace("--num_train_epochs 30", "--num_train_epochs 10000");
+    let mut job = Job::start(&work.replace("--heartbeat_timeout 2", "--heartbeat_timeout 300"), 1, "");
+    job.coordinator.as_mut().unwrap().wait_for("update 1/");
+    let mut spare = job.scratch.start_worker(&format!("--coordinator {} --threads 1", job.address));
+    let waits = |job: &Job| {
+        let status = job.scratch.run(&format!("status --coordinator {} --json", job.address)).stdout;
+        let waits = |status: &serde_json::Value| status["workers"].as_array().is_some_and(|workers| workers.len() == 2);
+        serde_json::from_str(&status).is_ok_and(|status| waits(&status))
+    };
+    while !waits(&job) {}
+    job.coordinator.as_mut().unwrap().signal(Signal::KILL);
+    job.death();
+    spare.wait_for("looks for the coordinator");
+    job.again("");
+    while !waits(&job) {}
+    let coordinator = job.coordinator.take().unwrap();
+    coordinator.signal(Signal::TERM);
+    coordinator.end().expect(75);
+    spare.end().expect(0);
+    job.workers.remove(0).end().expect(0);
+}
+
 /// Who is left holds all; the place of the lost one is free for another.
 #[test]
 fn a_worker_may_die_with_the_coordinator() {

@@ -59,6 +59,25 @@ fn faults_of_workers_change_nothing() {
     }
 }
 
+/// A checkpoint is being written, or a split predicted, when they strike; an evaluation is made at the end alone.
+#[test]
+fn deaths_in_the_midst_of_saves_and_evaluations_change_nothing() {
+    let clean = clean(WORK);
+    for (workers, chaos) in [
+        (1, "kill:worker=0@save=25; kill:worker=0@evaluation=78"),
+        (2, "kill:worker=0@save=25; kill:worker=1@save=50; kill:worker=0@evaluation=78"),
+        (3, "kill:worker=1@save=25; kill:worker=2@save=25; term:worker=0@save=50; stop:worker=1@evaluation=78"),
+    ] {
+        let scratch = Scratch::new(100);
+        let command = format!("train {RECIPE} {WORK} --workers {workers} --max_restarts 1000");
+        let ended = scratch.run_with(&command, &["--chaos", chaos]).expect(0);
+        let struck = ended.stderr.matches("chaos: SIG").count();
+        assert_eq!(struck, chaos.matches('@').count(), "all of {chaos} in:\n{}", ended.stderr);
+        assert_same(&scratch, &clean, &ended);
+        scratch.run("verify out").expect(0);
+    }
+}
+
 /// Nobody is left who holds the state: the run goes on from the newest checkpoint, or from its start.
 #[test]
 fn the_death_of_all_workers_costs_the_way_to_the_checkpoint_alone() {
@@ -72,16 +91,19 @@ fn the_death_of_all_workers_costs_the_way_to_the_checkpoint_alone() {
     }
 }
 
-/// As it ends with `kill -9`, or for want of memory: the same command goes on.
+/// As it ends with `kill -9`, or for want of memory, in training, in a save and in an evaluation: the same command goes on.
 #[test]
 fn the_death_of_the_launcher_changes_nothing() {
     let clean = clean(WORK);
     let scratch = Scratch::new(100);
     let command = format!("train {RECIPE} {WORK} --workers 2");
-    let ended = scratch.run_with(&command, &["--chaos", "kill:coordinator@update=30"]);
-    assert_eq!(ended.code, None, "{}", ended.stderr);
-    let ended = scratch.run(&command).expect(0).says(&["resuming"]);
+    for moment in ["update=30", "save=50", "evaluation=78"] {
+        let ended = scratch.run_with(&command, &["--chaos", &format!("kill:coordinator@{moment}")]);
+        assert_eq!(ended.code, None, "{moment}: {}", ended.stderr);
+    }
+    let ended = scratch.run(&command).expect(0);
     assert_same(&scratch, &clean, &ended);
+    scratch.run("verify out").expect(0);
 }
 
 #[test]

@@ -107,6 +107,7 @@ async fn a_worker_of_another_version_is_refused() {
         pid: 1,
         device: "cpu".to_owned(),
         threads: 1,
+        known: None,
         held: None,
         gpu: None,
         processor: String::new(),

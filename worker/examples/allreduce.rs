@@ -51,6 +51,7 @@ fn main() -> Result<()> {
                     secret: [1; 32],
                     lanes: lanes.into_iter().map(|run| vec![run]).collect(),
                     update: Update(0),
+                    line: Generation(0),
                     source: None,
                 };
                 let (layout, arguments) = (&layout, &arguments);

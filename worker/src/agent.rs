@@ -7,7 +7,7 @@ use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use medley_common::identity::WorkerId;
+use medley_common::identity::{Digest, Known, WorkerId};
 use medley_common::message::{Command, Event, Failure, FailureKind, Verdict, Welcome};
 use medley_proto::access::Access;
 use tokio::sync::mpsc;
@@ -104,7 +104,7 @@ impl AgentError {
 /// # Errors
 /// See [`AgentError`].
 pub async fn run(settings: Settings, mut leave: mpsc::Receiver<()>) -> Result<(Verdict, String), AgentError> {
-    let mut life = Life { settings, holding: None, lost: None, welcomed: false, leaving: false };
+    let mut life = Life { settings, holding: None, known: None, met: false, lost: None, leaving: false };
     loop {
         let error = match life.attend(&mut leave).await {
             Ok(end) => return Ok(end),
@@ -128,10 +128,12 @@ pub async fn run(settings: Settings, mut leave: mpsc::Receiver<()>) -> Result<(V
 struct Life {
     settings: Settings,
     holding: Option<Holding>,
+    /// As what it is known, once a coordinator has let it in.
+    known: Option<Known>,
+    /// Whether a coordinator has ever taken it on, be it to wait for a place.
+    met: bool,
     /// When the coordinator was lost; `None` while there is a session, and before the first one.
     lost: Option<Instant>,
-    /// Whether a coordinator has ever let it in.
-    welcomed: bool,
     leaving: bool,
 }
 
@@ -150,12 +152,12 @@ impl Life {
             Some(since) => self.settings.reconnect.saturating_sub(since.elapsed()),
             None => self.settings.patience,
         };
-        let settings = &self.settings;
-        let hello = hello(settings, self.holding.as_ref());
+        let (settings, met) = (&self.settings, &mut self.met);
+        let hello = hello(settings, self.known.as_ref(), self.holding.as_ref());
         let joining = async {
             let access = settings.access.clone();
             let coordinator = Coordinator::connect(&settings.coordinator, access, patience).await?;
-            let (session, first) = greet(settings, &coordinator, hello).await?;
+            let (session, first) = greet(settings, &coordinator, hello, met).await?;
             Ok::<_, AgentError>((coordinator, session, first))
         };
         let (coordinator, mut session, first) = tokio::select! {
@@ -207,7 +209,7 @@ impl Life {
 
     /// Fetches all that an engine needs and starts it; one that there is ends first.
     async fn begin(&mut self, coordinator: &Coordinator, welcome: Welcome) -> Result<(), AgentError> {
-        self.welcomed = true;
+        self.name(welcome.run, welcome.worker);
         if let Some(holding) = self.holding.take() {
             holding.end().await;
         }
@@ -225,8 +227,13 @@ impl Life {
         Ok(())
     }
 
+    fn name(&mut self, run: Digest, worker: WorkerId) {
+        self.known = Some(Known::named(self.known.take(), run, worker));
+    }
+
     fn reattach(&mut self, worker: WorkerId) {
-        self.holding.iter_mut().for_each(|holding| holding.reattach(worker));
+        self.known.as_ref().map(|known| known.run).into_iter().for_each(|run| self.name(run, worker));
+        self.holding.iter_mut().for_each(Holding::reattach);
         if !self.settings.is_local {
             say(&format!("back with {} as worker {worker}", self.settings.coordinator));
         }
@@ -238,10 +245,10 @@ impl Life {
         session: &mut Session,
         leave: &mut mpsc::Receiver<()>,
     ) -> Result<End, AgentError> {
-        let Some(holding) = &mut self.holding else {
+        let Some((holding, known)) = self.holding.as_mut().zip(self.known.as_mut()) else {
             return Err(AgentError::Abandoned { address: self.settings.coordinator.clone() });
         };
-        let (events, worker) = (session.sender(), holding.worker());
+        let (events, worker) = (session.sender(), known.worker().unwrap_or_default());
         let mut upload = Uploading::default();
         loop {
             tokio::select! {
@@ -256,6 +263,9 @@ impl Life {
                     Some(command) => {
                         if let Command::Save { save, parts, piece } = &command {
                             upload.order(PieceOrder { save: *save, parts: parts.clone(), piece: *piece });
+                        }
+                        if command.work_of().is_some() {
+                            known.employed();
                         }
                         holding.order(command).map_err(|error| no_group(&error))?;
                         upload.go_on(coordinator, worker, holding.copy());
@@ -297,7 +307,7 @@ impl Life {
     /// Whether the worker looks for its coordinator after `error`, or ends.
     fn may_come_back(&self, error: &AgentError) -> bool {
         let in_time = self.lost.map_or(Duration::ZERO, |since| since.elapsed()) < self.settings.reconnect;
-        self.welcomed && in_time && error.is_loss()
+        self.met && in_time && error.is_loss()
     }
 
     /// The coordinator is lost: leaves the group, and keeps what it holds.
@@ -307,11 +317,14 @@ impl Life {
             return Ok(());
         }
         self.lost = Some(Instant::now());
-        let Some(holding) = &mut self.holding else { return Ok(()) };
-        holding.detach().await.map_err(AgentError::Engine)?;
-        let (seconds, held) = (self.settings.reconnect.as_secs(), holding.held());
-        let update = held.map_or_else(String::new, |held| format!(" of update {}", held.update));
-        say(&format!("{error}; this worker keeps its state{update} and looks for the coordinator for {seconds} s"));
+        let mut keeps = String::new();
+        if let Some(holding) = &mut self.holding {
+            holding.detach().await.map_err(AgentError::Engine)?;
+            let update = holding.held().map_or_else(String::new, |held| format!(" of update {}", held.update));
+            keeps = format!("keeps its state{update} and ");
+        }
+        let seconds = self.settings.reconnect.as_secs();
+        say(&format!("{error}; this worker {keeps}looks for the coordinator for {seconds} s"));
         Ok(())
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use medley_common::identity::{Digest, Generation, Update, WorkerId};
-use medley_common::message::{Command, Event, Failure, FailureKind, Held, Lanes, UpdateReport, Welcome};
+use medley_common::identity::{Digest, Generation, Update};
+use medley_common::message::{Command, Event, Failure, FailureKind, Held, Lanes, UpdateReport};
 use tokio::sync::mpsc;
 
 use crate::engine::{self, EngineHandle, Output, Preparation};
@@ -20,14 +20,13 @@ const MOST_REPORTS: u64 = 1024;
 pub struct Holding {
     engine: EngineHandle,
     outputs: mpsc::Receiver<Output>,
-    run: Digest,
-    /// The name of this worker in its newest session.
-    worker: WorkerId,
     window: usize,
     /// The layout's fingerprint and the collective's address, once the model is built.
     prepared: Option<(Digest, String)>,
-    /// The newest group in which there was work to do.
-    generation: Generation,
+    /// The newest group of the ledger on whose line the state lies.
+    line: Generation,
+    /// The group that is being connected, and the line of the state that it starts from.
+    forming: Option<(Generation, Generation)>,
     /// The last reports, as many as the ledger may not have.
     reports: VecDeque<UpdateReport>,
     /// The copy of a state that is kept until it is saved.
@@ -42,16 +41,15 @@ impl Holding {
     /// Starts an engine.
     #[must_use]
     pub fn start(preparation: Preparation) -> Self {
-        let Welcome { run, worker, window, .. } = preparation.welcome;
+        let window = preparation.welcome.window;
         let (sender, outputs) = mpsc::channel(QUEUED_OUTPUTS);
         Self {
             engine: engine::spawn(preparation, sender),
             outputs,
-            run,
-            worker,
             window: usize::try_from(window.min(MOST_REPORTS)).unwrap_or(0),
             prepared: None,
-            generation: Generation(0),
+            line: Generation(0),
+            forming: None,
             reports: VecDeque::new(),
             copy: None,
             copying: None,
@@ -59,15 +57,8 @@ impl Holding {
         }
     }
 
-    /// The name of this worker.
-    #[must_use]
-    pub fn worker(&self) -> WorkerId {
-        self.worker
-    }
-
-    /// Goes on in another session, under the name that the coordinator has given.
-    pub fn reattach(&mut self, worker: WorkerId) {
-        self.worker = worker;
+    /// Goes on in another session.
+    pub fn reattach(&mut self) {
         self.position = None;
     }
 
@@ -76,18 +67,17 @@ impl Holding {
     /// # Errors
     /// The system has no file descriptors left for a new group.
     pub fn order(&mut self, command: Command) -> std::io::Result<()> {
-        if let Command::Train { generation, .. } | Command::Evaluate { generation, .. } = &command {
-            self.generation = *generation;
-        }
-        if let Command::Save { save, .. } = &command {
+        match &command {
+            Command::Form(form) => self.forming = Some((form.generation, form.line)),
             // A second piece of what is kept, or about to be.
-            if self.copying == Some(save.update) {
-                return Ok(());
+            Command::Save { save, .. } if self.copying == Some(save.update) => return Ok(()),
+            Command::Save { save, .. } => {
+                // One copy at a time.
+                self.copy = None;
+                self.copying = Some(save.update);
             }
-            // One copy at a time.
-            self.copy = None;
-            self.copying = Some(save.update);
-            self.generation = save.generation;
+            // Only a group of the ledger is given work.
+            command => self.line = command.work_of().unwrap_or(self.line),
         }
         self.engine.order(command)
     }
@@ -133,9 +123,8 @@ impl Holding {
         let (layout, endpoint) = self.prepared.clone()?;
         let (update, kept) = self.position.clone()?;
         let reports = self.reports.iter().cloned().collect();
-        let (run, worker, generation) = (self.run, self.worker, self.generation);
         let copy = self.copy.as_ref().map(|copy| copy.save());
-        Some(Held { run, worker, layout, endpoint, generation, update, kept, reports, copy })
+        Some(Held { layout, endpoint, generation: self.line, update, kept, reports, copy })
     }
 
     /// Ends the engine and waits until what it held is free.
@@ -155,6 +144,11 @@ impl Holding {
             }
             Output::Report(Event::Prepared { layout, endpoint, .. }) => {
                 self.prepared = Some((*layout, endpoint.clone()));
+            }
+            // Whatever it held before, it now holds what the group starts from.
+            Output::Report(Event::Formed { generation }) => {
+                let forming = self.forming.filter(|(forming, _)| forming == generation);
+                self.line = forming.map_or(self.line, |(_, line)| line);
             }
             Output::Detached { update, kept } => self.position = Some((*update, kept.clone())),
             Output::Copied(copy) if self.copying == Some(copy.save().update) => self.copy = Some(Arc::clone(copy)),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
+use medley_common::identity::Known;
 use medley_common::message::{Command, Event, Hello, PROTOCOL, Welcome};
 
 use crate::agent::{AgentError, Settings};
@@ -11,7 +12,8 @@ use crate::engine::Preparation;
 use crate::holding::Holding;
 use crate::session::{Coordinator, Session, SessionError};
 
-/// Opens the session and waits for the first command: whoever listens there may be no coordinator at all.
+/// Opens the session and waits for the first command: whoever listens there may be no coordinator at all. Notes in
+/// `met` that one has opened it.
 ///
 /// # Errors
 /// The session broke, or nothing came.
@@ -19,9 +21,11 @@ pub async fn greet(
     settings: &Settings,
     coordinator: &Coordinator,
     hello: Hello,
+    met: &mut bool,
 ) -> Result<(Session, Option<Command>), AgentError> {
     let greeting = async {
         let mut session = coordinator.open(Event::Hello(hello)).await?;
+        *met = true;
         let first = session.command().await?;
         Ok((session, first))
     };
@@ -54,7 +58,7 @@ pub async fn fetch(
 
 /// Who this worker is, and what it holds.
 #[must_use]
-pub fn hello(settings: &Settings, holding: Option<&Holding>) -> Hello {
+pub fn hello(settings: &Settings, known: Option<&Known>, holding: Option<&Holding>) -> Hello {
     Hello {
         protocol: PROTOCOL,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -64,6 +68,7 @@ pub fn hello(settings: &Settings, holding: Option<&Holding>) -> Hello {
         gpu: settings.place.gpu(settings.shares_gpu),
         processor: crate::ops::cpu::processor(),
         threads: settings.threads,
+        known: known.cloned(),
         held: holding.and_then(Holding::held).map(Box::new),
     }
 }

@@ -16,6 +16,8 @@ pub(super) struct FolderLock {
     _file: File,
     /// Why the file system cannot lock, where it cannot.
     pub(super) unsupported: Option<String>,
+    /// How often the folder was locked before.
+    pub(super) times: u64,
 }
 
 impl FolderLock {
@@ -44,23 +46,31 @@ impl FolderLock {
         if !is_there().map_err(unwritable)? {
             return Err(unwritable(io::ErrorKind::NotFound.into()));
         }
-        sign(&mut file).map_err(unwritable)?;
-        Ok(Self { _file: file, unsupported })
+        let times = times(&mut file);
+        sign(&mut file, times + 1).map_err(unwritable)?;
+        Ok(Self { _file: file, unsupported, times })
     }
 }
 
-fn sign(file: &mut File) -> io::Result<()> {
+fn sign(file: &mut File, times: u64) -> io::Result<()> {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     file.set_len(0)?;
     file.rewind()?;
-    writeln!(file, "process {} on {}", std::process::id(), host.trim())
+    writeln!(file, "process {} on {}\ntimes {times}", std::process::id(), host.trim())
+}
+
+/// What the file says; nothing where it cannot be read.
+fn text(file: &mut File) -> String {
+    const LONGEST: u64 = 300;
+    let mut text = String::new();
+    file.take(LONGEST).read_to_string(&mut text).map_or_else(|_| String::new(), |_| text)
 }
 
 fn holder(file: &mut File) -> String {
-    const LONGEST: u64 = 300;
-    let mut text = String::new();
-    match file.take(LONGEST).read_to_string(&mut text) {
-        Ok(_) if !text.trim().is_empty() => text.trim().to_owned(),
-        _ => "another process".to_owned(),
-    }
+    let text = text(file);
+    text.lines().next().filter(|line| !line.is_empty()).map_or_else(|| "another process".to_owned(), ToOwned::to_owned)
+}
+
+fn times(file: &mut File) -> u64 {
+    text(file).lines().find_map(|line| line.strip_prefix("times ")?.parse().ok()).unwrap_or(0)
 }

@@ -93,6 +93,12 @@ impl OutputDir {
         &self.path
     }
 
+    /// How often the folder was opened before, by whichever run.
+    #[must_use]
+    pub fn times_opened(&self) -> u64 {
+        self.lock.times
+    }
+
     /// What the user should hear of the folder although the run can go on.
     #[must_use]
     pub fn warning(&self) -> Option<&str> {

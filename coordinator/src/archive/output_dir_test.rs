@@ -12,7 +12,7 @@ fn a_folder_is_made_and_locked() {
     let output = OutputDir::open(&path).unwrap();
     assert!(path.is_dir());
     assert_eq!(output.warning(), None);
-    assert_eq!(output.entries().unwrap(), [""; 0]);
+    assert_eq!((output.times_opened(), output.entries().unwrap()), (0, Vec::new()));
 
     let error = OutputDir::open(&path).unwrap_err();
     assert!(matches!(error, ArchiveError::InUse { .. }));
@@ -22,7 +22,8 @@ fn a_folder_is_made_and_locked() {
     fs::write(path.join("notes.txt"), "mine").unwrap();
     drop(output);
     assert!(path.join(LOCK_FILE).exists());
-    assert!(OutputDir::open(&path).is_ok(), "a lock file without a process locks nothing");
+    let again = OutputDir::open(&path).expect("a lock file without a process locks nothing");
+    assert_eq!((again.times_opened(), again.entries().unwrap().len()), (1, 1), "who was refused does not count");
 }
 
 #[test]

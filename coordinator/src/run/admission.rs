@@ -23,8 +23,9 @@ impl Run {
             );
             return self.refuse(worker, reason, actions);
         }
-        if let Some(held) = hello.held.as_ref().filter(|held| held.run != self.job.run) {
-            let (update, own, other) = (held.update, self.job.run.short(), held.run.short());
+        let other_run = hello.known.as_ref().map(|known| known.run).filter(|run| *run != self.job.run);
+        if let Some((held, run)) = hello.held.as_ref().zip(other_run) {
+            let (update, own, other) = (held.update, self.job.run.short(), run.short());
             let reason = format!(
                 "it holds update {update} of another run, {other}; this coordinator makes run {own}: start the worker \
                  again to take part in it, or the other coordinator, on its own --output_dir"
@@ -39,14 +40,16 @@ impl Run {
             return self.refuse(worker, reason, actions);
         }
         if let Some(member) = self.roster.get_mut(worker).filter(|member| member.hello.is_none()) {
-            member.hello = Some(hello);
+            // Who has nothing of another run yet is a newcomer to this one.
+            let known = hello.known.clone().filter(|_| other_run.is_none());
+            member.hello = Some(Hello { known, ..hello });
         }
         self.admit(now, actions);
     }
 
     /// The member that is the same process in the session before.
     fn same_process(&self, hello: &Hello) -> Option<WorkerId> {
-        let before = hello.held.as_ref()?.worker;
+        let before = hello.known.as_ref()?.worker()?;
         let known = self.roster.get(before)?.hello.as_ref()?;
         (known.host == hello.host && known.pid == hello.pid).then_some(before)
     }
@@ -99,7 +102,7 @@ impl Run {
         // What one of them reports may be what another's state lacks, so each may make room for the next.
         let expected = |run: &Self| {
             let waiting = run.roster.all(waits).into_iter();
-            let held = |worker| Some((worker, held_by(run, worker).filter(|held| run.is_expected(held))?));
+            let held = |worker| Some((worker, held_by(run, worker).filter(|held| run.is_expected(worker, held))?));
             waiting.filter_map(held).next().filter(|_| run.free_places() > 0)
         };
         while let Some((worker, held)) = expected(self) {

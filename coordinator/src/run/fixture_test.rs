@@ -99,6 +99,7 @@ pub(super) fn hello(pid: u32) -> Event {
         gpu: None,
         processor: "EPYC, avx512f".into(),
         threads: 1,
+        known: None,
         held: None,
     })
 }

@@ -114,7 +114,7 @@ impl Run {
         for (rank, worker) in (0..).map(Rank).zip(&group) {
             let (generation, secret) = (self.generation, self.secret());
             let (peers, lanes) = (peers.clone(), lanes.clone());
-            let form = Form { generation, rank, peers, secret, lanes, update, source };
+            let form = Form { generation, rank, peers, secret, lanes, update, line: self.standing, source };
             actions.push(Action::Order(*worker, Command::Form(form)));
             if let Some(member) = self.roster.get_mut(*worker) {
                 (member.rank, member.update) = (Some(rank), update);
@@ -167,6 +167,7 @@ impl Run {
     }
 
     pub(super) fn grouped(&mut self, now: Instant, generation: Generation, actions: &mut Vec<Action>) {
+        self.standing = generation;
         if generation != self.generation || !matches!(self.phase, Phase::Forming(_)) {
             return;
         }

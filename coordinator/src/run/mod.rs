@@ -60,6 +60,8 @@ pub struct Run {
     roster: Roster,
     phase: Phase,
     generation: Generation,
+    /// The newest group that is in the ledger.
+    standing: Generation,
     /// The lanes of each member of the newest group, those that were lost since included.
     shares: BTreeMap<WorkerId, Lanes>,
     /// After how many updates each group started.
@@ -125,6 +127,7 @@ impl Run {
             roster: Roster::default(),
             phase: Phase::Gathering(Gathering { since: now, needed: job.workers, returns: None }),
             generation: past.groups.keys().max().copied().unwrap_or_default(),
+            standing: past.groups.keys().max().copied().unwrap_or_default(),
             shares: past.shares.clone(),
             groups: past.groups.clone(),
             untold: BTreeMap::new(),

@@ -4,7 +4,7 @@
 //! it or from a later one, and its updates are in the ledger or reported with it. Who holds another one is welcomed as a
 //! newcomer. Where nobody else has the newest state, its holders are waited for, but not for long.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Instant;
 
@@ -33,17 +33,20 @@ impl Run {
     }
 
     /// Whether it is a member of the newest group that comes back, or one that holds as much.
-    pub(super) fn is_expected(&self, held: &Held) -> bool {
-        self.is_of_use(held) && (self.was_in_newest(held) || held.update >= self.progress.done)
+    pub(super) fn is_expected(&self, worker: WorkerId, held: &Held) -> bool {
+        let was_in_newest = || self.names_of(worker).iter().any(|name| self.shares.contains_key(name));
+        self.is_of_use(held) && (held.update >= self.progress.done || was_in_newest())
     }
 
-    fn was_in_newest(&self, held: &Held) -> bool {
-        self.shares.contains_key(&held.worker) || self.groups.keys().max() == Some(&held.generation)
+    /// The names that somebody who is here has had before.
+    fn names_of(&self, worker: WorkerId) -> &[WorkerId] {
+        let known = self.roster.get(worker).and_then(|member| member.hello.as_ref()?.known.as_ref());
+        known.map_or(&[], |known| &known.names)
     }
 
     /// Takes in a worker with what it holds.
     pub(super) fn come_back(&mut self, worker: WorkerId, held: Held, actions: &mut Vec<Action>) {
-        let is_expected = self.is_expected(&held);
+        let is_expected = self.is_expected(worker, &held);
         let Held { layout, endpoint, update, kept, reports, copy, .. } = held;
         if let Some(problem) = self.other_layout(layout) {
             return self.fail_worker(worker, &problem, actions);
@@ -91,15 +94,12 @@ impl Run {
         }
     }
 
-    /// How many members of the newest group may still come back.
+    /// How many members of the newest group may still come back: who is here, under whatever name and with whatever
+    /// state, is waited for no longer.
     pub(super) fn missing(&self) -> usize {
-        let gone = self.shares.keys().filter(|worker| self.roster.get(**worker).is_none()).count();
-        // One that is back with nothing that is of use is waited for no longer.
-        let is_in_vain = |held: &Held| self.was_in_newest(held) && !self.is_of_use(held);
-        let waiting = self.roster.iter().filter(|(_, member)| !member.welcomed);
-        let in_vain =
-            waiting.filter_map(|(_, member)| member.hello.as_ref()?.held.as_deref()).filter(|held| is_in_vain(held));
-        gone.saturating_sub(self.returned() + in_vain.count())
+        let back: BTreeSet<_> = self.roster.iter().flat_map(|(worker, _)| self.names_of(worker)).collect();
+        let is_gone = |worker: &&WorkerId| self.roster.get(**worker).is_none() && !back.contains(worker);
+        self.shares.keys().filter(is_gone).count()
     }
 
     /// How many have come back since the newest group stood.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use medley_common::identity::{Digest, Rank};
+use medley_common::identity::{Digest, Known, Rank};
 use medley_common::message::{Command, Form, Held, Hello, UpdateReport};
 use medley_common::save::SaveId;
 
@@ -31,8 +31,6 @@ fn held(job: &Job, before: u64, update: u64) -> Held {
     let lanes = if before == 1 { 0..2 } else { 2..4 };
     let reports: Vec<UpdateReport> = (update - 1..=update).map(|update| report(job, update, lanes.clone())).collect();
     Held {
-        run: job.run,
-        worker: WorkerId(before),
         layout: Digest([1; 32]),
         endpoint: "10.0.0.1:4000".into(),
         generation: Generation(1),
@@ -43,10 +41,18 @@ fn held(job: &Job, before: u64, update: u64) -> Held {
     }
 }
 
-fn come_back(drive: &mut Drive, worker: u64, held: Held) -> Vec<Action> {
+/// A worker that was known by `names` opens another session.
+fn known_as(drive: &mut Drive, (worker, names): (u64, &[u64]), run: Digest, held: Option<Held>) -> Vec<Action> {
     drive.input(Input::Joined(WorkerId(worker)));
     let Event::Hello(hello) = hello(worker as u32) else { unreachable!() };
-    drive.from(worker, Event::Hello(Hello { held: Some(Box::new(held)), ..hello }))
+    let known = Some(Known { run, names: names.iter().copied().map(WorkerId).collect() });
+    drive.from(worker, Event::Hello(Hello { known, held: held.map(Box::new), ..hello }))
+}
+
+/// Worker 1 comes back as 11, worker 2 as 12.
+fn come_back(drive: &mut Drive, worker: u64, held: Held) -> Vec<Action> {
+    let run = drive.job.run;
+    known_as(drive, (worker, &[worker % 10]), run, Some(held))
 }
 
 fn forms(actions: &[Action]) -> Vec<(u64, Form)> {
@@ -133,11 +139,48 @@ fn a_state_off_the_line_is_of_no_use() {
     assert!(is_reattached(&come_back(&mut drive, 11, whole), 11));
 }
 
+/// Taken over in a group that died with its coordinator: it lies on the line of the group that the ledger has.
+#[test]
+fn a_state_taken_over_in_a_group_that_no_ledger_has_is_of_use() {
+    let mut drive = Drive::new(interrupted());
+    let (source, newcomer) = (held(&drive.job, 1, 5), Held { reports: Vec::new(), ..held(&drive.job, 2, 5) });
+    let run = drive.job.run;
+    let actions = known_as(&mut drive, (14, &[3, 4]), run, Some(newcomer));
+    assert!(!is_reattached(&actions, 14), "nobody has told of updates 4 and 5 yet: {actions:?}");
+    let actions = come_back(&mut drive, 11, source);
+    assert!(is_reattached(&actions, 11) && is_reattached(&actions, 14), "{actions:?}");
+    let mut drive = Drive::new(interrupted());
+    let stray = Held { generation: Generation(0), reports: Vec::new(), ..held(&drive.job, 2, 3) };
+    assert!(!is_reattached(&known_as(&mut drive, (14, &[2]), run, Some(stray)), 14), "of no line that is known");
+}
+
+/// Each coordinator gives another name; the ledger has one of a group that stood before.
+#[test]
+fn who_is_back_under_a_third_name_is_waited_for_no_longer() {
+    let mut drive = Drive::new(interrupted());
+    let (first, second) = (held(&drive.job, 1, 3), held(&drive.job, 2, 3));
+    let run = drive.job.run;
+    known_as(&mut drive, (21, &[1, 11]), run, Some(first));
+    let actions = known_as(&mut drive, (22, &[2, 12, 13]), run, Some(second));
+    assert_eq!(forms(&actions).len(), 2, "{actions:?}");
+    // One that has lost all it held, or has not built its model again yet, is back as well.
+    let mut drive = Drive::new(interrupted());
+    let second = held(&drive.job, 2, 3);
+    known_as(&mut drive, (21, &[1, 11]), run, None);
+    let actions = known_as(&mut drive, (22, &[2]), run, Some(second));
+    assert_eq!(forms(&actions).len(), 1, "{actions:?}");
+    // What another run has called it says nothing here.
+    let mut drive = Drive::new(interrupted());
+    let second = held(&drive.job, 2, 3);
+    known_as(&mut drive, (21, &[1]), Digest([8; 32]), None);
+    assert_eq!(forms(&known_as(&mut drive, (22, &[2]), run, Some(second))), [], "the other may still come");
+}
+
 #[test]
 fn who_holds_another_run_is_refused_by_name() {
     let mut drive = Drive::new(interrupted());
-    let other = Held { run: Digest([8; 32]), ..held(&drive.job, 1, 3) };
-    let actions = come_back(&mut drive, 11, other);
+    let other = held(&drive.job, 1, 3);
+    let actions = known_as(&mut drive, (11, &[1]), Digest([8; 32]), Some(other));
     let [Action::Refuse(WorkerId(11), reason)] = &actions[..] else { panic!("{actions:?}") };
     assert!(reason.contains("holds update 3 of another run, 080808080808"), "{reason}");
     assert!(reason.contains("start the worker again to take part"), "{reason}");

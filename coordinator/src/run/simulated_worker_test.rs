@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use medley_common::evaluation::Prediction;
-use medley_common::identity::{Digest, Rank, RowId};
+use medley_common::identity::{Digest, Known, Rank, RowId};
 use medley_common::message::{Command, Form, Held, Hello, UpdateReport};
 use medley_common::plan::mix;
 use medley_common::save::{Piece, SaveId};
@@ -21,9 +21,9 @@ pub(super) struct Worker {
     through: u64,
     /// Lanes of the next update that it has computed.
     kept: Lanes,
-    /// Its name, and the newest group in which it was given work.
-    name: WorkerId,
-    employed: Generation,
+    /// As what it is known, and the newest group of the ledger on whose line its state lies.
+    known: Option<Known>,
+    line: Generation,
     /// Its last reports.
     reports: VecDeque<UpdateReport>,
     /// The save that it keeps a copy of the state for, and the pieces that it is to send.
@@ -62,8 +62,8 @@ impl Worker {
             update: 0,
             through: 0,
             kept: Lanes::new(),
-            name: WorkerId(0),
-            employed: Generation(0),
+            known: None,
+            line: Generation(0),
             reports: VecDeque::new(),
             copy: None,
             uploads: VecDeque::new(),
@@ -81,11 +81,9 @@ impl Worker {
         self.outbox.clear();
         self.uploads.clear();
         let held = Held {
-            run: Digest([9; 32]),
-            worker: self.name,
             layout: Digest([1; 32]),
             endpoint: "10.0.0.1:1".into(),
-            generation: self.employed,
+            generation: self.line,
             update: Update(self.update),
             kept: self.kept.clone(),
             reports: self.reports.iter().cloned().collect(),
@@ -93,7 +91,7 @@ impl Worker {
         };
         let Event::Hello(hello) = hello(pid) else { return };
         let held = self.prepared.then(|| Box::new(held));
-        self.outbox.push_back(Event::Hello(Hello { held, ..hello }));
+        self.outbox.push_back(Event::Hello(Hello { known: self.known.clone(), held, ..hello }));
     }
 
     pub(super) fn leave(&mut self, network: &mut Network) {
@@ -131,7 +129,7 @@ impl Worker {
                 (self.update, self.kept) = (form.update.0, Lanes::new());
             }
             assert_eq!(self.update, form.update.0, "a group of different states");
-            self.through = self.update;
+            (self.through, self.line) = (self.update, form.line);
             self.outbox.push_back(Event::Formed { generation });
         } else if self.connected && self.update < self.through {
             let lanes = form.lanes[form.rank.0 as usize].clone();
@@ -163,10 +161,15 @@ impl Worker {
 
     fn obey(&mut self, job: &Job, network: &mut Network, command: Command) {
         let current = self.form.as_ref().map(|form| form.generation);
+        if let Some(generation) = command.work_of() {
+            self.line = generation;
+            self.known.iter_mut().for_each(Known::employed);
+        }
         match command {
             Command::Welcome(welcome) => {
                 self.leave(network);
-                (self.update, self.name, self.employed) = (welcome.start.0, welcome.worker, Generation(0));
+                (self.update, self.line) = (welcome.start.0, Generation(0));
+                self.known = Some(Known::named(self.known.take(), welcome.run, welcome.worker));
                 self.kept.clear();
                 self.reports.clear();
                 self.copy = None;
@@ -177,7 +180,7 @@ impl Worker {
             }
             Command::Reattach { worker, .. } => {
                 assert!(self.prepared, "kept what it never had");
-                self.name = worker;
+                self.known = Some(Known::named(self.known.take(), job.run, worker));
             }
             Command::Form(form) => {
                 self.leave(network);
@@ -194,7 +197,7 @@ impl Worker {
             }
             Command::Train { generation, through } if current == Some(generation) => {
                 assert!(through.0 > self.through, "a grant that grants nothing");
-                (self.through, self.employed) = (through.0, generation);
+                self.through = through.0;
             }
             Command::Save { save, piece, .. } => {
                 if self.copy.is_none_or(|copy| copy.update != save.update) {

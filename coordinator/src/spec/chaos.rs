@@ -11,6 +11,10 @@
 //! kill:coordinator@update=50    SIGKILL to this process once the ledger has update 50, and so to its local workers
 //! random:mean=10s,seed=7        SIGKILL or SIGSTOP to a random worker, with exponential times between
 //! ```
+//!
+//! `kill`, `stop` and `term` may hit either, and strike in the midst of other work as well: `@save=20` in the first save
+//! of update 20 or a later one, when the first worker says that its part is done; `@evaluation=20` in the first evaluation
+//! after such an update, when the first predictions come.
 
 use std::fmt;
 use std::time::Duration;
@@ -81,10 +85,24 @@ impl fmt::Display for Fault {
     }
 }
 
+/// What a fault strikes in, or after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occasion {
+    /// An update is applied.
+    Update,
+    /// The state after an update is being saved.
+    Save,
+    /// The model after an update is being evaluated.
+    Evaluation,
+}
+
+/// When a fault strikes: the first time at or after an update.
+type Moment = (Occasion, Update);
+
 /// Faults that are still to come.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Chaos {
-    planned: Vec<(Update, Fault)>,
+    planned: Vec<(Moment, Fault)>,
     random: Option<Random>,
 }
 
@@ -99,7 +117,8 @@ struct Random {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "--chaos: {part:?}: {problem}; expected e.g. kill:worker=1@update=20, stop:worker=0@update=31, \
-     slow:worker=1@update=10,factor=4, kill:coordinator@update=40 or random:mean=10s,seed=1, divided by ;"
+     slow:worker=1@update=10,factor=4, kill:coordinator@update=40, kill:worker=1@save=20, \
+     kill:coordinator@evaluation=20 or random:mean=10s,seed=1, divided by ;"
 )]
 pub struct ChaosError {
     part: String,
@@ -130,9 +149,13 @@ impl Chaos {
         self.planned.is_empty() && self.random.is_none()
     }
 
-    /// Takes out what is due for such victims now that `update` is applied.
-    pub fn due(&mut self, update: Update, victims: impl Fn(Victim) -> bool) -> Vec<Fault> {
-        let is_due = |(at, fault): &(Update, Fault)| *at <= update && victims(fault.victim);
+    /// Takes out what is due for such victims on this occasion of `update`.
+    pub fn due(&mut self, occasion: Occasion, update: Update, victims: impl Fn(Victim) -> bool) -> Vec<Fault> {
+        self.take(|(on, at), fault| on == occasion && at <= update && victims(fault.victim))
+    }
+
+    fn take(&mut self, is_due: impl Fn(Moment, Fault) -> bool) -> Vec<Fault> {
+        let is_due = |(moment, fault): &(Moment, Fault)| is_due(*moment, *fault);
         let due = self.planned.iter().filter(|planned| is_due(planned)).map(|(_, fault)| *fault).collect();
         self.planned.retain(|planned| !is_due(planned));
         due
@@ -141,7 +164,7 @@ impl Chaos {
     /// What is left for a coordinator that comes back after `update`: what has killed it does not do so again.
     #[must_use]
     pub fn after(mut self, update: Update) -> Self {
-        drop(self.due(update, Victim::is_coordinator));
+        drop(self.take(|(_, at), fault| at <= update && fault.victim.is_coordinator()));
         self
     }
 
@@ -162,7 +185,7 @@ impl Chaos {
     }
 }
 
-fn planned(part: &str) -> Result<(Update, Fault), &'static str> {
+fn planned(part: &str) -> Result<(Moment, Fault), &'static str> {
     let (what, when) = part.split_once('@').ok_or("it says not when")?;
     let (blow, whom) = what.split_once(':').ok_or("it says not to whom")?;
     let blow = match blow {
@@ -176,12 +199,20 @@ fn planned(part: &str) -> Result<(Update, Fault), &'static str> {
         Some(("worker", place)) => Victim::Worker(place.parse().map_err(|_| "the worker is no number")?),
         _ => return Err("it hits neither worker=N nor coordinator"),
     };
-    let update = when.strip_prefix("update=").and_then(|update| update.parse().ok());
-    Ok((Update(update.ok_or("it is not at update=N")?), Fault { blow, victim }))
+    let moment = when.split_once('=').and_then(|(on, update)| {
+        let occasion = match on {
+            "update" => Occasion::Update,
+            "save" => Occasion::Save,
+            "evaluation" => Occasion::Evaluation,
+            _ => return None,
+        };
+        Some((occasion, Update(update.parse().ok()?)))
+    });
+    Ok((moment.ok_or("it is not at update=N, save=N or evaluation=N")?, Fault { blow, victim }))
 }
 
 /// A worker that is slow from one update on, and perhaps until another.
-fn slowed(part: &str) -> Result<Vec<(Update, Fault)>, &'static str> {
+fn slowed(part: &str) -> Result<Vec<(Moment, Fault)>, &'static str> {
     let (whom, when) = part.split_once('@').ok_or("it says not when")?;
     let place = whom.strip_prefix("worker=").and_then(|place| place.parse().ok());
     let victim = Victim::Worker(place.ok_or("it slows no worker=N")?);
@@ -197,7 +228,8 @@ fn slowed(part: &str) -> Result<Vec<(Update, Fault)>, &'static str> {
     let from = from.ok_or("it is not at update=N")?;
     let blow = Blow::Slow(factor.ok_or("its factor is not 1.1 to 100")?);
     let recovery = until.map(|until| (until, Fault { blow: Blow::Recover, victim }));
-    Ok([(from, Fault { blow, victim })].into_iter().chain(recovery).collect())
+    let faults = [(from, Fault { blow, victim })].into_iter().chain(recovery);
+    Ok(faults.map(|(update, fault)| ((Occasion::Update, update), fault)).collect())
 }
 
 impl Random {
@@ -234,19 +266,44 @@ mod tests {
         let mut chaos =
             Chaos::parse("kill:worker=1@update=20; stop:worker=0@update=31;term:worker=2@update=20;").unwrap();
         let fault = |blow, place| Fault { blow, victim: Victim::Worker(place) };
-        assert_eq!(chaos.due(Update(19), Victim::is_worker), []);
-        assert_eq!(chaos.due(Update(22), Victim::is_worker), [fault(Blow::Kill, 1), fault(Blow::Terminate, 2)]);
-        assert_eq!(chaos.due(Update(31), Victim::is_worker), [fault(Blow::Stop, 0)]);
+        assert_eq!(chaos.due(Occasion::Update, Update(19), Victim::is_worker), []);
+        assert_eq!(
+            chaos.due(Occasion::Update, Update(22), Victim::is_worker),
+            [fault(Blow::Kill, 1), fault(Blow::Terminate, 2)]
+        );
+        assert_eq!(chaos.due(Occasion::Update, Update(31), Victim::is_worker), [fault(Blow::Stop, 0)]);
         assert!(chaos.is_empty());
         let mut chaos = Chaos::parse("slow:worker=1@update=10,factor=4,until=50").unwrap();
-        assert_eq!(chaos.due(Update(10), Victim::is_worker), [fault(Blow::Slow(4.0), 1)]);
-        assert_eq!(chaos.due(Update(49), Victim::is_worker), []);
-        assert_eq!(chaos.due(Update(50), Victim::is_worker), [fault(Blow::Recover, 1)]);
+        assert_eq!(chaos.due(Occasion::Update, Update(10), Victim::is_worker), [fault(Blow::Slow(4.0), 1)]);
+        assert_eq!(chaos.due(Occasion::Update, Update(49), Victim::is_worker), []);
+        assert_eq!(chaos.due(Occasion::Update, Update(50), Victim::is_worker), [fault(Blow::Recover, 1)]);
         let mut chaos = Chaos::parse("kill:coordinator@update=4").unwrap();
-        assert_eq!(chaos.due(Update(4), Victim::is_worker), []);
-        assert!(chaos.clone().after(Update(4)).due(Update(5), Victim::is_coordinator).is_empty());
-        let killed = chaos.after(Update(0)).due(Update(4), Victim::is_coordinator);
+        assert_eq!(chaos.due(Occasion::Update, Update(4), Victim::is_worker), []);
+        assert!(chaos.clone().after(Update(4)).due(Occasion::Update, Update(5), Victim::is_coordinator).is_empty());
+        let killed = chaos.after(Update(0)).due(Occasion::Update, Update(4), Victim::is_coordinator);
         assert_eq!(killed, [Fault { blow: Blow::Kill, victim: Victim::Coordinator }]);
+    }
+
+    #[test]
+    fn faults_strike_in_the_midst_of_other_work() {
+        let plan =
+            "kill:coordinator@save=2; term:worker=1@evaluation=3; stop:coordinator@update=9; kill:worker=0@save=4";
+        let mut chaos = Chaos::parse(plan).unwrap();
+        let all = |_| true;
+        assert_eq!(chaos.due(Occasion::Save, Update(1), all), []);
+        assert_eq!(chaos.due(Occasion::Update, Update(3), all), []);
+        let killed = Fault { blow: Blow::Kill, victim: Victim::Coordinator };
+        assert_eq!(chaos.clone().due(Occasion::Save, Update(3), all), [killed]);
+        // A coordinator that comes back makes that save again, and is not struck again.
+        chaos = chaos.after(Update(3));
+        assert_eq!(chaos.due(Occasion::Save, Update(3), all), []);
+        let terminated = Fault { blow: Blow::Terminate, victim: Victim::Worker(1) };
+        assert_eq!(chaos.due(Occasion::Evaluation, Update(6), all), [terminated]);
+        assert_eq!(chaos.due(Occasion::Save, Update(4), Victim::is_coordinator), []);
+        assert_eq!(chaos.due(Occasion::Save, Update(4), all).len(), 1);
+        let stopped = Fault { blow: Blow::Stop, victim: Victim::Coordinator };
+        assert_eq!(chaos.due(Occasion::Update, Update(9), all), [stopped]);
+        assert!(chaos.is_empty());
     }
 
     #[test]
@@ -271,6 +328,10 @@ mod tests {
             "kill:worker=x@update=2",
             "kill:node=1@update=2",
             "kill:worker=1@step=2",
+            "kill:worker=1@save",
+            "kill:worker=1@save=x",
+            "kill:coordinator@evaluation=-1",
+            "term:coordinator",
             "slow:worker=1@factor=4",
             "slow:worker=1@update=2",
             "slow:worker=1@update=2,factor=1",

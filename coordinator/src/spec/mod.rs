@@ -19,7 +19,7 @@ mod spec_error;
 
 pub use bound::Bound;
 pub use cadence::{Cadence, Every};
-pub use chaos::{Blow, Chaos, ChaosError, Fault, Victim};
+pub use chaos::{Blow, Chaos, ChaosError, Fault, Occasion as FaultOccasion, Victim};
 pub use note::{Note, NoteKind};
 pub use output::{Existing, Output, Progress, Resume};
 pub use placement::{Device, DeviceChoice, Machine, Placement, Role, Team, Workers};

@@ -104,6 +104,7 @@ mod tests {
             secret: [9; 32],
             lanes: vec![vec![0..1], vec![1..2], vec![2..3]],
             update: Update(0),
+            line: Generation(0),
             source: None,
         }
     }

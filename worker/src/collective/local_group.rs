@@ -55,6 +55,7 @@ pub(super) fn forms(listeners: &[Listener], generation: u64, lanes: &[Range<u32>
         secret: SECRET,
         lanes: lanes.iter().map(|run| if run.is_empty() { Vec::new() } else { vec![run.clone()] }).collect(),
         update: Update(0),
+        line: Generation(0),
         source: None,
     };
     (0..listeners.len()).map(form).collect()

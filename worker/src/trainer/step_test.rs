@@ -377,6 +377,7 @@ fn hand_over(
             secret: [3; 32],
             lanes: shares.to_vec(),
             update,
+            line: Generation(1),
             source: Some(Rank(1)),
         };
         let settings = TcpSettings { summation, ..TcpSettings::default() };
