@@ -79,7 +79,7 @@ impl Injector {
     /// Does what is due in the midst of what a worker speaks of: a save, or an evaluation after update `done`.
     pub fn heard(&mut self, event: &Event, done: Update, workers: &LocalWorkers) -> Vec<String> {
         let (occasion, update) = match event {
-            Event::Saved { update, .. } => (FaultOccasion::Save, *update),
+            Event::Saved { save, .. } => (FaultOccasion::Save, save.update),
             Event::Predicted { .. } => (FaultOccasion::Evaluation, done),
             _ => return Vec::new(),
         };
