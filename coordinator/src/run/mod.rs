@@ -16,6 +16,7 @@ mod ending;
 mod evaluating;
 mod gathering;
 mod job;
+mod orders;
 mod pace;
 mod progress;
 mod rebalancing;
@@ -26,6 +27,7 @@ mod roster;
 mod saving;
 mod training;
 mod view;
+mod waiting;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -157,6 +159,7 @@ impl Run {
         match (&self.phase, input) {
             (Phase::Finished(_), _) => {}
             (_, Input::StopRequested) => self.stop_requested(now, &mut actions),
+            (_, Input::DrainRequested(worker)) => self.drain_requested(now, worker, &mut actions),
             (_, Input::Broken(failure)) => self.broken(failure, &mut actions),
             (_, Input::Elapsed) => self.elapsed(now, &mut actions),
             (_, Input::Overslept) => self.overslept(now),
@@ -185,6 +188,9 @@ impl Run {
         if self.is_stale(&event) {
             return;
         }
+        if let Some(problem) = self.is_presumptuous(worker, &event) {
+            return self.refuse(worker, problem, actions);
+        }
         match (&self.phase, event) {
             (_, Event::Heartbeat) | (Phase::Finished(_), _) => {}
             (_, Event::Hello(hello)) => self.greeted(now, worker, hello, actions),
@@ -193,8 +199,6 @@ impl Run {
             }
             (_, Event::Failed(failure)) => self.worker_failed(now, worker, failure, actions),
             (_, Event::Leaving) => self.leaves(now, worker, actions),
-            // What follows comes from members of the group alone.
-            (_, event) if !self.roster.is_ranked(worker) => self.out_of_turn(worker, &event, actions),
             (_, Event::Disconnected { problem, .. }) => self.disconnected(now, worker, &problem, actions),
             (Phase::Disbanding(_), Event::StandingBy { update, kept, .. }) => {
                 self.stands_by(now, worker, (update, kept), actions);
