@@ -9,6 +9,8 @@ mod command;
 pub mod details;
 mod event;
 mod example;
+#[cfg(test)]
+mod garbage_test;
 mod wire;
 
 pub use wire::WireError;

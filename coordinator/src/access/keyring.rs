@@ -170,6 +170,15 @@ mod tests {
         assert_eq!(free(&Keyring::open(), Role::Operator), Admission::Free);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_a_keyring_or_refused_without_being_shown(text in "\\PC{0,80}|((worker|viewer|x) [a-z]{0,20}\n){0,4}") {
+            if let Err((line, problem)) = Keyring::parse(&text) {
+                proptest::prop_assert!(line >= 1 && !problem.is_empty());
+            }
+        }
+    }
+
     #[test]
     fn lines_that_make_no_sense_are_named_by_number_alone() {
         let problem = |text| Keyring::parse(text).unwrap_err();

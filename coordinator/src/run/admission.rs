@@ -15,7 +15,8 @@ impl Run {
         let member = self.roster.get(worker)?;
         let may = match event {
             Event::Hello(_) | Event::Heartbeat | Event::Leaving => true,
-            Event::Failed(_) => member.hello.is_some(),
+            // One that only waits for a place has nothing to fail at.
+            Event::Failed(_) => member.welcomed,
             Event::Prepared { .. } => member.welcomed && member.prepared.is_none(),
             // What is left comes from members of the group alone.
             Event::Formed { .. } | Event::Updated { .. } | Event::Saved { .. } | Event::StandingBy { .. } => {
