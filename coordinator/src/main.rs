@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         Cli::Train(spec) | Cli::Serve(spec) => runtime.block_on(train(*spec, command)),
         Cli::Status(status) => answered(runtime.block_on(status_client::show(&status))),
         Cli::Stop(asked) => answered(runtime.block_on(orders_client::stop(&asked))),
+        Cli::Checkpoint(asked) => answered(runtime.block_on(orders_client::checkpoint(&asked))),
         Cli::Drain(asked) => answered(runtime.block_on(orders_client::drain(&asked))),
         Cli::Checkpoints(asked) => answered(runtime.block_on(orders_client::checkpoints(&asked))),
         Cli::Verify(asked) => prove(&asked),

@@ -1,4 +1,4 @@
-//! `medley stop`, `medley drain` and `medley checkpoints`: orders and questions to a run that goes on elsewhere.
+//! `medley stop`, `medley checkpoint`, `medley drain` and `medley checkpoints`: orders and questions to a run that goes on elsewhere.
 
 use std::io::Write;
 
@@ -7,7 +7,7 @@ use medley_proto::v1::operator_service_client::OperatorServiceClient;
 use medley_proto::v1::status_service_client::StatusServiceClient;
 use serde_json::json;
 
-use crate::cli::{Checkpoints, Drain, Stop};
+use crate::cli::{Checkpoint, Checkpoints, Drain, Stop};
 use crate::client::{Client, ClientError, soon};
 
 /// Has a run end.
@@ -21,6 +21,25 @@ pub async fn stop(asked: &Stop) -> Result<(), ClientError> {
     let update = answer.map_err(|status| client.broken(&status))?.into_inner().update;
     let how = if asked.at_once { "ends at once" } else { "finishes what is under way, saves it and ends" };
     say(&format!("after update {update} the run {how}"))
+}
+
+/// Has a run save its state; returns when that is done.
+///
+/// # Errors
+/// Nobody answers, the caller may not, or the run ends before.
+pub async fn checkpoint(asked: &Checkpoint) -> Result<(), ClientError> {
+    let client = Client::connect(&asked.reach).await?;
+    let answer = OperatorServiceClient::new(client.calls()).checkpoint(soon(v1::CheckpointRequest {})).await;
+    let update = answer.map_err(|status| client.broken(&status))?.into_inner().update;
+    let watch = StatusServiceClient::new(client.calls()).watch_status(v1::WatchStatusRequest {}).await;
+    let mut watch = watch.map_err(|status| client.broken(&status))?.into_inner();
+    while let Some(message) = watch.message().await.map_err(|status| client.broken(&status))? {
+        let saved = message.status.unwrap_or_default().checkpoint_update;
+        if let Some(saved) = saved.filter(|saved| *saved >= update) {
+            return say(&format!("saved: checkpoint-{saved}"));
+        }
+    }
+    Err(client.broken(&tonic::Status::aborted("the run ended before the checkpoint was saved")))
 }
 
 /// Has a worker leave.

@@ -38,6 +38,9 @@ async fn a_worker_is_drained_the_run_stopped_and_the_result_the_same() {
     }
     run.wait_for("left, as it was asked to end");
     run.wait_for("update 60/");
+    let saved = scratch.run(&format!("checkpoint --coordinator {address}")).expect(0).stdout;
+    let saved: u64 = saved.trim().strip_prefix("saved: checkpoint-").unwrap().parse().unwrap();
+    assert!(saved >= 60 && scratch.path(&format!("out/checkpoint-{saved}/medley.json")).exists());
     let listed = scratch.run(&format!("checkpoints --coordinator {address} --json")).expect(0);
     let listed: serde_json::Value = serde_json::from_str(listed.stdout.lines().next().unwrap()).unwrap();
     assert_eq!((&listed["id"], &listed["update"]), (&"checkpoint-50".into(), &50.into()));
@@ -69,7 +72,7 @@ fn each_role_may_do_what_it_may_and_no_more() {
         scratch.run(&format!("{what} --coordinator localhost:{port} --credentials keys/{role}"))
     };
     for role in ["worker", "viewer"] {
-        for order in ["stop", "drain 1"] {
+        for order in ["stop", "checkpoint", "drain 1"] {
             assert_ne!(ask(order, role).says(&["not one of the role operator"]).code, Some(0));
         }
     }
@@ -77,6 +80,7 @@ fn each_role_may_do_what_it_may_and_no_more() {
     assert!(ask("checkpoints", "viewer").expect(0).stdout.contains("no checkpoint yet"));
     let shown = ask("status", "viewer").expect(0).stdout;
     assert!(shown.contains("waiting   for workers: 0 of 1 are ready"), "{shown}");
+    assert_ne!(ask("checkpoint", "operator").says(&["nothing is trained yet"]).code, Some(0));
     ask("stop", "operator").expect(0);
     run.end().expect(75);
 }

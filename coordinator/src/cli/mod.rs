@@ -27,7 +27,7 @@ mod verify;
 
 pub use config_file::ConfigProblem;
 pub use init_certs::InitCerts;
-pub use orders::{Checkpoints, Drain, Stop};
+pub use orders::{Checkpoint, Checkpoints, Drain, Stop};
 pub use quickstart::Quickstart;
 pub use replay::Replay;
 pub use status::{CoordinatorAddress, Reach, Status};
@@ -48,6 +48,8 @@ pub enum Cli {
     Status(Status),
     /// `medley stop`: have a run end.
     Stop(Stop),
+    /// `medley checkpoint`: have a run save its state.
+    Checkpoint(Checkpoint),
     /// `medley drain`: have a worker leave.
     Drain(Drain),
     /// `medley checkpoints`: list a run's checkpoints.
@@ -182,6 +184,8 @@ enum Verb {
     Status(Status),
     /// Have a run finish what is under way, save it and end
     Stop(Stop),
+    /// Have a run save its state, and wait until it is saved
+    Checkpoint(Checkpoint),
     /// Have a worker leave; the run goes on without it
     Drain(Drain),
     /// List a run's checkpoints
@@ -215,6 +219,7 @@ impl Verb {
             Self::Serve(flags) => Cli::Serve(run(Role::Serve, &flags)?),
             Self::Status(status) => Cli::Status(status),
             Self::Stop(stop) => Cli::Stop(stop),
+            Self::Checkpoint(checkpoint) => Cli::Checkpoint(checkpoint),
             Self::Drain(drain) => Cli::Drain(drain),
             Self::Checkpoints(checkpoints) => Cli::Checkpoints(checkpoints),
             Self::Verify(verify) => Cli::Verify(verify),

@@ -1,4 +1,4 @@
-//! `medley stop`, `medley drain` and `medley checkpoints`: which run, and what of it.
+//! `medley stop`, `medley checkpoint`, `medley drain` and `medley checkpoints`: which run, and what of it.
 
 use super::Reach;
 
@@ -11,6 +11,14 @@ pub struct Stop {
     /// End it at once, and lose what is not saved
     #[arg(long = "at_once")]
     pub at_once: bool,
+}
+
+/// What `medley checkpoint` was asked.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct Checkpoint {
+    /// Which run.
+    #[command(flatten)]
+    pub reach: Reach,
 }
 
 /// What `medley drain` was asked.

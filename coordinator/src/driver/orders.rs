@@ -16,6 +16,10 @@ impl Driver {
                 let first = (!std::mem::replace(&mut ties.stopping, true)).then_some(Input::StopRequested);
                 first.into_iter().chain(at_once.then_some(Input::StopRequested)).collect()
             }
+            Order::Checkpoint => {
+                self.display.line(&format!("an operator at {who} asks for a checkpoint"));
+                vec![Input::CheckpointRequested]
+            }
             Order::Drain(worker) => {
                 self.display.line(&format!("an operator at {who} has worker {worker} leave"));
                 vec![Input::DrainRequested(worker)]

@@ -76,6 +76,8 @@ pub struct Run {
     agenda: VecDeque<Task>,
     progress: Progress,
     stopping: bool,
+    /// Whether an operator has asked for a checkpoint that is not under way yet.
+    save_asked: bool,
     /// Whether a group has stood in this process.
     formed: bool,
     /// Whether the line of the log that ends with the last update of the past is still to be written.
@@ -131,6 +133,7 @@ impl Run {
             agenda: VecDeque::new(),
             progress: Progress::new(&job),
             stopping: false,
+            save_asked: false,
             formed: false,
             overdue: job.is_log_overdue(),
             changed: false,
@@ -159,6 +162,7 @@ impl Run {
         match (&self.phase, input) {
             (Phase::Finished(_), _) => {}
             (_, Input::StopRequested) => self.stop_requested(now, &mut actions),
+            (_, Input::CheckpointRequested) => self.checkpoint_requested(now, &mut actions),
             (_, Input::DrainRequested(worker)) => self.drain_requested(now, worker, &mut actions),
             (_, Input::Broken(failure)) => self.broken(failure, &mut actions),
             (_, Input::Elapsed) => self.elapsed(now, &mut actions),
@@ -261,6 +265,7 @@ impl Run {
         if self.changed && !self.stopping && !self.saves_for_leavers() && !self.is_over() {
             return self.disband(now, actions);
         }
+        self.save_if_asked();
         match self.agenda.pop_front() {
             None => self.train(now, actions),
             Some(Task::Evaluate(split, occasion)) => self.evaluate(now, split, occasion, actions),
@@ -364,6 +369,10 @@ mod tests;
 #[cfg(test)]
 #[path = "ending_test.rs"]
 mod ending_tests;
+
+#[cfg(test)]
+#[path = "orders_test.rs"]
+mod orders_tests;
 
 #[cfg(test)]
 #[path = "regrouping_test.rs"]

@@ -18,6 +18,8 @@ pub enum Order {
         /// Without saving what is under way.
         at_once: bool,
     },
+    /// Save the state.
+    Checkpoint,
     /// Have a worker leave.
     Drain(WorkerId),
 }
@@ -61,6 +63,22 @@ impl OperatorService for Orders {
         let at_once = request.get_ref().at_once;
         let update = self.give(Order::Stop { at_once }, &request).await?;
         Ok(Response::new(v1::StopResponse { update }))
+    }
+
+    async fn checkpoint(
+        &self,
+        request: Request<v1::CheckpointRequest>,
+    ) -> Result<Response<v1::CheckpointResponse>, Status> {
+        let (update, total) = {
+            let status = self.status.borrow();
+            (status.update, status.total_updates)
+        };
+        if update == 0 || total == 0 {
+            let message = "nothing is trained yet that could be saved".to_owned();
+            return Err(refusal(Code::FailedPrecondition, message, "NOTHING_TO_SAVE", ("update", &update.to_string())));
+        }
+        let update = self.give(Order::Checkpoint, &request).await?;
+        Ok(Response::new(v1::CheckpointResponse { update }))
     }
 
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainResponse>, Status> {
