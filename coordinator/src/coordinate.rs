@@ -55,13 +55,8 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
     raise_open_files();
     let socket = bind(placement.listen, "--listen")?;
     let (status, feed) = watch::channel(v1::Status::default());
-    // Probes are answered while the data are read.
     if let Some(address) = placement.http_listen {
-        let listener = bind(address, "--http_listen")?.listen(BACKLOG);
-        let listener = listener.map_err(|error| unavailable((address, "--http_listen"), &error))?;
-        let address = listener.local_addr().map_err(|error| internal(&error))?;
-        say(&format!("health and metrics on http://{address}: /healthz, /readyz, /metrics"));
-        tokio::spawn(http::serve(listener, feed.clone(), started));
+        answer_probes(address, feed.clone(), started)?;
     }
     let binary = match placement.role {
         Role::Train => Some(find_binary().map_err(|error| config(&error))?),
@@ -113,6 +108,16 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
     };
     let chaos = placement.chaos.after(assembly.job.past.update);
     serve(assembly, listener, Ties { stops, local, display, started, chaos, security, status, feed }).await
+}
+
+/// Answers probes from now on, while the data are read.
+fn answer_probes(address: SocketAddr, status: watch::Receiver<v1::Status>, started: Instant) -> Result<(), Failure> {
+    const FLAG: &str = "--http_listen";
+    let listener = bind(address, FLAG)?.listen(BACKLOG).map_err(|error| unavailable((address, FLAG), &error))?;
+    let address = listener.local_addr().map_err(|error| internal(&error))?;
+    say(&format!("health and metrics on http://{address}: /healthz, /readyz, /metrics"));
+    tokio::spawn(http::serve(listener, status, started));
+    Ok(())
 }
 
 /// Takes the address early, so that one in use is known before the data are read; nobody is answered until the run can

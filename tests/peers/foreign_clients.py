@@ -34,7 +34,8 @@ MEDLEY = ROOT / "target/release/medley"
 FIXTURES = ROOT / "tests/fixtures/tiny-bert"
 RECIPE = (
     "--model_name_or_path model --do_train --train_file train.jsonl --max_seq_length 64 --per_device_train_batch_size 8 "
-    "--num_train_epochs 10000 --save_strategy no --threads 1 --output_dir out --workers 1 --http_listen 127.0.0.1:0"
+    "--num_train_epochs 10000 --save_strategy no --logging_steps 10 --threads 1 --output_dir out --workers 1 "
+    "--http_listen 127.0.0.1:0"
 )
 HEALTH = health_pb2.HealthCheckResponse
 
@@ -89,7 +90,7 @@ class OneMachine(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
         cls.folder = tempfile.TemporaryDirectory()
-        cls.run_ = Coordinator(Path(cls.folder.name), "train", "", "update 20/")
+        cls.run_ = Coordinator(Path(cls.folder.name), "train", "", "update 20:")
         cls.channel = grpc.insecure_channel(f"127.0.0.1:{cls.run_.address}")
         cls.api = Reflected(cls.channel)
 

@@ -33,11 +33,12 @@ async fn a_worker_is_drained_the_run_stopped_and_the_result_the_same() {
     let worker = status["workers"][1]["worker"].as_u64().unwrap();
     let nobody = scratch.run(&format!("drain 99 --coordinator {address}")).says(&["there is no worker 99; there are "]);
     assert_ne!(nobody.code, Some(0));
-    for _ in 0..2 {
-        scratch.run(&format!("drain {worker} --coordinator {address}"));
-    }
+    scratch.run(&format!("drain {worker} --coordinator {address}")).expect(0);
+    // Asked twice is asked once, and it may have left by then.
+    let again = scratch.run(&format!("drain {worker} --coordinator {address}"));
+    assert!(again.code == Some(0) || again.stderr.contains("there is no worker"), "{again:?}");
     run.wait_for("left, as it was asked to end");
-    run.wait_for("update 60/");
+    run.wait_for("update 60:");
     let saved = scratch.run(&format!("checkpoint --coordinator {address}")).expect(0).stdout;
     let saved: u64 = saved.trim().strip_prefix("saved: checkpoint-").unwrap().parse().unwrap();
     assert!(saved >= 60 && scratch.path(&format!("out/checkpoint-{saved}/medley.json")).exists());

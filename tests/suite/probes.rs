@@ -25,7 +25,7 @@ pub async fn channel(address: &str) -> Channel {
 }
 
 fn long_run(scratch: &Scratch) -> Running {
-    let flags = "--num_train_epochs 10000 --save_strategy no --workers 2 --http_listen 127.0.0.1:0";
+    let flags = "--num_train_epochs 10000 --save_strategy no --logging_steps 10 --workers 2 --http_listen 127.0.0.1:0";
     scratch.start(&format!("train {RECIPE} {flags}"))
 }
 
@@ -34,7 +34,7 @@ fn probes_and_metrics_are_answered_in_the_clear_and_nothing_else_is() {
     let scratch = Scratch::new(100);
     let mut run = long_run(&scratch);
     let port = port(&mut run);
-    run.wait_for("update 20/");
+    run.wait_for("update 20:");
     assert_eq!(http::get(&port, "/healthz").code, 200);
     assert_eq!(http::get(&port, "/readyz").code, 200);
     let metrics = http::get(&port, "/metrics");
@@ -105,11 +105,11 @@ fn named(text: &str) -> BTreeSet<String> {
 #[test]
 fn dashboard_rules_and_readme_name_the_metrics_that_there_are() {
     let scratch = Scratch::new(100);
-    let flags = "--num_train_epochs 2000 --save_strategy steps --save_steps 20 --eval_strategy steps --eval_steps 20";
+    let flags = "--num_train_epochs 2000 --logging_steps 10 --save_strategy steps --save_steps 20 --eval_strategy steps --eval_steps 20";
     let data = "--do_eval --validation_file dev.jsonl --workers 1 --http_listen 127.0.0.1:0";
     let mut run = scratch.start(&format!("train {RECIPE} {flags} {data}"));
     let port = port(&mut run);
-    run.wait_for("update 50/");
+    run.wait_for("update 50:");
     let text = http::get(&port, "/metrics").body;
     let known: BTreeSet<String> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).map(first_word).collect();
