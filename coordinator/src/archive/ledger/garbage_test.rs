@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use medley_common::identity::Digest;
 use proptest::prelude::*;
 
 use super::*;
@@ -23,10 +24,10 @@ fn read(bytes: &[u8]) {
     fs::write(&path, bytes).unwrap();
     if let Ok(recovered) = Ledger::recover(&path) {
         let history = &recovered.history;
-        history.trainer_state(&cadence());
-        history.log();
-        history.past();
-        history.best();
+        let updates = history.updates().len() as u64;
+        assert!(history.past().losses.len() as u64 <= updates && history.log().len() <= bytes.len());
+        assert!(history.trainer_state(&cadence()).log_history.len() <= bytes.len());
+        assert!(history.best().is_none_or(|best| best <= history.last()));
     }
     fs::write(&path, bytes).unwrap();
     crate::verify::verify(folder.path()).ok();
