@@ -78,6 +78,12 @@ async fn strangers_can_neither_crash_nor_stall_a_run() {
     let port = port(&mut run);
     let address = address(&mut run);
     run.wait_for("update 1/");
+    // More than there is room for; among all those that say nothing, one that asks is answered.
+    let silent = attack::silence(&address, 300);
+    assert_eq!(silent.len(), 300);
+    scratch.run(&format!("status --coordinator {address}")).expect(0);
+    calls(&address).await;
+    // Now so many at once that newcomers come in vain; those that are in notice nothing.
     let mut attackers = Vec::new();
     for reached in [address.clone(), port] {
         attackers.push(std::thread::spawn(move || {
@@ -86,11 +92,6 @@ async fn strangers_can_neither_crash_nor_stall_a_run() {
             (silent.len(), sent)
         }));
     }
-    let silent = attack::silence(&address, 300);
-    assert_eq!(silent.len(), 300);
-    // Among all those that say nothing, one that asks is answered.
-    scratch.run(&format!("status --coordinator {address}")).expect(0);
-    calls(&address).await;
     for attacker in attackers {
         let (silent, sent) = attacker.join().unwrap();
         assert!(silent > 0 && sent.0 > 0 && sent.1 > 0, "the attack never arrived");
