@@ -45,6 +45,9 @@ impl Exposition {
     }
 }
 
+/// What a metric is of a worker.
+type OfWorker = fn(&v1::WorkerStatus) -> Option<f64>;
+
 /// Samples of a metric: at most one label, and the value.
 type Samples<V> = Vec<(Option<(&'static str, String)>, V)>;
 
@@ -139,11 +142,11 @@ fn workers(out: &mut Exposition, status: &v1::Status) {
     );
     out.gauge("medley_workers", "Workers that take part.", status.workers.len() as f64);
     // Ranks are as many as workers; their numbers, hosts and process ids would be new ones with every restart.
-    let by_rank = |value: fn(&v1::WorkerStatus) -> Option<f64>| {
+    let by_rank = |value: OfWorker| {
         let sample = |it: &v1::WorkerStatus| Some((Some(("rank", it.rank?.to_string())), Number(value(it)?)));
         status.workers.iter().filter_map(sample).collect::<Samples<Number>>()
     };
-    let metrics: [(&str, &str, fn(&v1::WorkerStatus) -> Option<f64>); 4] = [
+    let metrics: [(&str, &str, OfWorker); 4] = [
         ("medley_worker_wait_ratio", "Share of an update's time that the worker waits.", |it| it.wait_share),
         ("medley_worker_rows_per_second", "Rows that the worker trains a second, lately.", |it| it.rows_per_second),
         ("medley_worker_silent_seconds", "Time since the worker was last heard of.", |it| Some(it.silent_seconds)),

@@ -23,13 +23,16 @@ const LISTED_FOR: Duration = Duration::from_secs(1);
 /// Lines of a report that cost as much as a call.
 const LINES_A_CALL: usize = 100;
 
+/// The checkpoints there were, and when.
+type Listing = (Instant, Vec<v1::CheckpointInfo>);
+
 /// Serves what the driver publishes; never asks the run, so it never delays it.
 #[derive(Debug, Clone)]
 pub struct StatusFeed {
     status: watch::Receiver<v1::Status>,
     chronicle: watch::Receiver<Chronicle>,
     folder: PathBuf,
-    listed: Arc<Mutex<Option<(Instant, Vec<v1::CheckpointInfo>)>>>,
+    listed: Arc<Mutex<Option<Listing>>>,
 }
 
 impl StatusFeed {
