@@ -16,6 +16,7 @@ use crate::launch::find_binary;
 use crate::model_folder::CONFIG_FILE;
 use crate::origin::Origin;
 use crate::recorder::Setting;
+use crate::run::report::TrainLog;
 use crate::run::{Base, Job, Past, Patience, SplitRows, TrainingJob};
 use crate::service::Store;
 use crate::spec::{Bound, Device, InitialWeights, Machine, Note, PlanSummary, Role, RunLength, RunSpec, Team};
@@ -40,6 +41,8 @@ pub struct Assembly {
     pub contents: Option<RunContents>,
     /// What the recorder needs to know.
     pub setting: Setting,
+    /// The lines of the training log that were written before this process.
+    pub log: Vec<TrainLog>,
     /// The last worker that has computed for this run; later ones are numbered after it.
     pub last_worker: WorkerId,
     /// Who computes.
@@ -93,6 +96,7 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
     let identity = RunIdentity { start: origin.start(), ..identity(request, &bound, &inputs, recipe) };
     let known = origin.recovered.as_ref().map(|recovered| &recovered.history);
     let run = known.map_or(&identity, |history| history.identity()).digest();
+    let log = known.map(History::log).unwrap_or_default();
     let last_worker = known.map(|history| last_name(history, output.times_opened())).unwrap_or_default();
     let (artifacts, store) = state_files(spec, &inputs, &origin, &output)?;
     let summary = bound.summary(spec, train_rows);
@@ -105,7 +109,7 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
     let setting = Setting { until: request.until, ..setting(spec, &bound, &inputs, origin, programs(spec)?) };
     let examples = inputs.splits.into_iter().map(|(split, rows)| (split, Arc::new(rows))).collect();
     let store = Store { examples, files };
-    Ok(Assembly { job, store, output, contents, setting, last_worker, team: bound.team, summary, notes })
+    Ok(Assembly { job, store, output, contents, setting, log, last_worker, team: bound.team, summary, notes })
 }
 
 /// A row file that the run itself would write over or remove is not an input to begin with.

@@ -9,18 +9,19 @@ use medley_proto::v1;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::TcpListenerStream;
 
-use crate::access::Security;
+use crate::access::{Connections, Idle, Security, limits};
 use crate::assembly::{Assembly, Request, assemble};
+use crate::chronicle::Chronicle;
 use crate::display::{Display, say};
 use crate::driver::Driver;
+use crate::http;
 use crate::injector::Injector;
 use crate::launch::{LocalWorkers, WorkerCommand, count_gpus, find_binary};
 use crate::recorder;
 use crate::run::Run;
 use crate::run::report::Outcome;
-use crate::service::{Service, Uploads};
+use crate::service::{Service, StatusFeed, Uploads};
 use crate::spec::{Chaos, Device, DeviceChoice, Machine, Role};
 
 /// Connections that may wait to be accepted.
@@ -51,7 +52,12 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
         Some(folder) => Security::load(folder).map_err(|error| config(&error))?,
         None => Security::default(),
     };
-    let socket = bind(placement.listen)?;
+    raise_open_files();
+    let socket = bind(placement.listen, "--listen")?;
+    let (status, feed) = watch::channel(v1::Status::default());
+    if let Some(address) = placement.http_listen {
+        answer_probes(address, feed.clone(), started)?;
+    }
     let binary = match placement.role {
         Role::Train => Some(find_binary().map_err(|error| config(&error))?),
         Role::Serve => None,
@@ -68,7 +74,7 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
         assembly = assembling => assembly.map_err(|error| internal(&error))??,
         _ = stops.recv() => return Ok(Outcome::Stopped { update: Update(0), saved: None }),
     };
-    let listener = socket.listen(BACKLOG).map_err(|error| unavailable(placement.listen, &error))?;
+    let listener = socket.listen(BACKLOG).map_err(|error| unavailable((placement.listen, "--listen"), &error))?;
     let address = listener.local_addr().map_err(|error| internal(&error))?;
     announce(&assembly);
     if assembly.job.splits().is_empty() {
@@ -101,19 +107,29 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
         }
     };
     let chaos = placement.chaos.after(assembly.job.past.update);
-    serve(assembly, listener, Ties { stops, local, display, started, chaos, security }).await
+    serve(assembly, listener, Ties { stops, local, display, started, chaos, security, status, feed }).await
+}
+
+/// Answers probes from now on, while the data are read.
+fn answer_probes(address: SocketAddr, status: watch::Receiver<v1::Status>, started: Instant) -> Result<(), Failure> {
+    const FLAG: &str = "--http_listen";
+    let listener = bind(address, FLAG)?.listen(BACKLOG).map_err(|error| unavailable((address, FLAG), &error))?;
+    let address = listener.local_addr().map_err(|error| internal(&error))?;
+    say(&format!("health and metrics on http://{address}: /healthz, /readyz, /metrics"));
+    tokio::spawn(http::serve(listener, status, started));
+    Ok(())
 }
 
 /// Takes the address early, so that one in use is known before the data are read; nobody is answered until the run can
 /// start, so workers that come early are turned away and try again.
-fn bind(address: SocketAddr) -> Result<TcpSocket, Failure> {
+fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpSocket, Failure> {
     let bind = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         Ok(socket)
     };
-    bind().map_err(|error| unavailable(address, &error))
+    bind().map_err(|error| unavailable((address, flag), &error))
 }
 
 /// Where this machine's own workers find a coordinator that listens on all of its addresses.
@@ -125,8 +141,8 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     }
 }
 
-fn unavailable(address: SocketAddr, error: &std::io::Error) -> Failure {
-    let message = format!("listen on {address}: {error}; choose another address with --listen");
+fn unavailable((address, flag): (SocketAddr, &str), error: &std::io::Error) -> Failure {
+    let message = format!("listen on {address}: {error}; choose another address with {flag}");
     Failure { kind: FailureKind::Config, message }
 }
 
@@ -137,29 +153,45 @@ struct Ties {
     started: Instant,
     chaos: Chaos,
     security: Security,
+    status: watch::Sender<v1::Status>,
+    feed: watch::Receiver<v1::Status>,
+}
+
+/// Every connection is an open file; many systems allow few unless they are asked for more.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Where that is refused, what is allowed must do.
+    setrlimit(Resource::Nofile, limit).ok();
 }
 
 /// Serves the run until it ends.
 async fn serve(assembly: Assembly, listener: TcpListener, ties: Ties) -> Result<Outcome, Failure> {
-    let Ties { stops, local, display, started, chaos, security } = ties;
+    let Ties { stops, local, display, started, chaos, security, status, feed } = ties;
+    let folder = assembly.output.path().to_owned();
     let (slot, uploads) = watch::channel(None);
     let (answer, answers) = mpsc::unbounded_channel();
     let recorder = recorder::spawn(assembly.output, assembly.contents, assembly.setting, slot, answer);
     let (arrive, arrivals) = mpsc::channel(QUEUED_ARRIVALS);
-    let (status, feed) = watch::channel(v1::Status::default());
-    let (service, files) = Service::new(arrive, assembly.store, Uploads::new(uploads), assembly.last_worker);
+    let (chronicle, chronicled) = watch::channel(Chronicle::new(assembly.log));
+    let workers = assembly.job.workers;
+    let (service, files) = Service::new(arrive, assembly.store, Uploads::new(uploads), (workers, assembly.last_worker));
     let (over, mut end) = watch::channel(false);
     let shutdown = async move {
         // The sender lives until the run is over: its end says the same.
         end.wait_for(|over| *over).await.ok();
     };
-    let router = service.router(feed, security).map_err(|error| config(&error))?;
-    let server = router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown);
+    let router = service.router(StatusFeed::new(feed, chronicled, folder), security);
+    let router = router.map_err(|error| config(error.as_ref()))?;
+    let connections = Connections::new(limits::connections(workers), Idle::UntilProven(limits::PROOF));
+    let server = router.serve_with_incoming_shutdown(connections.incoming(listener), shutdown);
     let server = tokio::spawn(server);
     // Waiting for workers begins now, however long the data took.
     let run = Run::new(Instant::now(), assembly.job);
     let injector = Injector::new(chaos, Instant::now());
-    let driver = Driver { run, arrivals, recorder, answers, stops, local, display, status, files, injector, started };
+    let driver =
+        Driver { run, arrivals, recorder, answers, stops, local, display, status, chronicle, files, injector, started };
     let (outcome, local) = driver.drive().await;
     local.stop(WORKERS_GRACE).await;
     over.send_replace(true);

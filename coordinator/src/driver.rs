@@ -2,6 +2,9 @@
 //!
 //! The only place where the run meets the world; it decides nothing itself.
 
+mod exits;
+mod orders;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -13,9 +16,11 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
 use crate::archive::StoredArtifact;
+use crate::chronicle::Chronicle;
+use crate::counts::Counts;
 use crate::display::Display;
 use crate::injector::Injector;
-use crate::launch::{LocalWorkers, Succession, WorkerExit, describe};
+use crate::launch::{LocalWorkers, WorkerExit};
 use crate::meter::Meter;
 use crate::recorder::{Answer, Entry};
 use crate::run::report::Outcome;
@@ -49,6 +54,8 @@ pub struct Driver {
     pub display: Display,
     /// What whoever asks is told.
     pub status: watch::Sender<v1::Status>,
+    /// What whoever asks for the report is told.
+    pub chronicle: watch::Sender<Chronicle>,
     /// Where the states lie that workers start from.
     pub files: watch::Sender<Files>,
     /// Faults to inject.
@@ -72,6 +79,7 @@ struct Ties {
     /// Why nothing can be written at present.
     paused: Option<String>,
     meter: Meter,
+    counts: Counts,
     was_training: bool,
     /// What was said of the weights.
     told: BTreeSet<String>,
@@ -122,6 +130,7 @@ impl Driver {
             let asleep = std::mem::replace(&mut awake, Instant::now()).elapsed() > SUSPENDED;
             let overslept = asleep.then_some(Input::Overslept);
             for input in overslept.into_iter().chain(self.inputs(happening, &mut ties)) {
+                self.count(&input, &mut ties);
                 let actions = self.run.handle(Instant::now(), input);
                 for action in actions {
                     self.perform(action, &mut ties);
@@ -192,6 +201,7 @@ impl Driver {
                 ties.leaving.insert(worker, (Instant::now() + EXIT_GRACE, why));
                 Vec::new()
             }
+            Happening::Arrival(Arrival::Ordered(order, who)) => self.ordered(order, &who, ties),
             Happening::Answer(Answer::Input(input)) => vec![input],
             Happening::Answer(Answer::Ended) => vec![recorder_gone()],
             Happening::Answer(Answer::Based(update, stored)) => vec![self.based(update, stored)],
@@ -206,6 +216,9 @@ impl Driver {
                 vec![Input::Recorded(update)]
             }
             Happening::Answer(Answer::Paused(reason)) => {
+                if reason.is_some() {
+                    ties.counts.fault(v1::Fault::Disk);
+                }
                 ties.paused = reason;
                 Vec::new()
             }
@@ -234,41 +247,6 @@ impl Driver {
         }
     }
 
-    /// A local worker's process has ended: this tells more than its broken connection.
-    fn exited(&mut self, exit: &WorkerExit, ties: &mut Ties) -> Vec<Input> {
-        let why = format!("its process {}", describe(&exit.status));
-        let known = ties.pids.iter().find(|(_, pid)| **pid == exit.pid).map(|(worker, _)| *worker);
-        let mut inputs = Vec::new();
-        if let Some(worker) = known {
-            ties.leaving.remove(&worker);
-            ties.pids.remove(&worker);
-            inputs.push(Input::Left(worker, why.clone()));
-        } else {
-            self.display.line(&format!("a worker (pid {}) ended before it could join: {why}", exit.pid));
-        }
-        if ties.stopping {
-            return inputs;
-        }
-        let was_useful = known.is_some_and(|worker| ties.useful.remove(&worker));
-        match self.local.succeed(exit, was_useful, Instant::now()) {
-            // Nobody is left who could go on, and nobody else starts workers here: what they held is saved.
-            Succession::Left if self.local.is_empty() => inputs.push(Input::StopRequested),
-            Succession::Left => {}
-            Succession::Restarts(Duration::ZERO) => self.display.line("starting another worker in its place"),
-            Succession::Restarts(pause) => {
-                self.display.line(&format!("starting another worker in its place in {:.1} s", pause.as_secs_f64()));
-            }
-            Succession::GivenUp if self.local.is_empty() => inputs.push(internal(format!(
-                "the last worker (pid {}) is gone: {why}; it was started as often as --max_restarts allows",
-                exit.pid
-            ))),
-            Succession::GivenUp => {
-                self.display.line("no other worker is started in its place: --max_restarts allows no more");
-            }
-        }
-        inputs
-    }
-
     /// A newer state lies on the disk: newcomers fetch that one.
     fn based(&self, update: Update, stored: Vec<StoredArtifact>) -> Input {
         let artifacts = stored.iter().map(|stored| stored.artifact.clone()).collect();
@@ -280,6 +258,8 @@ impl Driver {
 
     fn perform(&mut self, action: Action, ties: &mut Ties) {
         let now = Instant::now();
+        ties.counts.did(&action);
+        self.chronicle.send_if_modified(|chronicle| chronicle.did(&action));
         match action {
             Action::Order(worker, command) => {
                 if let Command::Welcome(_) = command {
@@ -309,8 +289,7 @@ impl Driver {
             Action::Discard(save) => self.record(Entry::Discard(save), ties),
             Action::Group(group) => self.record(Entry::Group(group), ties),
             Action::Record(record) => {
-                let rows = record.lanes.iter().map(|lane| lane.len() as u64).sum();
-                ties.meter.update(now, rows, record.tokens);
+                ties.meter.update(now, &record);
                 self.display.update(&record, ties.meter.rates(), now);
                 let update = record.update;
                 self.record(Entry::Update(record), ties);
@@ -348,6 +327,13 @@ impl Driver {
         }
     }
 
+    /// Counts what happens; only a worker that has said who it is can be lost.
+    fn count(&self, input: &Input, ties: &mut Ties) {
+        let took_part = |worker| self.run.view().workers.iter().any(|it| it.worker == worker && it.pid > 0);
+        let lost = matches!(input, Input::Left(worker, _) if took_part(*worker));
+        ties.counts.heard(input, lost);
+    }
+
     /// The meter counts training time alone.
     fn watch_phase(&self, ties: &mut Ties) {
         let training = self.run.view().phase == PhaseName::Training;
@@ -377,8 +363,9 @@ impl Driver {
     }
 
     fn publish(&self, ties: &Ties) {
-        let status = status_view::of(&self.run.view(), ties.meter.rates(), self.started, Instant::now());
-        self.status.send_replace(v1::Status { paused: ties.paused.clone(), ..status });
+        let status = status_view::of(&self.run.view(), &ties.meter, self.started, Instant::now());
+        let (paused, counts) = (ties.paused.clone(), Some(v1::Counts::from(&ties.counts)));
+        self.status.send_replace(v1::Status { paused, stopping: ties.stopping, counts, ..status });
     }
 }
 

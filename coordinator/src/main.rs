@@ -7,10 +7,11 @@ use medley_common::identity::Update;
 use medley_common::message::FailureKind;
 use medley_coordinator::assembly::Request;
 use medley_coordinator::cli::{self, Cli, Replay, Verify};
+use medley_coordinator::client::ClientError;
 use medley_coordinator::display::say;
 use medley_coordinator::run::report::Outcome;
 use medley_coordinator::spec::RunSpec;
-use medley_coordinator::{coordinate, quickstart, replay, status_client, verify};
+use medley_coordinator::{coordinate, orders_client, quickstart, replay, status_client, verify};
 use tokio::signal::unix::SignalKind;
 
 /// Exit codes: 0 done, 64 usage, 65 data, 70 internal or lost, 75 stopped: run the same command again, 78 settings.
@@ -40,10 +41,11 @@ fn main() -> ExitCode {
     let command: Vec<String> = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let code = match parsed {
         Cli::Train(spec) | Cli::Serve(spec) => runtime.block_on(train(*spec, command)),
-        Cli::Status(status) => match runtime.block_on(status_client::show(&status)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(70, &error),
-        },
+        Cli::Status(status) => answered(runtime.block_on(status_client::show(&status))),
+        Cli::Stop(asked) => answered(runtime.block_on(orders_client::stop(&asked))),
+        Cli::Checkpoint(asked) => answered(runtime.block_on(orders_client::checkpoint(&asked))),
+        Cli::Drain(asked) => answered(runtime.block_on(orders_client::drain(&asked))),
+        Cli::Checkpoints(asked) => answered(runtime.block_on(orders_client::checkpoints(&asked))),
         Cli::Verify(asked) => prove(&asked),
         Cli::Replay(asked) => runtime.block_on(replay(&asked)),
         Cli::InitCerts(asked) => match asked.make() {
@@ -67,6 +69,14 @@ fn main() -> ExitCode {
     // Tasks that are still running serve nobody any more.
     runtime.shutdown_background();
     code
+}
+
+/// What the answer of somebody else's coordinator is to a shell.
+fn answered(answer: Result<(), ClientError>) -> ExitCode {
+    match answer {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(70, &error),
+    }
 }
 
 /// Makes updates of a run again; 65 where they differ.

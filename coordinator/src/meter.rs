@@ -3,17 +3,23 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use medley_common::identity::WorkerId;
+
+use crate::run::report::UpdateRecord;
+
 /// The span that "lately" means.
 const WINDOW: Duration = Duration::from_secs(20);
 /// Updates kept at most, so that fast runs do not pile up.
 const KEPT: usize = 512;
 
 /// What was computed when.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Mark {
     at: Instant,
     rows: u64,
     tokens: u64,
+    /// Who computed how many of the rows, a lane each.
+    shares: Vec<(WorkerId, u64)>,
 }
 
 /// Rates over the last updates.
@@ -37,12 +43,14 @@ impl Meter {
     /// Starts a stretch of training: what lies before (an evaluation, a save) does not count as training time.
     pub fn restart(&mut self, at: Instant) {
         self.marks.clear();
-        self.marks.push_back(Mark { at, rows: 0, tokens: 0 });
+        self.marks.push_back(Mark { at, rows: 0, tokens: 0, shares: Vec::new() });
     }
 
     /// Notes an update.
-    pub fn update(&mut self, at: Instant, rows: u64, tokens: u64) {
-        self.marks.push_back(Mark { at, rows, tokens });
+    pub fn update(&mut self, at: Instant, record: &UpdateRecord) {
+        let rows = record.lanes.iter().map(|lane| lane.len() as u64);
+        let shares = record.workers.iter().copied().zip(rows.clone()).collect();
+        self.marks.push_back(Mark { at, rows: rows.sum(), tokens: record.tokens, shares });
         let stale = |mark: &Mark| at.duration_since(mark.at) > WINDOW;
         while self.marks.len() > KEPT || (self.marks.len() > 2 && self.marks.front().is_some_and(stale)) {
             self.marks.pop_front();
@@ -52,20 +60,52 @@ impl Meter {
     /// The rates of the window; `None` before the first update of a stretch.
     #[must_use]
     pub fn rates(&self) -> Option<Rates> {
-        let (first, last) = (self.marks.front()?, self.marks.back()?);
-        let seconds = last.at.duration_since(first.at).as_secs_f64();
+        let seconds = self.seconds()?;
         let later = || self.marks.iter().skip(1);
-        (seconds > 0.0).then(|| Rates {
+        Some(Rates {
             rows: later().map(|mark| mark.rows).sum::<u64>() as f64 / seconds,
             tokens: later().map(|mark| mark.tokens).sum::<u64>() as f64 / seconds,
             updates: later().count() as f64 / seconds,
         })
+    }
+
+    /// Rows that a worker computes a second; `None` before the first update of a stretch.
+    #[must_use]
+    pub fn rows_of(&self, worker: WorkerId) -> Option<f64> {
+        let shares = self.marks.iter().skip(1).flat_map(|mark| &mark.shares);
+        let rows = shares.filter(|(owner, _)| *owner == worker).map(|(_, rows)| rows).sum::<u64>();
+        self.seconds().map(|seconds| rows as f64 / seconds)
+    }
+
+    /// The length of the window.
+    fn seconds(&self) -> Option<f64> {
+        let (first, last) = (self.marks.front()?, self.marks.back()?);
+        let seconds = last.at.duration_since(first.at).as_secs_f64();
+        (seconds > 0.0).then_some(seconds)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use medley_common::identity::{RowId, Update};
+
+    /// An update of two lanes of 24 and 8 rows.
+    fn record() -> UpdateRecord {
+        UpdateRecord {
+            update: Update(1),
+            attempt: 1,
+            epoch: 0.0,
+            learning_rate: 0.0,
+            loss: 0.0,
+            grad_norm: 0.0,
+            skipped: false,
+            lanes: vec![vec![RowId(0); 24], vec![RowId(0); 8]],
+            workers: vec![WorkerId(1), WorkerId(2)],
+            tokens: 1_440,
+            parameters: None,
+        }
+    }
 
     #[test]
     fn rates_are_those_of_the_window() {
@@ -75,10 +115,11 @@ mod tests {
         meter.restart(start);
         assert_eq!(meter.rates(), None);
         for second in 1..=100 {
-            meter.update(start + Duration::from_secs(second), 32, 1_440);
+            meter.update(start + Duration::from_secs(second), &record());
         }
         let rates = meter.rates().unwrap();
         assert_eq!((rates.rows, rates.tokens, rates.updates), (32.0, 1_440.0, 1.0));
+        assert_eq!([1, 2, 3].map(|worker| meter.rows_of(WorkerId(worker))), [Some(24.0), Some(8.0), Some(0.0)]);
         meter.restart(start + Duration::from_secs(200));
         assert_eq!(meter.rates(), None, "a pause is no training time");
     }

@@ -6,13 +6,14 @@ use std::time::Instant;
 use medley_proto::v1;
 use serde_json::{Value, json};
 
-use crate::meter::Rates;
+use crate::meter::Meter;
 use crate::run::report::Outcome;
 use crate::run::{EvaluationView, PhaseName, PhaseSeconds, RunView, Slowness, WorkerView};
 
 /// A run's view as it is told to others.
 #[must_use]
-pub fn of(view: &RunView<'_>, rates: Option<Rates>, started: Instant, now: Instant) -> v1::Status {
+pub fn of(view: &RunView<'_>, meter: &Meter, started: Instant, now: Instant) -> v1::Status {
+    let rates = meter.rates();
     let left = view.total.0.saturating_sub(view.update.0) as f64;
     let worker = |worker: &WorkerView<'_>| v1::WorkerStatus {
         worker: worker.worker.0,
@@ -27,6 +28,11 @@ pub fn of(view: &RunView<'_>, rates: Option<Rates>, started: Instant, now: Insta
         phases: worker.phases.map(|phases| {
             let PhaseSeconds { data, compute, wait, report } = phases;
             v1::PhaseSeconds { data, compute, wait, report }
+        }),
+        rows_per_second: worker.rank.and_then(|_| meter.rows_of(worker.worker)),
+        wait_share: worker.phases.map(|phases| {
+            let PhaseSeconds { data, compute, wait, report: _ } = phases;
+            wait / (data + compute + wait).max(f64::MIN_POSITIVE)
         }),
     };
     let evaluation = |evaluation: &EvaluationView| v1::EvaluationStatus {
@@ -58,6 +64,10 @@ pub fn of(view: &RunView<'_>, rates: Option<Rates>, started: Instant, now: Insta
         precision: view.precision.to_string(),
         skipped_updates: view.skipped,
         saving_update: view.saving.map(|update| update.0),
+        run: view.run.to_string(),
+        stopping: false,
+        waiting: view.waiting.clone(),
+        counts: None,
     }
 }
 
@@ -131,6 +141,12 @@ fn write_text(out: &mut String, status: &v1::Status) -> std::fmt::Result {
     if let Some(update) = status.saving_update {
         writeln!(out, "saving    update {update}")?;
     }
+    if status.stopping {
+        writeln!(out, "stopping  what is under way is finished and saved")?;
+    }
+    for reason in &status.waiting {
+        writeln!(out, "waiting   for {reason}")?;
+    }
     if let Some(update) = status.checkpoint_update {
         writeln!(out, "saved     update {update}")?;
     }
@@ -145,11 +161,12 @@ fn write_text(out: &mut String, status: &v1::Status) -> std::fmt::Result {
     writeln!(out, "workers   {} of {workers_expected}, in {precision}", workers.len())?;
     for worker in &status.workers {
         let rank = worker.rank.map_or_else(|| "-".to_owned(), |rank| rank.to_string());
-        let v1::WorkerStatus { host, pid, device, state, update, silent_seconds, .. } = worker;
-        write!(
-            out,
-            "  rank {rank:<3} {host} pid {pid} {device}: {state}, update {update}, heard {silent_seconds:.1} s ago"
-        )?;
+        let v1::WorkerStatus { worker: number, host, pid, device, state, update, silent_seconds, .. } = worker;
+        write!(out, "  rank {rank:<3} worker {number}, {host} pid {pid} {device}: {state}, update {update}")?;
+        write!(out, ", heard {silent_seconds:.1} s ago")?;
+        if let (Some(rows), Some(share)) = (worker.rows_per_second, worker.wait_share) {
+            write!(out, ", {rows:.1} rows/s, waits {:.0} %", 100.0 * share)?;
+        }
         if let Some(slowness) = slowness(worker) {
             write!(out, "; SLOW: {slowness}")?;
         }
@@ -186,6 +203,8 @@ pub fn json(status: &v1::Status) -> Value {
                 "wait_seconds": phases.wait,
                 "report_seconds": phases.report,
             })),
+            "rows_per_second": worker.rows_per_second,
+            "wait_share": worker.wait_share,
         })
     };
     let evaluation = |evaluation: &v1::EvaluationStatus| {
@@ -219,7 +238,38 @@ pub fn json(status: &v1::Status) -> Value {
         "paused": status.paused,
         "precision": status.precision,
         "skipped_updates": status.skipped_updates,
+        "run": status.run,
+        "stopping": status.stopping,
+        "waiting": status.waiting,
+        "counts": status.counts.as_ref().map(counts),
     })
+}
+
+fn counts(counts: &v1::Counts) -> Value {
+    let v1::Counts { updates, rows, tokens, groups, checkpoints, faults } = counts;
+    let faults: serde_json::Map<String, Value> =
+        faults.iter().filter_map(|it| Some((fault(it.fault())?.to_owned(), it.count.into()))).collect();
+    json!({
+        "updates": updates,
+        "rows": rows,
+        "tokens": tokens,
+        "groups": groups,
+        "checkpoints": checkpoints,
+        "faults": faults,
+    })
+}
+
+/// What went wrong, in a word.
+#[must_use]
+pub fn fault(fault: v1::Fault) -> Option<&'static str> {
+    match fault {
+        v1::Fault::Unspecified => None,
+        v1::Fault::WorkerLost => Some("worker_lost"),
+        v1::Fault::WorkerSilent => Some("worker_silent"),
+        v1::Fault::WorkerRefused => Some("worker_refused"),
+        v1::Fault::Rewind => Some("rewind"),
+        v1::Fault::Disk => Some("disk"),
+    }
 }
 
 /// In what a worker is slower than the others, in a word; `None` where it is not.

@@ -6,8 +6,11 @@
 
 pub mod access;
 mod command;
+pub mod details;
 mod event;
 mod example;
+#[cfg(test)]
+mod garbage_test;
 mod wire;
 
 pub use wire::{WireError, piece};
@@ -17,6 +20,9 @@ pub use wire::{WireError, piece};
 pub mod v1 {
     tonic::include_proto!("medley.v1");
 }
+
+/// The descriptors of `medley.v1`, encoded, for clients that ask by reflection what there is to call.
+pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("medley.v1");
 
 /// The largest message either side accepts: 16 MiB, four times the chunks that are sent.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;

@@ -37,6 +37,16 @@ pub enum WireError {
     },
 }
 
+impl WireError {
+    /// The field, as `message.field`.
+    #[must_use]
+    pub fn field(&self) -> &'static str {
+        match self {
+            Self::Missing { field } | Self::Size { field, .. } | Self::Value { field, .. } => field,
+        }
+    }
+}
+
 pub(crate) fn required<T>(value: Option<T>, field: &'static str) -> Result<T, WireError> {
     value.ok_or(WireError::Missing { field })
 }

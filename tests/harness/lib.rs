@@ -3,6 +3,8 @@
 //! A harness for tests: whatever goes wrong here is a failed test, so it panics with the reason.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod attack;
+pub mod http;
 pub mod load;
 mod process;
 mod proxy;

@@ -180,7 +180,7 @@ fn write(folder: &Path, name: &str, text: &str) -> Result<(), CertificatesError>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::Security;
+    use crate::access::{Admission, Security};
     use medley_proto::access::Access;
     use std::os::unix::fs::PermissionsExt;
 
@@ -195,7 +195,7 @@ mod tests {
             for role in Role::ALL {
                 let own = folder.join(role.name());
                 let token = fs::read_to_string(own.join(TOKEN)).unwrap();
-                assert!(security.keyring.allows(role, Some(&token)));
+                assert_eq!(security.keyring.admit(role, Some(&token)), Admission::Known);
                 assert!(Access::load(Some(&own), None).unwrap().is_encrypted());
                 assert_eq!(own.join(KEY).exists(), mutual);
                 assert_eq!(fs::metadata(own.join(TOKEN)).unwrap().permissions().mode() & 0o077, 0);

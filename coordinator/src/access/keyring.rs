@@ -34,12 +34,37 @@ impl Role {
     }
 }
 
-/// The tokens that are known, as digests. Who asks for what no token guards needs none.
+/// Who may do what a role may that no token has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Unguarded {
+    /// On one machine without credentials: everybody may take part and look; orders come from the user that started
+    /// the run.
+    #[default]
+    OwnOrders,
+    /// Whoever has come this far: its certificate lets it do all.
+    Open,
+    /// Nobody.
+    Closed,
+}
+
+/// The tokens that are known, as digests.
 #[derive(Debug, Clone, Default)]
 pub struct Keyring {
     tokens: Vec<(Role, [u8; 32])>,
-    /// Whether a role that no token has is closed to all, and not open to all.
-    closed: bool,
+    unguarded: Unguarded,
+}
+
+/// What a keyring says of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// It has shown a token of the role.
+    Known,
+    /// It needs none.
+    Free,
+    /// It needs none where its process is of the user that started the run.
+    OwnUser,
+    /// It has no token, or a wrong one.
+    Denied,
 }
 
 impl Keyring {
@@ -49,7 +74,7 @@ impl Keyring {
     /// # Errors
     /// The line, from 1, and what is wrong with it; never what it holds.
     pub fn parse(text: &str) -> Result<Self, (usize, &'static str)> {
-        let mut keyring = Self { tokens: Vec::new(), closed: true };
+        let mut keyring = Self { tokens: Vec::new(), unguarded: Unguarded::Closed };
         for (line, words) in (1..).zip(text.lines()) {
             let mut words = words.split_whitespace();
             let (name, token) = match (words.next(), words.next(), words.next()) {
@@ -76,16 +101,33 @@ impl Keyring {
         self.tokens.push((role, Sha256::digest(token.as_bytes()).into()));
     }
 
+    /// A keyring for callers that a certificate lets do everything.
+    #[must_use]
+    pub fn open() -> Self {
+        Self { tokens: Vec::new(), unguarded: Unguarded::Open }
+    }
+
     /// Whether whoever shows `token` may do what `needed` may. Takes as long for a wrong token as for a right one.
     #[must_use]
-    pub fn allows(&self, needed: Role, token: Option<&str>) -> bool {
-        let is_guarded = self.closed || self.tokens.iter().any(|(role, _)| *role == needed);
+    pub fn admit(&self, needed: Role, token: Option<&str>) -> Admission {
         let shown: [u8; 32] = Sha256::digest(token.unwrap_or_default().as_bytes()).into();
         let mut known = subtle::Choice::from(0);
         for (role, digest) in &self.tokens {
             known |= digest.ct_eq(&shown) & subtle::Choice::from(u8::from(role.covers(needed)));
         }
-        !is_guarded || (token.is_some() && known.into())
+        let is_guarded = self.tokens.iter().any(|(role, _)| *role == needed);
+        match (token.is_some() && known.into(), is_guarded, self.unguarded) {
+            (true, ..) => Admission::Known,
+            (false, true, _) | (false, false, Unguarded::Closed) => Admission::Denied,
+            (false, false, Unguarded::OwnOrders) if needed == Role::Operator => Admission::OwnUser,
+            (false, false, Unguarded::OwnOrders | Unguarded::Open) => Admission::Free,
+        }
+    }
+
+    /// Whether `token` is one of any role.
+    #[must_use]
+    pub fn knows(&self, token: Option<&str>) -> bool {
+        Role::ALL.into_iter().any(|role| self.admit(role, token) == Admission::Known)
     }
 }
 
@@ -98,7 +140,7 @@ mod tests {
     #[test]
     fn each_token_opens_what_its_role_may() {
         let keyring = Keyring::parse(TOKENS).unwrap();
-        let allowed = |token| Role::ALL.map(|role| keyring.allows(role, token));
+        let allowed = |token| Role::ALL.map(|role| keyring.admit(role, token) == Admission::Known);
         assert_eq!(allowed(Some("0123456789abcdef")), [true, false, false]);
         assert_eq!(allowed(Some("vvvvvvvvvvvvvvvv")), [false, true, false]);
         assert_eq!(allowed(Some("oooooooooooooooo")), [false, true, true]);
@@ -110,16 +152,31 @@ mod tests {
     #[test]
     fn a_role_that_a_file_does_not_name_is_closed() {
         let keyring = Keyring::parse("worker 0123456789abcdef").unwrap();
-        assert!(!keyring.allows(Role::Operator, None) && !keyring.allows(Role::Viewer, Some("0123456789abcdef")));
+        assert_eq!(keyring.admit(Role::Operator, None), Admission::Denied);
+        assert_eq!(keyring.admit(Role::Viewer, Some("0123456789abcdef")), Admission::Denied);
+        assert!(keyring.knows(Some("0123456789abcdef")) && !keyring.knows(None) && !keyring.knows(Some("else")));
     }
 
     #[test]
-    fn on_one_machine_only_what_has_a_token_is_guarded() {
+    fn on_one_machine_all_may_look_and_the_own_user_gives_orders() {
         let mut keyring = Keyring::default();
-        assert!(Role::ALL.into_iter().all(|role| keyring.allows(role, None)));
+        let free = |keyring: &Keyring, role| keyring.admit(role, None);
+        assert_eq!(free(&keyring, Role::Worker), Admission::Free);
         keyring.add(Role::Worker, "0123456789abcdef");
-        assert!(!keyring.allows(Role::Worker, None) && keyring.allows(Role::Worker, Some("0123456789abcdef")));
-        assert!(keyring.allows(Role::Viewer, None));
+        assert_eq!(free(&keyring, Role::Worker), Admission::Denied);
+        assert_eq!(keyring.admit(Role::Worker, Some("0123456789abcdef")), Admission::Known);
+        assert_eq!(free(&keyring, Role::Viewer), Admission::Free);
+        assert_eq!(free(&keyring, Role::Operator), Admission::OwnUser);
+        assert_eq!(free(&Keyring::open(), Role::Operator), Admission::Free);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_a_keyring_or_refused_without_being_shown(text in "\\PC{0,80}|((worker|viewer|x) [a-z]{0,20}\n){0,4}") {
+            if let Err((line, problem)) = Keyring::parse(&text) {
+                proptest::prop_assert!(line >= 1 && !problem.is_empty());
+            }
+        }
     }
 
     #[test]

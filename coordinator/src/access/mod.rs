@@ -1,12 +1,20 @@
-//! Who may call the coordinator: transport security, and tokens with a role each.
+//! Who may call the coordinator, and how often: transport security, tokens with a role each, limits.
 
+mod bucket;
 mod certificates;
+mod connections;
 mod guard;
 mod keyring;
+pub mod limits;
+mod neighbour;
+mod standing;
 
+pub use bucket::Bucket;
 pub use certificates::{CertificatesError, Hosts, make as make_certificates};
+pub use connections::{Connections, Idle};
 pub use guard::Guard;
-pub use keyring::{Keyring, Role};
+pub use keyring::{Admission, Keyring, Role};
+pub use standing::{Standing, Trust};
 
 use std::path::{Path, PathBuf};
 
@@ -72,7 +80,7 @@ impl Security {
                 Keyring::parse(&String::from_utf8_lossy(&tokens)).map_err(bad)?
             }
             // Whoever has such a certificate may do all.
-            (None, Some(_)) => Keyring::default(),
+            (None, Some(_)) => Keyring::open(),
             (None, None) => return Err(incomplete("tokens")),
         };
         let tls = ServerTlsConfig::new().identity(identity);

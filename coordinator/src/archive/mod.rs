@@ -28,6 +28,7 @@ mod error;
 mod export;
 mod json_text;
 mod ledger;
+mod listing;
 mod lock;
 mod manifest;
 mod output_dir;
@@ -57,6 +58,7 @@ pub use ledger::{
     CheckpointRecord, Evaluated, FinalRecord, Head, History, Host, LEDGER_FILE, Ledger, Lines, Logged, Next,
     PastUpdate, Record, Recovered, RewindRecord, RunIdentity, TornTail,
 };
+pub use listing::Listed;
 pub use manifest::{FileRecord, MANIFEST_FILE, Manifest};
 pub use output_dir::{MODEL_FILES, OutputDir, checkpoints_of, may_replace};
 pub use patience::Patience;

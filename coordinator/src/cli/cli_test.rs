@@ -181,7 +181,7 @@ fn status_and_quickstart() {
     let Cli::Status(status) = parse(words("status", "--coordinator http://node-1.x:80/ --watch")).unwrap() else {
         panic!("not status")
     };
-    assert_eq!((status.coordinator.as_str(), status.watch, status.json), ("node-1.x:80", true, false));
+    assert_eq!((status.reach.coordinator.as_str(), status.watch, status.json), ("node-1.x:80", true, false));
     for bad in ["", "node", "node:", "node:0", ":80", "a/b:80", "[::1:80", "node:99999"] {
         let error = parse(words("status", &format!("--coordinator={bad}"))).unwrap_err();
         assert_eq!(error.exit_code(), 64, "{bad}");

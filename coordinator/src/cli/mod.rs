@@ -16,6 +16,7 @@ use crate::spec::{Role, RunSpec, SpecError};
 mod config_file;
 mod huggingface;
 mod init_certs;
+mod orders;
 mod quickstart;
 mod replay;
 pub(crate) mod run_flags;
@@ -26,9 +27,10 @@ mod verify;
 
 pub use config_file::ConfigProblem;
 pub use init_certs::InitCerts;
+pub use orders::{Checkpoint, Checkpoints, Drain, Stop};
 pub use quickstart::Quickstart;
 pub use replay::Replay;
-pub use status::{CoordinatorAddress, Status};
+pub use status::{CoordinatorAddress, Reach, Status};
 pub use verify::Verify;
 
 use run_flags::RunFlags;
@@ -44,6 +46,14 @@ pub enum Cli {
     Serve(Box<RunSpec>),
     /// `medley status`: show how a run is doing.
     Status(Status),
+    /// `medley stop`: have a run end.
+    Stop(Stop),
+    /// `medley checkpoint`: have a run save its state.
+    Checkpoint(Checkpoint),
+    /// `medley drain`: have a worker leave.
+    Drain(Drain),
+    /// `medley checkpoints`: list a run's checkpoints.
+    Checkpoints(Checkpoints),
     /// `medley verify`: prove from its ledger what a run did.
     Verify(Verify),
     /// `medley replay`: make updates of a run again and compare.
@@ -172,6 +182,14 @@ enum Verb {
     Serve(RunFlags),
     /// Show how a run is doing
     Status(Status),
+    /// Have a run finish what is under way, save it and end
+    Stop(Stop),
+    /// Have a run save its state, and wait until it is saved
+    Checkpoint(Checkpoint),
+    /// Have a worker leave; the run goes on without it
+    Drain(Drain),
+    /// List a run's checkpoints
+    Checkpoints(Checkpoints),
     /// Prove from its ledger what a run did, and check its files
     Verify(Verify),
     /// Make updates of a run again, and compare them with its ledger
@@ -200,6 +218,10 @@ impl Verb {
             Self::Train(flags) => Cli::Train(run(Role::Train, &flags)?),
             Self::Serve(flags) => Cli::Serve(run(Role::Serve, &flags)?),
             Self::Status(status) => Cli::Status(status),
+            Self::Stop(stop) => Cli::Stop(stop),
+            Self::Checkpoint(checkpoint) => Cli::Checkpoint(checkpoint),
+            Self::Drain(drain) => Cli::Drain(drain),
+            Self::Checkpoints(checkpoints) => Cli::Checkpoints(checkpoints),
             Self::Verify(verify) => Cli::Verify(verify),
             Self::Replay(replay) => Cli::Replay(replay),
             Self::InitCerts(asked) => Cli::InitCerts(asked),

@@ -253,6 +253,9 @@ pub(crate) struct PlacementFlags {
     /// Allow --listen to be reached by other machines, without encryption
     #[arg(long)]
     pub(crate) insecure: Truth,
+    /// Where probes and Prometheus are answered, in the clear [default: nowhere]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) http_listen: Option<ListenFlag>,
     /// Silence after which a worker counts as lost
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
     pub(crate) heartbeat_timeout: f64,

@@ -4,15 +4,23 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// What `medley status` was asked.
+/// How to reach a run's coordinator.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
-pub struct Status {
+pub struct Reach {
     /// Where the run's coordinator listens
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:29400")]
     pub coordinator: CoordinatorAddress,
     /// Folder with ca.crt and token, of a coordinator that other machines reach [default: $MEDLEY_CREDENTIALS]
     #[arg(long, value_name = "DIR")]
     pub credentials: Option<PathBuf>,
+}
+
+/// What `medley status` was asked.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct Status {
+    /// Which run.
+    #[command(flatten)]
+    pub reach: Reach,
     /// Go on showing until the run ends
     #[arg(long)]
     pub watch: bool,

@@ -30,6 +30,10 @@ pub enum Input {
     Broken(Failure),
     /// A person or a scheduler asks the run to stop; asked again, it stops at once.
     StopRequested,
+    /// An operator asks for a checkpoint.
+    CheckpointRequested,
+    /// An operator asks a worker to leave.
+    DrainRequested(WorkerId),
     /// [`super::Run::deadline`] has passed.
     Elapsed,
     /// The coordinator itself was suspended: nobody could be heard, so nobody was silent.

@@ -3,12 +3,30 @@
 use std::time::Instant;
 
 use medley_common::identity::{Digest, WorkerId};
-use medley_common::message::{Command, Hello, Lanes, PROTOCOL, Welcome};
+use medley_common::message::{Command, Event, Hello, Lanes, PROTOCOL, Welcome};
 
 use super::roster::Member;
-use super::{Action, Phase, Run};
+use super::{Action, Phase, Run, name_of};
 
 impl Run {
+    /// What a worker says that it has no business to say: it is not in the group, was not asked to build a model, or
+    /// has not said who it is. Such a one is sent away, and harms nobody else.
+    pub(super) fn is_presumptuous(&self, worker: WorkerId, event: &Event) -> Option<String> {
+        let member = self.roster.get(worker)?;
+        let may = match event {
+            Event::Hello(_) | Event::Heartbeat | Event::Leaving => true,
+            // One that only waits for a place has nothing to fail at.
+            Event::Failed(_) => member.welcomed,
+            Event::Prepared { .. } => member.welcomed && member.prepared.is_none(),
+            // From the copy that it keeps, whatever group it is in.
+            Event::Saved { .. } => member.welcomed,
+            // What is left comes from members of the group alone.
+            Event::Formed { .. } | Event::Updated { .. } | Event::StandingBy { .. } => member.rank.is_some(),
+            Event::Predicted { .. } | Event::Evaluated { .. } | Event::Disconnected { .. } => member.rank.is_some(),
+        };
+        (!may).then(|| format!("it reported {} out of turn", name_of(event)))
+    }
+
     pub(super) fn joined(&mut self, now: Instant, worker: WorkerId) {
         self.roster.add(now, worker);
     }
@@ -167,9 +185,8 @@ impl Run {
         if let Some(problem) = self.other_layout(layout) {
             return self.fail_worker(worker, &problem, actions);
         }
-        match self.roster.get_mut(worker) {
-            Some(member) if member.welcomed && member.prepared.is_none() => member.prepared = Some((layout, endpoint)),
-            _ => return self.fail_worker(worker, "built a model without being asked to", actions),
+        if let Some(member) = self.roster.get_mut(worker) {
+            member.prepared = Some((layout, endpoint));
         }
         self.newcomer(now, actions);
     }

@@ -135,15 +135,16 @@ impl Run {
         let name = self.roster.describe(worker);
         let message = format!("{name} failed while {}: {}", self.doing(), failure.message);
         let failed = Failure { kind: failure.kind, message };
+        let is_ranked = self.roster.is_ranked(worker);
         match failure.kind {
-            FailureKind::Diverged => self.broken(failed, actions),
-            // Another one would fail in the same way, unless this one came late to a run that works.
-            FailureKind::Data | FailureKind::Config if !self.formed || self.roster.is_ranked(worker) => {
-                self.fail(failed, actions);
+            FailureKind::Diverged if is_ranked => self.broken(failed, actions),
             }
+            // Another one would fail in the same way, unless this one came late to a run that works.
+            FailureKind::Data | FailureKind::Config if !self.formed || is_ranked => self.fail(failed, actions),
             FailureKind::Data | FailureKind::Config | FailureKind::Internal | FailureKind::Lost => {
                 self.lose(now, worker, &failure.message, actions);
             }
+            FailureKind::Diverged => self.lose(now, worker, &failure.message, actions),
         }
     }
 

@@ -16,6 +16,7 @@ mod ending;
 mod evaluating;
 mod gathering;
 mod job;
+mod orders;
 mod pace;
 mod progress;
 mod rebalancing;
@@ -26,6 +27,7 @@ mod roster;
 mod saving;
 mod training;
 mod view;
+mod waiting;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -78,6 +80,8 @@ pub struct Run {
     saving: Option<Saving>,
     progress: Progress,
     stopping: bool,
+    /// Whether an operator has asked for a checkpoint that is not under way yet.
+    save_asked: bool,
     /// Whether a group has stood in this process.
     formed: bool,
     /// Whether the line of the log that ends with the last update of the past is still to be written.
@@ -138,6 +142,7 @@ impl Run {
             saving: None,
             progress: Progress::new(&job),
             stopping: false,
+            save_asked: false,
             formed: false,
             overdue: job.is_log_overdue(),
             changed: false,
@@ -167,6 +172,8 @@ impl Run {
         match (&self.phase, input) {
             (Phase::Finished(_), _) => {}
             (_, Input::StopRequested) => self.stop_requested(now, &mut actions),
+            (_, Input::CheckpointRequested) => self.checkpoint_requested(now, &mut actions),
+            (_, Input::DrainRequested(worker)) => self.drain_requested(now, worker, &mut actions),
             (_, Input::Broken(failure)) => self.broken(failure, &mut actions),
             (_, Input::Elapsed) => self.elapsed(now, &mut actions),
             (_, Input::Overslept) => self.overslept(now),
@@ -188,6 +195,9 @@ impl Run {
         if self.is_stale(&event) {
             return;
         }
+        if let Some(problem) = self.is_presumptuous(worker, &event) {
+            return self.refuse(worker, problem, actions);
+        }
         match (&self.phase, event) {
             (_, Event::Heartbeat) | (Phase::Finished(_), _) => {}
             (_, Event::Hello(hello)) => self.greeted(now, worker, hello, actions),
@@ -198,8 +208,6 @@ impl Run {
             (_, Event::Leaving) => self.leaves(now, worker, actions),
             // From the copy that it keeps, whatever group it is in.
             (_, Event::Saved { save, piece, parameters }) => self.saved(worker, (save, piece), parameters, actions),
-            // What follows comes from members of the group alone.
-            (_, event) if !self.roster.is_ranked(worker) => self.out_of_turn(worker, &event, actions),
             (_, Event::Disconnected { problem, .. }) => self.disconnected(now, worker, &problem, actions),
             (Phase::Disbanding(_), Event::StandingBy { update, kept, .. }) => {
                 self.stands_by(now, worker, (update, kept), actions);
@@ -265,6 +273,7 @@ impl Run {
         if self.changed && !self.stopping && !self.saves_for_leavers() && !self.is_over() {
             return self.disband(now, actions);
         }
+        self.save_if_asked();
         // One save at a time, and none is left behind.
         if self.saving.is_some() && (self.is_over() || matches!(self.agenda.front(), Some(Task::Save(_)))) {
             self.phase = Phase::Saving;
@@ -375,6 +384,10 @@ mod tests;
 #[cfg(test)]
 #[path = "ending_test.rs"]
 mod ending_tests;
+
+#[cfg(test)]
+#[path = "orders_test.rs"]
+mod orders_tests;
 
 #[cfg(test)]
 #[path = "regrouping_test.rs"]

@@ -334,5 +334,5 @@ fn a_silent_stranger_does_not_end_the_run() {
     let actions = drive.from(8, prepared(1));
     assert!(matches!(&actions[0], Action::Order(WorkerId(8), Command::Form(_))), "{actions:?}");
     let failed = Failure { kind: FailureKind::Internal, message: "boo".into() };
-    assert!(matches!(&drive.from(7, Event::Failed(failed))[..], [Action::Notice(_)]));
+    assert!(matches!(&drive.from(7, Event::Failed(failed))[..], [Action::Refuse(WorkerId(7), _)]));
 }

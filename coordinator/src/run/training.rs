@@ -54,8 +54,8 @@ impl Run {
         let done = self.progress.done;
         // A disk that does not follow holds training up: what is not in the ledger could be lost.
         let through = Update(self.progress.recorded.0 + self.job.patience.window.max(1)).min(training.boundary);
-        // Workers come to rest for a stop, and for a group that changes.
-        let rests = self.stopping || self.changed;
+        // Workers come to rest for a stop, for a group that changes, and for a checkpoint that was asked for.
+        let rests = self.stopping || self.changed || self.save_asked;
         let may_go_on = !rests && self.unpublished == 0;
         if may_go_on && through > training.through {
             training.through = through;

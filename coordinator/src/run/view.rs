@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use medley_common::identity::{Generation, Rank, Split, Update, WorkerId};
+use medley_common::identity::{Digest, Generation, Rank, Split, Update, WorkerId};
 use medley_common::spec::Precision;
 
 use super::report::{EvaluationReport, Outcome, UpdateRecord};
@@ -11,6 +11,8 @@ use super::{Phase, PhaseSeconds, Run, Slowness};
 /// A snapshot of a run.
 #[derive(Debug, Clone)]
 pub struct RunView<'a> {
+    /// Which run it is.
+    pub run: Digest,
     /// What it is doing.
     pub phase: PhaseName,
     /// Updates done.
@@ -37,6 +39,8 @@ pub struct RunView<'a> {
     pub saving: Option<Update>,
     /// The current group.
     pub generation: Generation,
+    /// What it waits for, in words.
+    pub waiting: Vec<String>,
     /// How it ended.
     pub outcome: Option<&'a Outcome>,
 }
@@ -123,6 +127,7 @@ impl Run {
             _ => None,
         };
         RunView {
+            run: self.job.run,
             phase,
             update: self.progress.done,
             total: self.job.total(),
@@ -136,6 +141,7 @@ impl Run {
             checkpoint: Some(self.progress.checkpoint).filter(|update| update.0 > 0),
             saving: self.saving.as_ref().map(|saving| saving.save.update),
             generation: self.generation,
+            waiting: self.waiting(),
             outcome,
         }
     }

@@ -13,6 +13,8 @@ use tokio::sync::mpsc;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::Status;
 
+use crate::access::limits::SLOWEST_READ;
+
 /// Tokens a message carries at most, unless one row has more: under 1 MiB on the wire.
 const MESSAGE_TOKENS: usize = 1 << 17;
 /// Messages that may wait for the network.
@@ -33,14 +35,14 @@ pub fn examples(examples: Arc<Vec<Example>>) -> impl Stream<Item = Result<v1::Fe
     }))
 }
 
-/// A file in chunks, then its digest.
+/// A file in chunks, then its digest. No thread waits for whoever fetches it, and who takes too long gets no more.
 pub fn file(path: PathBuf) -> impl Stream<Item = Result<v1::FetchArtifactResponse, Status>> {
     let (parts, stream) = mpsc::channel(QUEUED_MESSAGES);
-    tokio::task::spawn_blocking(move || {
-        if let Err(error) = send_file(&path, &parts) {
-            let problem = Status::internal(format!("{}: {error}", path.display()));
-            // A closed channel means that the worker has hung up.
-            parts.blocking_send(Err(problem)).ok();
+    tokio::spawn(async move {
+        if let Err(error) = send_file(&path, &parts).await {
+            let problem = Status::internal(format!("read the state: {error}"));
+            // A closed or full channel means that the worker has hung up, or will.
+            parts.try_send(Err(problem)).ok();
         }
     });
     ReceiverStream::new(stream)
@@ -48,21 +50,36 @@ pub fn file(path: PathBuf) -> impl Stream<Item = Result<v1::FetchArtifactRespons
 
 type Parts = mpsc::Sender<Result<v1::FetchArtifactResponse, Status>>;
 
-fn send_file(path: &Path, parts: &Parts) -> std::io::Result<()> {
-    let mut file = File::open(path)?;
-    let mut hash = Sha256::new();
-    loop {
-        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-        file.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut chunk)?;
-        let part = if chunk.is_empty() {
-            Part::Sha256(std::mem::take(&mut hash).finalize().to_vec())
-        } else {
-            hash.update(&chunk);
-            Part::Chunk(chunk)
-        };
-        let last = matches!(part, Part::Sha256(_));
-        if parts.blocking_send(Ok(v1::FetchArtifactResponse { part: Some(part) })).is_err() || last {
-            return Ok(());
+async fn send_file(path: &Path, parts: &Parts) -> std::io::Result<()> {
+    let mut reader = Some(Reader { file: File::open(path)?, hash: Sha256::new() });
+    while let Some(unread) = reader.take() {
+        let (part, rest) =
+            tokio::task::spawn_blocking(move || unread.next()).await.map_err(std::io::Error::other)??;
+        reader = rest;
+        let sending = parts.send(Ok(v1::FetchArtifactResponse { part: Some(part) }));
+        match tokio::time::timeout(SLOWEST_READ, sending).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return Ok(()),
         }
+    }
+    Ok(())
+}
+
+/// A file that is being read, and the digest of what was.
+struct Reader {
+    file: File,
+    hash: Sha256,
+}
+
+impl Reader {
+    /// The next piece, and the reader where that is not the last.
+    fn next(mut self) -> std::io::Result<(Part, Option<Self>)> {
+        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+        self.file.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut chunk)?;
+        if chunk.is_empty() {
+            return Ok((Part::Sha256(self.hash.finalize().to_vec()), None));
+        }
+        self.hash.update(&chunk);
+        Ok((Part::Chunk(chunk), Some(self)))
     }
 }

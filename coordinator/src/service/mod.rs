@@ -3,6 +3,8 @@
 //! Nothing is decided here. Whatever arrives is checked field by field (`medley-proto`) and handed to the driver.
 
 mod fetch;
+mod health;
+mod orders;
 mod session;
 mod status;
 mod upload;
@@ -16,16 +18,22 @@ use std::sync::atomic::AtomicU64;
 use medley_common::example::Example;
 use medley_common::identity::{Split, Update, WorkerId};
 use medley_common::message::{ArtifactKind, Command, Event, Failure};
+use medley_proto::details::refusal;
+use medley_proto::v1::operator_service_server::OperatorServiceServer;
 use medley_proto::v1::status_service_server::StatusServiceServer;
 use medley_proto::v1::worker_service_server::{WorkerService, WorkerServiceServer};
-use medley_proto::{MAX_MESSAGE_BYTES, v1};
-use tokio::sync::{mpsc, watch};
+use medley_proto::{DESCRIPTORS, MAX_MESSAGE_BYTES, v1};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::Stream;
 use tonic::service::interceptor::InterceptedService;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
+use tonic_health::pb::health_server::HealthServer;
 
+use crate::access::limits::{self, QUESTION_BYTES};
 use crate::access::{Guard, Role, Security};
 
+pub use health::{HealthFeed, is_serving};
+pub use orders::{Order, Orders};
 pub use status::StatusFeed;
 pub use upload::{Slot, Uploads};
 
@@ -40,6 +48,8 @@ pub enum Arrival {
     Left(WorkerId, String),
     /// The disk refuses what workers send, for good.
     Broken(Failure),
+    /// An operator orders, from this address.
+    Ordered(Order, String),
 }
 
 /// What workers may fetch.
@@ -62,48 +72,67 @@ pub struct Service {
     files: watch::Receiver<Files>,
     uploads: Uploads,
     next_worker: Arc<AtomicU64>,
+    places: Arc<Semaphore>,
 }
 
 impl Service {
     /// A service that reports to `arrivals`, hands out `store` and takes files in through `uploads`; newer states are
-    /// to be added to what is returned with it. Workers are numbered after `last`.
+    /// to be added to what is returned with it. There may be `workers` workers, numbered after `last`.
     #[must_use]
     pub fn new(
         arrivals: mpsc::Sender<Arrival>,
         store: Store,
         uploads: Uploads,
-        last: WorkerId,
+        (workers, last): (u32, WorkerId),
     ) -> (Self, watch::Sender<Files>) {
         let (sender, files) = watch::channel(store.files);
         let (examples, next_worker) = (Arc::new(store.examples), Arc::new(AtomicU64::new(last.0 + 1)));
-        (Self { arrivals, examples, files, uploads, next_worker }, sender)
+        let places = Arc::new(Semaphore::new(limits::sessions(workers)));
+        (Self { arrivals, examples, files, uploads, next_worker, places }, sender)
     }
 
-    /// The tonic router of the workers' and the status service, for callers that `security` lets in.
+    /// The tonic router of all services, for callers that `security` lets in.
     ///
     /// # Errors
     /// The certificate and its key cannot be used.
     pub fn router(
         self,
-        status: watch::Receiver<v1::Status>,
+        status: StatusFeed,
         security: Security,
-    ) -> Result<tonic::transport::server::Router, tonic::transport::Error> {
+    ) -> Result<tonic::transport::server::Router, Box<dyn std::error::Error + Send + Sync>> {
         let keyring = Arc::new(security.keyring);
         let guard = |role| Guard::new(Arc::clone(&keyring), role);
+        let orders = Orders::new(self.arrivals.clone(), status.receiver());
+        let health = HealthServer::new(HealthFeed::new(status.receiver())).max_decoding_message_size(QUESTION_BYTES);
         let workers = WorkerServiceServer::new(self)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        let status = StatusServiceServer::new(StatusFeed::new(status));
+        let status = StatusServiceServer::new(status).max_decoding_message_size(QUESTION_BYTES);
+        let orders = OperatorServiceServer::new(orders).max_decoding_message_size(QUESTION_BYTES);
+        // What there is to call, for clients without the .proto files: of the current and of the earlier protocol.
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let (current, earlier) = (reflection().build_v1()?, reflection().build_v1alpha()?);
+        let (current, earlier) =
+            (current.max_decoding_message_size(QUESTION_BYTES), earlier.max_decoding_message_size(QUESTION_BYTES));
         let mut server = tonic::transport::Server::builder();
         if let Some(tls) = security.tls {
             server = server.tls_config(tls)?;
         }
         Ok(server
-            .tcp_nodelay(true)
+            .max_concurrent_streams(limits::STREAMS)
+            .http2_max_header_list_size(limits::HEADER_BYTES)
             .http2_keepalive_interval(Some(std::time::Duration::from_secs(10)))
             .http2_keepalive_timeout(Some(std::time::Duration::from_secs(20)))
             .add_service(InterceptedService::new(workers, guard(Role::Worker)))
-            .add_service(InterceptedService::new(status, guard(Role::Viewer))))
+            .add_service(InterceptedService::new(status, guard(Role::Viewer)))
+            .add_service(InterceptedService::new(orders, guard(Role::Operator)))
+            .add_service(InterceptedService::new(current, guard(Role::Viewer)))
+            .add_service(InterceptedService::new(earlier, guard(Role::Viewer)))
+            .add_service(InterceptedService::new(health, Guard::open(Arc::clone(&keyring)))))
     }
 }
 
@@ -119,8 +148,12 @@ impl WorkerService for Service {
         &self,
         request: Request<Streaming<v1::SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+            let message = "so many sessions are open that this is none of a worker of this run".to_owned();
+            refusal(Code::ResourceExhausted, message, "TOO_MANY_SESSIONS", ("service", "medley.v1.WorkerService"))
+        })?;
         let worker = WorkerId(self.next_worker.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-        let commands = session::open(worker, request.into_inner(), self.arrivals.clone()).await?;
+        let commands = session::open(worker, request.into_inner(), self.arrivals.clone(), place).await?;
         Ok(Response::new(Box::pin(commands)))
     }
 
@@ -155,5 +188,5 @@ impl WorkerService for Service {
 }
 
 fn invalid(error: medley_proto::WireError) -> Status {
-    Status::invalid_argument(error.to_string())
+    refusal(Code::InvalidArgument, error.to_string(), "BAD_MESSAGE", ("field", error.field()))
 }

@@ -1,18 +1,23 @@
 //! One worker's session: its events go to the driver, the driver's commands to it.
 
+use std::time::Instant;
+
 use medley_common::identity::WorkerId;
 use medley_common::message::Event;
 use medley_proto::v1;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
 
 use super::Arrival;
+use crate::access::Bucket;
+use crate::access::limits::EVENTS_PER_SECOND;
 
 /// Commands that may wait for a worker. A run orders few; a worker that reads none is as good as dead.
 const QUEUED_COMMANDS: usize = 64;
 
-/// Announces the worker and starts to forward its events; the returned stream carries its commands.
+/// Announces the worker and starts to forward its events, which takes its `place` for as long; the returned stream
+/// carries its commands.
 ///
 /// # Errors
 /// The run is over.
@@ -20,17 +25,26 @@ pub async fn open(
     worker: WorkerId,
     events: Streaming<v1::SessionRequest>,
     arrivals: mpsc::Sender<Arrival>,
+    place: OwnedSemaphorePermit,
 ) -> Result<impl Stream<Item = Result<v1::SessionResponse, Status>>, Status> {
     let (commands, outbound) = mpsc::channel(QUEUED_COMMANDS);
     let over = |_| Status::unavailable("the run is over");
     arrivals.send(Arrival::Joined(worker, commands)).await.map_err(over)?;
-    tokio::spawn(forward(worker, events, arrivals));
+    tokio::spawn(async move {
+        forward(worker, events, arrivals).await;
+        drop(place);
+    });
     Ok(ReceiverStream::new(outbound).map(|command| Ok(v1::SessionResponse::from(command))))
 }
 
 /// Forwards events until the stream ends; then says that the worker has left. Ends with the run.
 async fn forward(worker: WorkerId, mut events: Streaming<v1::SessionRequest>, arrivals: mpsc::Sender<Arrival>) {
+    let mut pace = Bucket::new(EVENTS_PER_SECOND, EVENTS_PER_SECOND, Instant::now());
     let why = loop {
+        // One that says too much waits; the others do not wait for it.
+        if let Err(wait) = pace.take(Instant::now()) {
+            tokio::time::sleep(wait).await;
+        }
         match events.message().await {
             Ok(Some(message)) => match Event::try_from(message) {
                 Ok(event) => {

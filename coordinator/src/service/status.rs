@@ -1,29 +1,74 @@
 //! The status service: whoever asks sees the run as the driver last saw it.
 
+use std::path::PathBuf;
 use std::pin::Pin;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use medley_proto::details::refusal;
 use medley_proto::v1;
 use medley_proto::v1::status_service_server::StatusService;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
+
+use crate::access::Standing;
+use crate::archive::Listed;
+use crate::chronicle::Chronicle;
 
 /// The least time between two messages of a watch.
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
+/// For how long a list of checkpoints is told again without looking.
+const LISTED_FOR: Duration = Duration::from_secs(1);
+/// Lines of a report that cost as much as a call.
+const LINES_A_CALL: usize = 100;
+
+/// The checkpoints there were, and when.
+type Listing = (Instant, Vec<v1::CheckpointInfo>);
 
 /// Serves what the driver publishes; never asks the run, so it never delays it.
 #[derive(Debug, Clone)]
 pub struct StatusFeed {
     status: watch::Receiver<v1::Status>,
+    chronicle: watch::Receiver<Chronicle>,
+    folder: PathBuf,
+    listed: Arc<Mutex<Option<Listing>>>,
 }
 
 impl StatusFeed {
-    /// Serves the values of `status`.
+    /// Serves the values of `status` and `chronicle`, and the checkpoints in `folder`.
     #[must_use]
-    pub fn new(status: watch::Receiver<v1::Status>) -> Self {
-        Self { status }
+    pub fn new(status: watch::Receiver<v1::Status>, chronicle: watch::Receiver<Chronicle>, folder: PathBuf) -> Self {
+        Self { status, chronicle, folder, listed: Arc::default() }
     }
+
+    /// What the status comes from.
+    #[must_use]
+    pub fn receiver(&self) -> watch::Receiver<v1::Status> {
+        self.status.clone()
+    }
+
+    /// The checkpoints on the disk; looks at most once a second, however many ask.
+    async fn checkpoints(&self) -> Result<Vec<v1::CheckpointInfo>, Status> {
+        let mut listed = self.listed.lock().await;
+        if let Some((_, list)) = listed.as_ref().filter(|(at, _)| at.elapsed() < LISTED_FOR) {
+            return Ok(list.clone());
+        }
+        let folder = self.folder.clone();
+        let found = tokio::task::spawn_blocking(move || Listed::all(&folder)).await;
+        // What is wrong with which folder is said on the coordinator's machine: callers see no paths.
+        let failed = || Status::unavailable("the checkpoints cannot be listed at present");
+        let found = found.map_err(|_| failed())?.map_err(|_| failed())?;
+        let list: Vec<v1::CheckpointInfo> = found.into_iter().map(info).collect();
+        *listed = Some((Instant::now(), list.clone()));
+        Ok(list)
+    }
+}
+
+fn info(listed: Listed) -> v1::CheckpointInfo {
+    let Listed { update, epoch, bytes, parameters, written_seconds } = listed;
+    let (id, parameters) = (format!("checkpoint-{update}"), parameters.to_string());
+    v1::CheckpointInfo { id, update: update.0, epoch, bytes, parameters, written_seconds }
 }
 
 #[tonic::async_trait]
@@ -35,6 +80,31 @@ impl StatusService for StatusFeed {
         _request: Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::GetStatusResponse>, Status> {
         Ok(Response::new(v1::GetStatusResponse { status: Some(self.status.borrow().clone()) }))
+    }
+
+    async fn list_checkpoints(
+        &self,
+        _request: Request<v1::ListCheckpointsRequest>,
+    ) -> Result<Response<v1::ListCheckpointsResponse>, Status> {
+        Ok(Response::new(v1::ListCheckpointsResponse { checkpoints: self.checkpoints().await? }))
+    }
+
+    async fn get_report(
+        &self,
+        request: Request<v1::GetReportRequest>,
+    ) -> Result<Response<v1::GetReportResponse>, Status> {
+        let lines = self.chronicle.borrow().lines();
+        if let Some(standing) = request.extensions().get::<Standing>() {
+            // A long one costs as much as many short answers.
+            let paid = (0..lines / LINES_A_CALL).try_for_each(|_| standing.call());
+            paid.map_err(|_| {
+                let message = "reports are asked for too often on this connection".to_owned();
+                refusal(Code::ResourceExhausted, message, "TOO_MANY_CALLS", ("lines", &lines.to_string()))
+            })?;
+        }
+        let status = self.status.borrow().clone();
+        let report = self.chronicle.borrow().report(&status);
+        Ok(Response::new(v1::GetReportResponse { report: Some(report) }))
     }
 
     async fn watch_status(

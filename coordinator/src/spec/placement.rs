@@ -92,6 +92,8 @@ pub struct Placement {
     pub listen: SocketAddr,
     /// Folder with the coordinator's certificate and the tokens it knows; `None` where connections are in the clear.
     pub credentials: Option<PathBuf>,
+    /// Where probes and metrics are answered; nowhere unless it was given.
+    pub http_listen: Option<SocketAddr>,
     /// Silence after which a worker counts as lost.
     pub heartbeat_timeout: Duration,
     /// How long to wait for the workers to join.
@@ -184,6 +186,7 @@ impl Placement {
             threads: given.threads.map(|threads| Number::new("--threads", threads).within(1, 1024)).transpose()?,
             listen,
             credentials: given.credentials.clone(),
+            http_listen: given.http_listen.as_ref().map(|listen| listen.0),
             heartbeat_timeout: seconds("--heartbeat_timeout", given.heartbeat_timeout)?,
             join_timeout: seconds("--join_timeout", given.join_timeout)?,
             min_workers: Number::new("--min_workers", given.min_workers).within(1, 1024)?,

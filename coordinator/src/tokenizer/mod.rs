@@ -369,3 +369,6 @@ fn unreachable_tokens(inner: &Tokenizer) -> Option<usize> {
 #[cfg(test)]
 #[path = "tokenizer_test.rs"]
 mod tests;
+
+#[cfg(test)]
+mod garbage_test;

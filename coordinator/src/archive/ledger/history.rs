@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{CheckpointRecord, FinalRecord, Record, RunIdentity};
 use crate::archive::trainer_state::{Cadence, LogEntry, TrainerState};
-use crate::run::report::{GroupRecord, MemberRecord, UpdateRecord};
+use crate::run::report::{GroupRecord, MemberRecord, TrainLog, UpdateRecord};
 use crate::run::{Occasion, Past};
 
 /// An update that is in effect, without its rows.
@@ -238,6 +238,24 @@ impl History {
             groups: self.groups.clone(),
             shares: members.map(|member| (member.worker, member.lanes.clone())).collect(),
         }
+    }
+
+    /// The lines of the training log that are in effect, as far as they can be read back.
+    #[must_use]
+    pub fn log(&self) -> Vec<TrainLog> {
+        let lines = self.entries.iter().filter(|past| past.occasion == Occasion::Training && !past.is_evaluation);
+        let line = |past: &PastEntry| {
+            let number = |key: &str| past.entry.0.get(key)?.as_f64();
+            Some(TrainLog {
+                update: past.update,
+                epoch: number("epoch")?,
+                loss: number("loss")?,
+                grad_norm: number("grad_norm")?,
+                learning_rate: number("learning_rate")?,
+                skipped: 0,
+            })
+        };
+        lines.filter_map(line).collect()
     }
 
     /// Whether the summary of the whole training is in the log.

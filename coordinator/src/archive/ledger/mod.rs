@@ -203,5 +203,8 @@ fn append_to(path: &Path) -> Result<File, ArchiveError> {
 }
 
 #[cfg(test)]
+mod garbage_test;
+
+#[cfg(test)]
 #[path = "ledger_test.rs"]
 mod tests;

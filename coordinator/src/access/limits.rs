@@ -1,0 +1,38 @@
+//! How much of everything a caller may take. SECURITY.md has the same table.
+
+use std::time::Duration;
+
+/// How long a connection may stay open before a call on it was allowed.
+pub const PROOF: Duration = Duration::from_secs(10);
+/// Calls of a connection that are denied before it is closed.
+pub const DENIALS: u32 = 16;
+/// Calls of a connection a second, in the long run.
+pub const CALLS_PER_SECOND: u32 = 2_000;
+/// Calls of a connection at once, after a pause.
+pub const CALLS_AT_ONCE: u32 = 4_000;
+/// Calls of a connection that may be under way.
+pub const STREAMS: u32 = 256;
+/// Bytes of a call's headers.
+pub const HEADER_BYTES: u32 = 16 << 10;
+/// Bytes of a message to any service but the workers'.
+pub const QUESTION_BYTES: usize = 64 << 10;
+/// Events of a worker a second, beyond which it is slowed down.
+pub const EVENTS_PER_SECOND: u32 = 5_000;
+/// How long a caller may take to take in a piece of a file.
+pub const SLOWEST_READ: Duration = Duration::from_secs(60);
+/// Connections to the port for probes and metrics; the oldest makes room for the next.
+pub const HTTP_CONNECTIONS: usize = 64;
+/// How long such a connection may be idle.
+pub const HTTP_IDLE: Duration = Duration::from_secs(30);
+
+/// Connections to the coordinator of a run of so many workers: each has two, and one that comes back has them twice.
+#[must_use]
+pub fn connections(workers: u32) -> usize {
+    256 + 4 * workers as usize
+}
+
+/// Sessions of workers, those that wait for a place or are about to be refused included.
+#[must_use]
+pub fn sessions(workers: u32) -> usize {
+    64 + 2 * workers as usize
+}

@@ -1,0 +1,205 @@
+//! Attacks on a run that goes on: by strangers on its machine, and by somebody with a worker's token. It ends in the same
+//! bytes as one that nobody attacks, and loses nobody on the way.
+
+use medley_common::identity::{Digest, Generation, Split, Update};
+use medley_common::message::{Event, Failure, FailureKind, Hello, PROTOCOL};
+use medley_proto::access::Access;
+use medley_proto::v1;
+use medley_proto::v1::status_service_client::StatusServiceClient;
+use medley_proto::v1::worker_service_client::WorkerServiceClient;
+use medley_tests::{Ended, Scratch, attack};
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+
+use crate::RECIPE;
+use crate::probes::{channel, port};
+use crate::serving::address;
+
+const EPOCHS: &str = "--num_train_epochs 30 --save_strategy steps --save_steps 100";
+
+/// Compares with the same run that nobody attacks.
+fn unharmed(scratch: &Scratch, ended: &Ended) {
+    for word in ["was lost", "panicked", "silent"] {
+        assert!(!ended.stderr.contains(word), "{word}:\n{}", ended.stderr);
+    }
+    let calm = Scratch::new(100);
+    calm.run(&format!("train {RECIPE} {EPOCHS} --workers 1")).expect(0);
+    assert_eq!(scratch.sha256("out/model.safetensors"), calm.sha256("out/model.safetensors"));
+    assert_eq!(
+        scratch.sha256("out/checkpoint-300/optimizer.safetensors"),
+        calm.sha256("out/checkpoint-300/optimizer.safetensors")
+    );
+}
+
+/// A call of the status service with a message of a megabyte.
+async fn giant(channel: Channel) -> Code {
+    let part = Some(v1::upload_artifact_request::Part::Chunk(vec![7; 1 << 20]));
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<v1::UploadArtifactRequest, v1::GetStatusResponse>::default();
+    let path = tonic::codegen::http::uri::PathAndQuery::from_static("/medley.v1.StatusService/GetStatus");
+    let request = tonic::Request::new(v1::UploadArtifactRequest { part });
+    client.unary(request, path, codec).await.unwrap_err().code()
+}
+
+/// Watches that nobody reads, more calls than anybody needs, and calls that one without a token must not make.
+async fn calls(address: &str) {
+    let channel = channel(address).await;
+    let mut unread = Vec::new();
+    for _ in 0..100 {
+        unread.extend(StatusServiceClient::new(channel.clone()).watch_status(v1::WatchStatusRequest {}).await.ok());
+    }
+    let mut flood = JoinSet::new();
+    for _ in 0..8000 {
+        let mut client = StatusServiceClient::new(channel.clone());
+        flood.spawn(async move { client.get_status(v1::GetStatusRequest {}).await.map_err(|status| status.code()) });
+    }
+    let answers = flood.join_all().await;
+    assert!(answers.iter().any(Result::is_ok));
+    assert!(answers.iter().all(|it| matches!(it, Ok(_) | Err(Code::ResourceExhausted))), "an answer of another kind");
+    assert!(matches!(giant(crate::probes::channel(address).await).await, Code::OutOfRange | Code::ResourceExhausted));
+    let mut worker = WorkerServiceClient::new(crate::probes::channel(address).await);
+    let (_held, stream) = tokio::sync::mpsc::channel(1);
+    let denied = worker.session(ReceiverStream::new(stream)).await.unwrap_err();
+    assert_eq!(denied.code(), Code::Unauthenticated);
+    for split in [v1::Split::Train, v1::Split::Test] {
+        let request = v1::FetchExamplesRequest { worker: 1, split: split.into() };
+        assert_eq!(worker.fetch_examples(request).await.unwrap_err().code(), Code::Unauthenticated);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_can_neither_crash_nor_stall_a_run() {
+    let scratch = Scratch::new(100);
+    let mut run = scratch.start(&format!("train {RECIPE} {EPOCHS} --workers 2 --http_listen 127.0.0.1:0"));
+    let port = port(&mut run);
+    let address = address(&mut run);
+    run.wait_for("update 1/");
+    // More than there is room for; among all those that say nothing, one that asks is answered.
+    let silent = attack::silence(&address, 300);
+    assert_eq!(silent.len(), 300);
+    scratch.run(&format!("status --coordinator {address}")).expect(0);
+    calls(&address).await;
+    // Now so many at once that newcomers come in vain; those that are in notice nothing.
+    let mut attackers = Vec::new();
+    for reached in [address.clone(), port] {
+        attackers.push(std::thread::spawn(move || {
+            let silent = attack::silence(&reached, 400);
+            let sent = (attack::garbage(&reached, 2), attack::frames(&reached, 2000));
+            (silent.len(), sent)
+        }));
+    }
+    for attacker in attackers {
+        let (silent, sent) = attacker.join().unwrap();
+        assert!(silent > 0 && sent.0 > 0 && sent.1 > 0, "the attack never arrived");
+    }
+    drop(silent);
+    let ended = run.end().expect(0);
+    unharmed(&scratch, &ended);
+}
+
+type Insider = WorkerServiceClient<InterceptedService<Channel, Access>>;
+
+async fn insider(scratch: &Scratch, port: &str) -> Insider {
+    let access = Access::load(Some(&scratch.path("keys/worker")), None).unwrap();
+    let channel = access.endpoint(&format!("localhost:{port}")).unwrap().connect().await.unwrap();
+    WorkerServiceClient::with_interceptor(channel, access)
+}
+
+fn hello() -> Hello {
+    Hello {
+        protocol: PROTOCOL,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        host: "elsewhere".to_owned(),
+        pid: 1,
+        device: "cpu".to_owned(),
+        threads: 1,
+        held: None,
+        gpu: None,
+        processor: String::new(),
+    }
+}
+
+/// Says things in a session of its own until it is sent away; what it was told.
+async fn say(client: &mut Insider, said: Vec<v1::SessionRequest>) -> String {
+    let (events, stream) = tokio::sync::mpsc::channel(64);
+    for event in said {
+        events.send(event).await.unwrap();
+    }
+    let mut commands = match client.session(ReceiverStream::new(stream)).await {
+        Ok(commands) => commands.into_inner(),
+        Err(status) => return status.message().to_owned(),
+    };
+    match commands.message().await {
+        Ok(Some(v1::SessionResponse { command: Some(v1::session_response::Command::Stop(stop)) })) => stop.reason,
+        Ok(other) => format!("{other:?}"),
+        Err(status) => status.message().to_owned(),
+    }
+}
+
+/// What a worker of a group that is gone, or of none, might say.
+fn lies(generation: u64) -> Vec<v1::SessionRequest> {
+    let generation = Generation(generation);
+    let failure = Failure { kind: FailureKind::Diverged, message: "the loss is not a number".to_owned() };
+    let parameters = Digest([9; 32]);
+    [
+        Event::Prepared { layout: parameters, endpoint: "127.0.0.1:1".to_owned(), notes: vec!["x".repeat(1000)] },
+        Event::Formed { generation },
+        Event::Saved { generation, update: Update(100), parameters },
+        Event::Predicted { generation, split: Split::Validation, predictions: Vec::new() },
+        Event::Evaluated { generation, split: Split::Validation },
+        Event::Disconnected { generation, problem: "everybody left".to_owned() },
+        Event::StandingBy { generation, update: Update(1_000_000), kept: Vec::new() },
+        Event::Failed(failure),
+    ]
+    .map(v1::SessionRequest::from)
+    .into()
+}
+
+/// An upload that nobody has asked for, of an older group and of this one.
+async fn upload(client: &mut Insider, generation: u64) {
+    let kind = v1::ArtifactKind::Weights.into();
+    let header = v1::UploadHeader { worker: 1, generation, update: 100, kind, bytes: u64::MAX };
+    let part = Some(v1::upload_artifact_request::Part::Header(header));
+    let chunk = Some(v1::upload_artifact_request::Part::Chunk(vec![1; 1 << 16]));
+    let parts = [part, chunk].map(|part| v1::UploadArtifactRequest { part });
+    let call = client.upload_artifact(tokio_stream::iter(parts));
+    // Who waits for its turn is not answered at once; it hangs up.
+    tokio::time::timeout(std::time::Duration::from_millis(200), call).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_a_token_and_no_place_harms_nobody() {
+    let scratch = Scratch::new(100);
+    scratch.run("init-certs keys").expect(0);
+    let serve = format!("serve {RECIPE} {EPOCHS} --workers 2 --listen 127.0.0.1:0 --credentials keys/coordinator");
+    let mut run = scratch.start(&serve);
+    let port = address(&mut run).rsplit_once(':').unwrap().1.to_owned();
+    let line = format!("--coordinator localhost:{port} --threads 1 --credentials keys/worker");
+    let workers = [scratch.start_worker(&line), scratch.start_worker(&line)];
+    run.wait_for("update 1/");
+    let mut client = insider(&scratch, &port).await;
+    let hello = v1::SessionRequest::from(Event::Hello(hello()));
+    for generation in [0, 1, 2, u64::MAX] {
+        for lie in lies(generation) {
+            // What is of another group is not heard at all, so that something else must end the session.
+            let last = lies(generation).pop().unwrap();
+            let told = say(&mut client, vec![lie.clone(), last.clone()]).await;
+            assert!(told.contains("out of turn"), "{lie:?}: {told}");
+            let told = say(&mut client, vec![hello.clone(), lie.clone(), last]).await;
+            assert!(told.contains("out of turn"), "{lie:?}: {told}");
+        }
+        upload(&mut client, generation).await;
+    }
+    // A message that says nothing, and one that is larger than any.
+    assert!(say(&mut client, vec![v1::SessionRequest::default()]).await.len() < 10_000);
+    let notes = vec!["x".repeat(20 << 20)];
+    let giant = Event::Prepared { layout: Digest([0; 32]), endpoint: String::new(), notes };
+    say(&mut client, vec![v1::SessionRequest::from(giant)]).await;
+    let ended = run.end().expect(0);
+    workers.into_iter().for_each(|worker| drop(worker.end().expect(0)));
+    unharmed(&scratch, &ended);
+}
