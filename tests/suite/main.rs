@@ -7,6 +7,7 @@ mod architecture;
 mod bad_input;
 mod export;
 mod faults;
+mod launching;
 mod ledger;
 mod network;
 mod proof;

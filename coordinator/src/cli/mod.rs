@@ -28,7 +28,7 @@ pub use config_file::ConfigProblem;
 pub use init_certs::InitCerts;
 pub use quickstart::Quickstart;
 pub use replay::Replay;
-pub use status::{CoordinatorAddress, Status};
+pub use status::Status;
 pub use verify::Verify;
 
 use run_flags::RunFlags;
