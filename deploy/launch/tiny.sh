@@ -3,10 +3,13 @@
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
-# Puts the binaries of target/release, built where they are missing, and deploy/launch on PATH.
+# Puts the binaries on PATH, those in MEDLEY_BIN or target/release, built where they are missing; and deploy/launch.
 tiny_binaries() {
-  (cd "$repository" && cargo build --quiet --release --locked --bins -p medley-coordinator -p medley-worker)
-  PATH=${CARGO_TARGET_DIR:-$repository/target}/release:$repository/deploy/launch:$PATH
+  if [ -z "${MEDLEY_BIN-}" ]; then
+    (cd "$repository" && cargo build --quiet --release --locked --bins -p medley-coordinator -p medley-worker)
+    MEDLEY_BIN=${CARGO_TARGET_DIR:-$repository/target}/release
+  fi
+  PATH=$MEDLEY_BIN:$repository/deploy/launch:$PATH
 }
 
 # Fills the folder $1 with model and rows; dropout is on, since there runs would first differ.

@@ -74,7 +74,9 @@ fn workers_take_part_by_their_environment_alone() {
     };
     let workers = ["0", "1"].map(start);
     run.end().expect(0);
-    workers.map(|worker| worker.end().expect(0));
+    for worker in workers {
+        worker.end().expect(0);
+    }
     let local = Scratch::new(100);
     local.run(&format!("train {RECIPE} --num_train_epochs 1 --workers 1")).expect(0);
     assert_eq!(scratch.sha256("out/model.safetensors"), local.sha256("out/model.safetensors"));

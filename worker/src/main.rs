@@ -68,6 +68,9 @@ struct Arguments {
 /// The variables by which `medley train` tells its workers what is theirs.
 const LAUNCHED: [&str; 2] = ["LOCAL_RANK", TOKEN_VARIABLE];
 
+/// Signals this close to each other ask for the same.
+const ONE_REQUEST: Duration = Duration::from_secs(2);
+
 /// Exit codes: 0 done, 64 usage, 65 data, 70 internal or lost, 75 replaced after a silence, 78 settings.
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -144,7 +147,9 @@ fn surroundings(arguments: &Arguments) -> anyhow::Result<Surroundings> {
     Ok(Surroundings::resolve(&given, &variables.collect())?)
 }
 
-/// SIGTERM as a request to leave, and Ctrl-C where no launcher answers it; asked again, the worker ends at once.
+/// SIGTERM as a request to leave, and Ctrl-C where no launcher answers it; asked again, the worker ends at once. What
+/// comes within [`ONE_REQUEST`] is one request: Slurm may signal all processes of a task, those whose parent passes
+/// signals on as well.
 fn leave_requests(is_local: bool) -> std::io::Result<mpsc::Receiver<()>> {
     let (sender, receiver) = mpsc::channel(1);
     let kinds = [(SignalKind::terminate(), true), (SignalKind::interrupt(), !is_local)];
@@ -152,6 +157,8 @@ fn leave_requests(is_local: bool) -> std::io::Result<mpsc::Receiver<()>> {
         let (mut signals, sender) = (signal(kind)?, sender.clone());
         tokio::spawn(async move {
             if signals.recv().await.is_some() && sender.send(()).await.is_ok() {
+                let until = tokio::time::Instant::now() + ONE_REQUEST;
+                while tokio::time::timeout_at(until, signals.recv()).await.is_ok() {}
                 signals.recv().await;
                 std::process::exit(70);
             }
