@@ -21,14 +21,15 @@ fn valid() -> Vec<Vec<u8>> {
         ..Default::default()
     };
     let held = v1::Held {
-        run: vec![1; 32],
         layout: vec![2; 32],
+        copy: Some(v1::SaveId { generation: 1, update: 7 }),
         kept: kept.clone(),
         reports: vec![updated.clone()],
         ..Default::default()
     };
     let predictions = vec![v1::Prediction { row: 1, logits: vec![0.5; 3], loss: Some(1.0) }];
-    let hello = v1::Hello { version: "0.1.0".to_owned(), held: Some(held), ..Default::default() };
+    let known = Some(v1::Known { run: vec![1; 32], names: vec![3, 7] });
+    let hello = v1::Hello { version: "0.1.0".to_owned(), known, held: Some(held), ..Default::default() };
     let events = [
         E::Hello(hello),
         E::Updated(updated),

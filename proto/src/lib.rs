@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod address;
 mod command;
 pub mod details;
 mod event;

@@ -73,9 +73,16 @@ impl Running {
     /// Starts `medley` or `medley-worker` with `arguments` in `folder`, away from any real Hugging Face cache.
     #[must_use]
     pub fn start(binary: &str, arguments: &[&str], folder: &Path) -> Self {
+        Self::start_among(&[], binary, arguments, folder)
+    }
+
+    /// Starts one as [`Self::start`] does, with `variables` in its environment.
+    #[must_use]
+    pub fn start_among(variables: &[(&str, &str)], binary: &str, arguments: &[&str], folder: &Path) -> Self {
         let mut child = Command::new(binaries().join(binary))
             .args(arguments)
             .current_dir(folder)
+            .envs(variables.iter().copied())
             .env("HF_HUB_OFFLINE", "1")
             .env("HF_HOME", folder.join("no-hugging-face-cache"))
             .stdin(Stdio::null())

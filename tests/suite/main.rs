@@ -8,6 +8,7 @@ mod bad_input;
 mod export;
 mod faults;
 mod hostile;
+mod launching;
 mod ledger;
 mod network;
 mod operators;

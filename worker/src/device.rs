@@ -65,12 +65,12 @@ pub trait Work {
 }
 
 impl Device {
-    /// Chooses the device: never another one than was asked for.
+    /// Chooses the device for a worker that is the `local_rank`-th of its machine: never another one than was asked for.
     ///
     /// # Errors
     /// A CUDA device is asked of a build without CUDA, or there is none.
-    pub fn place(self) -> Result<Place, Failure> {
-        if self == Self::Cpu { Ok(Place::Cpu) } else { gpu::place(self, std::env::var("LOCAL_RANK").ok().as_deref()) }
+    pub fn place(self, local_rank: Option<u32>) -> Result<Place, Failure> {
+        if self == Self::Cpu { Ok(Place::Cpu) } else { gpu::place(self, local_rank) }
     }
 }
 

@@ -9,35 +9,39 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use medley_common::message::{Failure, FailureKind, Verdict};
-use medley_proto::access::{Access, AccessError};
+use medley_proto::access::{Access, AccessError, TOKEN_VARIABLE};
+use medley_proto::address::CoordinatorAddress;
 use medley_worker::agent::{self, AgentError, Settings, say};
 use medley_worker::device::{self, Device};
 use medley_worker::session::SessionError;
+use medley_worker::surroundings::{Given, Surroundings, SurroundingsError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 /// One worker of a Medley run: computes forward and backward passes on its device and sums gradients with its peers.
 ///
-/// It needs nothing but the coordinator's address: data, weights and recipe come from there.
+/// It needs nothing but the coordinator's address: data, weights and recipe come from there. What flags leave open is
+/// looked for in the environment, as torchrun (RANK, LOCAL_RANK, MASTER_ADDR, ...), Kubeflow (PET_*), Slurm (SLURM_*) and
+/// Kubernetes (JOB_COMPLETION_INDEX) leave it, in this order; --print-env shows what was found.
 #[derive(Debug, Parser)]
 #[command(name = "medley-worker", version)]
 struct Arguments {
-    /// Address of the coordinator, host:port
-    #[arg(
-        long,
-        value_name = "ADDR",
-        required_unless_present = "list_devices",
-        default_value = "",
-        hide_default_value = true
-    )]
-    coordinator: String,
+    /// Address of the coordinator, host:port [default: $MEDLEY_COORDINATOR, else what torchrun, Kubeflow or Slurm say]
+    #[arg(long, value_name = "ADDR")]
+    coordinator: Option<CoordinatorAddress>,
+    /// Show what is understood of flags and environment, as a shell reads it, with where it comes from, and end
+    #[arg(long = "print-env", alias = "print_env")]
+    print_env: bool,
     /// List the GPUs that this build can use, one a line, and end
     #[arg(long = "list-devices", alias = "list_devices")]
     list_devices: bool,
     /// Device to compute on: auto, cpu or cuda
     #[arg(long, default_value = "auto")]
     device: Device,
-    /// Threads to compute with on the CPU [default: all cores]
+    /// Number of this worker on its machine, from 0: which GPU it takes [default: $LOCAL_RANK, else $SLURM_LOCALID]
+    #[arg(long = "local_rank", alias = "local-rank", value_name = "N")]
+    local_rank: Option<u32>,
+    /// Threads to compute with on the CPU [default: all cores, or this worker's share as torchrun or Slurm say]
     #[arg(long)]
     threads: Option<u32>,
     /// Address that other workers reach this one at [default: the one that leads to the coordinator]
@@ -60,6 +64,12 @@ struct Arguments {
     #[arg(long, hide = true)]
     parent: Option<u32>,
 }
+
+/// The variables by which `medley train` tells its workers what is theirs.
+const LAUNCHED: [&str; 2] = ["LOCAL_RANK", TOKEN_VARIABLE];
+
+/// Signals this close to each other ask for the same.
+const ONE_REQUEST: Duration = Duration::from_secs(2);
 
 /// Exit codes: 0 done, 64 usage, 65 data, 70 internal or lost, 75 replaced after a silence, 78 settings.
 fn main() -> ExitCode {
@@ -90,21 +100,21 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         device::list()?.iter().try_for_each(|line| writeln!(out, "{line}"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let access = Access::from_environment(arguments.credentials.as_deref())?;
-    let place = arguments.device.place()?;
-    let threads = match arguments.threads {
-        Some(0) => anyhow::bail!(Failure {
-            kind: FailureKind::Config,
-            message: "--threads is 0; expected at least 1".to_owned()
-        }),
-        Some(threads) => threads,
-        None => u32::try_from(std::thread::available_parallelism().map_or(1, usize::from))?,
-    };
+    let around = surroundings(&arguments)?;
+    if arguments.print_env {
+        writeln!(std::io::stdout().lock(), "{around}")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let coordinator = around.coordinator()?.to_string();
+    let folder = around.credentials.map(|folder| folder.value);
+    let access = Access::load(folder.as_deref(), around.token.map(|token| token.0).as_deref())?;
+    let place = arguments.device.place(around.local_rank.map(|rank| rank.value))?;
+    let threads = around.threads.value;
     rayon::ThreadPoolBuilder::new().num_threads(threads as usize).build_global().context("start the threads")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let is_local = arguments.parent.is_some();
     let settings = Settings {
-        coordinator: arguments.coordinator,
+        coordinator,
         access,
         patience: Duration::from_secs(arguments.connect_timeout),
         reconnect: Duration::from_secs(arguments.reconnect_timeout),
@@ -120,7 +130,26 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     conclude(end, is_local)
 }
 
-/// SIGTERM as a request to leave, and Ctrl-C where no launcher answers it; asked again, the worker ends at once.
+/// What is around this worker. One that `medley train` has started is told all by it: what is around `medley train`,
+/// e.g. the rank of a job's task, is not about its workers.
+fn surroundings(arguments: &Arguments) -> anyhow::Result<Surroundings> {
+    let is_local = arguments.parent.is_some();
+    let given = Given {
+        coordinator: arguments.coordinator.clone(),
+        local_rank: arguments.local_rank,
+        threads: arguments.threads,
+        credentials: arguments.credentials.clone(),
+        cores: u32::try_from(std::thread::available_parallelism().map_or(1, usize::from))?,
+    };
+    let variables = std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+        .filter(|(name, _)| !is_local || LAUNCHED.contains(&name.as_str()));
+    Ok(Surroundings::resolve(&given, &variables.collect())?)
+}
+
+/// SIGTERM as a request to leave, and Ctrl-C where no launcher answers it; asked again, the worker ends at once. What
+/// comes within [`ONE_REQUEST`] is one request: Slurm may signal all processes of a task, those whose parent passes
+/// signals on as well.
 fn leave_requests(is_local: bool) -> std::io::Result<mpsc::Receiver<()>> {
     let (sender, receiver) = mpsc::channel(1);
     let kinds = [(SignalKind::terminate(), true), (SignalKind::interrupt(), !is_local)];
@@ -128,6 +157,8 @@ fn leave_requests(is_local: bool) -> std::io::Result<mpsc::Receiver<()>> {
         let (mut signals, sender) = (signal(kind)?, sender.clone());
         tokio::spawn(async move {
             if signals.recv().await.is_some() && sender.send(()).await.is_ok() {
+                let until = tokio::time::Instant::now() + ONE_REQUEST;
+                while tokio::time::timeout_at(until, signals.recv()).await.is_ok() {}
                 signals.recv().await;
                 std::process::exit(70);
             }
@@ -177,7 +208,10 @@ fn die_with(parent: u32) -> anyhow::Result<()> {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.is::<AccessError>() {
+    if let Some(SurroundingsError::NoCoordinator) = error.downcast_ref() {
+        return 64;
+    }
+    if error.is::<AccessError>() || error.is::<SurroundingsError>() {
         return code_of(Some(FailureKind::Config));
     }
     let failure = match error.downcast_ref::<AgentError>() {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -80,7 +80,9 @@ pub fn make(folder: &Path, hosts: &Hosts, days: u32, mutual: bool) -> Result<(),
     let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(disk)?;
     // All or nothing: the folder appears with everything in it.
-    let draft = tempfile::Builder::new().prefix(".medley-credentials").tempdir_in(parent).map_err(disk)?;
+    let owner = fs::Permissions::from_mode(0o700);
+    let draft = tempfile::Builder::new().prefix(".medley-credentials").permissions(owner).tempdir_in(parent);
+    let draft = draft.map_err(disk)?;
     let until = SystemTime::now() + DAY * days;
     let (authority, issuer) = authority(until).map_err(failed)?;
     let mut tokens = String::from("# role token\n");
@@ -182,7 +184,6 @@ mod tests {
     use super::*;
     use crate::access::{Admission, Security};
     use medley_proto::access::Access;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn what_is_made_can_be_used_by_every_role_and_read_by_nobody_else() {
@@ -200,6 +201,7 @@ mod tests {
                 assert_eq!(own.join(KEY).exists(), mutual);
                 assert_eq!(fs::metadata(own.join(TOKEN)).unwrap().permissions().mode() & 0o077, 0);
             }
+            assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
             assert_eq!(fs::metadata(folder.join("ca.key")).unwrap().permissions().mode() & 0o077, 0);
         }
     }

@@ -30,7 +30,7 @@ pub use init_certs::InitCerts;
 pub use orders::{Checkpoint, Checkpoints, Drain, Stop};
 pub use quickstart::Quickstart;
 pub use replay::Replay;
-pub use status::{CoordinatorAddress, Reach, Status};
+pub use status::{Reach, Status};
 pub use verify::Verify;
 
 use run_flags::RunFlags;

@@ -138,7 +138,6 @@ impl Run {
         let is_ranked = self.roster.is_ranked(worker);
         match failure.kind {
             FailureKind::Diverged if is_ranked => self.broken(failed, actions),
-            }
             // Another one would fail in the same way, unless this one came late to a run that works.
             FailureKind::Data | FailureKind::Config if !self.formed || is_ranked => self.fail(failed, actions),
             FailureKind::Data | FailureKind::Config | FailureKind::Internal | FailureKind::Lost => {

@@ -5,12 +5,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use medley_proto::address::PORT;
+
 use super::number::Number;
 use crate::cli::run_flags::{RunFlags, WorkersFlag};
 use crate::spec::{Chaos, Note, SpecError};
-
-/// The port that `serve` listens on, and that workers and `status` look for.
-const PORT: u16 = 29_400;
 
 /// What this process does for its run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -59,7 +59,7 @@ fn shown(part: &str, arguments: impl IntoIterator<Item = OsString>) -> Command {
 }
 
 /// Chooses a GPU for a worker that is the `local_rank`-th of its machine.
-pub(super) fn place(_device: Device, local_rank: Option<&str>) -> Result<Place, Failure> {
+pub(super) fn place(_device: Device, local_rank: Option<u32>) -> Result<Place, Failure> {
     let named = std::env::var(parts::VISIBLE).unwrap_or_default();
     if let Some(part) = parts::own(&named, local_rank)? {
         // Comes back only where that cannot be.
@@ -80,8 +80,8 @@ pub(super) fn compute(ordinal: usize, compute: ComputeSpec, work: impl Work) -> 
     work.run(cuda.clone(), nccl::by_nccl(cuda, compute.gradient_dtype))
 }
 
-/// A launcher either shows every worker all GPUs, and `LOCAL_RANK` says which to take, or shows each worker its own.
-fn ordinal(visible: usize, local_rank: Option<&str>) -> Result<usize, Failure> {
+/// A launcher either shows every worker all GPUs, and the local rank says which to take, or shows each worker its own.
+fn ordinal(visible: usize, local_rank: Option<u32>) -> Result<usize, Failure> {
     if visible == 0 {
         let asked =
             std::env::var("CUDA_VISIBLE_DEVICES").map(|value| format!(" (CUDA_VISIBLE_DEVICES is \"{value}\")"));
@@ -90,16 +90,13 @@ fn ordinal(visible: usize, local_rank: Option<&str>) -> Result<usize, Failure> {
             "--device cuda: no GPU is visible{asked}; nvidia-smi -L lists those of the machine"
         )));
     }
-    let Some(text) = local_rank else { return Ok(0) };
-    let rank: usize = text.parse().map_err(|_| {
-        config(format!("LOCAL_RANK is \"{text}\"; expected this worker's number on its machine, from 0"))
-    })?;
-    match (rank < visible, visible) {
-        (true, _) => Ok(rank),
+    let Some(rank) = local_rank else { return Ok(0) };
+    match ((rank as usize) < visible, visible) {
+        (true, _) => Ok(rank as usize),
         (false, 1) => Ok(0),
-        (false, _) => {
-            Err(config(format!("LOCAL_RANK is {rank}, and {visible} GPUs are visible: start one worker for each GPU")))
-        }
+        (false, _) => Err(config(format!(
+            "the local rank is {rank}, and {visible} GPUs are visible: start one worker for each GPU"
+        ))),
     }
 }
 
@@ -110,9 +107,9 @@ mod tests {
     #[test]
     fn each_local_rank_has_its_gpu() {
         assert_eq!(ordinal(4, None).unwrap(), 0);
-        assert_eq!(ordinal(4, Some("3")).unwrap(), 3);
-        assert_eq!(ordinal(1, Some("3")).unwrap(), 0);
-        assert!(ordinal(2, Some("3")).unwrap_err().message.contains("LOCAL_RANK is 3, and 2 GPUs are visible"));
-        assert!(ordinal(2, Some("x")).is_err() && ordinal(0, None).is_err());
+        assert_eq!(ordinal(4, Some(3)).unwrap(), 3);
+        assert_eq!(ordinal(1, Some(3)).unwrap(), 0);
+        assert!(ordinal(2, Some(3)).unwrap_err().message.contains("local rank is 3, and 2 GPUs are visible"));
+        assert!(ordinal(0, None).is_err());
     }
 }

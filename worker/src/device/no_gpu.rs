@@ -36,7 +36,7 @@ pub fn list() -> Result<Vec<String>, Failure> {
 }
 
 /// Chooses a device for a worker that is the `local_rank`-th of its machine.
-pub(super) fn place(device: Device, _local_rank: Option<&str>) -> Result<Place, Failure> {
+pub(super) fn place(device: Device, _local_rank: Option<u32>) -> Result<Place, Failure> {
     match (device, beside()) {
         (Device::Cpu, _) | (Device::Auto, None) => Ok(Place::Cpu),
         (Device::Auto | Device::Cuda, Some(worker)) => Err(turn_into(&worker)),

@@ -18,17 +18,15 @@ pub(super) fn named(visible: &str) -> Vec<&str> {
 ///
 /// # Errors
 /// There are fewer parts than workers.
-pub(super) fn own<'a>(visible: &'a str, local_rank: Option<&str>) -> Result<Option<&'a str>, Failure> {
+pub(super) fn own<'a>(visible: &'a str, local_rank: Option<u32>) -> Result<Option<&'a str>, Failure> {
     let names = named(visible);
-    let Some(rank) = local_rank.and_then(|text| text.parse::<usize>().ok()).filter(|_| !names.is_empty()) else {
-        return Ok(None);
-    };
-    match names.get(rank) {
+    let Some(rank) = local_rank.filter(|_| !names.is_empty()) else { return Ok(None) };
+    match names.get(rank as usize) {
         Some(name) => Ok(Some(name)),
         None => {
             let count = names.len();
             let message = format!(
-                "LOCAL_RANK is {rank}, and {VISIBLE} names {count} parts of GPUs: start one worker for each of them"
+                "the local rank is {rank}, and {VISIBLE} names {count} parts of GPUs: start one worker for each of them"
             );
             Err(config(message))
         }
@@ -43,18 +41,17 @@ mod tests {
     fn each_local_rank_has_its_part() {
         let visible = "MIG-3f8c, MIG-GPU-77ab/1/0,";
         assert_eq!(named(visible), ["MIG-3f8c", "MIG-GPU-77ab/1/0"]);
-        assert_eq!(own(visible, Some("1")).unwrap(), Some("MIG-GPU-77ab/1/0"));
+        assert_eq!(own(visible, Some(1)).unwrap(), Some("MIG-GPU-77ab/1/0"));
         assert_eq!(own(visible, None).unwrap(), None, "CUDA shows the first");
-        let message = own(visible, Some("2")).unwrap_err().message;
-        assert!(message.contains("LOCAL_RANK is 2, and CUDA_VISIBLE_DEVICES names 2 parts"), "{message}");
+        let message = own(visible, Some(2)).unwrap_err().message;
+        assert!(message.contains("local rank is 2, and CUDA_VISIBLE_DEVICES names 2 parts"), "{message}");
     }
 
-    /// What CUDA shows all of, and what is no number, is looked at elsewhere.
+    /// What CUDA shows all of is looked at elsewhere.
     #[test]
     fn whole_gpus_and_one_part_are_left_to_cuda() {
         for visible in ["", "0,1", "GPU-1,GPU-2", "MIG-3f8c", "MIG-3f8c,0"] {
-            assert_eq!((named(visible), own(visible, Some("1")).unwrap()), (Vec::new(), None), "{visible}");
+            assert_eq!((named(visible), own(visible, Some(1)).unwrap()), (Vec::new(), None), "{visible}");
         }
-        assert_eq!(own("MIG-a,MIG-b", Some("x")).unwrap(), None);
     }
 }

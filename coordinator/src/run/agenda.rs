@@ -1,0 +1,82 @@
+//! What is done between updates, and in which order.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use medley_common::identity::{Split, Update};
+
+use super::action::Task;
+use super::report::Outcome;
+use super::{Action, Occasion, Phase, Run, SavePurpose};
+
+impl Run {
+    /// Does the next thing on the agenda; with an empty agenda, trains on.
+    pub(super) fn go_on(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.renew_orphan(actions);
+        if self.stopping && !matches!(self.agenda.back(), Some(Task::Stop)) {
+            self.agenda = self.stop_agenda();
+        }
+        // Who would take the save along goes when it is done.
+        if self.changed && self.leavers_hold_the_save() {
+            self.phase = Phase::Saving;
+            return;
+        }
+        if self.changed && !self.stopping && !self.saves_for_leavers() && !self.is_over() {
+            return self.disband(now, actions);
+        }
+        self.save_if_asked();
+        // One save at a time, and none is left behind.
+        if self.saving.is_some() && (self.is_over() || matches!(self.agenda.front(), Some(Task::Save(_)))) {
+            self.phase = Phase::Saving;
+            return;
+        }
+        match self.agenda.pop_front() {
+            None => self.train(now, actions),
+            Some(Task::Evaluate(split, occasion)) => self.evaluate(now, split, occasion, actions),
+            Some(Task::Save(purpose)) => {
+                self.save(purpose, actions);
+                self.go_on(now, actions);
+            }
+            Some(Task::Summarise) => {
+                actions.push(Action::Summarise(self.progress.summary(self.epoch())));
+                self.go_on(now, actions);
+            }
+            Some(Task::Finish(outcome)) => self.finish(outcome, actions),
+            Some(Task::Stop) => self.finish(self.stopped(), actions),
+        }
+    }
+
+    /// Whether nothing is left to do that needs workers.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.agenda.front(), Some(Task::Summarise | Task::Finish(_) | Task::Stop))
+    }
+
+    /// What follows `update`: as in Hugging Face, evaluation comes before saving.
+    pub(super) fn agenda_after(&self, update: Update) -> VecDeque<Task> {
+        let Some(training) = &self.job.training else { return VecDeque::new() };
+        let mut agenda = VecDeque::new();
+        if training.cadence.evaluates_after(update) && self.job.validation.is_some() {
+            agenda.push_back(Task::Evaluate(Split::Validation, Occasion::Training));
+        }
+        let saves = training.cadence.saves_after(update);
+        if update >= self.job.total() {
+            let purpose = if saves { SavePurpose::CheckpointAndFinal } else { SavePurpose::Final };
+            agenda.extend(self.end_agenda(purpose));
+        } else if saves {
+            agenda.push_back(Task::Save(SavePurpose::Checkpoint));
+        }
+        agenda
+    }
+
+    pub(super) fn end_agenda(&self, save: SavePurpose) -> VecDeque<Task> {
+        let end = [Task::Save(save), Task::Summarise];
+        end.into_iter().chain(self.results()).chain([Task::Finish(Outcome::Completed)]).collect()
+    }
+
+    /// The results that are asked for.
+    pub(super) fn results(&self) -> impl Iterator<Item = Task> + use<> {
+        let validation = self.job.validation.is_some().then_some(Split::Validation);
+        let test = self.job.test.is_some().then_some(Split::Test);
+        validation.into_iter().chain(test).map(|split| Task::Evaluate(split, Occasion::End))
+    }
+}
