@@ -31,7 +31,7 @@ use crate::model::ModelConfig;
 use crate::spec::TrainSpec;
 
 /// The version of this protocol. A worker that speaks another is refused.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// What a worker reports.
 #[derive(Debug, Clone, PartialEq)]
@@ -290,8 +290,10 @@ pub enum Command {
 /// What the end of its session means for a worker; decides its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The run is complete, or was stopped in order.
+    /// The run is complete.
     Over,
+    /// The run was stopped, or goes on without this worker, as was asked: it may be started again.
+    Released,
     /// The run failed.
     Failed,
     /// The worker cannot take part.
