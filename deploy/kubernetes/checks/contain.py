@@ -1,6 +1,6 @@
 """Becomes a container's first process: what a container runtime does, as far as files, users and privileges go.
 
-Run as `unshare --pid --mount --ipc --uts --fork --kill-child python3 contain.py SPEC`, as root: it is process 1 of a new
+Run as `unshare --pid --mount --ipc --uts --fork python3 contain.py SPEC`, as root: it is process 1 of a new
 namespace then, and so is the program that it turns into.
 """
 

@@ -103,7 +103,7 @@ class Container:
     def __init__(self, name, spec):
         self.name, self.lines, self._news = name, [], threading.Condition()
         self.process = subprocess.Popen(
-            ["unshare", "--pid", "--mount", "--ipc", "--uts", "--fork", "--kill-child", "python3", str(CONTAIN), str(spec)],
+            ["unshare", "--pid", "--mount", "--ipc", "--uts", "--fork", "python3", str(CONTAIN), str(spec)],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -156,7 +156,9 @@ class Container:
 
     def kill(self):
         """Ends it, whatever it does."""
-        self.process.kill()
+        if self.process.poll() is None:
+            # Its first process, with which all others in it end; unshare alone would leave it behind.
+            os.kill(self.pid(), signal.SIGKILL)
         self.process.wait(PATIENCE_S)
 
     def said(self):

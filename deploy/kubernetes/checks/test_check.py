@@ -1,4 +1,4 @@
-"""The check finds what is wrong: each test breaks a manifest that is right. `python -m unittest` in deploy/kubernetes."""
+"""The check finds what is wrong: each test breaks a manifest that is right. `deploy/kubernetes/check --self-test`."""
 
 import copy
 import tomllib
@@ -356,6 +356,3 @@ class Programs(Case):
         data["run.toml"] += "learning_rat = 1e-4\n"
         self.assertIn("learning_rat", self.parsed()[0])
 
-
-if __name__ == "__main__":
-    unittest.main()
