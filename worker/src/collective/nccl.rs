@@ -63,6 +63,8 @@ pub struct Nccl {
     watchdog: Watchdog,
     stream: Arc<CudaStream>,
     wire: Wire,
+    /// Whether what is summed is a state, of which no bit may be lost.
+    in_full: bool,
     lengths: Vec<(Segment, usize)>,
     vocabulary: usize,
     hidden: usize,
@@ -107,7 +109,7 @@ impl Nccl {
         let lengths = lengths.chain([(Segment::Losses, lane_count(form) as usize)]).collect();
         let (vocabulary, hidden) = (*vocabulary, *hidden);
         let topology = topology(form, cuda.driver())?;
-        let (summed, words) = (Vec::new(), None);
+        let (in_full, summed, words) = (false, Vec::new(), None);
         Ok(Self {
             cuda,
             communicator,
@@ -116,6 +118,7 @@ impl Nccl {
             watchdog,
             stream,
             wire,
+            in_full,
             lengths,
             vocabulary,
             hidden,
@@ -132,7 +135,9 @@ impl Nccl {
             self.mesh.launch_words(Vec::new())?;
             self.watchdog.expect(Some(PATIENCE + GRACE));
         }
-        let narrow = match self.wire {
+        // Losses are reported as they are.
+        let wire = if self.in_full || segment == Segment::Losses { Wire::Float32 } else { self.wire };
+        let narrow = match wire {
             Wire::Float32 => None,
             Wire::Bfloat16 => Some(self.cuda.narrowed(&gradient, count, Element::Bf16).map_err(device_failed)?),
         };
@@ -140,7 +145,7 @@ impl Nccl {
         let ready = self.cuda.driver().stream().record_event(None).map_err(cuda_failed)?;
         self.stream.wait(&ready).map_err(cuda_failed)?;
         // SAFETY: the sum is kept until the fence, which the computing stream waits for before it frees anything.
-        unsafe { self.communicator.sum(address, count, self.wire, &self.stream) }?;
+        unsafe { self.communicator.sum(address, count, wire, &self.stream) }?;
         Ok(Sum { segment, gradient, narrow })
     }
 
@@ -194,6 +199,10 @@ impl Collective<Memory> for Nccl {
 
     fn describe(&self) -> Option<String> {
         Some(self.topology.clone())
+    }
+
+    fn sum_in_full(&mut self, in_full: bool) {
+        self.in_full = in_full;
     }
 
     fn launch(&mut self, segment: Segment, sums: Vec<(Node, Memory)>) -> Result<(), CollectiveError> {
@@ -302,7 +311,10 @@ fn only<T>(mut sums: Vec<(Node, T)>) -> Result<Option<T>, CollectiveError> {
 }
 
 fn device_failed(error: DeviceError) -> CollectiveError {
-    CollectiveError::Invalid { problem: error.to_string() }
+    match error {
+        DeviceError::OutOfMemory { shortage } => CollectiveError::OutOfMemory { problem: shortage.to_string() },
+        DeviceError::Failed { .. } => CollectiveError::Invalid { problem: error.to_string() },
+    }
 }
 
 fn cuda_failed(error: DriverError) -> CollectiveError {

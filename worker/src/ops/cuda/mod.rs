@@ -21,11 +21,14 @@ mod norm;
 mod operations;
 mod pack;
 mod reduce;
+mod runs;
 
 #[cfg(feature = "cuda")]
 pub mod device;
 #[cfg(test)]
 pub(crate) mod drivers_test;
+#[cfg(test)]
+mod dropout_test;
 #[cfg(test)]
 mod emulator;
 #[cfg(test)]
@@ -34,6 +37,8 @@ mod kernels_test;
 pub(crate) mod limited_test;
 #[cfg(test)]
 mod products_test;
+#[cfg(test)]
+pub(crate) mod tally_test;
 
 pub use buffer::Buffer;
 pub use pack::Pack;

@@ -1,6 +1,7 @@
 //! Launches of `reduce.cu`.
 
 use super::driver::{Argument, Driver, Element, Grid, Kernel};
+use super::runs::Runs;
 use super::{Buffer, Cuda, int, long};
 use crate::collective::SparseRows;
 use crate::ops::{DeviceError, Slice, SliceMut};
@@ -19,7 +20,7 @@ const MOST_BLOCKS: usize = 4096;
 const MOST_SQUARE_SUMS: usize = 256;
 
 /// A thread or more for each element.
-pub(super) fn element_grid(count: usize) -> Grid {
+fn element_grid(count: usize) -> Grid {
     Grid::new(count.div_ceil(THREADS).min(MOST_BLOCKS), THREADS)
 }
 
@@ -38,20 +39,19 @@ pub(super) fn add<D: Driver>(
 }
 
 pub(super) fn square_sum<D: Driver>(cuda: &Cuda<D>, runs: &[Slice<'_, Buffer<D::Memory>>]) -> Result<f64, DeviceError> {
-    let blocks = |run: &Slice<'_, Buffer<D::Memory>>| run.range.len().div_ceil(8 * THREADS).min(MOST_SQUARE_SUMS);
-    let sums: usize = runs.iter().map(blocks).sum();
-    if sums == 0 {
+    let mut table = Runs::default();
+    for run in runs.iter().filter(|run| !run.range.is_empty()) {
+        let blocks = run.range.len().div_ceil(8 * THREADS).min(MOST_SQUARE_SUMS);
+        table.push(cuda.address_of(run)?, run.range.len(), (blocks, blocks as u64));
+    }
+    if table.blocks() == 0 {
         return Ok(0.0);
     }
-    let bytes = sums * size_of::<f64>();
-    let partial = cuda.driver.allocate(bytes)?;
-    let mut at = cuda.driver.address(&partial);
-    for run in runs {
-        let arguments = [cuda.wide_run(run)?, Argument::Address(at), long(run.range.len())];
-        let grid = Grid { blocks: [blocks(run), 1], threads: THREADS, shared_bytes: THREADS * size_of::<f64>() };
-        cuda.enqueue(SQUARE_SUM, Element::F32, grid, &arguments)?;
-        at += (blocks(run) * size_of::<f64>()) as u64;
-    }
+    let bytes = table.blocks() * size_of::<f64>();
+    let (partial, places) = (cuda.driver.allocate(bytes)?, cuda.scratch(table.bytes())?);
+    let [places, sums] = [&places, &partial].map(|memory| Argument::Address(cuda.driver.address(memory)));
+    let grid = Grid { blocks: [table.blocks(), 1], threads: THREADS, shared_bytes: THREADS * size_of::<f64>() };
+    cuda.enqueue(SQUARE_SUM, Element::F32, grid, &[places, int(table.len()), sums])?;
     let bytes = cuda.driver.read(&partial, 0..bytes)?;
     Ok(bytes.chunks_exact(8).map(bytemuck::pod_read_unaligned::<f64>).sum())
 }
