@@ -15,7 +15,7 @@ from . import quantity, rules
 CONTAIN = Path(__file__).with_name("contain.py")
 BINARIES = "/usr/local/bin"
 PATIENCE_S = 300
-"""The longest that anything is waited for."""
+"""The longest that anything is waited for; a run that goes on says so more often."""
 
 
 class Sandbox:
@@ -135,7 +135,11 @@ class Container:
         return time.monotonic()
 
     def ends(self, code):
-        """Waits for its end, and that it is this one."""
+        """Waits for its end for as long as it says something now and then, and that it is this one."""
+        with self._news:
+            while self.lines[-1:] != [None]:
+                if not self._news.wait(PATIENCE_S):
+                    raise AssertionError(f"{self.name} says nothing any more, and does not end:\n" + self.said())
         found = self.process.wait(PATIENCE_S)
         if found != code:
             raise AssertionError(f"{self.name} ended with {found}, not {code}:\n" + self.said())
