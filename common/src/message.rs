@@ -314,8 +314,10 @@ impl Command {
 /// What the end of its session means for a worker; decides its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The run is complete, or was stopped in order.
+    /// The run is complete.
     Over,
+    /// The run was stopped, or goes on without this worker, as was asked: it may be started again.
+    Released,
     /// The run failed.
     Failed,
     /// The worker cannot take part.

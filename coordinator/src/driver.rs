@@ -280,7 +280,7 @@ impl Driver {
                 pid.into_iter().for_each(|pid| self.local.signal(pid, Signal::KILL));
             }
             Action::Dismiss(worker, reason) => {
-                ties.order(worker, Command::Stop { reason, verdict: Verdict::Over });
+                ties.order(worker, Command::Stop { reason, verdict: Verdict::Released });
                 ties.commands.remove(&worker);
             }
             Action::Notice(line) => self.display.line(&line),

@@ -56,6 +56,7 @@ fn main() -> ExitCode {
             Err(error) => fail(78, &error),
         },
         Cli::Quickstart(arguments) => match quickstart::prepare(&arguments) {
+            Ok(_) if arguments.prepare_only => ExitCode::SUCCESS,
             Ok(spec) => {
                 let code = runtime.block_on(train(spec, quickstart::command(&arguments)));
                 if code == ExitCode::SUCCESS {

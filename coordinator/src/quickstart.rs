@@ -210,7 +210,7 @@ mod tests {
 
     /// The folder that is refused, below the one that was asked for.
     fn refused(folder: &Path) -> Option<String> {
-        let arguments = Quickstart { output_dir: folder.to_owned(), workers: 1 };
+        let arguments = Quickstart { output_dir: folder.to_owned(), workers: 1, prepare_only: false };
         match prepare(&arguments) {
             Ok(_) => None,
             Err(QuickstartError::Occupied { path }) => Some(path.strip_prefix(folder).unwrap().display().to_string()),

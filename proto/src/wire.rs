@@ -135,6 +135,7 @@ impl From<Verdict> for v1::Verdict {
     fn from(verdict: Verdict) -> Self {
         match verdict {
             Verdict::Over => Self::Over,
+            Verdict::Released => Self::Released,
             Verdict::Failed => Self::Failed,
             Verdict::Refused => Self::Refused,
             Verdict::Replaced => Self::Replaced,
@@ -148,6 +149,7 @@ impl TryFrom<v1::Verdict> for Verdict {
     fn try_from(verdict: v1::Verdict) -> Result<Self, WireError> {
         match verdict {
             v1::Verdict::Over => Ok(Self::Over),
+            v1::Verdict::Released => Ok(Self::Released),
             v1::Verdict::Failed => Ok(Self::Failed),
             v1::Verdict::Refused => Ok(Self::Refused),
             v1::Verdict::Replaced => Ok(Self::Replaced),

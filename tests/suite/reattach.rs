@@ -217,7 +217,7 @@ fn a_worker_that_looks_for_its_coordinator_can_be_told_to_end() {
     let mut worker = job.workers.remove(0);
     worker.wait_for("looks for the coordinator");
     worker.signal(Signal::TERM);
-    worker.end().expect(0).says(&["asked to end"]);
+    worker.end().expect(75).says(&["asked to end"]);
 }
 
 #[test]

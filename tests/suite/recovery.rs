@@ -147,10 +147,26 @@ fn a_worker_that_is_asked_to_end_leaves_in_order() {
     let _second = scratch.start_worker(&worker);
     run.wait_for("update 1/");
     first.signal(Signal::TERM);
-    let left = first.end().expect(0);
+    // Whoever started it is to start another: the run is not over.
+    let left = first.end().expect(75);
     assert!(left.lifetime < Duration::from_secs(60));
     let ended = run.end().expect(0);
     assert_same(&scratch, &clean, &ended);
+}
+
+/// Whoever starts the workers again with the coordinator, as a scheduler does, must see that the run is not over.
+#[test]
+fn workers_of_a_run_that_is_stopped_may_be_started_again() {
+    let scratch = Scratch::new(100);
+    let mut run = scratch.start(&format!("serve {RECIPE} {LONG} --workers 2 --listen 127.0.0.1:0"));
+    let worker = format!("--coordinator {} --threads 1", serving::address(&mut run));
+    let workers = [(); 2].map(|()| scratch.start_worker(&worker));
+    run.wait_for("update 1/");
+    run.signal(Signal::TERM);
+    run.end().expect(75);
+    for worker in workers {
+        worker.end().expect(75).says(&["the run was stopped"]);
+    }
 }
 
 /// A worker that was suspended and wakes up is told that it was replaced.

@@ -84,7 +84,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let gradient_checkpointing = options.gradient_checkpointing;
     let summation = if options.reproducible { Summation::ByLane } else { Summation::ByWorker };
     let compute = ComputeSpec { precision, gradient_checkpointing, summation, ..ComputeSpec::default() };
-    let place = options.device.place()?;
+    let place = options.device.place(None)?;
     println!("{place}, {precision}");
     Ok(place.compute(&spec(&options, compute), Updates { options, compute })?)
 }

@@ -118,7 +118,7 @@ pub async fn run(settings: Settings, mut leave: mpsc::Receiver<()>) -> Result<(V
             Some(()) = leave.recv() => true,
         };
         if left {
-            return Ok((Verdict::Over, "asked to end while its coordinator was away".to_owned()));
+            return Ok((Verdict::Released, "asked to end while its coordinator was away".to_owned()));
         }
     }
 }
@@ -162,7 +162,7 @@ impl Life {
         };
         let (coordinator, mut session, first) = tokio::select! {
             joined = joining => joined?,
-            Some(()) = leave.recv() => return Ok((Verdict::Over, "asked to end before it took part".to_owned())),
+            Some(()) = leave.recv() => return Ok((Verdict::Released, "asked to end before it took part".to_owned())),
         };
         let heartbeat_ms = match &first {
             Some(Command::Welcome(welcome)) => welcome.heartbeat_ms,
@@ -192,7 +192,7 @@ impl Life {
                     tokio::select! {
                         begun = beginning => begun?,
                         Some(()) = leave.recv() => {
-                            return Ok((Verdict::Over, "asked to end before it took part".to_owned()));
+                            return Ok((Verdict::Released, "asked to end before it took part".to_owned()));
                         }
                     }
                 }

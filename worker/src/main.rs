@@ -71,7 +71,7 @@ const LAUNCHED: [&str; 2] = ["LOCAL_RANK", TOKEN_VARIABLE];
 /// Signals this close to each other ask for the same.
 const ONE_REQUEST: Duration = Duration::from_secs(2);
 
-/// Exit codes: 0 done, 64 usage, 65 data, 70 internal or lost, 75 replaced after a silence, 78 settings.
+/// Exit codes: 0 done, 64 usage, 65 data, 70 internal or lost, 75 may be started again, 78 settings.
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -177,20 +177,17 @@ fn leave_requests(is_local: bool) -> std::io::Result<mpsc::Receiver<()>> {
 /// Says how it ended, where nobody else does: a launcher says what its workers have reported.
 fn conclude(end: Result<(Verdict, String), AgentError>, is_local: bool) -> anyhow::Result<ExitCode> {
     match end {
-        Ok((Verdict::Over, reason)) => {
-            if !is_local {
-                say(&reason);
-            }
-            Ok(ExitCode::SUCCESS)
-        }
         Ok((verdict, reason)) => {
             if !is_local {
                 say(&reason);
             }
             Ok(ExitCode::from(match verdict {
+                Verdict::Over => 0,
+                // Its launcher starts nobody in the place of one that leaves in order.
+                Verdict::Released if is_local => 0,
+                Verdict::Released | Verdict::Replaced => 75,
                 Verdict::Refused => 78,
-                Verdict::Replaced => 75,
-                Verdict::Over | Verdict::Failed => 70,
+                Verdict::Failed => 70,
             }))
         }
         Err(AgentError::Engine(failure)) if is_local => Ok(ExitCode::from(code_of(Some(failure.kind)))),

@@ -187,11 +187,11 @@ fn status_and_quickstart() {
         assert_eq!(error.exit_code(), 64, "{bad}");
     }
     let quick = |flags| parse(words("quickstart", flags));
-    let expected = Quickstart { output_dir: "medley-quickstart".into(), workers: 2 };
+    let expected = Quickstart { output_dir: "medley-quickstart".into(), workers: 2, prepare_only: false };
     assert_eq!(quick("").unwrap(), Cli::Quickstart(expected));
     assert_eq!(
         quick("--output-dir q --workers 8").unwrap(),
-        Cli::Quickstart(Quickstart { output_dir: "q".into(), workers: 8 })
+        Cli::Quickstart(Quickstart { output_dir: "q".into(), workers: 8, prepare_only: false })
     );
     assert_eq!(
         quick("--workers 9").unwrap_err().to_string(),

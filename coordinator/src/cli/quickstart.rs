@@ -12,4 +12,7 @@ pub struct Quickstart {
     /// Worker processes, 1 to 8
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=8))]
     pub workers: u32,
+    /// Write the data and the untrained model, say the command that trains it, and stop there
+    #[arg(long)]
+    pub prepare_only: bool,
 }

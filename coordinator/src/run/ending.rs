@@ -161,7 +161,7 @@ impl Run {
     pub(super) fn finish(&mut self, outcome: Outcome, actions: &mut Vec<Action>) {
         let (reason, verdict) = match &outcome {
             Outcome::Completed => ("the run is complete".to_owned(), Verdict::Over),
-            Outcome::Stopped { .. } => ("the run was stopped".to_owned(), Verdict::Over),
+            Outcome::Stopped { .. } => ("the run was stopped".to_owned(), Verdict::Released),
             Outcome::Failed(failure) => (failure.message.clone(), Verdict::Failed),
         };
         let stop = |worker| Action::Order(worker, Command::Stop { reason: reason.clone(), verdict });

@@ -33,7 +33,7 @@ mod waiting;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use medley_common::identity::{Generation, Split, Update, WorkerId};
+use medley_common::identity::{Generation, Update, WorkerId};
 use medley_common::lane::LaneTree;
 use medley_common::message::{Event, Failure, FailureKind, Lanes};
 use medley_common::plan::Plan;

@@ -1,0 +1,113 @@
+"""What the real programs say to the arguments in the manifests, and what their exit codes are."""
+
+import functools
+import os
+import re
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+from . import rules
+
+USAGE = 64
+"""How a program ends whose flags make no sense."""
+LIMIT_S = 60
+"""The longest that a program may take to look at its arguments."""
+
+
+def programs(folder):
+    """Where `medley` and `medley-worker` lie; None where they are not built."""
+    found = {name: Path(folder, name) for name in ("medley", "medley-worker")}
+    return found if all(os.access(path, os.X_OK) for path in found.values()) else None
+
+
+def arguments(objects, pods, there):
+    """Every container's command, parsed by its program: it must come as far as to miss the files that are not here."""
+    for pod in pods:
+        if not pod.is_medley:
+            continue
+        for container in pod.containers():
+            command, words = rules.expanded(pod, container)
+            name = (command or ["medley-worker" if pod.role == "worker" else "medley"])[0]
+            if name not in there:
+                yield f"{pod.owner}: {container['name']} runs {name}, which is no program of Medley's"
+                continue
+            run = next((it["data"]["run.toml"] for it in objects if "run.toml" in (it.get("data") or {})), "")
+            code, said = _parsed(there[name], tuple(words), run)
+            if code == USAGE:
+                yield f"{pod.owner}: {container['name']}: {name} {words[0]} does not take its arguments: {said}"
+            elif code not in (0, 65, 70, 78):
+                yield f"{pod.owner}: {container['name']}: {name} ended with {code}: {said}"
+
+
+@functools.cache
+def _parsed(program, words, run):
+    with tempfile.TemporaryDirectory() as folder:
+        return _run([program, *_moved(words, run, folder)], folder)
+
+
+def _moved(words, run, folder):
+    """Arguments with all files below `folder`, where only run.toml is, so that nothing is started."""
+    moved = []
+    for word in words:
+        flag, sign, value = word.partition("=")
+        if flag == "--config":
+            value = f"{folder}/run.toml"
+            Path(value).write_text(re.sub(r'"/', f'"{folder}/', run))
+        elif value.startswith("/"):
+            value = folder + value
+        elif flag in ("--listen", "--http_listen"):
+            value = value.rsplit(":", 1)[0] + ":0"
+        elif flag == "--coordinator":
+            value = "127.0.0.1:1"
+        elif flag in ("--connect_timeout", "--reconnect_timeout"):
+            value = "0"
+        moved.append(flag + sign + value)
+    return moved
+
+
+def _run(words, folder, **more):
+    environment = {"PATH": os.environ["PATH"], "HOME": folder, "HF_HUB_OFFLINE": "1"}
+    try:
+        ended = subprocess.run([str(word) for word in words], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
+                               capture_output=True, text=True, timeout=LIMIT_S, **more)
+    except subprocess.TimeoutExpired:
+        return "no exit code within a minute", ""
+    return ended.returncode, (ended.stderr.strip().splitlines() or [""])[0]
+
+
+def codes(there):
+    """The exit codes that the manifests rely on, each brought about."""
+    with tempfile.TemporaryDirectory() as folder:
+        sample = f"{folder}/sample"
+        worker = [there["medley-worker"], "--coordinator=127.0.0.1:1"]
+        run = ["--do_train", f"--output_dir={folder}/out", "--listen=127.0.0.1:0", "--workers=1", "--from_scratch"]
+        rows = [f"--model_name_or_path={sample}/untrained", f"--train_file={sample}/data/train.jsonl"]
+        serve = [there["medley"], "serve", *run]
+        cases = [
+            (0, [there["medley"], "quickstart", "--prepare_only", f"--output_dir={sample}"]),
+            (64, [*serve, "--no_such_flag"]), (64, [*worker, "--no_such_flag"]),
+            (65, [*serve, rows[0], f"--train_file={sample}/untrained/config.json"]),
+            (70, [*worker, "--connect_timeout=0"]),
+            (78, [*serve, *rows, f"--credentials={folder}/none"]), (78, [*worker, f"--credentials={folder}/none"]),
+        ]
+        for expected, words in cases:
+            code, said = _run(words, folder)
+            if code != expected:
+                yield f"{' '.join(map(str, words[1:]))} ends with {code}, not {expected}: {said}"
+        code = _terminated([*serve, *rows], folder)
+        if code != 75:
+            yield f"medley serve ends with {code} after SIGTERM, not 75"
+
+
+def _terminated(words, folder):
+    """The exit code of a coordinator that gets SIGTERM while it waits for workers."""
+    process = subprocess.Popen([str(word) for word in words], cwd=folder, stderr=subprocess.PIPE, text=True)
+    try:
+        for line in process.stderr:
+            if "waiting for workers" in line:
+                process.send_signal(signal.SIGTERM)
+        return process.wait(LIMIT_S)
+    finally:
+        process.kill()

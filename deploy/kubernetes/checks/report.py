@@ -1,0 +1,115 @@
+"""One check of everything, and what is said of it."""
+
+import re
+
+from . import binaries, pods, render, rules, schemas
+
+
+class Report:
+    """What was wrong, and what was not checked."""
+
+    def __init__(self):
+        self.wrong, self.unchecked = 0, {}
+
+    def findings(self, what, found):
+        """Says how a check of `what` went."""
+        found = list(dict.fromkeys(found))
+        self.wrong += len(found)
+        print(f"{'WRONG' if found else 'ok':<7}{what}", *[f"         {it}" for it in found], sep="\n", flush=True)
+
+    def not_checked(self, what, why):
+        """Keeps what is not checked, for the end."""
+        self.unchecked.setdefault(why, set()).add(what)
+
+
+def run(arguments, root):
+    """Checks what is asked for; the exit code."""
+    report = Report()
+    codes = exit_codes(root)
+    crds = schemas.definitions(arguments.crds) if arguments.crds else {}
+    there = binaries.programs(arguments.binaries)
+    if there is None:
+        report.not_checked("arguments and exit codes", f"no medley and medley-worker in {arguments.binaries}")
+    renderer = render.renderer()
+    if renderer is None:
+        report.not_checked("manifests", "neither kustomize nor kubectl 1.21 or later is installed")
+    else:
+        print(f"by {renderer[1]}; Kubernetes {schemas.VERSIONS[0]} and {schemas.VERSIONS[1]}")
+        for name, make, since in cases(arguments.folders, renderer[0]):
+            try:
+                objects = make()
+            except render.CannotRender as error:
+                report.findings(name, [str(error)])
+                continue
+            report.findings(name, check(objects, since, (report, codes, crds, there)))
+        if not arguments.folders:
+            report.findings("the same pods in base, jobset and trainer", same_pods(renderer[0]))
+    if there is not None:
+        report.findings("exit codes of the programs", binaries.codes(there))
+    for why, what in report.unchecked.items():
+        print(f"NOT CHECKED  {', '.join(sorted(what))}: {why}")
+    print("something is wrong" if report.wrong else "nothing is wrong in what was checked")
+    return 1 if report.wrong else 0
+
+
+def cases(folders, command):
+    """What to check: its name, how to render it, the oldest Kubernetes that it is for."""
+    if folders:
+        return [(it, lambda it=it: render.render(command, it), None) for it in folders]
+    shipped = [(it, lambda it=it: render.render(command, render.HERE / it), None) for it in render.folders()]
+    return shipped + [(f"{base} with {', '.join(names)}", lambda names=names, base=base: render.combined(command, names, base),
+                       render.oldest(names)) for names, base in render.COMBINATIONS]
+
+
+def check(objects, since, by):
+    """All that is wrong with a set of objects."""
+    report, codes, crds, there = by
+    found = []
+    for thing in objects:
+        versions = [it for it in schemas.VERSIONS if since is None or number(it) >= number(since)]
+        native = [schemas.native(thing, version) for version in versions]
+        wrong = [it for of_version in native if of_version for it in of_version]
+        if all(it is None for it in native):
+            wrong = schemas.custom(thing, crds)
+            if wrong is None:
+                report.not_checked(f"{thing['kind']} ({thing['apiVersion']})", "its CRD is not in --crds")
+        found += wrong or []
+    if found:
+        # What has no shape has no meaning.
+        return found
+    made = pods.of(objects)
+    found += rules.all_rules(objects, made, codes)
+    if there is not None:
+        found += binaries.arguments(objects, made, there)
+    return found
+
+
+def number(version):
+    """A version, to compare."""
+    return tuple(int(part) for part in version.split("."))
+
+
+def exit_codes(root):
+    """README.md's table."""
+    return {int(code) for code in re.findall(r"^\| (\d+) \| ", (root / "README.md").read_text(), re.MULTILINE)}
+
+
+def same_pods(command):
+    """base, jobset and trainer are three ways to make the same pods."""
+    made = {name: pods.of(render.render(command, render.HERE / name)) for name in ("base", "jobset", "trainer")}
+    for role in ("coordinator", "worker"):
+        plain = {name: _plain(next(it for it in of if it.role == role)) for name, of in made.items()}
+        for name in ("jobset", "trainer"):
+            if plain[name] != plain["base"]:
+                differ = [key for key in plain["base"] if plain["base"][key] != plain[name].get(key)]
+                yield f"{role}: {name} differs from base in {differ or 'what base does not have'}"
+
+
+def _plain(pod):
+    """A pod without what must differ: its first container's name, and how it learns the coordinator's name."""
+    spec = dict(pod.spec)
+    first, *others = spec["containers"]
+    env = [{"name": it["name"]} if it["name"] == "COORDINATOR" else it for it in first.get("env", [])]
+    spec["containers"] = [{**first, "name": "", "env": env}, *others]
+    policy = str((pod.job or {}).get("podFailurePolicy")).replace(f"'{first['name']}'", "''")
+    return {**spec, "labels": pod.labels, "annotations": pod.annotations, "podFailurePolicy": policy}
