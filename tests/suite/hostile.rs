@@ -3,6 +3,7 @@
 
 use medley_common::identity::{Digest, Generation, Split, Update};
 use medley_common::message::{Event, Failure, FailureKind, Hello, PROTOCOL};
+use medley_common::save::{Piece, SaveId};
 use medley_proto::access::Access;
 use medley_proto::v1;
 use medley_proto::v1::status_service_client::StatusServiceClient;
@@ -117,6 +118,7 @@ fn hello() -> Hello {
         pid: 1,
         device: "cpu".to_owned(),
         threads: 1,
+        known: None,
         held: None,
         gpu: None,
         processor: String::new(),
@@ -145,10 +147,11 @@ fn lies(generation: u64) -> Vec<v1::SessionRequest> {
     let generation = Generation(generation);
     let failure = Failure { kind: FailureKind::Diverged, message: "the loss is not a number".to_owned() };
     let parameters = Digest([9; 32]);
+    let save = SaveId { update: Update(100), generation };
     [
         Event::Prepared { layout: parameters, endpoint: "127.0.0.1:1".to_owned(), notes: vec!["x".repeat(1000)] },
         Event::Formed { generation },
-        Event::Saved { generation, update: Update(100), parameters },
+        Event::Saved { save, piece: Piece { index: 0, count: 1 }, parameters },
         Event::Predicted { generation, split: Split::Validation, predictions: Vec::new() },
         Event::Evaluated { generation, split: Split::Validation },
         Event::Disconnected { generation, problem: "everybody left".to_owned() },
@@ -162,7 +165,7 @@ fn lies(generation: u64) -> Vec<v1::SessionRequest> {
 /// An upload that nobody has asked for, of an older group and of this one.
 async fn upload(client: &mut Insider, generation: u64) {
     let kind = v1::ArtifactKind::Weights.into();
-    let header = v1::UploadHeader { worker: 1, generation, update: 100, kind, bytes: u64::MAX };
+    let header = v1::UploadHeader { worker: 1, generation, update: 100, kind, bytes: u64::MAX, piece: 0, pieces: 1 };
     let part = Some(v1::upload_artifact_request::Part::Header(header));
     let chunk = Some(v1::upload_artifact_request::Part::Chunk(vec![1; 1 << 16]));
     let parts = [part, chunk].map(|part| v1::UploadArtifactRequest { part });

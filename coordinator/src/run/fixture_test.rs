@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 use medley_common::evaluation::Prediction;
-use medley_common::identity::{Digest, RowId};
+use medley_common::identity::{Digest, RowId, Split};
 use medley_common::message::{ArtifactKind, Command, Hello, LaneReport, PROTOCOL, Timing, UpdateReport};
 use medley_common::model::ModelConfig;
 use medley_common::save::{Piece, SaveId};

@@ -10,7 +10,8 @@ use super::{Action, Phase, Run, SavePurpose};
 impl Run {
     /// Has the state saved at the next rest, which comes when the updates under way are done.
     pub(super) fn checkpoint_requested(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        self.save_asked = self.job.training.is_some();
+        // What is being saved is the newest that there is.
+        self.save_asked = self.job.training.is_some() && !self.is_being_saved();
         if matches!(self.phase, Phase::Training(_)) && !self.is_moving() && self.save_asked {
             self.go_on(now, actions);
         }

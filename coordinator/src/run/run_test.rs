@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use medley_common::evaluation::Prediction;
-use medley_common::identity::{Digest, RowId};
+use medley_common::identity::{Digest, RowId, Split};
 use medley_common::message::{ArtifactKind, Command, GpuUse, Hello, UpdateReport};
 use medley_common::save::Piece;
 

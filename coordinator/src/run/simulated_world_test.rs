@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use medley_common::identity::Split;
 use medley_common::plan::mix;
 use medley_common::save::SaveId;
 

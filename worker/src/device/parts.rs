@@ -18,7 +18,7 @@ pub(super) fn named(visible: &str) -> Vec<&str> {
 ///
 /// # Errors
 /// There are fewer parts than workers.
-pub(super) fn own<'a>(visible: &'a str, local_rank: Option<u32>) -> Result<Option<&'a str>, Failure> {
+pub(super) fn own(visible: &str, local_rank: Option<u32>) -> Result<Option<&str>, Failure> {
     let names = named(visible);
     let Some(rank) = local_rank.filter(|_| !names.is_empty()) else { return Ok(None) };
     match names.get(rank as usize) {
