@@ -9,6 +9,10 @@ fn trains(actions: &[Action]) -> bool {
     actions.iter().any(|action| matches!(action, Action::Order(_, Command::Train { .. })))
 }
 
+fn saves(action: &Action) -> bool {
+    matches!(action, Action::Order(_, Command::Save { .. }))
+}
+
 /// Asked once or twice: one save, at the next rest, after which training goes on.
 #[test]
 fn a_checkpoint_that_is_asked_for_is_saved_at_the_next_rest() {
@@ -18,7 +22,6 @@ fn a_checkpoint_that_is_asked_for_is_saved_at_the_next_rest() {
     assert_eq!(drive.input(Input::CheckpointRequested), []);
     assert!(!trains(&drive.update(2)), "workers come to rest");
     let actions = drive.update(3);
-    let saves = |action: &Action| matches!(action, Action::Order(_, Command::Save { .. }));
     let ordered: Vec<_> = actions.iter().filter(|action| saves(action)).cloned().collect();
     assert_eq!(ordered, [save((1, 2), 3), save((2, 2), 3)]);
     assert!(trains(&actions), "and go on meanwhile: {actions:?}");
@@ -40,7 +43,7 @@ fn what_is_saved_anyway_is_not_saved_twice() {
     assert_eq!(drive.input(Input::CheckpointRequested), []);
     drive.save(2);
     drive.input(Input::Committed(Update(2)));
-    assert!(trains(&drive.update(3)), "nobody rests for it");
+    assert!(!drive.update(3).iter().any(saves), "nobody rests for it");
     let (mut drive, _) = Drive::formed(Job { training: None, validation: Some(super::fixture::rows()), ..job(2) });
     assert_eq!(drive.input(Input::CheckpointRequested), [], "nothing is trained");
 }
