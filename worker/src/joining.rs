@@ -62,7 +62,7 @@ pub fn hello(settings: &Settings, holding: Option<&Holding>) -> Hello {
         pid: std::process::id(),
         device: settings.place.to_string(),
         gpu: settings.place.gpu(settings.shares_gpu),
-        processor: crate::ops::cpu::processor(),
+        processor: settings.place.processor(),
         threads: settings.threads,
         held: holding.and_then(Holding::held).map(Box::new),
     }

@@ -68,7 +68,7 @@ impl<D: Driver> Cuda<D> {
     }
 
     /// Checks that the buffer has the elements: an address never leads outside.
-    fn place(
+    pub(super) fn place(
         &self,
         buffer: &Buffer<D::Memory>,
         memory: Option<&D::Memory>,
