@@ -9,7 +9,6 @@
 //! that any of them has like a dense segment.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 
 use medley_common::identity::Rank;
@@ -17,48 +16,11 @@ use medley_common::lane::Node;
 
 use super::group::{Group, number};
 use super::parcel::Parcel;
+use super::transport::{Received, Sent, Transport};
 use super::tree_sum::{Adder, ChunkSum, Value};
 use super::{Collective, CollectiveError, Parts, SparseRows, Summed, device_failed};
 use crate::layout::Segment;
 use crate::ops::{DeviceError, Ops, Slice, SliceMut};
-
-/// What moves elements between the ranks' devices.
-pub(super) trait Transport<B> {
-    /// Who sums with whom over what, in a line.
-    fn describe(&self) -> Option<String>;
-
-    /// What is exchanged and added from here on comes after all that the device has been asked to compute before.
-    fn follow(&mut self) -> Result<(), CollectiveError>;
-
-    /// Enqueues messages, none of which waits for another. Those between two ranks meet in their order.
-    fn exchange(&mut self, sent: &[Sent<'_, B>], into: &mut [B], received: &[Received]) -> Result<(), CollectiveError>;
-
-    /// Tells all ranks which rows this one has; once an update.
-    fn announce(&mut self, rows: Vec<u32>) -> Result<(), CollectiveError>;
-
-    /// The rows that any rank has announced, ascending; blocks until all have.
-    fn announced(&mut self) -> Result<Vec<u32>, CollectiveError>;
-
-    /// Blocks until all that was enqueued is done; what the device computes from here on comes after it.
-    fn finish(&mut self) -> Result<(), CollectiveError>;
-
-    /// Ends, after a failure, what was enqueued. Whether what was handed over may be used again.
-    fn abandon(&mut self) -> bool;
-}
-
-/// Elements for another rank.
-pub(super) struct Sent<'a, B> {
-    pub to: usize,
-    pub elements: Slice<'a, B>,
-}
-
-/// A place for elements of another rank.
-pub(super) struct Received {
-    pub from: usize,
-    /// Which of the buffers.
-    pub buffer: usize,
-    pub range: Range<usize>,
-}
 
 /// A group of ranks whose buffers are on devices.
 pub(super) struct LaneExchange<O: Ops, T> {

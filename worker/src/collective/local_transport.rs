@@ -8,7 +8,8 @@ use medley_common::identity::{Generation, Rank, Update};
 use medley_common::message::{Form, Lanes};
 
 use super::group::Group;
-use super::lane_exchange::{LaneExchange, Received, Sent, Transport};
+use super::lane_exchange::LaneExchange;
+use super::transport::{Received, Sent, Transport};
 use super::{Collective, CollectiveError, TcpSettings};
 use crate::layout::Layout;
 use crate::ops::{Ops, Slice, SliceMut};

@@ -34,6 +34,8 @@ mod reach;
 mod solo;
 mod tcp;
 mod topology;
+#[cfg(any(feature = "cuda", test))]
+mod transport;
 mod tree_sum;
 #[cfg(any(feature = "cuda", test))]
 mod watchdog;

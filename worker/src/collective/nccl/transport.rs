@@ -2,7 +2,7 @@
 
 use super::communicator::Message;
 use super::{Memory, Nccl, cuda_failed};
-use crate::collective::lane_exchange::{Received, Sent, Transport};
+use crate::collective::transport::{Received, Sent, Transport};
 use crate::collective::{Collective, CollectiveError, device_failed};
 
 impl Transport<Memory> for Nccl {
