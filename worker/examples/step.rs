@@ -101,13 +101,15 @@ struct Timed {
     /// Of the parameters after them.
     digest: Digest,
     digest_seconds: f64,
+    /// The most bytes of buffers, where the device counts them.
+    peak_bytes: Option<u64>,
 }
 
 impl Work for Updates {
     fn run<O: Ops>(self, ops: O, connect: Connect<O::Buffer>) -> Result<(), Failure> {
         let internal = |message: String| Failure { kind: FailureKind::Internal, message };
-        let timed = self.time(ops, &connect).map_err(|error| internal(error.to_string()))?;
-        let Timed { runs, digest, digest_seconds } = timed;
+        let Timed { runs, digest, digest_seconds, peak_bytes } =
+            self.time(ops, &connect).map_err(|error| internal(error.to_string()))?;
         let (seconds, timing) = &runs[runs.len() / 2];
         println!(
             "median of {}: {:.1} ms an update (forward {:.1}, backward {:.1}, wait {:.1}, optimizer {:.1}), {:.1} rows a second; fastest {:.1} ms",
@@ -120,6 +122,9 @@ impl Work for Updates {
             f64::from(self.options.rows) / seconds,
             runs[0].0 * 1e3,
         );
+        if let Some(bytes) = peak_bytes {
+            println!("at most {} MiB of buffers", bytes >> 20);
+        }
         println!("a digest of the parameters took {:.1} ms: {digest}", digest_seconds * 1e3);
         // For programs that compare.
         println!("{{\"ms_per_update\": {:.3}}}", seconds * 1e3);
@@ -155,7 +160,8 @@ impl Updates {
         runs.sort_by(|left, right| left.0.total_cmp(&right.0));
         let start = Instant::now();
         let digest = digest(&trainer.parameters()?);
-        Ok(Timed { runs, digest, digest_seconds: start.elapsed().as_secs_f64() })
+        let digest_seconds = start.elapsed().as_secs_f64();
+        Ok(Timed { runs, digest, digest_seconds, peak_bytes: trainer.peak_bytes() })
     }
 
     /// The group of one worker.

@@ -1,6 +1,6 @@
 // AdamW, with the half-precision copy of the parameters: see `ops/adamw.rs`.
 
-#include "element.cuh"
+#include "runs.cuh"
 
 struct Coefficients {
     float gradient_scale, beta1, one_minus_beta1, beta2, one_minus_beta2;
@@ -30,12 +30,18 @@ struct State {
     }
 };
 
+// Elements of a block.
+constexpr int BLOCK = 8192;
+
+// A run's flags are its place among the parameters, doubled, and whether it decays.
 template <class T>
-__device__ void dense(State<T> state, const float* gradient, const Coefficients& c, long long count) {
-    const long long step = static_cast<long long>(gridDim.x) * blockDim.x;
-    for (long long i = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step) {
-        state.step(i, gradient[i], c);
-    }
+__device__ void dense(State<T> state, const Run* runs, int known, Coefficients c) {
+    const Run run = run_of_block(runs, known);
+    if (run.flags % 2 == 0) c.decay_before = c.decay_after = 0.0f;
+    const size_t start = run.flags / 2;
+    const long long first = (static_cast<long long>(blockIdx.x) - run.first_block) * BLOCK;
+    const long long end = min(first + BLOCK, run.count);
+    for (long long i = first + threadIdx.x; i < end; i += blockDim.x) state.step(start + i, run.values[i], c);
 }
 
 // One row of the matrix a block; `rows`, ascending, says which have a gradient.
@@ -57,9 +63,9 @@ __device__ void by_rows(State<T> state, const float* gradient, const int* rows, 
 }
 
 #define ADAMW(T, S)                                                                                                     \
-    KERNEL(adamw_##S, (float* parameters, float* first, float* second, T* copy, const float* gradient,                  \
-                       Coefficients coefficients, long long count)) {                                                   \
-        dense(State<T>{parameters, first, second, copy}, gradient, coefficients, count);                                \
+    KERNEL(adamw_##S, (float* parameters, float* first, float* second, T* copy, const Run* runs, int known,             \
+                       Coefficients coefficients)) {                                                                    \
+        dense(State<T>{parameters, first, second, copy}, runs, known, coefficients);                                    \
     }                                                                                                                   \
     KERNEL(adamw_rows_##S, (float* parameters, float* first, float* second, T* copy, const float* gradient,             \
                             Coefficients coefficients, const int* rows, int known, int width)) {                        \

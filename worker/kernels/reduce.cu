@@ -1,6 +1,6 @@
 // Sums and copies of long runs of elements. Orders depend on the lengths alone.
 
-#include "element.cuh"
+#include "runs.cuh"
 
 __device__ inline long long first_index() { return static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x; }
 __device__ inline long long index_step() { return static_cast<long long>(gridDim.x) * blockDim.x; }
@@ -9,13 +9,16 @@ KERNEL(add_f32, (float* into, const float* from, long long count)) {
     for (long long i = first_index(); i < count; i += index_step()) into[i] += from[i];
 }
 
-// One sum a block, in f64: no square of an f32 overflows.
-KERNEL(square_sum_f32, (const float* values, double* sums, long long count)) {
+// One sum a block, in f64: no square of an f32 overflows. A run's flags are the number of its blocks.
+KERNEL(square_sum_f32, (const Run* runs, int known, double* sums)) {
     SHARED(shared);
     double* partial = reinterpret_cast<double*>(shared);
+    const Run run = run_of_block(runs, known);
+    const long long first = (static_cast<long long>(blockIdx.x) - run.first_block) * blockDim.x + threadIdx.x;
+    const long long step = static_cast<long long>(run.flags) * blockDim.x;
     double sum = 0.0;
-    for (long long i = first_index(); i < count; i += index_step()) {
-        const double value = values[i];
+    for (long long i = first; i < run.count; i += step) {
+        const double value = run.values[i];
         sum += value * value;
     }
     partial[threadIdx.x] = sum;

@@ -14,6 +14,8 @@ mod gpu;
 #[cfg(not(feature = "cuda"))]
 #[path = "device/no_gpu.rs"]
 mod gpu;
+#[cfg(any(feature = "cuda", test))]
+mod parts;
 
 pub use gpu::list;
 

@@ -234,6 +234,7 @@ impl<O: Ops> Engine<O> {
         self.group = None;
         let mut collective = match (self.connect)(&self.listener, form, &self.layout, &switch) {
             Ok(collective) => collective,
+            Err(error @ CollectiveError::OutOfMemory { .. }) => return Err(no_room(&error)),
             Err(error) => return self.disconnected(form.generation, &error),
         };
         let lanes = form.lanes.get(form.rank.0 as usize).cloned().unwrap_or_default();
@@ -241,6 +242,9 @@ impl<O: Ops> Engine<O> {
             let handover = Handover { is_source: source == form.rank, lanes: &lanes, update: form.update };
             match self.trainer.hand_over(handover, collective.as_mut()) {
                 Ok(()) => {}
+                Err(HandoverError::Collective(error @ CollectiveError::OutOfMemory { .. })) => {
+                    return Err(no_room(&error));
+                }
                 Err(HandoverError::Collective(error)) => return self.disconnected(form.generation, &error),
                 Err(error @ HandoverError::Trainer(_)) => return Err(internal(error)),
             }
@@ -361,6 +365,12 @@ fn data(error: impl std::error::Error) -> Failure {
 
 fn internal(error: impl std::error::Error) -> Failure {
     Failure { kind: FailureKind::Internal, message: error.to_string() }
+}
+
+/// A group that the device has no memory left for will have none the next time.
+fn no_room(error: &CollectiveError) -> Failure {
+    let way_out = "lower --per_device_train_batch_size or --max_seq_length, or add --gradient_checkpointing";
+    Failure { kind: FailureKind::Config, message: format!("join the group: {error}: {way_out}") }
 }
 
 fn config(error: impl std::error::Error) -> Failure {

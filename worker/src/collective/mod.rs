@@ -113,6 +113,10 @@ pub trait Collective<B = Vec<f32>> {
         None
     }
 
+    /// Whether what is summed from here on is a state, of which no bit may be lost on the way; gradients may be rounded
+    /// where the recipe says so.
+    fn sum_in_full(&mut self, _in_full: bool) {}
+
     /// Enqueues the sum of a dense segment and returns at once.
     ///
     /// `sums` holds this rank's partial sums; a node whose lanes are all empty is left out, so the list may be empty.
@@ -161,7 +165,10 @@ pub fn by_tcp(spec: &TrainSpec) -> Connect<Vec<f32>> {
 
 /// A device that fails in a sum.
 fn device_failed(error: DeviceError) -> CollectiveError {
-    CollectiveError::Invalid { problem: error.to_string() }
+    match error {
+        DeviceError::OutOfMemory { shortage } => CollectiveError::OutOfMemory { problem: shortage.to_string() },
+        DeviceError::Failed { .. } => CollectiveError::Invalid { problem: error.to_string() },
+    }
 }
 
 /// Why a sum did not come about; names the peer.
@@ -193,6 +200,12 @@ pub enum CollectiveError {
     #[error("{problem}")]
     Invalid {
         /// What cannot be.
+        problem: String,
+    },
+    /// The device's memory does not hold what the sum needs beside the gradients.
+    #[error("out of memory: {problem}")]
+    OutOfMemory {
+        /// What there is of it, or what NCCL says.
         problem: String,
     },
     /// The collective was aborted from outside.

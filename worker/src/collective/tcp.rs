@@ -263,6 +263,7 @@ impl CollectiveError {
                 Self::Protocol { peer: *peer, address: address.clone(), problem: problem.clone() }
             }
             Self::Invalid { problem } => Self::Invalid { problem: problem.clone() },
+            Self::OutOfMemory { problem } => Self::OutOfMemory { problem: problem.clone() },
             Self::Aborted => Self::Aborted,
         }
     }

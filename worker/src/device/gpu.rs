@@ -1,28 +1,71 @@
 //! GPUs of a build with CUDA.
 
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
 use medley_common::message::Failure;
 use medley_common::spec::{Precision, TrainSpec};
 
-use super::{Device, Place, Work, config};
+use super::{Device, Place, Work, config, parts};
 use crate::collective::nccl;
 use crate::ops::cuda::Cuda;
-use crate::ops::cuda::device::{Gpu, cublas_version, visible};
+use crate::ops::cuda::device::{Description, Gpu, cublas_version, visible};
 
 /// The GPUs that a worker may take, a line for each.
 ///
 /// # Errors
 /// There is no driver, or it is too old for this worker's kernels.
 pub fn list() -> Result<Vec<String>, Failure> {
+    let named = std::env::var(parts::VISIBLE).unwrap_or_default();
+    let named = parts::named(&named);
+    if !named.is_empty() {
+        return named.into_iter().enumerate().map(|(ordinal, part)| list_part(ordinal, part)).collect();
+    }
     let gpus = visible().map_err(|error| config(error.to_string()))?;
-    let line = |gpu: crate::ops::cuda::device::Description| {
-        let ((major, minor), gibibytes) = (gpu.capability, gpu.bytes >> 30);
-        format!("cuda:{} {} {} {gibibytes} GiB compute capability {major}.{minor}", gpu.ordinal, gpu.name, gpu.uuid)
-    };
-    Ok(gpus.into_iter().map(line).collect())
+    Ok(gpus.into_iter().map(|gpu| format!("cuda:{} {}", gpu.ordinal, description(&gpu))).collect())
+}
+
+fn description(gpu: &Description) -> String {
+    let Description { name, uuid, bytes, capability: (major, minor), .. } = gpu;
+    format!("{name} {uuid} {} GiB compute capability {major}.{minor}", bytes >> 30)
+}
+
+/// The line of a part of a GPU, of which another process is shown nothing else.
+fn list_part(ordinal: usize, part: &str) -> Result<String, Failure> {
+    let failed = |problem: String| config(format!("{}={part}: {problem}", parts::VISIBLE));
+    let output = shown(part, ["--list-devices".into()]).output().map_err(|error| failed(error.to_string()))?;
+    let line = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .find_map(|line| line.strip_prefix("cuda:0 ").map(str::to_owned));
+    match line {
+        Some(line) => Ok(format!("cuda:{ordinal} {line}")),
+        None => {
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            Err(failed(if said.is_empty() {
+                "there is no such part of a GPU; nvidia-smi -L lists them".to_owned()
+            } else {
+                said
+            }))
+        }
+    }
+}
+
+/// This program, shown one part of a GPU.
+fn shown(part: &str, arguments: impl IntoIterator<Item = OsString>) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap_or_default());
+    command.args(arguments).env(parts::VISIBLE, part);
+    command
 }
 
 /// Chooses a GPU for a worker that is the `local_rank`-th of its machine.
 pub(super) fn place(_device: Device, local_rank: Option<&str>) -> Result<Place, Failure> {
+    let named = std::env::var(parts::VISIBLE).unwrap_or_default();
+    if let Some(part) = parts::own(&named, local_rank)? {
+        // Comes back only where that cannot be.
+        let error = shown(part, std::env::args_os().skip(1)).exec();
+        return Err(config(format!("--device cuda: start again with {}={part}: {error}", parts::VISIBLE)));
+    }
     let gpus = visible().map_err(|error| config(format!("--device cuda: {error}")))?;
     let ordinal = ordinal(gpus.len(), local_rank)?;
     let gpu = gpus.into_iter().nth(ordinal).ok_or_else(|| config(format!("cuda:{ordinal} is gone")))?;

@@ -1,5 +1,7 @@
 //! One step of AdamW (Loshchilov and Hutter, 2019).
 
+use std::ops::Range;
+
 use super::{Ops, Slice, SliceMut};
 
 /// The numbers of one step, the same for all elements that decay alike.
@@ -37,17 +39,35 @@ pub struct Coefficients {
     pub decay_after: f32,
 }
 
-/// A step of elements with a dense gradient.
+impl Coefficients {
+    /// The same without decay.
+    #[must_use]
+    pub fn lasting(self) -> Self {
+        Self { decay_before: 0.0, decay_after: 0.0, ..self }
+    }
+}
+
+/// A step of elements with a dense gradient, run by run.
 pub struct AdamW<'a, O: Ops + ?Sized> {
     /// The numbers.
     pub coefficients: Coefficients,
     /// `p`.
-    pub parameters: SliceMut<'a, O::Buffer>,
+    pub parameters: &'a mut O::Buffer,
     /// `m`.
-    pub first: SliceMut<'a, O::Buffer>,
+    pub first: &'a mut O::Buffer,
     /// `v`.
-    pub second: SliceMut<'a, O::Buffer>,
-    /// The gradient, as summed.
+    pub second: &'a mut O::Buffer,
+    /// What is moved; no element twice.
+    pub runs: Vec<AdamWRun<'a, O>>,
+}
+
+/// Neighbouring elements that decay alike.
+pub struct AdamWRun<'a, O: Ops + ?Sized> {
+    /// Their places in the buffers.
+    pub range: Range<usize>,
+    /// Whether they decay; those that do not have [`Coefficients::lasting`].
+    pub decays: bool,
+    /// Their gradient, as summed.
     pub gradient: Slice<'a, O::Buffer>,
 }
 

@@ -143,6 +143,11 @@ pub trait Ops {
             .map_err(|error| DeviceError::Failed { doing: "compute this model", problem: error.to_string() })
     }
 
+    /// The most bytes that buffers have taken at a time, where the device counts them.
+    fn peak_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// Makes a buffer of `length` zeros.
     fn zeros(&self, length: usize) -> Result<Self::Buffer, DeviceError>;
 

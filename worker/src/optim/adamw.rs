@@ -7,7 +7,7 @@ use medley_common::spec::{OptimizerKind, OptimizerSpec};
 
 use super::gradients::Gradients;
 use crate::layout::{Layout, Segment};
-use crate::ops::adamw::{AdamW as Step, AdamWRows, Coefficients};
+use crate::ops::adamw::{AdamW as Step, AdamWRows, AdamWRun, Coefficients};
 use crate::ops::{DeviceError, Ops, Slice, SliceMut};
 
 /// The optimizer and its moments, flat and in the order of the layout.
@@ -74,21 +74,24 @@ impl<O: Ops> AdamW<O> {
         gradients: &Gradients<O>,
         size: StepSize,
     ) -> Result<(), DeviceError> {
-        for Run { segment, within, range, decays } in &self.runs {
-            let coefficients = coefficients(&self.spec, size, *decays);
+        let coefficients = coefficients(&self.spec, size);
+        for Run { range, decays, .. } in self.runs.iter().filter(|run| run.segment == Segment::Words) {
+            let (rows, gradient) = gradients.words();
+            let width = self.word_width;
+            let coefficients = if *decays { coefficients } else { coefficients.lasting() };
             let parameters = SliceMut { buffer: &mut *parameters, range: range.clone() };
             let first = SliceMut { buffer: &mut self.first, range: range.clone() };
             let second = SliceMut { buffer: &mut self.second, range: range.clone() };
-            if *segment == Segment::Words {
-                let (rows, gradient) = gradients.words();
-                let width = self.word_width;
-                ops.adamw_rows(AdamWRows { coefficients, parameters, first, second, width, rows, gradient })?;
-            } else if let Some((_, buffer)) = gradients.segments().iter().find(|(known, _)| known == segment) {
-                let gradient = Slice { buffer, range: within.clone() };
-                ops.adamw(Step { coefficients, parameters, first, second, gradient })?;
-            }
+            ops.adamw_rows(AdamWRows { coefficients, parameters, first, second, width, rows, gradient })?;
         }
-        Ok(())
+        let dense = |run: &Run| {
+            let (_, buffer) = gradients.segments().iter().find(|(known, _)| *known == run.segment)?;
+            let gradient = Slice { buffer, range: run.within.clone() };
+            Some(AdamWRun { range: run.range.clone(), decays: run.decays, gradient })
+        };
+        let runs = self.runs.iter().filter_map(dense).collect();
+        let (first, second) = (&mut self.first, &mut self.second);
+        ops.adamw(Step { coefficients, parameters, first, second, runs })
     }
 }
 
@@ -112,11 +115,12 @@ fn runs(layout: &Layout) -> Vec<Run> {
     runs
 }
 
-fn coefficients(spec: &OptimizerSpec, size: StepSize, decays: bool) -> Coefficients {
+/// The numbers of what decays.
+fn coefficients(spec: &OptimizerSpec, size: StepSize) -> Coefficients {
     let updates = size.update.0 as f64;
     let first_correction = 1.0 - spec.beta1.powf(updates);
     let second_correction = (1.0 - spec.beta2.powf(updates)).sqrt();
-    let decay = if decays { size.learning_rate * spec.weight_decay } else { 0.0 };
+    let decay = size.learning_rate * spec.weight_decay;
     let (step_size, root_scale, decay_before, decay_after) = match spec.kind {
         OptimizerKind::AdamwHf => (size.learning_rate * second_correction / first_correction, 1.0, 0.0, decay),
         OptimizerKind::AdamwTorch => (size.learning_rate / first_correction, 1.0 / second_correction, decay, 0.0),

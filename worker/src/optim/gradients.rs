@@ -1,5 +1,8 @@
 //! The gradient of one update, summed over all lanes of all workers.
 
+use std::fmt;
+use std::ops::Range;
+
 use crate::collective::{SparseRows, Summed};
 use crate::layout::{Layout, Segment};
 use crate::ops::{DeviceError, Ops, Slice};
@@ -46,6 +49,27 @@ pub enum GradientError {
     Device(#[from] DeviceError),
 }
 
+/// Where numbers ceased to be finite, by the name of the parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// This is the first weight, in the order of the layout, that is not finite itself.
+    Weight(String),
+    /// This is the first gradient, in the order of the backward pass, that is not finite; all weights are.
+    Gradient(String),
+    /// Every parameter's gradient is finite by itself.
+    Unknown,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Weight(name) => write!(f, "the weight {name} is not finite itself"),
+            Self::Gradient(name) => write!(f, "the first gradient that is not finite is that of {name}"),
+            Self::Unknown => f.write_str("each parameter's gradient is finite by itself"),
+        }
+    }
+}
+
 impl<O: Ops> Gradients<O> {
     /// Takes what the collective has summed; the second part are the buffers that it did not need.
     ///
@@ -83,25 +107,33 @@ impl<O: Ops> Gradients<O> {
         Ok(ops.square_sum(&runs)?.sqrt())
     }
 
-    /// The name of the first parameter whose gradient has an element that is not finite, in the order of the layout.
+    /// Where a gradient that is not finite began: at a weight, or in the backward pass, which goes from the layout's end to
+    /// its beginning and spoils all that comes after.
     ///
     /// # Errors
     /// The device failed.
-    pub fn first_non_finite(&self, ops: &O, layout: &Layout) -> Result<String, DeviceError> {
-        for (segment, whole) in layout.segments() {
-            for slot in layout.slots().iter().filter(|slot| whole.contains(&slot.range.start)) {
-                let run = match self.segments.iter().find(|(known, _)| known == segment) {
-                    Some((_, buffer)) => {
-                        Slice { buffer, range: slot.range.start - whole.start..slot.range.end - whole.start }
-                    }
-                    None => Slice { buffer: &self.word_values, range: 0..self.word_elements },
-                };
-                if !ops.square_sum(&[run])?.is_finite() {
-                    return Ok(slot.name.clone());
+    pub fn origin(&self, ops: &O, layout: &Layout, parameters: &O::Buffer) -> Result<Origin, DeviceError> {
+        for slot in layout.slots() {
+            if !ops.square_sum(&[Slice { buffer: parameters, range: slot.range.clone() }])?.is_finite() {
+                return Ok(Origin::Weight(slot.name.clone()));
+            }
+        }
+        for (segment, whole) in layout.segments().iter().rev() {
+            for slot in layout.slots().iter().rev().filter(|slot| whole.contains(&slot.range.start)) {
+                if !ops.square_sum(&[self.run(*segment, whole.start, &slot.range)])?.is_finite() {
+                    return Ok(Origin::Gradient(slot.name.clone()));
                 }
             }
         }
-        Ok("none alone".to_owned())
+        Ok(Origin::Unknown)
+    }
+
+    /// A parameter's gradient; of the word embedding, all rows that have one.
+    fn run(&self, segment: Segment, start: usize, slot: &Range<usize>) -> Slice<'_, O::Buffer> {
+        match self.segments.iter().find(|(known, _)| *known == segment) {
+            Some((_, buffer)) => Slice { buffer, range: slot.start - start..slot.end - start },
+            None => Slice { buffer: &self.word_values, range: 0..self.word_elements },
+        }
     }
 
     /// The dense segments' buffers, for reuse.

@@ -6,7 +6,7 @@ use medley_common::spec::{ComputeSpec, OptimizerKind, Precision, Summation, Trai
 use super::fixture::{config, examples, flat, plan, spec};
 use super::{StepError, Trainer};
 use crate::collective::Solo;
-use crate::layout::Layout;
+use crate::layout::{Layout, Segment};
 use crate::ops::Ops;
 use crate::ops::cpu::Cpu;
 use crate::ops::cuda::Cuda;
@@ -139,6 +139,62 @@ fn an_overflow_skips_the_update() {
     on_each_driver(&Overflow);
 }
 
+/// Weights that are finite, with which the gradient is so down to the classifier's weight, and not below it.
+fn steep(layout: &Layout) -> Vec<f32> {
+    let mut parameters = flat(layout, "model/model.safetensors");
+    let mut fill = |name: &str, count: usize, value: f32| {
+        let slot = layout.slots().iter().find(|slot| slot.name == name).unwrap();
+        parameters[slot.range.start..slot.range.start + count].fill(value);
+    };
+    let hidden = config().hidden_size as usize;
+    fill("bert.pooler.dense.weight", hidden * hidden, 0.0);
+    fill("bert.pooler.dense.bias", hidden, 1e-3);
+    fill("classifier.weight", 3 * hidden, 0.0);
+    fill("classifier.weight", hidden, 2e38);
+    parameters
+}
+
+/// Says where the first update's numbers cease to be finite.
+fn divergence<O: Ops + Clone>(ops: O, precision: Precision, parameters: &[f32]) -> String {
+    let compute = ComputeSpec { precision, ..ComputeSpec::default() };
+    let spec = TrainSpec { compute, ..spec(OptimizerKind::AdamwHf, 4) };
+    let mut solo = Solo::new(ops.clone(), &Layout::new(&config()), 4);
+    let mut trainer = Trainer::new(ops, config(), spec, parameters.to_vec()).unwrap();
+    let lanes = std::slice::from_ref(&(0..4));
+    let error = trainer.step(&plan(1, 0..8, 4), lanes, &examples(), &mut solo).unwrap_err();
+    assert!(matches!(error, StepError::NonFinite { update: Update(1), .. }), "{error}");
+    assert_eq!(trainer.update(), Update(0));
+    let same = |(one, other): (&f32, &f32)| one.to_bits() == other.to_bits();
+    assert!(trainer.parameters().unwrap().iter().zip(parameters).all(same), "no weight has moved");
+    error.to_string()
+}
+
+struct Divergence;
+
+impl DriverTest for Divergence {
+    fn run<D: Driver + Clone>(&self, driver: D) {
+        let layout = Layout::new(&config());
+        let (steep, mut spoiled) = (steep(&layout), flat(&layout, "model/model.safetensors"));
+        spoiled[layout.layer_slots().output_weight.start + layout.range(Segment::Layer(1)).start] = f32::NAN;
+        let gradient = "the first gradient that is not finite is that of bert.pooler.dense.bias";
+        let weight = "the weight bert.encoder.layer.1.output.dense.weight is not finite itself";
+        for (parameters, expected) in [(&steep, gradient), (&spoiled, weight)] {
+            let said = divergence(Cpu, Precision::Float32, parameters);
+            assert!(said.contains(expected), "{said}");
+            for precision in [Precision::Float32, Precision::Bfloat16] {
+                let said = divergence(Cuda::new(driver.clone(), precision), precision, parameters);
+                assert!(said.starts_with("update 1: ") && said.contains(expected), "{precision}: {said}");
+            }
+        }
+    }
+}
+
+/// The parameter at which numbers cease to be finite is named, on every device.
+#[test]
+fn a_divergence_names_its_parameter() {
+    on_each_driver(&Divergence);
+}
+
 /// One update of 8 rows in 4 lanes; the trainer, and what the update came to.
 fn one_update<D: Driver + Clone>(
     driver: D,
@@ -192,10 +248,24 @@ fn passes_are_halved_where_the_memory_ends() {
     on_each_driver(&Shortage);
 }
 
+fn assert_checkpointing_does_not_show<O: Ops + Clone>(ops: impl Fn() -> O, precision: Precision) {
+    let kept = ComputeSpec { precision, ..ComputeSpec::default() };
+    let again = ComputeSpec { gradient_checkpointing: true, ..kept };
+    let (kept, again) = (course(ops(), kept, 0.1), course(ops(), again, 0.1));
+    assert!(kept.parameters == again.parameters && kept.norms == again.norms && kept.losses == again.losses);
+}
+
+struct Checkpointing;
+
+impl DriverTest for Checkpointing {
+    fn run<D: Driver + Clone>(&self, driver: D) {
+        assert_checkpointing_does_not_show(|| Cuda::new(driver.clone(), Precision::Bfloat16), Precision::Bfloat16);
+    }
+}
+
 /// Activations that are computed again have the same bits.
 #[test]
 fn checkpointing_does_not_show() {
-    let checkpointing = ComputeSpec { gradient_checkpointing: true, ..ComputeSpec::default() };
-    let (kept, again) = (course(Cpu, ComputeSpec::default(), 0.1), course(Cpu, checkpointing, 0.1));
-    assert!(kept.parameters == again.parameters && kept.norms == again.norms);
+    assert_checkpointing_does_not_show(|| Cpu, Precision::Float32);
+    on_each_driver(&Checkpointing);
 }

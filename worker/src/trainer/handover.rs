@@ -43,6 +43,7 @@ impl<O: Ops> Trainer<O> {
         handover: Handover<'_>,
         collective: &mut dyn Collective<O::Buffer>,
     ) -> Result<(), HandoverError> {
+        collective.sum_in_full(true);
         let (first, second) = self.optimizer.moments();
         let mut taken = Vec::new();
         for buffer in [&self.parameters, first, second] {
@@ -54,6 +55,7 @@ impl<O: Ops> Trainer<O> {
             drop(collective.reuse(sums));
         }
         let scale = self.travel_scale(handover, collective)?;
+        collective.sum_in_full(false);
         let Ok([parameters, first, second]) = <[Vec<f32>; 3]>::try_from(taken) else { return Ok(()) };
         if !handover.is_source {
             self.parameters = self.ops.upload_parameters(parameters).map_err(TrainerError::from)?;
@@ -138,3 +140,7 @@ impl<O: Ops> Trainer<O> {
         Ok(whole)
     }
 }
+
+#[cfg(test)]
+#[path = "handover_test.rs"]
+mod tests;

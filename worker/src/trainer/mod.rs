@@ -36,6 +36,8 @@ mod cuda_test;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod launches_test;
+#[cfg(test)]
 mod parity_test;
 #[cfg(test)]
 mod reproducible_test;
@@ -165,6 +167,12 @@ impl<O: Ops> Trainer<O> {
     #[must_use]
     pub fn update(&self) -> Update {
         self.update
+    }
+
+    /// The most bytes that buffers have taken at a time, where the device counts them.
+    #[must_use]
+    pub fn peak_bytes(&self) -> Option<u64> {
+        self.ops.peak_bytes()
     }
 
     /// Where each parameter lies in the flat buffers.

@@ -17,9 +17,9 @@ use crate::batch::RowError;
 use crate::collective::{Collective, CollectiveError, Summed};
 use crate::layout::Segment;
 use crate::model::lane_sums::BufferPool;
-use crate::ops::{DeviceError, Ops, Shortage, Slice};
+use crate::ops::{DeviceError, Ops, Slice};
 use crate::optim::adamw::StepSize;
-use crate::optim::gradients::{GradientError, Gradients, clip};
+use crate::optim::gradients::{GradientError, Gradients, Origin, clip};
 use crate::optim::loss_scale::LossScale;
 
 /// Why an update was not made; parameters and moments are as before.
@@ -48,8 +48,8 @@ pub enum StepError {
     Row(#[from] RowError),
     /// The gradient is not a number, or infinite.
     #[error(
-        "update {update}: the gradient's norm is {norm}, first at {parameter}; the lanes' losses are {}: lower --learning_rate or lengthen the \
-         warm-up",
+        "update {update}: the gradient's norm is {norm}: {place}; the lanes' losses are {}: lower --learning_rate or \
+         lengthen the warm-up",
         listed(losses)
     )]
     NonFinite {
@@ -57,8 +57,8 @@ pub enum StepError {
         update: Update,
         /// The norm.
         norm: f64,
-        /// The first parameter whose gradient is not finite.
-        parameter: String,
+        /// Where it began, with the parameter's name.
+        place: Origin,
         /// The sum of each lane's losses.
         losses: Vec<f32>,
     },
@@ -79,7 +79,7 @@ pub enum StepError {
         /// The update.
         update: Update,
         /// What was missing.
-        shortage: Shortage,
+        shortage: String,
         /// Rows of this rank's lanes.
         rows: usize,
         /// Their tokens.
@@ -124,6 +124,9 @@ impl<O: Ops> Trainer<O> {
         clock.lap();
         let (lanes, tokens, mut summed) = match launched {
             Launched::Summed { lanes, tokens, summed } => (lanes, tokens, summed),
+            Launched::Broken(CollectiveError::OutOfMemory { problem }, _) => {
+                return Err(self.unsummed(plan, lanes, examples, problem));
+            }
             Launched::Broken(error, kept) => {
                 let segments = self.layout.segments().len() - 1;
                 self.kept = Some(kept).filter(|kept| kept.is_whole(segments));
@@ -171,20 +174,38 @@ impl<O: Ops> Trainer<O> {
                 Err(StepError::Device(DeviceError::OutOfMemory { shortage })) => shortage,
                 Err(error) => return Err(error),
             };
-            let before = self.passes;
+            let (before, shortage) = (self.passes, shortage.to_string());
             if !self.spec.compute.auto_micro_batch || !self.passes.halve(missing) {
                 return Err(out_of_memory(plan, lanes, examples, (shortage, before)));
             }
             // What was made for larger passes makes room.
             self.model = new_model(&self.config, &self.spec, &self.layout);
             self.pool = BufferPool::default();
-            let (update, most) = (plan.update, self.passes.most);
-            self.note = Some(format!("update {update}: out of memory: {shortage}; going on with {most} lanes a pass"));
+            self.note = Some(in_smaller_passes(plan.update, &shortage, self.passes));
         };
         clock.lap();
         let launched = launch.finish(plan, lanes)?;
         timing.wait_seconds = clock.lap();
         Ok((launched, timing))
+    }
+
+    /// The sums themselves found no memory: smaller passes leave more, where that is wanted, once the group has come
+    /// together again; what was handed over is computed again then.
+    fn unsummed(
+        &mut self,
+        plan: &UpdatePlan,
+        lanes: &[Range<u32>],
+        examples: &[Example],
+        problem: String,
+    ) -> StepError {
+        let before = self.passes;
+        if !self.spec.compute.auto_micro_batch || !self.passes.halve(lanes) {
+            return out_of_memory(plan, lanes, examples, (problem, before));
+        }
+        self.model = new_model(&self.config, &self.spec, &self.layout);
+        self.pool = BufferPool::default();
+        self.note = Some(in_smaller_passes(plan.update, &problem, self.passes));
+        CollectiveError::OutOfMemory { problem }.into()
     }
 
     /// Moves the parameters by the mean gradient, the sum divided by `divisor`, and returns its norm. With a loss scale,
@@ -206,8 +227,8 @@ impl<O: Ops> Trainer<O> {
             if self.scale.as_mut().is_some_and(LossScale::overflowed) {
                 return Ok(None);
             }
-            let parameter = gradients.first_non_finite(&self.ops, &self.layout)?;
-            return Err(StepError::NonFinite { update, norm, parameter, losses: losses.to_vec() });
+            let place = gradients.origin(&self.ops, &self.layout, &self.parameters)?;
+            return Err(StepError::NonFinite { update, norm, place, losses: losses.to_vec() });
         }
         let learning_rate = self.spec.schedule.at(update);
         let gradient_scale = clip(norm, self.spec.optimizer.max_grad_norm) / divisor;
@@ -241,12 +262,16 @@ impl<O: Ops> Trainer<O> {
     }
 }
 
+fn in_smaller_passes(update: Update, shortage: &str, Passes { most }: Passes) -> String {
+    format!("update {update}: out of memory: {shortage}; going on with {most} lanes a pass")
+}
+
 /// Names the batch that the device's memory does not hold.
 fn out_of_memory(
     plan: &UpdatePlan,
     lanes: &[Range<u32>],
     examples: &[Example],
-    (shortage, passes): (Shortage, Passes),
+    (shortage, passes): (String, Passes),
 ) -> StepError {
     let lanes: Vec<u32> = lanes.iter().cloned().flatten().collect();
     let rows = lanes.iter().filter_map(|lane| plan.lanes.get(*lane as usize)).flatten();

@@ -21,6 +21,8 @@ pub(super) struct AllReduce {
     nccl: Nccl,
     group: Arc<Group>,
     wire: Wire,
+    /// Whether what is summed is a state, of which no bit may be lost.
+    in_full: bool,
     summed: Vec<Sum>,
     words: Option<Sum>,
 }
@@ -40,12 +42,14 @@ impl AllReduce {
             GradientDtype::Float32 => Wire::Float32,
             GradientDtype::Bfloat16 => Wire::Bfloat16,
         };
-        Self { nccl, group, wire, summed: Vec::new(), words: None }
+        Self { nccl, group, wire, in_full: false, summed: Vec::new(), words: None }
     }
 
     /// Begins the sum of a gradient as soon as the stream that computes it has come this far.
     fn begin(&mut self, segment: Segment, gradient: Memory, count: usize) -> Result<Sum, CollectiveError> {
-        let Self { nccl, wire, .. } = self;
+        // Losses are reported as they are.
+        let wire = if self.in_full || segment == Segment::Losses { Wire::Float32 } else { self.wire };
+        let nccl = &mut self.nccl;
         let narrow = match wire {
             Wire::Float32 => None,
             Wire::Bfloat16 => Some(nccl.cuda.narrowed(&gradient, count, Element::Bf16).map_err(device_failed)?),
@@ -53,7 +57,7 @@ impl AllReduce {
         let address = nccl.cuda.address(narrow.as_ref().unwrap_or(&gradient), count).map_err(device_failed)?;
         nccl.follow_computing()?;
         // SAFETY: the sum is kept until the fence, which the computing stream waits for before it frees anything.
-        unsafe { nccl.communicator.sum(address, count, *wire, &nccl.stream) }?;
+        unsafe { nccl.communicator.sum(address, count, wire, &nccl.stream) }?;
         Ok(Sum { segment, gradient, narrow })
     }
 
@@ -81,6 +85,10 @@ impl Collective<Memory> for AllReduce {
 
     fn describe(&self) -> Option<String> {
         Some(self.nccl.topology.clone())
+    }
+
+    fn sum_in_full(&mut self, in_full: bool) {
+        self.in_full = in_full;
     }
 
     fn launch(&mut self, segment: Segment, sums: Vec<(Node, Memory)>) -> Result<(), CollectiveError> {

@@ -17,6 +17,8 @@ const CONFIG_MAGIC: u32 = 0xcafe_beef;
 const CONFIG_VERSION: u32 = 22_800;
 /// The oldest version whose functions the bindings call.
 const OLDEST: i32 = 22_800;
+/// How long leaving a group in order may take: a peer that is gone must not hold this rank up.
+const LEAVING: Duration = Duration::from_secs(5);
 /// How long to sleep between two looks at what does not block.
 const PAUSE: Duration = Duration::from_micros(20);
 
@@ -88,18 +90,25 @@ pub(super) fn version() -> Result<i32, CollectiveError> {
 
 /// A unique id, for rank 0 to hand out: good for one group.
 pub(super) fn token() -> Result<[u8; TOKEN_BYTES], CollectiveError> {
-    let version = version()?;
-    if version < OLDEST {
-        let (major, minor) = (version / 10_000, version % 10_000 / 100);
-        let problem =
-            format!("NCCL {major}.{minor} is loaded; this worker needs 2.28 or later (nvidia-nccl-cu13 on PyPI)");
-        return Err(CollectiveError::Invalid { problem });
-    }
+    check_version(0)?;
     let mut id = sys::ncclUniqueId { internal: [0; TOKEN_BYTES] };
     // SAFETY: the call fills the id.
     let code = unsafe { sys::ncclGetUniqueId(&mut id) };
     check(code, std::ptr::null_mut(), 0, "make a unique id")?;
     Ok(id.internal.map(|byte| byte as u8))
+}
+
+/// An older library would take the configuration amiss, or lacks functions.
+fn check_version(rank: u32) -> Result<(), CollectiveError> {
+    let version = version()?;
+    if version >= OLDEST {
+        return Ok(());
+    }
+    let (major, minor) = (version / 10_000, version % 10_000 / 100);
+    let problem = format!(
+        "rank {rank}: NCCL {major}.{minor} is loaded; this worker needs 2.28 or later (nvidia-nccl-cu13 on PyPI)"
+    );
+    Err(CollectiveError::Invalid { problem })
 }
 
 impl Communicator {
@@ -110,6 +119,7 @@ impl Communicator {
         patience: Duration,
         mut is_over: impl FnMut() -> Option<CollectiveError>,
     ) -> Result<Self, CollectiveError> {
+        check_version(rank)?;
         let number = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
         let id = sys::ncclUniqueId { internal: token.map(|byte| byte as i8) };
         let mut config = config();
@@ -118,7 +128,7 @@ impl Communicator {
         let code = unsafe { sys::ncclCommInitRankConfig(&mut comm, number(world), id, number(rank), &mut config) };
         // From here on, dropping it aborts what NCCL has begun.
         let joined = Self { handle: Arc::new(Mutex::new(Handle(comm))), rank, patience };
-        joined.settle(code, "join the group", &mut is_over)?;
+        joined.settle(code, ("join the group", patience), &mut is_over)?;
         Ok(joined)
     }
 
@@ -153,7 +163,7 @@ impl Communicator {
             // mean the same stream by its pointer.
             unsafe { sys::ncclAllReduce(from, to, count, kind, add, handle.0, stream.cu_stream().cast()) }
         };
-        self.settle(code, "sum gradients", &mut || None)
+        self.settle(code, ("sum gradients", self.patience), &mut || None)
     }
 
     /// Enqueues messages of `f32`, none of which waits for another. Those between two ranks meet in their order.
@@ -198,7 +208,7 @@ impl Communicator {
         if let Some(code) = each {
             return self.check(code, doing);
         }
-        self.settle(all, doing, &mut || None)
+        self.settle(all, (doing, self.patience), &mut || None)
     }
 
     /// What has gone wrong since, if anything.
@@ -231,7 +241,7 @@ impl Communicator {
     fn settle(
         &self,
         mut code: sys::ncclResult_t,
-        doing: &'static str,
+        (doing, patience): (&'static str, Duration),
         is_over: &mut dyn FnMut() -> Option<CollectiveError>,
     ) -> Result<(), CollectiveError> {
         let start = Instant::now();
@@ -239,8 +249,8 @@ impl Communicator {
             if let Some(error) = is_over() {
                 return Err(error);
             }
-            if start.elapsed() > self.patience {
-                let (rank, seconds) = (self.rank, self.patience.as_secs());
+            if start.elapsed() > patience {
+                let (rank, seconds) = (self.rank, patience.as_secs());
                 let problem =
                     format!("NCCL, rank {rank}: {doing}: nothing for {seconds} s; NCCL_DEBUG=INFO tells more");
                 return Err(CollectiveError::Invalid { problem });
@@ -266,7 +276,7 @@ impl Communicator {
             // SAFETY: the communicator is alive while it is locked; it does not block.
             unsafe { sys::ncclCommFinalize(handle.0) }
         };
-        if self.settle(code, "leave the group", &mut || None).is_err() {
+        if self.settle(code, ("leave the group", LEAVING), &mut || None).is_err() {
             return self.abort();
         }
         let comm = std::mem::replace(&mut lock(&self.handle).0, std::ptr::null_mut());
@@ -322,5 +332,8 @@ fn check(
         // SAFETY: NCCL's texts end in a zero.
         if text.is_null() { String::new() } else { unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned() }
     });
-    Err(CollectiveError::Invalid { problem: format!("NCCL, rank {rank}: {doing}: {words}: {}", last.trim()) })
+    let problem = format!("NCCL, rank {rank}: {doing}: {words}: {}", last.trim());
+    // NCCL has no code for it: it passes on what CUDA says.
+    let lacks_memory = code == sys::ncclResult_t::ncclUnhandledCudaError && last.contains("out of memory");
+    Err(if lacks_memory { CollectiveError::OutOfMemory { problem } } else { CollectiveError::Invalid { problem } })
 }

@@ -4,6 +4,7 @@ use super::communicator::Message;
 use super::{Memory, Nccl, cuda_failed};
 use crate::collective::transport::{Received, Sent, Transport};
 use crate::collective::{Collective, CollectiveError, device_failed};
+use crate::ops::Slice;
 
 impl Transport<Memory> for Nccl {
     fn describe(&self) -> Option<String> {
@@ -20,13 +21,14 @@ impl Transport<Memory> for Nccl {
         into: &mut [Memory],
         received: &[Received],
     ) -> Result<(), CollectiveError> {
-        let message = |peer: usize, memory: &Memory, range: &std::ops::Range<usize>| {
-            let address = self.cuda.address_of(memory, range.clone()).map_err(device_failed)?;
-            Ok::<_, CollectiveError>(Message { peer, address, count: range.len() })
+        let message = |peer: usize, elements: &Slice<'_, Memory>| {
+            let address = self.cuda.address_of(elements).map_err(device_failed)?;
+            Ok::<_, CollectiveError>(Message { peer, address, count: elements.range.len() })
         };
-        let sent = sent.iter().map(|Sent { to, elements }| message(*to, elements.buffer, &elements.range));
+        let sent = sent.iter().map(|Sent { to, elements }| message(*to, elements));
         let sent = sent.collect::<Result<Vec<_>, _>>()?;
-        let received = received.iter().map(|Received { from, buffer, range }| message(*from, &into[*buffer], range));
+        let place = |Received { buffer, range, .. }: &Received| Slice { buffer: &into[*buffer], range: range.clone() };
+        let received = received.iter().map(|received| message(received.from, &place(received)));
         let received = received.collect::<Result<Vec<_>, _>>()?;
         // SAFETY: what is sent and what is written to is kept until the fence, which the computing stream waits for before
         // it frees anything; chunks are freed in the order of this stream.

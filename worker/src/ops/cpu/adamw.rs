@@ -3,21 +3,29 @@
 use rayon::prelude::*;
 
 use super::Cpu;
-use crate::ops::adamw::{AdamW, AdamWRows, Coefficients};
+use crate::ops::adamw::{AdamW, AdamWRows, AdamWRun, Coefficients};
 
 /// Elements that a thread takes at a time.
 const ELEMENTS: usize = 16_384;
 
 pub(super) fn step(op: AdamW<'_, Cpu>) {
-    let (parameters, first, second) = (op.parameters.into_values(), op.first.into_values(), op.second.into_values());
-    let gradient = op.gradient.values();
+    let AdamW { coefficients, parameters, first, second, runs } = op;
+    for AdamWRun { range, decays, gradient } in runs {
+        let coefficients = if decays { coefficients } else { coefficients.lasting() };
+        let [parameters, first, second] =
+            [&mut *parameters, &mut *first, &mut *second].map(|buffer| &mut buffer[range.clone()]);
+        step_run(&coefficients, [parameters, first, second], gradient.values());
+    }
+}
+
+fn step_run(coefficients: &Coefficients, [parameters, first, second]: [&mut [f32]; 3], gradient: &[f32]) {
     if parameters.len() <= ELEMENTS {
-        return step_elements(&op.coefficients, parameters, first, second, gradient);
+        return step_elements(coefficients, parameters, first, second, gradient);
     }
     let state = parameters.par_chunks_mut(ELEMENTS).zip(first.par_chunks_mut(ELEMENTS));
     state.zip(second.par_chunks_mut(ELEMENTS)).zip(gradient.par_chunks(ELEMENTS)).for_each(
         |(((parameters, first), second), gradient)| {
-            step_elements(&op.coefficients, parameters, first, second, gradient);
+            step_elements(coefficients, parameters, first, second, gradient);
         },
     );
 }

@@ -62,6 +62,14 @@ impl<D: Driver> Cuda<D> {
         self.wide(run.buffer, run.range.clone())
     }
 
+    /// The same as an address.
+    ///
+    /// # Errors
+    /// The buffer does not have them.
+    pub fn address_of(&self, run: &Slice<'_, Buffer<D::Memory>>) -> Result<u64, DeviceError> {
+        self.place(run.buffer, run.buffer.wide.as_ref(), run.range.clone(), Element::F32)
+    }
+
     /// Where the elements of a run to write lie in `f32`.
     pub(super) fn wide_mut(&self, run: &SliceMut<'_, Buffer<D::Memory>>) -> Result<Argument, DeviceError> {
         self.wide(run.buffer, run.range.clone())

@@ -138,14 +138,6 @@ impl Gpu {
         Ok(format!("driver for CUDA {major}.{minor}; {name}, {peers}"))
     }
 
-    /// The most memory that was in use at a time, in bytes.
-    ///
-    /// # Errors
-    /// The device failed.
-    pub fn peak_bytes(&self) -> Result<u64, DeviceError> {
-        self.pool(PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH).map_err(failed("ask for the GPU's memory"))
-    }
-
     /// What there is of memory for `asked` bytes, that which this process holds unused counted as free.
     fn shortage(&self, asked: u64) -> Shortage {
         let known = driver::mem_get_info().ok();
@@ -209,6 +201,10 @@ impl Driver for Gpu {
             }
             _ => failed("take memory of the GPU")(error),
         })
+    }
+
+    fn peak_bytes(&self) -> Option<u64> {
+        self.pool(PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH).ok()
     }
 
     fn address(&self, memory: &CudaSlice<u8>) -> u64 {

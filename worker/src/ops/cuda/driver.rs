@@ -129,6 +129,11 @@ pub trait Driver: Debug {
     /// [`DeviceError::OutOfMemory`], or the device failed; so for all that follow.
     fn allocate(&self, bytes: usize) -> Result<Self::Memory, DeviceError>;
 
+    /// The most bytes that were in use at a time, where the device counts them.
+    fn peak_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// Where memory lies.
     fn address(&self, memory: &Self::Memory) -> u64;
 

@@ -21,6 +21,7 @@ mod norm;
 mod operations;
 mod pack;
 mod reduce;
+mod runs;
 
 #[cfg(test)]
 pub(crate) mod choosy_test;
@@ -29,6 +30,8 @@ pub mod device;
 #[cfg(test)]
 pub(crate) mod drivers_test;
 #[cfg(test)]
+mod dropout_test;
+#[cfg(test)]
 pub(crate) mod emulator;
 #[cfg(test)]
 mod kernels_test;
@@ -36,6 +39,8 @@ mod kernels_test;
 pub(crate) mod limited_test;
 #[cfg(test)]
 mod products_test;
+#[cfg(test)]
+pub(crate) mod tally_test;
 
 pub use buffer::Buffer;
 pub use pack::Pack;

@@ -31,6 +31,10 @@ impl<D: Driver> Ops for Cuda<D> {
             .map_err(|error| DeviceError::Failed { doing: "compute this model", problem: error.to_string() })
     }
 
+    fn peak_bytes(&self) -> Option<u64> {
+        self.driver.peak_bytes()
+    }
+
     fn zeros(&self, length: usize) -> Result<Self::Buffer, DeviceError> {
         let mut buffer = self.allocate(length, Element::F32)?;
         if let Some(memory) = &mut buffer.wide {

@@ -7,7 +7,7 @@ use super::driver::{Driver, Element};
 use super::drivers_test::{DriverTest, on_each_driver};
 use super::kernels_test::{Case, LANES, Outputs, Scenario, compare};
 use crate::collective::SparseRows;
-use crate::ops::adamw::{AdamW, AdamWRows, Coefficients};
+use crate::ops::adamw::{AdamW, AdamWRows, AdamWRun, Coefficients};
 use crate::ops::attention::{Attention, AttentionBackward, HeadShape};
 use crate::ops::cpu::Cpu;
 use crate::ops::cpu::oracle::{noise, packed};
@@ -186,12 +186,17 @@ impl Scenario for Steps {
         let mut second = ops.upload(noise(count, 3).iter().map(|value| value * value).collect()).unwrap();
         let gradient = case.wide(count, 4);
         let rows: &[u32] = &[0, 3, 4, 29];
+        let run = |range: std::ops::Range<usize>, decays| AdamWRun {
+            gradient: Slice { buffer: &gradient, range: range.start - 301..range.end - 301 },
+            range,
+            decays,
+        };
         ops.adamw(AdamW {
             coefficients: STEP,
-            parameters: SliceMut { buffer: &mut parameters, range: 301..count },
-            first: SliceMut { buffer: &mut first, range: 301..count },
-            second: SliceMut { buffer: &mut second, range: 301..count },
-            gradient: Slice { buffer: &gradient, range: 0..count - 301 },
+            parameters: &mut parameters,
+            first: &mut first,
+            second: &mut second,
+            runs: vec![run(301..350, false), run(350..350, true), run(350..650, true), run(690..count, false)],
         })
         .unwrap();
         ops.adamw_rows(AdamWRows {

@@ -1,8 +1,7 @@
 //! Launches of `reduce.cu`.
 
-use std::ops::Range;
-
 use super::driver::{Argument, Driver, Element, Grid, Kernel};
+use super::runs::Runs;
 use super::{Buffer, Cuda, int, long};
 use crate::collective::SparseRows;
 use crate::ops::{DeviceError, Slice, SliceMut};
@@ -21,7 +20,7 @@ const MOST_BLOCKS: usize = 4096;
 const MOST_SQUARE_SUMS: usize = 256;
 
 /// A thread or more for each element.
-pub(super) fn element_grid(count: usize) -> Grid {
+fn element_grid(count: usize) -> Grid {
     Grid::new(count.div_ceil(THREADS).min(MOST_BLOCKS), THREADS)
 }
 
@@ -55,20 +54,19 @@ pub(super) fn copy<D: Driver>(
 }
 
 pub(super) fn square_sum<D: Driver>(cuda: &Cuda<D>, runs: &[Slice<'_, Buffer<D::Memory>>]) -> Result<f64, DeviceError> {
-    let blocks = |run: &Slice<'_, Buffer<D::Memory>>| run.range.len().div_ceil(8 * THREADS).min(MOST_SQUARE_SUMS);
-    let sums: usize = runs.iter().map(blocks).sum();
-    if sums == 0 {
+    let mut table = Runs::default();
+    for run in runs.iter().filter(|run| !run.range.is_empty()) {
+        let blocks = run.range.len().div_ceil(8 * THREADS).min(MOST_SQUARE_SUMS);
+        table.push(cuda.address_of(run)?, run.range.len(), (blocks, blocks as u64));
+    }
+    if table.blocks() == 0 {
         return Ok(0.0);
     }
-    let bytes = sums * size_of::<f64>();
-    let partial = cuda.driver.allocate(bytes)?;
-    let mut at = cuda.driver.address(&partial);
-    for run in runs {
-        let arguments = [cuda.wide_run(run)?, Argument::Address(at), long(run.range.len())];
-        let grid = Grid { blocks: [blocks(run), 1], threads: THREADS, shared_bytes: THREADS * size_of::<f64>() };
-        cuda.enqueue(SQUARE_SUM, Element::F32, grid, &arguments)?;
-        at += (blocks(run) * size_of::<f64>()) as u64;
-    }
+    let bytes = table.blocks() * size_of::<f64>();
+    let (partial, places) = (cuda.driver.allocate(bytes)?, cuda.scratch(table.bytes())?);
+    let [places, sums] = [&places, &partial].map(|memory| Argument::Address(cuda.driver.address(memory)));
+    let grid = Grid { blocks: [table.blocks(), 1], threads: THREADS, shared_bytes: THREADS * size_of::<f64>() };
+    cuda.enqueue(SQUARE_SUM, Element::F32, grid, &[places, int(table.len()), sums])?;
     let bytes = cuda.driver.read(&partial, 0..bytes)?;
     Ok(bytes.chunks_exact(8).map(bytemuck::pod_read_unaligned::<f64>).sum())
 }
@@ -82,7 +80,7 @@ pub(super) fn add_rows<D: Driver>(
     let mut rows: Vec<u32> = left.rows.iter().chain(&right.rows).copied().collect();
     rows.sort_unstable();
     rows.dedup();
-    let values = merge(cuda, (left, right), &rows, width)?;
+    let values = merge(cuda, [left, right], &rows, width)?;
     Ok(SparseRows { rows, values })
 }
 
@@ -92,13 +90,13 @@ pub(super) fn spread_rows<D: Driver>(
     rows: &[u32],
     width: usize,
 ) -> Result<Buffer<D::Memory>, DeviceError> {
-    merge(cuda, (from, &SparseRows::default()), rows, width)
+    merge(cuda, [from, &SparseRows::default()], rows, width)
 }
 
 /// What both have of `rows`, added up; −0 where neither has a row.
 fn merge<D: Driver>(
     cuda: &Cuda<D>,
-    (left, right): (&SparseRows<Buffer<D::Memory>>, &SparseRows<Buffer<D::Memory>>),
+    [left, right]: [&SparseRows<Buffer<D::Memory>>; 2],
     rows: &[u32],
     width: usize,
 ) -> Result<Buffer<D::Memory>, DeviceError> {
@@ -155,14 +153,6 @@ impl<D: Driver> Cuda<D> {
     /// The buffer has fewer.
     pub fn address(&self, buffer: &Buffer<D::Memory>, count: usize) -> Result<u64, DeviceError> {
         self.stored_at(buffer, 0..count)
-    }
-
-    /// Where `f32` elements of a buffer lie.
-    ///
-    /// # Errors
-    /// The buffer does not have them.
-    pub fn address_of(&self, buffer: &Buffer<D::Memory>, range: Range<usize>) -> Result<u64, DeviceError> {
-        self.place(buffer, buffer.wide.as_ref(), range, Element::F32)
     }
 
     /// Writes rows to their places in a matrix of rows of `width` elements.

@@ -77,7 +77,10 @@ pub(super) fn describe(ordinal: usize) -> Result<Description, DeviceError> {
     let uuid = driver::device::get_uuid(device).map_err(failed())?;
     let hex: String = uuid.bytes.iter().map(|byte| format!("{:02x}", *byte as u8)).collect();
     let part = |range: Range<usize>| hex.get(range).unwrap_or_default();
-    let uuid = format!("GPU-{}-{}-{}-{}-{}", part(0..8), part(8..12), part(12..16), part(16..20), part(20..32));
+    let name = driver::device::get_name(device).map_err(failed())?;
+    // Of a part of a GPU the driver tells the part's own.
+    let kind = if name.contains(" MIG ") { "MIG" } else { "GPU" };
+    let uuid = format!("{kind}-{}-{}-{}-{}-{}", part(0..8), part(8..12), part(12..16), part(16..20), part(20..32));
     // SAFETY: the device is one that the driver has named.
     let (bytes, major, minor) = unsafe {
         use driver_sys::CUdevice_attribute_enum as Attribute;
@@ -89,6 +92,5 @@ pub(super) fn describe(ordinal: usize) -> Result<Description, DeviceError> {
                 .map_err(failed())?,
         )
     };
-    let name = driver::device::get_name(device).map_err(failed())?;
     Ok(Description { ordinal, name, uuid, bytes, capability: (major, minor) })
 }
