@@ -3,13 +3,15 @@
 use std::ops::Range;
 
 use medley_common::evaluation::Prediction;
+use medley_common::example::Example;
 use medley_common::identity::{Rank, RowId};
 use medley_common::lane::Node;
 use medley_common::message::{Lanes, UpdateReport};
+use medley_common::model::ModelConfig;
 use medley_common::plan::UpdatePlan;
 use medley_common::spec::{ComputeSpec, OptimizerKind, Precision, Summation, TrainSpec};
 
-use super::fixture::{config, examples, flat, plan, spec};
+use super::fixture::{self, config, plan, random_parameters, spec};
 use super::{BLOCK_ROWS, StepError, Trainer};
 use crate::collective::local_transport::{Seat, seats};
 use crate::collective::{Collective, CollectiveError, DenseParts, Parts, Solo, SparseRows, Summed};
@@ -30,12 +32,23 @@ fn device(precision: Precision) -> Option<Device> {
     Emulator::both().first().map(|emulator| Cuda::new(Choosy(*emulator), precision))
 }
 
+/// A smaller vocabulary than the fixture's: most of what the emulator would do is to move words.
+fn model() -> ModelConfig {
+    let [hidden_dropout, attention_dropout, classifier_dropout] = [0.1; 3];
+    ModelConfig { vocab_size: 99, hidden_dropout, attention_dropout, classifier_dropout, ..config() }
+}
+
+/// The fixture's rows in its words.
+fn examples() -> Vec<Example> {
+    let mut examples = fixture::examples();
+    examples.iter_mut().flat_map(|example| &mut example.tokens).for_each(|token| *token %= 99);
+    examples
+}
+
 fn trainer<O: Ops>(ops: O, precision: Precision, summation: Summation) -> Trainer<O> {
-    let mut model = config();
-    (model.hidden_dropout, model.attention_dropout, model.classifier_dropout) = (0.1, 0.1, 0.1);
     let compute = ComputeSpec { precision, summation, ..ComputeSpec::default() };
     let spec = TrainSpec { compute, ..spec(OptimizerKind::AdamwHf, LANES) };
-    Trainer::new(ops, model, spec, flat(&Layout::new(&config()), "model/model.safetensors")).unwrap()
+    Trainer::new(ops, model(), spec, random_parameters(&Layout::new(&model()))).unwrap()
 }
 
 /// Two whole updates and the rest of an epoch, which leaves lanes empty.
@@ -58,7 +71,7 @@ fn course<O: Ops>(trainer: &Trainer<O>, reports: Vec<UpdateReport>) -> Course {
 }
 
 fn alone(cuda: &Device, precision: Precision, summation: Summation) -> Course {
-    let mut solo = Solo::new(cuda.clone(), &Layout::new(&config()), LANES);
+    let mut solo = Solo::new(cuda.clone(), &Layout::new(&model()), LANES);
     let mut trainer = trainer(cuda.clone(), precision, summation);
     let examples = examples();
     let step = |plan| trainer.step(plan, std::slice::from_ref(&(0..LANES)), &examples, &mut solo).unwrap();
@@ -68,7 +81,7 @@ fn alone(cuda: &Device, precision: Precision, summation: Summation) -> Course {
 
 /// Runs `work` as every rank of a group with these lanes, each in a thread of its own.
 fn group<R: Send>(lanes: &[Lanes], work: impl Fn(Seat, &Lanes) -> R + Sync) -> Vec<R> {
-    let (seats, work) = (seats(&Layout::new(&config()), lanes), &work);
+    let (seats, work) = (seats(&Layout::new(&model()), lanes), &work);
     std::thread::scope(|scope| {
         let ranks: Vec<_> =
             seats.into_iter().zip(lanes).map(|(seat, lanes)| scope.spawn(move || work(seat, lanes))).collect();
