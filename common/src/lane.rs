@@ -4,6 +4,7 @@
 //! gradients are added in one fixed tree, whatever the number of workers: a worker sums the largest aligned subtrees
 //! that lie inside its own range of lanes, and the owner of a slice adds the rest of the tree.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// A node of the tree: the lanes `index << level .. (index + 1) << level`, cut at the number of lanes.
@@ -80,6 +81,29 @@ impl LaneTree {
         }
     }
 
+    /// The sum below `node`: what is known of it, else the sum of its two halves; where one half has nothing, the other's
+    /// alone, and `None` where nothing is known below it. What goes into the sum is taken out of `known`.
+    ///
+    /// # Errors
+    /// What `add`, which is given the left half first, returns.
+    pub fn total<T, E>(
+        &self,
+        node: Node,
+        known: &mut BTreeMap<Node, T>,
+        add: &mut impl FnMut(T, T) -> Result<T, E>,
+    ) -> Result<Option<T>, E> {
+        if let Some(sum) = known.remove(&node) {
+            return Ok(Some(sum));
+        }
+        let Some((left, right)) = self.children(node) else { return Ok(None) };
+        let left = self.total(left, known, add)?;
+        let right = right.map_or(Ok(None), |right| self.total(right, known, add))?;
+        match (left, right) {
+            (Some(left), Some(right)) => add(left, right).map(Some),
+            (left, right) => Ok(left.or(right)),
+        }
+    }
+
     /// The lanes of each rank: contiguous ranges whose sizes differ by at most one.
     #[must_use]
     pub fn assign(&self, world: u32) -> Vec<Range<u32>> {
@@ -126,6 +150,22 @@ mod tests {
         assert_eq!(covers[0], [Node { level: 1, index: 0 }, Node { level: 0, index: 2 }]);
         assert_eq!(covers[1], [Node { level: 0, index: 3 }, Node { level: 1, index: 2 }]);
         assert_eq!(covers[2], [Node { level: 1, index: 3 }]);
+    }
+
+    #[test]
+    fn halves_are_added_left_to_right() {
+        let tree = LaneTree::new(6);
+        let total = |lanes: &[u32]| {
+            let mut known: BTreeMap<Node, String> =
+                lanes.iter().map(|lane| (Node { level: 0, index: *lane }, lane.to_string())).collect();
+            let add = &mut |left: String, right: String| Ok::<_, ()>(format!("({left}{right})"));
+            let sum = tree.total(tree.root(), &mut known, add).unwrap();
+            assert!(known.is_empty());
+            sum
+        };
+        assert_eq!(total(&[0, 1, 2, 3, 4, 5]).as_deref(), Some("(((01)(23))(45))"));
+        assert_eq!(total(&[1, 2, 5]).as_deref(), Some("((12)5)"));
+        assert_eq!(total(&[]), None);
     }
 
     #[test]

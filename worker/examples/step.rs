@@ -1,18 +1,19 @@
 //! Times the updates of a MiniLM-shaped classifier on random rows:
 //! `cargo run --release -p medley-worker --example step -- --rows 16 --length 64 --threads 2 --dropout 0.1`.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use clap::Parser;
 use medley_common::example::Example;
-use medley_common::identity::{Digest, Generation, RowId, Update};
-use medley_common::message::{ArtifactKind, Failure, FailureKind, Timing};
+use medley_common::identity::{Digest, Generation, Rank, RowId, Update};
+use medley_common::message::{ArtifactKind, Failure, FailureKind, Form, Timing};
 use medley_common::model::ModelConfig;
 use medley_common::plan::{UpdatePlan, mix};
 use medley_common::save::SaveId;
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, Precision, Summation, TrainSpec};
-use medley_worker::collective::{Alone, Connect};
+use medley_worker::collective::{AbortSwitch, Collective, Connect, Listener};
 use medley_worker::device::{Device, Work};
 use medley_worker::layout::Layout;
 use medley_worker::ops::Ops;
@@ -109,10 +110,10 @@ struct Timed {
 }
 
 impl Work for Updates {
-    fn run<O: Ops>(self, ops: O, _connect: Connect<O::Buffer>) -> Result<(), Failure> {
+    fn run<O: Ops>(self, ops: O, connect: Connect<O::Buffer>) -> Result<(), Failure> {
         let internal = |message: String| Failure { kind: FailureKind::Internal, message };
         let Timed { runs, digest, digest_seconds, copy_seconds, peak_bytes } =
-            self.time(ops).map_err(|error| internal(error.to_string()))?;
+            self.time(ops, &connect).map_err(|error| internal(error.to_string()))?;
         let (seconds, timing) = &runs[runs.len() / 2];
         println!(
             "median of {}: {:.1} ms an update (forward {:.1}, backward {:.1}, wait {:.1}, optimizer {:.1}), {:.1} rows a second; fastest {:.1} ms",
@@ -137,8 +138,9 @@ impl Work for Updates {
 }
 
 impl Updates {
-    fn time<O: Ops>(&self, ops: O) -> Result<Timed, Box<dyn std::error::Error>> {
+    fn time<O: Ops>(&self, ops: O, connect: &Connect<O::Buffer>) -> Result<Timed, Box<dyn std::error::Error>> {
         let options = &self.options;
+        let mut alone = self.alone(connect)?;
         let mut trainer = self.trainer(ops)?;
         let vocabulary = u64::from(model(options).vocab_size);
         let token = |row: u32, i: u32| (mix(u64::from(row) << 32 | u64::from(i)) % vocabulary) as u32;
@@ -148,14 +150,14 @@ impl Updates {
             label: Some(row % 3),
         };
         let examples: Vec<Example> = (0..4 * options.rows).map(row).collect();
-        let (mut runs, mut alone): (Vec<(f64, Timing)>, _) = (Vec::new(), Alone::default());
+        let mut runs: Vec<(f64, Timing)> = Vec::new();
         for update in 1..=options.updates + 2 {
             let first = (update as u32 % 4) * options.rows;
             let lane =
                 |lane: u32| (0..options.rows).filter(|i| i % options.lanes == lane).map(|i| RowId(first + i)).collect();
             let plan = UpdatePlan { update: Update(update), lanes: (0..options.lanes).map(lane).collect() };
             let start = Instant::now();
-            let report = trainer.step(&plan, std::slice::from_ref(&(0..options.lanes)), &examples, &mut alone)?;
+            let report = trainer.step(&plan, std::slice::from_ref(&(0..options.lanes)), &examples, alone.as_mut())?;
             if update > 2 {
                 runs.push((start.elapsed().as_secs_f64(), report.timing));
             }
@@ -170,6 +172,22 @@ impl Updates {
         let copy_seconds = start.elapsed().as_secs_f64();
         drop(copy);
         Ok(Timed { runs, digest, digest_seconds, copy_seconds, peak_bytes: trainer.peak_bytes() })
+    }
+
+    /// The group of one worker.
+    fn alone<B>(&self, connect: &Connect<B>) -> Result<Box<dyn Collective<B>>, Box<dyn std::error::Error>> {
+        let listener = Listener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        let form = Form {
+            generation: Generation(1),
+            rank: Rank(0),
+            peers: vec![listener.endpoint()],
+            secret: [0; 32],
+            lanes: vec![vec![0..self.options.lanes]],
+            update: Update(0),
+            line: Generation(0),
+            source: None,
+        };
+        Ok(connect(&listener, &form, &Layout::new(&model(&self.options)), &AbortSwitch::new()?)?)
     }
 
     fn trainer<O: Ops>(&self, ops: O) -> Result<Trainer<O>, Box<dyn std::error::Error>> {

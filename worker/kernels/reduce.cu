@@ -29,11 +29,12 @@ KERNEL(square_sum_f32, (const Run* runs, int known, double* sums)) {
     if (threadIdx.x == 0) sums[blockIdx.x] = partial[0];
 }
 
-// `values[row] = left[places[2 row]] + right[places[2 row + 1]]`; a place below 0 adds nothing.
+// `values[row] = left[places[2 row]] + right[places[2 row + 1]]`; a place below 0 adds nothing, which is -0: it changes no
+// number, not even another -0.
 KERNEL(merge_rows_f32, (const float* left, const float* right, const int* places, float* values, int width)) {
     const int l = places[2 * blockIdx.x], r = places[2 * blockIdx.x + 1];
     for (int column = threadIdx.x; column < width; column += blockDim.x) {
-        float sum = l < 0 ? 0.0f : left[static_cast<size_t>(l) * width + column];
+        float sum = l < 0 ? -0.0f : left[static_cast<size_t>(l) * width + column];
         if (r >= 0) sum += right[static_cast<size_t>(r) * width + column];
         values[static_cast<size_t>(blockIdx.x) * width + column] = sum;
     }

@@ -84,6 +84,15 @@ impl Place {
         }
     }
 
+    /// What decides the last bits of what is computed there: the processor or the GPU, and what multiplies matrices.
+    #[must_use]
+    pub fn processor(&self) -> String {
+        match self {
+            Self::Cpu => crate::ops::cpu::processor(),
+            Self::Cuda { name, .. } => format!("{name}, {}", gpu::library()),
+        }
+    }
+
     /// Does `work` of a run of `spec` there.
     ///
     /// # Errors
@@ -91,7 +100,7 @@ impl Place {
     pub fn compute(self, spec: &TrainSpec, work: impl Work) -> Result<(), Failure> {
         match self {
             Self::Cpu => work.run(Cpu, by_tcp(spec)),
-            Self::Cuda { ordinal, .. } => gpu::compute(ordinal, spec.compute, work),
+            Self::Cuda { ordinal, .. } => gpu::compute(ordinal, spec, work),
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::device::{Place, Work};
 use crate::layout::Layout;
 use crate::ops::Ops;
 use crate::state_copy::StateCopy;
-use crate::trainer::{Handover, HandoverError, StepError, Trainer};
+use crate::trainer::{BLOCK_ROWS, Handover, HandoverError, StepError, Trainer};
 use crate::weights;
 
 mod handle;
@@ -28,9 +28,6 @@ mod handle;
 use handle::Order;
 
 pub use handle::EngineHandle;
-
-/// Rows of an evaluation that are computed and reported at once: a pass or two, so that one can be broken off.
-const REPORTED_ROWS: usize = 96;
 
 /// What the engine starts from.
 #[derive(Debug)]
@@ -309,7 +306,7 @@ impl<O: Ops> Engine<O> {
     fn evaluate(&mut self, generation: Generation, split: Split, rows: Vec<Range<u32>>) -> Result<(), Failure> {
         let Some((group, examples)) = self.group.as_ref().zip(self.examples.get(&split)) else { return Ok(()) };
         let rows: Vec<RowId> = rows.into_iter().flatten().map(RowId).collect();
-        for rows in rows.chunks(REPORTED_ROWS) {
+        for rows in rows.chunk_by(|row, next| row.0 / BLOCK_ROWS == next.0 / BLOCK_ROWS) {
             if group.switch.is_aborted() {
                 return Ok(());
             }

@@ -66,7 +66,7 @@ pub fn hello(settings: &Settings, known: Option<&Known>, holding: Option<&Holdin
         pid: std::process::id(),
         device: settings.place.to_string(),
         gpu: settings.place.gpu(settings.shares_gpu),
-        processor: crate::ops::cpu::processor(),
+        processor: settings.place.processor(),
         threads: settings.threads,
         known: known.cloned(),
         held: holding.and_then(Holding::held).map(Box::new),

@@ -1,7 +1,7 @@
 use std::num::NonZeroU64;
 
 use crate::cli::tests::{REFERENCE, train};
-use medley_common::spec::Precision;
+use medley_common::spec::{Precision, Summation};
 
 use crate::spec::{Device, Every, Machine, SpecError, Team};
 
@@ -139,4 +139,19 @@ fn the_machine_decides_what_was_left_open() {
     assert_eq!(team("--device cpu", gpus), Ok((on(1, Device::Cpu, 16), Precision::Float32)));
     let many = Machine { cores: 16, cuda_devices: 9 };
     assert_eq!(team("", many), Err(SpecError::TooFewLanes { workers: 9, lanes: 8, enough: 16 }));
+}
+
+/// On GPUs it costs something, so it is asked for.
+#[test]
+fn gpus_sum_lane_by_lane_on_request() {
+    let gpus = Machine { cores: 16, cuda_devices: 4 };
+    let bound = |flags: &str| train(&format!("{REFERENCE} {flags}")).unwrap().bind(ROWS, &gpus);
+    let summation = |flags: &str| bound(flags).unwrap().train.compute.summation;
+    assert_eq!(summation(""), Summation::ByWorker);
+    assert_eq!(summation("--reproducible off"), Summation::ByWorker);
+    assert_eq!(summation("--reproducible on"), Summation::ByLane);
+    assert_eq!(summation("--device cpu"), Summation::ByLane);
+    let refused = bound("--reproducible on --gradient_dtype bfloat16").unwrap_err().to_string();
+    assert!(refused.starts_with("--reproducible on and --gradient_dtype bfloat16 exclude each other"), "{refused}");
+    assert!(refused.ends_with("leave one of them out"), "{refused}");
 }

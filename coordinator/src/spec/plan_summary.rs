@@ -4,7 +4,7 @@ use std::fmt;
 
 use medley_common::lane::LaneTree;
 use medley_common::schedule::Decay;
-use medley_common::spec::{OptimizerKind, Precision};
+use medley_common::spec::{OptimizerKind, Precision, Summation};
 
 use super::number::{Grouped, counted};
 use crate::spec::{BatchMeaning, Bound, Device, Every, InitialWeights, Role, RunLength, RunSpec};
@@ -26,6 +26,9 @@ impl PlanSummary {
         }
         lines.push(("workers", workers(spec, bound)));
         lines.push(("precision", precision(spec, bound)));
+        if bound.team.device == Device::Cuda {
+            lines.push(("reproducible", reproducible(bound)));
+        }
         if let Some(file) = &spec.sources().validation_file {
             lines.push(("evaluation", format!("{}, {}", file.display(), evaluations(bound))));
         }
@@ -151,6 +154,19 @@ fn precision(spec: &RunSpec, bound: &Bound) -> String {
         None if used == Precision::Bfloat16 => format!("{used}, as on all GPUs (--bf16 False computes in float32)"),
         Some(asked) if asked != used => format!("{used} (instead of {asked})"),
         None | Some(_) => used.to_string(),
+    }
+}
+
+/// On the CPU it costs next to nothing; on GPUs it is a choice.
+fn reproducible(bound: &Bound) -> String {
+    match bound.train.compute.summation {
+        Summation::ByLane => format!(
+            "on, at a cost: each of {} is a pass of its own, and NCCL moves their sums, which are added in one order",
+            counted(bound.train.lanes.into(), "lane")
+        ),
+        Summation::ByWorker => {
+            "off: the last bits depend on the number of workers (--reproducible on for one pass a lane)".into()
+        }
     }
 }
 

@@ -71,6 +71,16 @@ fn the_plan_says_what_gpus_compute_in() {
 }
 
 #[test]
+fn the_plan_says_what_equal_bits_cost_on_gpus() {
+    let plan = |flags: &str| summary_on(Machine { cores: 4, cuda_devices: 2 }, &format!("{REFERENCE} {flags}"), 11_232);
+    let on = "reproducible   on, at a cost: each of 8 lanes is a pass of its own, and NCCL moves their sums,";
+    assert!(plan("--reproducible on").contains(on), "{}", plan("--reproducible on"));
+    let off = "reproducible   off: the last bits depend on the number of workers (--reproducible on";
+    assert!(plan("").contains(off) && plan("--reproducible off").contains(off), "{}", plan(""));
+    assert!(!plan("--device cpu --reproducible on").contains("reproducible "));
+}
+
+#[test]
 fn a_plan_without_training_says_only_what_happens() {
     let flags = "--model_name_or_path m --output_dir out --do_predict --test_file x.jsonl --from_scratch --labels a,b";
     let expected = "  \

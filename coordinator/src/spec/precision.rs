@@ -48,13 +48,10 @@ impl Compute {
         if device == Device::Cuda {
             // Workers take no GPU that lacks it.
             let precision = precision.unwrap_or(Precision::Bfloat16);
-            if summation == Some(Summation::ByLane) {
-                return Err(SpecError::NotReproducible);
-            }
-            let summation = Summation::ByWorker;
+            let summation = summation.unwrap_or(Summation::ByWorker);
             let compute =
                 ComputeSpec { precision, gradient_dtype, gradient_checkpointing, auto_micro_batch, summation };
-            return Ok((compute, Vec::new()));
+            return on_gpus(compute);
         }
         let summation = summation.unwrap_or_default();
         let used = ComputeSpec { gradient_checkpointing, auto_micro_batch, summation, ..ComputeSpec::default() };
@@ -80,6 +77,26 @@ impl Compute {
         }
         Ok((used, notes))
     }
+}
+
+/// What GPUs can have together.
+fn on_gpus(compute: ComputeSpec) -> Result<(ComputeSpec, Vec<Note>), SpecError> {
+    let mut notes = Vec::new();
+    if compute.summation == Summation::ByLane {
+        if compute.gradient_dtype != GradientDtype::Float32 {
+            return Err(SpecError::Exclusive {
+                first: "--reproducible on",
+                second: "--gradient_dtype bfloat16".into(),
+                way_out: "sums lane by lane travel in float32, so leave one of them out",
+            });
+        }
+        if compute.auto_micro_batch {
+            notes.push(Note::plain(
+                "--auto_micro_batch has no effect: with --reproducible on a pass is one lane already",
+            ));
+        }
+    }
+    Ok((compute, notes))
 }
 
 fn parse_precision(flags: &PrecisionFlags, notes: &mut Vec<Note>) -> Result<Option<Precision>, SpecError> {

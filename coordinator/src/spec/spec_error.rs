@@ -90,12 +90,6 @@ pub enum SpecError {
         /// GPUs of the machine.
         gpus: u32,
     },
-    /// `--reproducible on` on GPUs.
-    #[error(
-        "--reproducible on, but NCCL adds the sums of several GPUs in an order of its own; leave it to auto, or use \
-         --device cpu"
-    )]
-    NotReproducible,
     /// The training file has no rows.
     #[error("--train_file {} has no rows to train on", path.display())]
     NoRows {

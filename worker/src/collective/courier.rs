@@ -26,7 +26,8 @@ use super::{CollectiveError, DenseParts, Parts, SparseRows, Summed};
 /// What the caller asks for.
 pub(super) enum Order {
     Dense(DenseParts),
-    Words(Vec<(Node, SparseRows)>),
+    /// Rows, and how many elements each has.
+    Words(Vec<(Node, SparseRows)>, usize),
     /// Take these buffers for sums to come.
     Reuse(Vec<Vec<f32>>),
     Fence,
@@ -37,7 +38,7 @@ impl Order {
     pub(super) fn salvage(self, parts: &mut Parts) {
         match self {
             Self::Dense(dense) => parts.dense.push(dense),
-            Self::Words(words) => parts.words = Some(words),
+            Self::Words(words, _) => parts.words = Some(words),
             Self::Reuse(_) | Self::Fence => {}
         }
     }
@@ -122,8 +123,8 @@ impl Courier {
                     let dense = Dense::new(Arc::clone(&self.group), sequence, parts, pool)?;
                     self.exchanges.launch(Box::new(dense));
                 }
-                Ok(Order::Words(nodes)) => {
-                    let words = Words::new(Arc::clone(&self.group), sequence, nodes)?;
+                Ok(Order::Words(nodes, width)) => {
+                    let words = Words::new(Arc::clone(&self.group), sequence, (nodes, width))?;
                     self.exchanges.launch(Box::new(words));
                 }
                 Ok(Order::Reuse(buffers)) => self.exchanges.pool.put_whole(buffers),

@@ -53,7 +53,7 @@ struct Progress {
 #[derive(Default)]
 struct Column {
     frames: usize,
-    parts: BTreeMap<Node, Value>,
+    parts: BTreeMap<Node, Value<Vec<f32>>>,
 }
 
 impl Dense {
@@ -130,8 +130,8 @@ impl Dense {
                 parts.extend(place.map(|place| (*node, Value::Own(place))));
             }
             let range = chunks.get(self.summed);
-            let (buffers, sum) = (&self.buffers, &mut self.total);
-            ChunkSum { tree: self.group.tree, buffers, sum, range, pool }.run(parts);
+            let mut chunk = ChunkSum { tree: self.group.tree, buffers: &self.buffers, range, adder: &mut *pool };
+            let Ok(()) = chunk.sum(parts).and_then(|sum| chunk.write(sum, &mut self.total));
             self.summed += 1;
         }
     }

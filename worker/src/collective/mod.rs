@@ -10,32 +10,38 @@ use medley_common::message::Form;
 use medley_common::spec::TrainSpec;
 
 use crate::layout::{Layout, Segment};
+use crate::ops::DeviceError;
+use crate::ops::cpu::Cpu;
 
 mod abort;
-mod alone;
 mod courier;
 mod dense;
 mod exchange;
 mod frame;
 mod group;
 mod handshake;
+#[cfg(any(feature = "cuda", test))]
+mod lane_exchange;
 mod link;
 mod listener;
 mod mesh;
 #[cfg(feature = "cuda")]
 pub mod nccl;
+#[cfg(any(feature = "cuda", test))]
+mod parcel;
 mod pool;
 mod reach;
 mod solo;
 mod tcp;
 mod topology;
+#[cfg(any(feature = "cuda", test))]
+mod transport;
 mod tree_sum;
 #[cfg(any(feature = "cuda", test))]
 mod watchdog;
 mod words;
 
 pub use abort::AbortSwitch;
-pub use alone::Alone;
 pub(crate) use group::{cover, leaf};
 pub use listener::Listener;
 pub use solo::Solo;
@@ -150,11 +156,19 @@ pub fn by_tcp(spec: &TrainSpec) -> Connect<Vec<f32>> {
     let (lanes, summation) = (spec.lanes, spec.compute.summation);
     Box::new(move |listener, form, layout, switch| {
         if form.peers.len() == 1 {
-            return Ok(Box::new(Solo::new(layout, lanes)));
+            return Ok(Box::new(Solo::new(Cpu, layout, lanes)));
         }
         let settings = TcpSettings { summation, ..TcpSettings::default() };
         Ok(Box::new(Tcp::connect(listener, form, layout, settings, switch.clone())?))
     })
+}
+
+/// A device that fails in a sum.
+fn device_failed(error: DeviceError) -> CollectiveError {
+    match error {
+        DeviceError::OutOfMemory { shortage } => CollectiveError::OutOfMemory { problem: shortage.to_string() },
+        DeviceError::Failed { .. } => CollectiveError::Invalid { problem: error.to_string() },
+    }
 }
 
 /// Why a sum did not come about; names the peer.
@@ -202,6 +216,10 @@ pub enum CollectiveError {
 #[cfg(test)]
 mod failure_test;
 #[cfg(test)]
+mod lane_exchange_test;
+#[cfg(test)]
 mod local_group;
+#[cfg(test)]
+pub(crate) mod local_transport;
 #[cfg(test)]
 mod tcp_test;

@@ -1,34 +1,36 @@
-//! The collective of GPU workers: NCCL, beside a TCP mesh.
+//! The collectives of GPU workers: NCCL, beside a TCP mesh.
 //!
-//! Each segment's sum is one all-reduce on a stream of its own, which waits for the segment's gradient and for nothing
-//! else, so sums go on while backward does. Every rank adds up its lanes before, and NCCL adds the ranks in an order of
-//! its own: sums have the same bits on all ranks, but not for any number of them.
+//! Each segment's sum goes on a stream of its own, which waits for the segment's gradient and for nothing else, so sums go
+//! on while backward does. There are two ways to sum. [`AllReduce`]: every rank adds up its lanes before, and NCCL adds the
+//! ranks in an order of its own, so sums have the same bits on all ranks, but not for any number of them.
+//! [`LaneExchange`]: NCCL moves the nodes of the lane tree, and each rank adds its share of them in the tree's order.
 //!
-//! The mesh carries the unique id from rank 0 to the others, under the group's secret, and then one empty exchange an
-//! update: NCCL notices no peer's end within a machine, and never says whose it was; a closed connection does both.
+//! The mesh carries the unique id from rank 0 to the others, under the group's secret, and then one or two small exchanges
+//! an update: NCCL notices no peer's end within a machine, and never says whose it was; a closed connection does both.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cudarc::driver::{CudaEvent, CudaStream, DriverError};
 use medley_common::identity::Rank;
-use medley_common::lane::{LaneTree, Node};
+use medley_common::lane::LaneTree;
 use medley_common::message::Form;
-use medley_common::spec::GradientDtype;
+use medley_common::spec::{ComputeSpec, GradientDtype, Summation};
 
 use super::abort::AbortSwitch;
+use super::lane_exchange::LaneExchange;
 use super::topology::ranks;
 use super::watchdog::Watchdog;
-use super::{Alone, Collective, CollectiveError, Connect, Parts, SparseRows, Summed, Tcp, TcpSettings, cover};
-use crate::layout::{Layout, Segment};
+use super::{Collective, CollectiveError, Connect, Solo, SparseRows, Tcp, TcpSettings, cover, device_failed};
 use crate::ops::cuda::device::Gpu;
-use crate::ops::cuda::driver::Element;
 use crate::ops::cuda::{Buffer, Cuda};
-use crate::ops::{DeviceError, Ops};
 
+mod all_reduce;
 mod communicator;
+mod transport;
 
-use communicator::{Communicator, TOKEN_BYTES, Wire};
+use all_reduce::AllReduce;
+use communicator::{Communicator, TOKEN_BYTES};
 
 type Memory = Buffer<cudarc::driver::CudaSlice<u8>>;
 
@@ -41,19 +43,33 @@ const PAUSE: Duration = Duration::from_micros(20);
 
 /// Workers with GPUs come together by NCCL; one alone needs nobody.
 #[must_use]
-pub fn by_nccl(cuda: Cuda<Gpu>, dtype: GradientDtype) -> Connect<Memory> {
+pub fn by_nccl(cuda: Cuda<Gpu>, lanes: u32, compute: ComputeSpec) -> Connect<Memory> {
     Box::new(move |listener, form, layout, switch| {
+        let ComputeSpec { gradient_dtype, summation, .. } = compute;
+        if (summation, gradient_dtype) == (Summation::ByLane, GradientDtype::Bfloat16) {
+            let problem = "sums lane by lane travel in float32: --gradient_dtype bfloat16 needs --reproducible off";
+            return Err(CollectiveError::Invalid { problem: problem.to_owned() });
+        }
         if form.peers.len() == 1 {
-            return Ok(Box::new(Alone::default()));
+            return Ok(Box::new(Solo::new(cuda.clone(), layout, lanes)));
         }
         let mesh = Tcp::connect(listener, form, layout, TcpSettings::default(), switch.clone())?;
-        Ok(Box::new(Nccl::join(cuda.clone(), dtype, form, (layout, mesh, switch.clone()))?))
+        let group = Arc::clone(mesh.group());
+        let nccl = Nccl::join(cuda.clone(), form, (mesh, switch.clone()))?;
+        let collective: Box<dyn Collective<Memory>> = match summation {
+            Summation::ByLane => {
+                let adding = cuda.on(cuda.driver().on(nccl.stream.clone()));
+                Box::new(LaneExchange::new(group, nccl, [cuda.clone(), adding]))
+            }
+            Summation::ByWorker => Box::new(AllReduce::new(group, nccl, gradient_dtype)),
+        };
+        Ok(collective)
     })
 }
 
-/// Sums over NCCL.
+/// A rank of a group that NCCL connects.
 #[derive(Debug)]
-pub struct Nccl {
+struct Nccl {
     cuda: Cuda<Gpu>,
     /// Before the mesh: peers see this rank's connections close only when NCCL is done.
     communicator: Communicator,
@@ -61,92 +77,52 @@ pub struct Nccl {
     switch: AbortSwitch,
     /// Aborts the communicator where this thread cannot.
     watchdog: Watchdog,
+    /// What NCCL enqueues, and what is added in between.
     stream: Arc<CudaStream>,
-    wire: Wire,
-    /// Whether what is summed is a state, of which no bit may be lost.
-    in_full: bool,
-    lengths: Vec<(Segment, usize)>,
-    vocabulary: usize,
-    hidden: usize,
     /// Who sums with whom over what, in a line.
     topology: String,
-    summed: Vec<Sum>,
-    words: Option<Sum>,
-}
-
-/// A sum that is on its way.
-#[derive(Debug)]
-struct Sum {
-    segment: Segment,
-    gradient: Memory,
-    /// What travels, where that is not the gradient itself.
-    narrow: Option<Memory>,
+    /// Whether sums are on their way that nobody has waited for.
+    is_open: bool,
 }
 
 impl Nccl {
-    fn join(
-        cuda: Cuda<Gpu>,
-        dtype: GradientDtype,
-        form: &Form,
-        (layout, mut mesh, switch): (&Layout, Tcp, AbortSwitch),
-    ) -> Result<Self, CollectiveError> {
-        let table = layout.slots().first().map_or(&[][..], |slot| &slot.shape);
-        let [vocabulary, hidden] = table else {
-            return Err(CollectiveError::Invalid { problem: "the layout is empty".to_owned() });
-        };
-        let token = hand_round(&mut mesh, form, *hidden)?;
+    fn join(cuda: Cuda<Gpu>, form: &Form, (mut mesh, switch): (Tcp, AbortSwitch)) -> Result<Self, CollectiveError> {
+        let token = hand_round(&mut mesh, form)?;
         let stopped = || switch.is_aborted().then_some(CollectiveError::Aborted);
         let communicator = Communicator::join(token, [mesh.rank().0, mesh.world()], PATIENCE, stopped)?;
         let aborter = communicator.aborter();
         let watchdog = Watchdog::new(switch.clone(), GRACE, move || aborter.abort())
             .map_err(|error| CollectiveError::Invalid { problem: format!("start a watchdog: {error}") })?;
         let stream = cuda.driver().stream().context().new_stream().map_err(cuda_failed)?;
-        let wire = match dtype {
-            GradientDtype::Float32 => Wire::Float32,
-            GradientDtype::Bfloat16 => Wire::Bfloat16,
-        };
-        let lengths = layout.segments().iter().map(|(segment, range)| (*segment, range.len()));
-        let lengths = lengths.chain([(Segment::Losses, lane_count(form) as usize)]).collect();
-        let (vocabulary, hidden) = (*vocabulary, *hidden);
         let topology = topology(form, cuda.driver())?;
-        let (in_full, summed, words) = (false, Vec::new(), None);
-        Ok(Self {
-            cuda,
-            communicator,
-            mesh,
-            switch,
-            watchdog,
-            stream,
-            wire,
-            in_full,
-            lengths,
-            vocabulary,
-            hidden,
-            topology,
-            summed,
-            words,
-        })
+        Ok(Self { cuda, communicator, mesh, switch, watchdog, stream, topology, is_open: false })
     }
 
-    /// Begins the sum of a gradient as soon as the stream that computes it has come this far.
-    fn begin(&mut self, segment: Segment, gradient: Memory, count: usize) -> Result<Sum, CollectiveError> {
-        if self.summed.is_empty() {
+    /// What is enqueued here from now on comes after all that has been computed before.
+    fn follow_computing(&mut self) -> Result<(), CollectiveError> {
+        if !self.is_open {
             // Open until every rank has begun this update.
             self.mesh.launch_words(Vec::new())?;
             self.watchdog.expect(Some(PATIENCE + GRACE));
+            self.is_open = true;
         }
-        // Losses are reported as they are.
-        let wire = if self.in_full || segment == Segment::Losses { Wire::Float32 } else { self.wire };
-        let narrow = match wire {
-            Wire::Float32 => None,
-            Wire::Bfloat16 => Some(self.cuda.narrowed(&gradient, count, Element::Bf16).map_err(device_failed)?),
-        };
-        let address = self.cuda.address(narrow.as_ref().unwrap_or(&gradient), count).map_err(device_failed)?;
         let ready = self.cuda.driver().stream().record_event(None).map_err(cuda_failed)?;
-        self.stream.wait(&ready).map_err(cuda_failed)?;
-        // SAFETY: the sum is kept until the fence, which the computing stream waits for before it frees anything.
-        unsafe { self.communicator.sum(address, count, wire, &self.stream) }?;
-        Ok(Sum { segment, gradient, narrow })
+        self.stream.wait(&ready).map_err(cuda_failed)
+    }
+
+    /// Waits for the sums; what is computed from now on comes after them.
+    fn finish_sums(&mut self) -> Result<(), CollectiveError> {
+        if !self.is_open {
+            return Ok(());
+        }
+        let end = self.stream.record_event(None).map_err(cuda_failed)?;
+        self.wait(&end)?;
+        self.watchdog.expect(None);
+        self.cuda.driver().stream().wait(&end).map_err(cuda_failed)?;
+        // All have begun this update, so their parts of the empty exchange are on their way.
+        self.mesh.fence()?;
+        self.is_open = false;
+        Ok(())
     }
 
     /// Waits for the sums, looking after the peers meanwhile. What fails is aborted before it is reported.
@@ -175,100 +151,27 @@ impl Nccl {
         Err(failure)
     }
 
-    fn finish(&self, sum: Sum, count: usize) -> Result<(Segment, Memory), CollectiveError> {
-        let Sum { segment, gradient, narrow } = sum;
-        if let Some(narrow) = narrow {
-            self.cuda.widen(&narrow, &gradient, count, Element::Bf16).map_err(device_failed)?;
-        }
-        Ok((segment, gradient))
-    }
-
-    fn length(&self, segment: Segment) -> usize {
-        self.lengths.iter().find(|(known, _)| *known == segment).map_or(0, |(_, length)| *length)
-    }
-}
-
-impl Collective<Memory> for Nccl {
-    fn rank(&self) -> Rank {
-        self.mesh.rank()
-    }
-
-    fn world(&self) -> u32 {
-        self.mesh.world()
-    }
-
-    fn describe(&self) -> Option<String> {
-        Some(self.topology.clone())
-    }
-
-    fn sum_in_full(&mut self, in_full: bool) {
-        self.in_full = in_full;
-    }
-
-    fn launch(&mut self, segment: Segment, sums: Vec<(Node, Memory)>) -> Result<(), CollectiveError> {
-        let count = self.length(segment);
-        let gradient = match only(sums)? {
-            Some(gradient) => gradient,
-            None => self.cuda.zeros(count).map_err(device_failed)?,
-        };
-        let sum = self.begin(segment, gradient, count)?;
-        self.summed.push(sum);
-        Ok(())
-    }
-
-    /// As a whole matrix: which rows the others touch is not known here, and the rows of a large batch are most of it.
-    fn launch_words(&mut self, sums: Vec<(Node, SparseRows<Memory>)>) -> Result<(), CollectiveError> {
-        let count = self.vocabulary * self.hidden;
-        let dense = self.cuda.zeros(count).map_err(device_failed)?;
-        if let Some(rows) = only(sums)? {
-            self.cuda.scatter_rows(&rows, &dense, self.hidden).map_err(device_failed)?;
-        }
-        self.words = Some(self.begin(Segment::Words, dense, count)?);
-        Ok(())
-    }
-
-    fn fence(&mut self) -> Result<Summed<Memory>, CollectiveError> {
-        let end = self.stream.record_event(None).map_err(cuda_failed)?;
-        self.wait(&end)?;
+    /// Ends what NCCL is doing, and has what is computed or freed from now on come after it.
+    fn end(&mut self) -> Result<(), DriverError> {
+        self.communicator.abort();
         self.watchdog.expect(None);
-        self.cuda.driver().stream().wait(&end).map_err(cuda_failed)?;
-        // All have begun this update, so their parts of the empty exchange are on their way.
-        self.mesh.fence()?;
-        let mut summed = Summed::default();
-        for sum in std::mem::take(&mut self.summed) {
-            let count = self.length(sum.segment);
-            summed.segments.push(self.finish(sum, count)?);
-        }
-        if let Some(words) = self.words.take() {
-            let (_, values) = self.finish(words, self.vocabulary * self.hidden)?;
-            let rows = (0..u32::try_from(self.vocabulary).unwrap_or(u32::MAX)).collect();
-            summed.words = SparseRows { rows, values };
-        }
-        Ok(summed)
-    }
-
-    fn reuse(&mut self, sums: Vec<Memory>) -> Vec<Memory> {
-        sums
-    }
-
-    /// What NCCL was adding up in place is no rank's own any more.
-    fn salvage(&mut self) -> Parts<Memory> {
-        Parts::default()
+        let end = self.stream.record_event(None)?;
+        self.cuda.driver().stream().wait(&end)
     }
 }
 
 impl Drop for Nccl {
     fn drop(&mut self) {
-        // Sums that nobody waited for may never end.
-        if self.switch.is_aborted() || !self.summed.is_empty() || self.words.is_some() {
-            self.communicator.abort();
+        // Sums that nobody waited for may never end. A device that fails in this fails in all that follows, and says so.
+        if self.switch.is_aborted() || self.is_open {
+            self.end().ok();
         }
     }
 }
 
 /// A unique id from rank 0: the sum of rows that one rank alone has is what that rank has.
-fn hand_round(mesh: &mut Tcp, form: &Form, hidden: usize) -> Result<[u8; TOKEN_BYTES], CollectiveError> {
-    let mut mine = Vec::new();
+fn hand_round(mesh: &mut Tcp, form: &Form) -> Result<[u8; TOKEN_BYTES], CollectiveError> {
+    let (mut mine, hidden) = (Vec::new(), mesh.group().hidden);
     if mesh.rank() == Rank(0) {
         let mut values: Vec<f32> = communicator::token()?.iter().map(|byte| f32::from(*byte)).collect();
         let rows = TOKEN_BYTES.div_ceil(hidden.max(1));
@@ -300,21 +203,6 @@ fn topology(form: &Form, gpu: &Gpu) -> Result<String, CollectiveError> {
 /// Lanes of all ranks.
 fn lane_count(form: &Form) -> u32 {
     form.lanes.iter().flatten().map(|run| run.end).max().unwrap_or(0)
-}
-
-/// A rank's only sum; none where it has no rows.
-fn only<T>(mut sums: Vec<(Node, T)>) -> Result<Option<T>, CollectiveError> {
-    match sums.len() {
-        0 | 1 => Ok(sums.pop().map(|(_, sum)| sum)),
-        nodes => Err(CollectiveError::Invalid { problem: format!("a GPU's rank was handed {nodes} sums, not one") }),
-    }
-}
-
-fn device_failed(error: DeviceError) -> CollectiveError {
-    match error {
-        DeviceError::OutOfMemory { shortage } => CollectiveError::OutOfMemory { problem: shortage.to_string() },
-        DeviceError::Failed { .. } => CollectiveError::Invalid { problem: error.to_string() },
-    }
 }
 
 fn cuda_failed(error: DriverError) -> CollectiveError {

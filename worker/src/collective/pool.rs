@@ -1,6 +1,10 @@
 //! Buffers for chunks on their way and for whole sums, kept for reuse.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
+
+use super::tree_sum::{Adder, add_to};
+use crate::ops::{Slice, SliceMut};
 
 /// Buffers of one chunk each, and of whole segments by their length.
 #[derive(Debug)]
@@ -33,5 +37,32 @@ impl Pool {
         for buffer in buffers {
             self.whole.entry(buffer.len()).or_default().push(buffer);
         }
+    }
+}
+
+impl Adder<Vec<f32>> for Pool {
+    type Error = Infallible;
+
+    fn take(&mut self, _elements: usize) -> Result<Vec<f32>, Infallible> {
+        Ok(Self::take(self))
+    }
+
+    fn put(&mut self, chunk: Vec<f32>) {
+        Self::put(self, chunk);
+    }
+
+    fn clear(&mut self, into: SliceMut<'_, Vec<f32>>) -> Result<(), Infallible> {
+        into.buffer[into.range].fill(0.0);
+        Ok(())
+    }
+
+    fn copy(&mut self, into: SliceMut<'_, Vec<f32>>, from: Slice<'_, Vec<f32>>) -> Result<(), Infallible> {
+        into.buffer[into.range].copy_from_slice(&from.buffer[from.range]);
+        Ok(())
+    }
+
+    fn add(&mut self, into: SliceMut<'_, Vec<f32>>, from: Slice<'_, Vec<f32>>) -> Result<(), Infallible> {
+        add_to(&mut into.buffer[into.range], &from.buffer[from.range]);
+        Ok(())
     }
 }

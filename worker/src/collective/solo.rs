@@ -5,53 +5,39 @@ use std::collections::BTreeMap;
 use medley_common::identity::Rank;
 use medley_common::lane::{LaneTree, Node};
 
-use super::tree_sum::{RowsView, add_to, sum_rows};
-use super::{Collective, CollectiveError, Parts, SparseRows, Summed};
+use super::{Collective, CollectiveError, Parts, SparseRows, Summed, device_failed};
 use crate::layout::{Layout, Segment};
+use crate::ops::cpu::Cpu;
+use crate::ops::{DeviceError, Ops, Slice, SliceMut};
 
 /// A group of one worker: what it hands over is the sum already, and comes back without a copy. Only where it has taken
 /// over lanes of a lost worker are there several nodes to add.
 #[derive(Debug)]
-pub struct Solo {
+pub struct Solo<O: Ops = Cpu> {
+    ops: O,
     lengths: BTreeMap<Segment, usize>,
     hidden: usize,
     tree: LaneTree,
-    summed: Summed,
+    summed: Summed<O::Buffer>,
 }
 
-impl Solo {
+impl<O: Ops> Solo<O> {
     /// The group of one worker with a model of this layout and this many lanes.
     #[must_use]
-    pub fn new(layout: &Layout, lanes: u32) -> Self {
+    pub fn new(ops: O, layout: &Layout, lanes: u32) -> Self {
         let lengths = layout.segments().iter().map(|(segment, range)| (*segment, range.len()));
         let hidden = layout.slots().first().and_then(|words| words.shape.get(1)).copied().unwrap_or(0);
         Self {
+            ops,
             lengths: lengths.chain([(Segment::Losses, lanes as usize)]).collect(),
             hidden,
             tree: LaneTree::new(lanes),
             summed: Summed::default(),
         }
     }
-
-    fn total(&mut self, node: Node, parts: &mut BTreeMap<Node, Vec<f32>>) -> Option<Vec<f32>> {
-        if let Some(sum) = parts.remove(&node) {
-            return Some(sum);
-        }
-        let (left, right) = self.tree.children(node)?;
-        let left = self.total(left, parts);
-        let right = right.and_then(|right| self.total(right, parts));
-        match (left, right) {
-            (Some(mut left), Some(right)) => {
-                add_to(&mut left, &right);
-                self.summed.spare.push(right);
-                Some(left)
-            }
-            (sum, None) | (None, sum) => sum,
-        }
-    }
 }
 
-impl Collective for Solo {
+impl<O: Ops> Collective<O::Buffer> for Solo<O> {
     fn rank(&self) -> Rank {
         Rank(0)
     }
@@ -60,44 +46,48 @@ impl Collective for Solo {
         1
     }
 
-    fn launch(&mut self, segment: Segment, sums: Vec<(Node, Vec<f32>)>) -> Result<(), CollectiveError> {
-        let length = self.lengths.get(&segment).copied().unwrap_or(0);
-        if let Some((node, sum)) = sums.iter().find(|(_, sum)| sum.len() != length) {
-            let problem = format!("{segment:?} has {length} elements; {node:?} has {}", sum.len());
+    fn launch(&mut self, segment: Segment, sums: Vec<(Node, O::Buffer)>) -> Result<(), CollectiveError> {
+        let Self { ops, lengths, summed, tree, .. } = self;
+        let length = lengths.get(&segment).copied().unwrap_or(0);
+        if let Some((node, room)) =
+            sums.iter().map(|(node, sum)| (node, ops.room(sum))).find(|(_, room)| *room != length)
+        {
+            let problem = format!("{segment:?} has {length} elements; {node:?} has {room}");
             return Err(CollectiveError::Invalid { problem });
         }
         let mut parts: BTreeMap<_, _> = sums.into_iter().collect();
-        let sum = self.total(self.tree.root(), &mut parts);
+        let mut add = |mut left: O::Buffer, right: O::Buffer| {
+            ops.add(SliceMut { buffer: &mut left, range: 0..length }, Slice { buffer: &right, range: 0..length })?;
+            summed.spare.push(right);
+            Ok::<_, DeviceError>(left)
+        };
+        let sum = tree.total(tree.root(), &mut parts, &mut add).map_err(device_failed)?;
         disjoint(&parts)?;
         // Where no lane has a row, it is the sum of nothing.
-        self.summed.segments.push((segment, sum.unwrap_or_else(|| vec![0.0; length])));
+        let sum = sum.map_or_else(|| ops.zeros(length), Ok).map_err(device_failed)?;
+        summed.segments.push((segment, sum));
         Ok(())
     }
 
-    fn launch_words(&mut self, mut sums: Vec<(Node, SparseRows)>) -> Result<(), CollectiveError> {
-        self.summed.words = match (sums.len(), sums.pop()) {
-            (0, _) | (_, None) => SparseRows::default(),
-            (1, Some((_, words))) => words,
-            (_, Some(last)) => {
-                sums.push(last);
-                let parts = sums.iter().map(|(node, rows)| (*node, RowsView::whole(rows))).collect();
-                sum_rows(self.tree, &parts, self.hidden)
-            }
-        };
-        Ok(())
+    fn launch_words(&mut self, sums: Vec<(Node, SparseRows<O::Buffer>)>) -> Result<(), CollectiveError> {
+        let Self { ops, hidden, tree, .. } = self;
+        let mut parts: BTreeMap<_, _> = sums.into_iter().collect();
+        let sum = tree.total(tree.root(), &mut parts, &mut |left, right| ops.add_rows(left, right, *hidden));
+        self.summed.words = sum.map_err(device_failed)?.unwrap_or_default();
+        disjoint(&parts)
     }
 
-    fn fence(&mut self) -> Result<Summed, CollectiveError> {
+    fn fence(&mut self) -> Result<Summed<O::Buffer>, CollectiveError> {
         Ok(std::mem::take(&mut self.summed))
     }
 
     /// The sums are the buffers that were handed over: whoever made them makes the next ones of them.
-    fn reuse(&mut self, sums: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
+    fn reuse(&mut self, sums: Vec<O::Buffer>) -> Vec<O::Buffer> {
         sums
     }
 
     /// A group of one fails only where it is handed nonsense.
-    fn salvage(&mut self) -> Parts {
+    fn salvage(&mut self) -> Parts<O::Buffer> {
         Parts::default()
     }
 }
@@ -120,6 +110,7 @@ mod tests {
 
     fn solo() -> Solo {
         Solo::new(
+            Cpu,
             &Layout::new(&ModelConfig {
                 vocab_size: 10,
                 hidden_size: 4,

@@ -150,6 +150,22 @@ impl Tcp {
         self.courier.take().and_then(|courier| courier.join().ok())
     }
 
+    /// What all ranks of the group know alike.
+    #[cfg(feature = "cuda")]
+    pub(super) fn group(&self) -> &Arc<Group> {
+        &self.group
+    }
+
+    /// Enqueues the union of the ranks' rows, and returns at once: what the next fence says of the words is which rows any
+    /// rank has, without values.
+    #[cfg(any(feature = "cuda", test))]
+    pub(super) fn launch_rows(&mut self, rows: Vec<u32>) -> Result<(), CollectiveError> {
+        // Whose rows they are does not matter: a rank without lanes has none.
+        let node = self.group.cover().first().copied().filter(|_| !rows.is_empty());
+        let rows = SparseRows { rows, values: Vec::new() };
+        self.order(Order::Words(node.map(|node| (node, rows)).into_iter().collect(), 0))
+    }
+
     /// What has gone wrong since the last order, if anything; does not wait.
     #[cfg(feature = "cuda")]
     pub(super) fn failed_meanwhile(&mut self) -> Option<CollectiveError> {
@@ -193,7 +209,7 @@ impl Collective for Tcp {
     }
 
     fn launch_words(&mut self, sums: Vec<(Node, SparseRows)>) -> Result<(), CollectiveError> {
-        self.order(Order::Words(sums))
+        self.order(Order::Words(sums, self.group.hidden))
     }
 
     fn fence(&mut self) -> Result<Summed, CollectiveError> {

@@ -8,11 +8,11 @@ use medley_common::model::ModelConfig;
 use medley_common::plan::mix;
 
 use super::local_group::{SETTINGS, forms, layout, listener, run, split};
-use super::{AbortSwitch, Collective, SparseRows, Summed, Tcp, TcpSettings};
+use super::{AbortSwitch, Collective, SparseRows, Summed, Tcp, TcpSettings, cover};
 use crate::layout::{Layout, Segment};
 
 /// Gradients of one update, lane by lane; `None` for an empty lane.
-struct Update {
+pub(super) struct Update {
     tree: LaneTree,
     dense: Vec<(Segment, Vec<Option<Vec<f32>>>)>,
     words: Vec<Option<BTreeMap<u32, Vec<f32>>>>,
@@ -20,10 +20,14 @@ struct Update {
 
 impl Update {
     /// Numbers of very different size, so that every other order of adding gives other bits.
-    fn new(lanes: u32, empty: &[u32], seed: u64) -> Self {
+    pub(super) fn new(lanes: u32, empty: &[u32], seed: u64) -> Self {
         let number = |place: u64| {
             let random = mix(seed ^ mix(place));
             let sign = if random & 1 == 0 { 1.0 } else { -1.0 };
+            // Zeros have a sign, too.
+            if (random >> 4).is_multiple_of(5) {
+                return sign * 0.0;
+            }
             sign * (1.0 + (random >> 40) as f32 / 16_777_216.0) * 2f32.powi((random >> 8) as i32 % 20 - 10)
         };
         let layout = layout();
@@ -72,8 +76,8 @@ impl Update {
     }
 
     /// Hands over what a rank with these lanes has, as a worker does.
-    fn launch(&self, collective: &mut impl Collective, lanes: Range<u32>) -> usize {
-        let cover = self.tree.cover(lanes);
+    pub(super) fn launch(&self, collective: &mut dyn Collective, lanes: &[Range<u32>]) -> usize {
+        let cover = cover(self.tree, lanes);
         let mut buffers = 0;
         for (segment, values) in &self.dense {
             let sums = cover.iter().filter_map(|node| Some((*node, self.dense(*node, values)?)));
@@ -87,7 +91,7 @@ impl Update {
         buffers
     }
 
-    fn check(&self, summed: &Summed, context: &str) {
+    pub(super) fn check(&self, summed: &Summed, context: &str) {
         let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
         assert_eq!(summed.segments.len(), self.dense.len(), "{context}");
         for ((segment, sum), (launched, lanes)) in summed.segments.iter().zip(&self.dense) {
@@ -104,12 +108,25 @@ impl Update {
 fn check_split(updates: &[Update], lanes: &[Range<u32>]) {
     run(lanes, SETTINGS, |rank, mut tcp| {
         for (index, update) in updates.iter().enumerate() {
-            let buffers = update.launch(&mut tcp, lanes[rank].clone());
+            let buffers = update.launch(&mut tcp, std::slice::from_ref(&lanes[rank]));
             let summed = tcp.fence().unwrap();
             update.check(&summed, &format!("update {index}, lanes {lanes:?}, rank {rank}"));
             assert!(summed.spare.len() + summed.segments.len() >= buffers, "every buffer comes back");
         }
         assert!(tcp.fence().unwrap().segments.is_empty(), "nothing was launched");
+    });
+}
+
+/// Which rows any rank has, between two sums.
+#[test]
+fn ranks_tell_each_other_their_rows() {
+    let (update, lanes) = (Update::new(8, &[2], 5), split(8, 3));
+    run(&lanes, SETTINGS, |rank, mut tcp| {
+        tcp.launch_words(Vec::new()).unwrap();
+        tcp.launch_rows([vec![3, 52], vec![], vec![3, 7]][rank].clone()).unwrap();
+        assert_eq!(tcp.fence().unwrap().words, SparseRows { rows: vec![3, 7, 52], values: Vec::new() });
+        update.launch(&mut tcp, std::slice::from_ref(&lanes[rank]));
+        update.check(&tcp.fence().unwrap(), "after");
     });
 }
 

@@ -4,82 +4,99 @@
 //! other's alone.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::ops::Range;
 
 use medley_common::lane::{LaneTree, Node};
 
 use super::SparseRows;
-use super::pool::Pool;
+use crate::ops::{Slice, SliceMut};
+
+/// Where chunks come from, and what adds them: the host, or a device.
+pub(super) trait Adder<B> {
+    /// Why it cannot.
+    type Error;
+
+    /// A buffer for as many elements, of any values.
+    fn take(&mut self, elements: usize) -> Result<B, Self::Error>;
+
+    /// Takes such a buffer back.
+    fn put(&mut self, chunk: B);
+
+    /// Sets elements to 0.
+    fn clear(&mut self, into: SliceMut<'_, B>) -> Result<(), Self::Error>;
+
+    /// `into = from`, to the bit.
+    fn copy(&mut self, into: SliceMut<'_, B>, from: Slice<'_, B>) -> Result<(), Self::Error>;
+
+    /// `into += from`.
+    fn add(&mut self, into: SliceMut<'_, B>, from: Slice<'_, B>) -> Result<(), Self::Error>;
+}
 
 /// One chunk of a dense segment.
-pub(super) struct ChunkSum<'a> {
+pub(super) struct ChunkSum<'a, B, A> {
     pub tree: LaneTree,
     /// This rank's own nodes, whole segments.
-    pub buffers: &'a [Vec<f32>],
-    /// Where the sum goes, a whole segment.
-    pub sum: &'a mut [f32],
+    pub buffers: &'a [B],
     /// The chunk's elements within the segment.
     pub range: Range<usize>,
-    pub pool: &'a mut Pool,
+    pub adder: &'a mut A,
 }
 
 /// Where the value of a node is.
-pub(super) enum Value {
+pub(super) enum Value<B> {
     /// In this rank's own buffer of this index.
     Own(usize),
     /// In a chunk's buffer.
-    Chunk(Vec<f32>),
+    Chunk(B),
 }
 
-impl ChunkSum<'_> {
-    /// Adds `parts` up into the chunk's elements of the sum; no parts sum to 0.
-    pub(super) fn run(mut self, mut parts: BTreeMap<Node, Value>) {
-        match self.value(self.tree.root(), &mut parts) {
-            None => self.sum[self.range].fill(0.0),
-            Some(Value::Own(index)) => {
-                self.sum[self.range.clone()].copy_from_slice(&self.buffers[index][self.range]);
-            }
-            Some(Value::Chunk(chunk)) => {
-                let count = self.range.len();
-                self.sum[self.range].copy_from_slice(&chunk[..count]);
-                self.pool.put(chunk);
-            }
+impl<B> Value<B> {
+    /// Where its elements are, which are those of `range` in a whole segment.
+    pub(super) fn place<'b>(&'b self, buffers: &'b [B], range: &Range<usize>) -> Slice<'b, B> {
+        match self {
+            Self::Own(index) => Slice { buffer: &buffers[*index], range: range.clone() },
+            Self::Chunk(buffer) => Slice { buffer, range: 0..range.len() },
         }
     }
+}
 
-    fn value(&mut self, node: Node, parts: &mut BTreeMap<Node, Value>) -> Option<Value> {
-        if let Some(value) = parts.remove(&node) {
-            return Some(value);
+impl<B, A: Adder<B>> ChunkSum<'_, B, A> {
+    /// Adds `parts` up; `None` where there are none.
+    pub(super) fn sum(&mut self, mut parts: BTreeMap<Node, Value<B>>) -> Result<Option<Value<B>>, A::Error> {
+        let tree = self.tree;
+        tree.total(tree.root(), &mut parts, &mut |left, right| self.add(left, right))
+    }
+
+    /// Writes a sum to the chunk's elements of `whole`, a whole segment; no parts sum to 0.
+    pub(super) fn write(&mut self, sum: Option<Value<B>>, whole: &mut B) -> Result<(), A::Error> {
+        let into = SliceMut { buffer: whole, range: self.range.clone() };
+        let Some(sum) = sum else { return self.adder.clear(into) };
+        self.adder.copy(into, sum.place(self.buffers, &self.range))?;
+        if let Value::Chunk(chunk) = sum {
+            self.adder.put(chunk);
         }
-        let (left, right) = self.tree.children(node)?;
-        let left = self.value(left, parts);
-        let right = right.and_then(|right| self.value(right, parts));
-        match (left, right) {
-            (Some(left), Some(right)) => Some(self.add(left, right)),
-            (value, None) | (None, value) => value,
-        }
+        Ok(())
     }
 
     /// Adds in place where there is a place; the order of two summands does not change their sum.
-    fn add(&mut self, left: Value, right: Value) -> Value {
-        let range = self.range.clone();
+    fn add(&mut self, left: Value<B>, right: Value<B>) -> Result<Value<B>, A::Error> {
+        let inside = 0..self.range.len();
         let (mut sum, other) = match (left, right) {
             (Value::Chunk(sum), other) | (other, Value::Chunk(sum)) => (sum, other),
-            (Value::Own(left), right) => {
-                let mut sum = self.pool.take();
-                sum[..range.len()].copy_from_slice(&self.buffers[left][range.clone()]);
+            (own @ Value::Own(_), right) => {
+                let mut sum = self.adder.take(inside.len())?;
+                let into = SliceMut { buffer: &mut sum, range: inside.clone() };
+                self.adder.copy(into, own.place(self.buffers, &self.range))?;
                 (sum, right)
             }
         };
-        let count = range.len();
-        match other {
-            Value::Own(index) => add_to(&mut sum[..count], &self.buffers[index][range]),
-            Value::Chunk(other) => {
-                add_to(&mut sum[..count], &other[..count]);
-                self.pool.put(other);
-            }
+        let into = SliceMut { buffer: &mut sum, range: inside };
+        self.adder.add(into, other.place(self.buffers, &self.range))?;
+        if let Value::Chunk(other) = other {
+            self.adder.put(other);
         }
-        Value::Chunk(sum)
+        Ok(Value::Chunk(sum))
     }
 }
 
@@ -111,7 +128,11 @@ impl<'a> RowsView<'a> {
 
 /// Adds rows up; a row that only one half of a node has is that half's row.
 pub(super) fn sum_rows(tree: LaneTree, parts: &BTreeMap<Node, RowsView<'_>>, hidden: usize) -> SparseRows {
-    match rows_of(tree, tree.root(), parts, hidden) {
+    let mut known = parts.iter().map(|(node, view)| (*node, Rows::Borrowed(*view))).collect();
+    let mut add =
+        |left: Rows<'_>, right: Rows<'_>| Ok::<_, Infallible>(Rows::Owned(merge(left.view(), right.view(), hidden)));
+    let Ok(sum) = tree.total(tree.root(), &mut known, &mut add);
+    match sum {
         None => SparseRows::default(),
         Some(Rows::Borrowed(view)) => SparseRows { rows: view.rows.to_vec(), values: view.values.to_vec() },
         Some(Rows::Owned(rows)) => rows,
@@ -129,19 +150,6 @@ impl Rows<'_> {
             Self::Borrowed(view) => *view,
             Self::Owned(rows) => RowsView::whole(rows),
         }
-    }
-}
-
-fn rows_of<'a>(tree: LaneTree, node: Node, parts: &BTreeMap<Node, RowsView<'a>>, hidden: usize) -> Option<Rows<'a>> {
-    if let Some(view) = parts.get(&node) {
-        return Some(Rows::Borrowed(*view));
-    }
-    let (left, right) = tree.children(node)?;
-    let left = rows_of(tree, left, parts, hidden);
-    let right = right.and_then(|right| rows_of(tree, right, parts, hidden));
-    match (left, right) {
-        (Some(left), Some(right)) => Some(Rows::Owned(merge(left.view(), right.view(), hidden))),
-        (rows, None) | (None, rows) => rows,
     }
 }
 

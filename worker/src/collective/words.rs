@@ -19,6 +19,8 @@ use crate::layout::Segment;
 pub(super) struct Words {
     group: Arc<Group>,
     sequence: u64,
+    /// Elements of a row: those of the embedding, or none where rows alone are told.
+    width: usize,
     /// This rank's rows by node of its cover; `None` where the node's lanes are empty.
     own: Vec<Option<SparseRows>>,
     progress: Vec<Progress>,
@@ -39,11 +41,11 @@ struct Progress {
 }
 
 impl Words {
-    /// A sum of this rank's `nodes`.
+    /// A sum of this rank's `nodes`, whose rows have `width` elements.
     pub(super) fn new(
         group: Arc<Group>,
         sequence: u64,
-        nodes: Vec<(Node, SparseRows)>,
+        (nodes, width): (Vec<(Node, SparseRows)>, usize),
     ) -> Result<Self, CollectiveError> {
         let mut own: Vec<Option<SparseRows>> = group.cover().iter().map(|_| None).collect();
         for (node, rows) in nodes {
@@ -52,13 +54,12 @@ impl Words {
                 let problem = format!("{node:?} of the words is not one of this rank's nodes, or is there twice");
                 return Err(CollectiveError::Invalid { problem });
             };
-            check(&rows, &(0..group.vocabulary), group.hidden)
-                .map_err(|problem| CollectiveError::Invalid { problem })?;
+            check(&rows, &(0..group.vocabulary), width).map_err(|problem| CollectiveError::Invalid { problem })?;
             *place = Some(rows);
         }
         let progress = group.addresses.iter().map(|_| Progress::default()).collect();
         let sums = group.addresses.iter().map(|_| None).collect();
-        let mut words = Self { group, sequence, own, progress, parts: BTreeMap::new(), sums };
+        let mut words = Self { group, sequence, width, own, progress, parts: BTreeMap::new(), sums };
         words.add_up();
         Ok(words)
     }
@@ -70,7 +71,7 @@ impl Words {
     /// Rows of this rank's node at `place` of its cover that `owner` adds up.
     fn rows(&self, place: usize, owner: usize) -> Option<RowsView<'_>> {
         let rows = self.own.get(place)?.as_ref()?;
-        Some(RowsView::whole(rows).within(&self.share(owner), self.group.hidden))
+        Some(RowsView::whole(rows).within(&self.share(owner), self.width))
     }
 
     fn header(&self, kind: Kind, node: Node, rows: Option<RowsView<'_>>) -> Header {
@@ -95,7 +96,7 @@ impl Words {
         let theirs = self.parts.iter().map(|(node, rows)| (*node, RowsView::whole(rows)));
         let ours = self.group.cover().iter().enumerate();
         let ours = ours.filter_map(|(place, node)| Some((*node, self.rows(place, rank)?)));
-        let sum = sum_rows(self.group.tree, &theirs.chain(ours).collect(), self.group.hidden);
+        let sum = sum_rows(self.group.tree, &theirs.chain(ours).collect(), self.width);
         self.sums[rank] = Some(sum);
     }
 }
@@ -152,7 +153,7 @@ impl Exchange for Words {
         if due != Some(*header) || rows > self.share(owner).len() || (rows > 0 && !header.present) {
             return Err(format!("sent {header:?} where at most {} words were due", self.share(owner).len()));
         }
-        let values = vec![0.0; rows * self.group.hidden];
+        let values = vec![0.0; rows * self.width];
         self.progress[peer].incoming = SparseRows { rows: vec![0; rows], values };
         Ok(Admission::Granted)
     }
@@ -165,7 +166,7 @@ impl Exchange for Words {
     fn received(&mut self, peer: usize, header: &Header, _pool: &mut Pool) -> Result<(), String> {
         let rows = std::mem::take(&mut self.progress[peer].incoming);
         let owner = if header.kind == Kind::Part { self.group.rank } else { peer };
-        check(&rows, &self.share(owner), self.group.hidden)?;
+        check(&rows, &self.share(owner), self.width)?;
         match header.kind {
             Kind::Sum => self.sums[peer] = Some(rows),
             Kind::Part => {

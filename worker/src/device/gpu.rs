@@ -5,12 +5,12 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use medley_common::message::Failure;
-use medley_common::spec::{ComputeSpec, Precision};
+use medley_common::spec::{Precision, TrainSpec};
 
 use super::{Device, Place, Work, config, parts};
 use crate::collective::nccl;
 use crate::ops::cuda::Cuda;
-use crate::ops::cuda::device::{Description, Gpu, visible};
+use crate::ops::cuda::device::{Description, Gpu, cublas_version, visible};
 
 /// The GPUs that a worker may take, a line for each.
 ///
@@ -73,11 +73,17 @@ pub(super) fn place(_device: Device, local_rank: Option<u32>) -> Result<Place, F
     Ok(Place::Cuda { ordinal, name: gpu.name, uuid: gpu.uuid })
 }
 
-pub(super) fn compute(ordinal: usize, compute: ComputeSpec, work: impl Work) -> Result<(), Failure> {
+/// What multiplies matrices there.
+pub(super) fn library() -> String {
+    cublas_version().map_or_else(|| "cuBLAS of an unknown version".to_owned(), |version| format!("cuBLAS {version}"))
+}
+
+pub(super) fn compute(ordinal: usize, spec: &TrainSpec, work: impl Work) -> Result<(), Failure> {
+    let compute = spec.compute;
     let opened = Gpu::open(ordinal, compute.precision == Precision::Tf32);
     let gpu = opened.map_err(|error| config(format!("cuda:{ordinal}: {error}")))?;
     let cuda = Cuda::new(gpu, compute.precision);
-    work.run(cuda.clone(), nccl::by_nccl(cuda, compute.gradient_dtype))
+    work.run(cuda.clone(), nccl::by_nccl(cuda, spec.lanes, compute))
 }
 
 /// A launcher either shows every worker all GPUs, and the local rank says which to take, or shows each worker its own.

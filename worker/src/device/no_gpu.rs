@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use medley_common::message::Failure;
-use medley_common::spec::ComputeSpec;
+use medley_common::spec::TrainSpec;
 
 use super::{Device, Place, Work, config};
 
@@ -44,7 +44,12 @@ pub(super) fn place(device: Device, _local_rank: Option<u32>) -> Result<Place, F
     }
 }
 
-pub(super) fn compute(_ordinal: usize, _compute: ComputeSpec, _work: impl Work) -> Result<(), Failure> {
+/// No place of this build is a GPU.
+pub(super) fn library() -> String {
+    "no cuBLAS".to_owned()
+}
+
+pub(super) fn compute(_ordinal: usize, _spec: &TrainSpec, _work: impl Work) -> Result<(), Failure> {
     Err(without_cuda())
 }
 

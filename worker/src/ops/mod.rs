@@ -8,8 +8,8 @@
 //!   has a copy of the parameters in it. `dy` is the gradient of the loss with respect to `y`. `T` tokens, `S` sequences,
 //!   `H` hidden, `I` intermediate, `B` blocks of tokens.
 //! * Bits: a row of an output depends on its own sequence alone, and a sum over rows on its own lane alone: never on the
-//!   other rows of the pass nor on the number of threads; on a device that does not keep lanes apart
-//!   ([`Ops::lane_keeping`]), on the rows of the pass as well.
+//!   other rows of the pass nor on the number of threads; on a device that keeps lanes only
+//!   [`LaneKeeping::Alone`], on the number of rows and tokens of the pass as well.
 //! * Operations are enqueued in the order called; only [`Ops::read`], [`Ops::host`], [`Ops::download`] and
 //!   [`Ops::square_sum`] wait for a result.
 
@@ -113,15 +113,13 @@ impl std::fmt::Display for Shortage {
     }
 }
 
-/// When a lane's sums have the same bits whatever other lanes a rank computes.
+/// When a lane's sums, and a row's logits, have the same bits whatever other rows a rank computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LaneKeeping {
-    /// Whatever lanes are in its pass.
+    /// Whatever else is in their pass.
     Together,
-    /// Where it has a pass of its own.
+    /// Where a pass is always the same: a lane has its own, a row that of its neighbours in the split.
     Alone,
-    /// Never: there is nothing to be gained by summing lanes apart.
-    Never,
 }
 
 /// The operations of one device.
@@ -243,6 +241,18 @@ pub trait Ops {
 
     /// `into += from`, element by element.
     fn add(&self, into: SliceMut<'_, Self::Buffer>, from: Slice<'_, Self::Buffer>) -> Result<(), DeviceError>;
+
+    /// `into = from`, element by element, to the bit.
+    fn copy(&self, into: SliceMut<'_, Self::Buffer>, from: Slice<'_, Self::Buffer>) -> Result<(), DeviceError>;
+
+    /// The matrix of `rows`, ascending, with rows of `width` elements: those that `from` has, which are among them, and −0
+    /// in all others. To add −0 changes no bit of any number.
+    fn spread_rows(
+        &self,
+        from: &SparseRows<Self::Buffer>,
+        rows: &[u32],
+        width: usize,
+    ) -> Result<Self::Buffer, DeviceError>;
 
     /// `left + right` where both have a row, the one there is where only one has it; rows of `width` elements.
     fn add_rows(

@@ -1,11 +1,11 @@
 //! The whole trainer on the kernels, run by the host, against the trainer on the CPU.
 
 use medley_common::identity::{RowId, Update};
-use medley_common::spec::{ComputeSpec, OptimizerKind, Precision, TrainSpec};
+use medley_common::spec::{ComputeSpec, OptimizerKind, Precision, Summation, TrainSpec};
 
 use super::fixture::{config, examples, flat, plan, spec};
 use super::{StepError, Trainer};
-use crate::collective::Alone;
+use crate::collective::Solo;
 use crate::layout::{Layout, Segment};
 use crate::ops::Ops;
 use crate::ops::cpu::Cpu;
@@ -25,17 +25,19 @@ struct Course {
     parameters: Vec<f32>,
 }
 
-fn course<O: Ops>(ops: O, compute: ComputeSpec, dropout: f64) -> Course {
+fn course<O: Ops + Clone>(ops: O, compute: ComputeSpec, (dropout, updates): (f64, u64)) -> Course {
     let mut model = config();
     (model.hidden_dropout, model.attention_dropout, model.classifier_dropout) = (dropout, dropout, dropout);
     let spec = TrainSpec { compute, ..spec(OptimizerKind::AdamwHf, 4) };
-    let mut trainer = Trainer::new(ops, model, spec, flat(&Layout::new(&config()), "model/model.safetensors")).unwrap();
-    let (examples, mut collective) = (examples(), Alone::default());
+    let layout = Layout::new(&config());
+    let mut collective = Solo::new(ops.clone(), &layout, 4);
+    let mut trainer = Trainer::new(ops, model, spec, flat(&layout, "model/model.safetensors")).unwrap();
+    let examples = examples();
     let rows: Vec<RowId> = (0..4).map(RowId).collect();
     let predictions = trainer.predict(&rows, &examples).unwrap();
     let logits = predictions.into_iter().flat_map(|prediction| prediction.logits).collect();
     let (mut norms, mut losses) = (Vec::new(), Vec::new());
-    for update in 1..=UPDATES {
+    for update in 1..=updates {
         let first = 8 * (update as u32 - 1);
         let report = trainer
             .step(&plan(update, first..first + 8, 4), std::slice::from_ref(&(0..4)), &examples, &mut collective)
@@ -63,8 +65,8 @@ struct Single;
 impl DriverTest for Single {
     fn run<D: Driver + Clone>(&self, driver: D) {
         for dropout in [0.0, 0.1] {
-            let expected = course(Cpu, ComputeSpec::default(), dropout);
-            let got = course(Cuda::new(driver.clone(), Precision::Float32), ComputeSpec::default(), dropout);
+            let expected = course(Cpu, ComputeSpec::default(), (dropout, UPDATES));
+            let got = course(Cuda::new(driver.clone(), Precision::Float32), ComputeSpec::default(), (dropout, UPDATES));
             assert!(largest_difference(&got.logits, &expected.logits) < 1e-5);
             assert_near("norm", &got.norms, &expected.norms, 1e-4);
             assert_near("loss", &got.losses, &expected.losses, 1e-5);
@@ -84,10 +86,10 @@ struct Half;
 
 impl DriverTest for Half {
     fn run<D: Driver + Clone>(&self, driver: D) {
-        let expected = course(Cpu, ComputeSpec::default(), 0.1);
+        let expected = course(Cpu, ComputeSpec::default(), (0.1, UPDATES));
         for (precision, tolerance) in [(Precision::Float16, 0.01), (Precision::Bfloat16, 0.06)] {
-            let compute = ComputeSpec { precision, ..ComputeSpec::default() };
-            let got = course(Cuda::new(driver.clone(), precision), compute, 0.1);
+            let compute = ComputeSpec { precision, summation: Summation::ByWorker, ..ComputeSpec::default() };
+            let got = course(Cuda::new(driver.clone(), precision), compute, (0.1, UPDATES));
             assert!(largest_difference(&got.logits, &expected.logits) < tolerance as f32);
             assert_near("norm", &got.norms, &expected.norms, 5.0 * tolerance);
             assert_near("loss", &got.losses, &expected.losses, tolerance);
@@ -108,23 +110,23 @@ impl DriverTest for Overflow {
         let precision = Precision::Float16;
         let compute = ComputeSpec { precision, ..ComputeSpec::default() };
         let spec = TrainSpec { compute, ..spec(OptimizerKind::AdamwHf, 4) };
-        let parameters = flat(&Layout::new(&config()), "model/model.safetensors");
-        let mut trainer =
-            Trainer::new(Cuda::new(driver.clone(), precision), config(), spec.clone(), parameters).unwrap();
+        let layout = Layout::new(&config());
+        let parameters = flat(&layout, "model/model.safetensors");
+        let cuda = Cuda::new(driver, precision);
+        let solo = || Solo::new(cuda.clone(), &layout, 4);
+        let mut trainer = Trainer::new(cuda.clone(), config(), spec.clone(), parameters).unwrap();
         trainer.restore_loss_scale(LossScale { scale: 1e9, good_updates: 5, skipped_updates: 2 });
         let before = trainer.parameters().unwrap().into_owned();
-        let report =
-            trainer.step(&plan(1, 0..8, 4), std::slice::from_ref(&(0..4)), &examples(), &mut Alone::default()).unwrap();
+        let report = trainer.step(&plan(1, 0..8, 4), std::slice::from_ref(&(0..4)), &examples(), &mut solo()).unwrap();
         assert_eq!((report.update, report.grad_norm, report.skipped), (Update(1), 0.0, true));
         assert!(trainer.parameters().unwrap()[..] == before[..], "a skipped update moves nothing");
         let lowered = LossScale { scale: 5e8, good_updates: 0, skipped_updates: 3 };
         assert_eq!(trainer.loss_scale(), Some(lowered));
         // The optimizer has made no step yet: its first one moves what has a gradient by the learning rate.
-        let mut trainer = Trainer::new(Cuda::new(driver, precision), config(), spec, before.clone()).unwrap();
+        let mut trainer = Trainer::new(cuda.clone(), config(), spec, before.clone()).unwrap();
         trainer.restore_loss_scale(LossScale { scale: 1024.0, good_updates: 0, skipped_updates: 1 });
         trainer.update = Update(1);
-        let report =
-            trainer.step(&plan(2, 0..8, 4), std::slice::from_ref(&(0..4)), &examples(), &mut Alone::default()).unwrap();
+        let report = trainer.step(&plan(2, 0..8, 4), std::slice::from_ref(&(0..4)), &examples(), &mut solo()).unwrap();
         assert!(!report.skipped);
         let moved = f64::from(largest_difference(&trainer.parameters().unwrap(), &before));
         assert!((moved / report.learning_rate - 1.0).abs() < 0.05, "{moved} for {}", report.learning_rate);
@@ -153,12 +155,13 @@ fn steep(layout: &Layout) -> Vec<f32> {
 }
 
 /// Says where the first update's numbers cease to be finite.
-fn divergence<O: Ops>(ops: O, precision: Precision, parameters: &[f32]) -> String {
+fn divergence<O: Ops + Clone>(ops: O, precision: Precision, parameters: &[f32]) -> String {
     let compute = ComputeSpec { precision, ..ComputeSpec::default() };
     let spec = TrainSpec { compute, ..spec(OptimizerKind::AdamwHf, 4) };
+    let mut solo = Solo::new(ops.clone(), &Layout::new(&config()), 4);
     let mut trainer = Trainer::new(ops, config(), spec, parameters.to_vec()).unwrap();
     let lanes = std::slice::from_ref(&(0..4));
-    let error = trainer.step(&plan(1, 0..8, 4), lanes, &examples(), &mut Alone::default()).unwrap_err();
+    let error = trainer.step(&plan(1, 0..4, 4), lanes, &examples(), &mut solo).unwrap_err();
     assert!(matches!(error, StepError::NonFinite { update: Update(1), .. }), "{error}");
     assert_eq!(trainer.update(), Update(0));
     let same = |(one, other): (&f32, &f32)| one.to_bits() == other.to_bits();
@@ -193,14 +196,20 @@ fn a_divergence_names_its_parameter() {
 }
 
 /// One update of 8 rows in 4 lanes; the trainer, and what the update came to.
-fn one_update<D: Driver>(driver: D, auto: bool, lanes_a_pass: u32) -> (Trainer<Cuda<D>>, Result<(), StepError>) {
-    let compute = ComputeSpec { auto_micro_batch: auto, ..ComputeSpec::default() };
+fn one_update<D: Driver + Clone>(
+    driver: D,
+    auto: bool,
+    lanes_a_pass: u32,
+) -> (Trainer<Cuda<D>>, Result<(), StepError>) {
+    let compute = ComputeSpec { auto_micro_batch: auto, summation: Summation::ByWorker, ..ComputeSpec::default() };
     let spec = TrainSpec { compute, ..spec(OptimizerKind::AdamwHf, 4) };
-    let parameters = flat(&Layout::new(&config()), "model/model.safetensors");
-    let mut trainer = Trainer::new(Cuda::new(driver, Precision::Float32), config(), spec, parameters).unwrap();
+    let (cuda, layout) = (Cuda::new(driver, Precision::Float32), Layout::new(&config()));
+    let mut solo = Solo::new(cuda.clone(), &layout, 4);
+    let parameters = flat(&layout, "model/model.safetensors");
+    let mut trainer = Trainer::new(cuda, config(), spec, parameters).unwrap();
     trainer.passes.most = lanes_a_pass;
     let lanes = std::slice::from_ref(&(0..4));
-    let report = trainer.step(&plan(1, 0..8, 4), lanes, &examples(), &mut Alone::default());
+    let report = trainer.step(&plan(1, 0..8, 4), lanes, &examples(), &mut solo);
     (trainer, report.map(|report| assert_eq!(report.lanes.len(), 4)))
 }
 
@@ -239,10 +248,10 @@ fn passes_are_halved_where_the_memory_ends() {
     on_each_driver(&Shortage);
 }
 
-fn assert_checkpointing_does_not_show<O: Ops>(ops: impl Fn() -> O, precision: Precision) {
+fn assert_checkpointing_does_not_show<O: Ops + Clone>(ops: impl Fn() -> O, precision: Precision) {
     let kept = ComputeSpec { precision, ..ComputeSpec::default() };
     let again = ComputeSpec { gradient_checkpointing: true, ..kept };
-    let (kept, again) = (course(ops(), kept, 0.1), course(ops(), again, 0.1));
+    let (kept, again) = (course(ops(), kept, (0.1, 1)), course(ops(), again, (0.1, 1)));
     assert!(kept.parameters == again.parameters && kept.norms == again.norms && kept.losses == again.losses);
 }
 

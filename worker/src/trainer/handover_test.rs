@@ -4,6 +4,7 @@ use medley_common::spec::OptimizerKind;
 
 use super::*;
 use crate::collective::{Parts, Solo};
+use crate::ops::cpu::Cpu;
 use crate::trainer::fixture::{Member, config, examples, group, plan, spec, trainer};
 
 /// A group whose gradients travel in bfloat16, as `--gradient_dtype` has them do between GPUs.
@@ -67,7 +68,7 @@ fn a_state_travels_in_full_where_gradients_do_not() {
     let run = |(rank, member): (usize, Member)| {
         let mut trainer = make();
         if rank == 0 {
-            let mut solo = Solo::new(trainer.layout(), 4);
+            let mut solo = Solo::new(Cpu, trainer.layout(), 4);
             trainer.step(&plan(1, 0..8, 4), &[0..4], &examples(), &mut solo).unwrap();
         }
         let mut rounding = Rounding { member, in_full: false };

@@ -2,11 +2,11 @@
 
 use medley_common::example::Example;
 use medley_common::model::ModelConfig;
-use medley_common::spec::{ComputeSpec, OptimizerKind, Precision, TrainSpec};
+use medley_common::spec::{ComputeSpec, OptimizerKind, Precision, Summation, TrainSpec};
 
 use super::Trainer;
 use super::fixture::{config, plan, random_parameters, spec};
-use crate::collective::Alone;
+use crate::collective::Solo;
 use crate::layout::Layout;
 use crate::ops::cuda::Cuda;
 use crate::ops::cuda::tally_test::{Asked, Tally};
@@ -30,17 +30,19 @@ fn update(compute: ComputeSpec) -> Asked {
     (model.hidden_dropout, model.attention_dropout, model.classifier_dropout) = (0.1, 0.1, 0.1);
     let tally = Tally::default();
     let spec = TrainSpec { compute, rows_per_update: 32, ..spec(OptimizerKind::AdamwTorch, 8) };
-    let parameters = random_parameters(&Layout::new(&model));
-    let mut trainer = Trainer::new(Cuda::new(tally.clone(), compute.precision), model, spec, parameters).unwrap();
+    let layout = Layout::new(&model);
+    let (parameters, cuda) = (random_parameters(&layout), Cuda::new(tally.clone(), compute.precision));
+    let mut solo = Solo::new(cuda.clone(), &layout, 8);
+    let mut trainer = Trainer::new(cuda, model, spec, parameters).unwrap();
     let example = |row: u32| Example {
         tokens: (0..45).map(|place| (7 * row + place) % 99).collect(),
         first_segment: 20,
         label: Some(row % 3),
     };
-    let (examples, mut alone): (Vec<Example>, _) = ((0..32).map(example).collect(), Alone::default());
+    let examples: Vec<Example> = (0..32).map(example).collect();
     for number in 1..=3 {
         tally.take();
-        trainer.step(&plan(number, 0..32, 8), std::slice::from_ref(&(0..8)), &examples, &mut alone).unwrap();
+        trainer.step(&plan(number, 0..32, 8), std::slice::from_ref(&(0..8)), &examples, &mut solo).unwrap();
     }
     tally.take()
 }
@@ -48,7 +50,8 @@ fn update(compute: ComputeSpec) -> Asked {
 /// They are counted in `kernels/NOTES.md`; an update that needs more is slower where sequences are short.
 #[test]
 fn an_update_of_bert_large_asks_for_few_launches() {
-    let asked = update(ComputeSpec { precision: Precision::Bfloat16, ..ComputeSpec::default() });
+    let (precision, summation) = (Precision::Bfloat16, Summation::ByWorker);
+    let asked = update(ComputeSpec { precision, summation, ..ComputeSpec::default() });
     assert!(asked.launches() <= 767, "{} launches: {asked:#?}", asked.launches());
     assert!(asked.writes <= 6 && asked.clears == 0, "{asked:#?}");
     // The losses of the pass and of the update, and the norm's partial sums: what a report is made of.

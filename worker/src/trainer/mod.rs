@@ -15,7 +15,7 @@ use crate::layout::Layout;
 use crate::model::bert::{Bert, Keep};
 use crate::model::lane_sums::BufferPool;
 use crate::ops::cpu::Cpu;
-use crate::ops::{DeviceError, LaneKeeping, Ops};
+use crate::ops::{DeviceError, Ops};
 use crate::optim::adamw::AdamW;
 use crate::optim::loss_scale::LossScale;
 use crate::trainer::kept::Kept;
@@ -40,10 +40,12 @@ mod launches_test;
 #[cfg(test)]
 mod parity_test;
 #[cfg(test)]
+mod reproducible_test;
+#[cfg(test)]
 mod resume_test;
 
 pub use handover::{Handover, HandoverError};
-pub use predict::PredictError;
+pub use predict::{BLOCK_ROWS, PredictError};
 pub use step::StepError;
 
 /// Trains one replica of the model.
@@ -107,7 +109,7 @@ impl<O: Ops> Trainer<O> {
             update: Update(0),
             scale,
             kept: None,
-            passes: Passes::new(ops.lane_keeping()),
+            passes: Passes::new(ops.lane_keeping(), spec.compute.summation),
             note: None,
             ops,
             config,
@@ -153,7 +155,7 @@ impl<O: Ops> Trainer<O> {
 
     /// Whether lanes are summed apart: what comes out has the same bits whoever computes which lanes.
     fn keeps_lanes(&self) -> bool {
-        self.ops.lane_keeping() != LaneKeeping::Never && self.spec.compute.summation == Summation::ByLane
+        self.spec.compute.summation == Summation::ByLane
     }
 
     /// Where this rank's sums stand in the tree.

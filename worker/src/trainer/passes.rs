@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use medley_common::lane::{LaneTree, Node};
 use medley_common::message::Lanes;
+use medley_common::spec::Summation;
 
 use super::seat::Seat;
 use crate::collective::{SparseRows, cover};
@@ -23,8 +24,11 @@ pub(super) struct Passes {
 }
 
 impl Passes {
-    pub(super) fn new(keeping: LaneKeeping) -> Self {
-        Self { most: if keeping == LaneKeeping::Alone { 1 } else { u32::MAX } }
+    /// How a device that keeps lanes like this begins: with all lanes at once, unless the sums of each must be its own and
+    /// it can only have those alone.
+    pub(super) fn new(keeping: LaneKeeping, summation: Summation) -> Self {
+        let alone = (keeping, summation) == (LaneKeeping::Alone, Summation::ByLane);
+        Self { most: if alone { 1 } else { u32::MAX } }
     }
 
     /// The lanes of each pass: at least one pass, though it have no lane.
@@ -187,27 +191,9 @@ fn totals<T>(
 ) -> Result<Vec<(Node, T)>, DeviceError> {
     let mut sums = Vec::new();
     for node in cover {
-        sums.extend(total(tree, *node, known, add)?.map(|sum| (*node, sum)));
+        sums.extend(tree.total(*node, known, add)?.map(|sum| (*node, sum)));
     }
     Ok(sums)
-}
-
-fn total<T>(
-    tree: LaneTree,
-    node: Node,
-    known: &mut BTreeMap<Node, T>,
-    add: &mut impl FnMut(T, T) -> Result<T, DeviceError>,
-) -> Result<Option<T>, DeviceError> {
-    if let Some(sum) = known.remove(&node) {
-        return Ok(Some(sum));
-    }
-    let Some((left, right)) = tree.children(node) else { return Ok(None) };
-    let left = total(tree, left, known, add)?;
-    let right = right.map_or(Ok(None), |right| total(tree, right, known, add))?;
-    match (left, right) {
-        (Some(left), Some(right)) => add(left, right).map(Some),
-        (left, right) => Ok(left.or(right)),
-    }
 }
 
 #[cfg(test)]
@@ -225,13 +211,14 @@ mod tests {
 
     #[test]
     fn they_are_halved_down_to_a_lane() {
-        let mut passes = Passes::new(LaneKeeping::Together);
+        let mut passes = Passes::new(LaneKeeping::Together, Summation::ByLane);
         let mut course = Vec::new();
         while passes.halve(&[0..3, 5..9]) {
             course.push(passes.most);
         }
         assert_eq!(course, [4, 2, 1]);
-        assert!(!Passes::new(LaneKeeping::Alone).halve(&[0..8]));
+        assert_eq!(Passes::new(LaneKeeping::Alone, Summation::ByWorker), Passes { most: u32::MAX });
+        assert!(!Passes::new(LaneKeeping::Alone, Summation::ByLane).halve(&[0..8]));
     }
 
     /// However lanes come in, their sum is that of the tree.

@@ -40,7 +40,7 @@ fn a_run_goes_on_with_the_same_bits_after_each_of_its_updates() {
     let mut plan = Plan::new(&spec, lengths);
     let mut straight = trainer(&config, spec.clone());
     let step = |trainer: &mut Trainer, plan: &mut Plan| {
-        let mut solo = Solo::new(trainer.layout(), 4);
+        let mut solo = Solo::new(Cpu, trainer.layout(), 4);
         let planned = plan.update(trainer.update().next());
         trainer.step(&planned, &[0..4], examples, &mut solo).unwrap();
     };

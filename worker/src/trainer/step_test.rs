@@ -9,6 +9,7 @@ use medley_common::spec::{ComputeSpec, OptimizerKind, Summation, TrainSpec};
 
 use super::*;
 use crate::collective::{AbortSwitch, Listener, Parts, Solo, SparseRows, Tcp, TcpSettings};
+use crate::ops::cpu::Cpu;
 use crate::ops::cpu::wide::tests::at_each_width;
 use crate::trainer::Handover;
 use crate::trainer::fixture::{config, examples, group, plan, spec, train, trainer};
@@ -126,7 +127,7 @@ fn a_lost_peer_costs_its_own_lanes_alone_where_workers_sum() {
     let (_, expected) = train(&|| trainer(&config, smooth(8)), &plans, (1, 1));
     for left in [0, 4, 6] {
         let mut trainer = trainer(&config, by_worker(smooth(8)));
-        let mut solo = Solo::new(trainer.layout(), 8);
+        let mut solo = Solo::new(Cpu, trainer.layout(), 8);
         let mut reports = vec![trainer.step(&plans[0], &[0..8], &examples, &mut solo).unwrap()];
         let mut fragile = Fragile { left, parts: Parts::default() };
         assert!(trainer.step(&plans[1], &[0..3, 5..6], &examples, &mut fragile).is_err());
@@ -310,13 +311,13 @@ fn a_lost_peer_costs_its_own_lanes_alone() {
     // It breaks at the first launch, in the middle of the backward pass, at the words, at the losses, at the fence.
     for left in [0, 2, 4, 5, 6] {
         let mut trainer = make();
-        let mut solo = Solo::new(trainer.layout(), 8);
+        let mut solo = Solo::new(Cpu, trainer.layout(), 8);
         trainer.step(&plans[0], &[0..8], &examples, &mut solo).unwrap();
         let mut fragile = Fragile { left, parts: Parts::default() };
         let error = trainer.step(&plans[1], &[0..3, 5..6], &examples, &mut fragile).unwrap_err();
         assert!(matches!(error, StepError::Collective(CollectiveError::Aborted)));
         assert_eq!((trainer.update(), trainer.kept()), (Update(1), vec![0..3, 5..6]), "{left}");
-        let mut solo = Solo::new(trainer.layout(), 8);
+        let mut solo = Solo::new(Cpu, trainer.layout(), 8);
         let report = trainer.step(&plans[1], &[0..3, 3..5, 5..6, 6..8], &examples, &mut solo).unwrap();
         assert!(
             trainer.parameters().unwrap() == expected.parameters().unwrap()
@@ -336,7 +337,7 @@ fn what_is_kept_is_dropped_where_other_lanes_are_asked_for() {
     let mut trainer = trainer(&config, smooth(8));
     let mut fragile = Fragile { left: 9, parts: Parts::default() };
     assert!(trainer.step(&plans[0], &[0..3], &examples, &mut fragile).is_err());
-    let mut solo = Solo::new(trainer.layout(), 8);
+    let mut solo = Solo::new(Cpu, trainer.layout(), 8);
     trainer.step(&plans[0], &[0..8], &examples, &mut solo).unwrap();
     assert!(trainer.parameters().unwrap() == expected.parameters().unwrap());
 }
@@ -367,7 +368,7 @@ fn hand_over(
     let run = &|rank: usize| {
         let mut trainer = make();
         if rank == 1 {
-            let mut solo = Solo::new(trainer.layout(), 8);
+            let mut solo = Solo::new(Cpu, trainer.layout(), 8);
             trainer.step(&plans[0], &[0..8], &examples, &mut solo).unwrap();
         }
         let form = Form {

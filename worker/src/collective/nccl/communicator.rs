@@ -29,6 +29,14 @@ pub(super) enum Wire {
     Bfloat16,
 }
 
+/// Numbers for another rank, or a place for some of its.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Message {
+    pub peer: usize,
+    pub address: u64,
+    pub count: usize,
+}
+
 /// A member's end of a group. Belongs to the thread that made it; another may abort it.
 #[derive(Debug)]
 pub(super) struct Communicator {
@@ -156,6 +164,51 @@ impl Communicator {
             unsafe { sys::ncclAllReduce(from, to, count, kind, add, handle.0, stream.cu_stream().cast()) }
         };
         self.settle(code, ("sum gradients", self.patience), &mut || None)
+    }
+
+    /// Enqueues messages of `f32`, none of which waits for another. Those between two ranks meet in their order.
+    ///
+    /// # Safety
+    /// The numbers are there until the stream has come past them, and nothing else uses the places until then.
+    pub(super) unsafe fn exchange(
+        &self,
+        sent: &[Message],
+        received: &[Message],
+        stream: &CudaStream,
+    ) -> Result<(), CollectiveError> {
+        if sent.is_empty() && received.is_empty() {
+            return Ok(());
+        }
+        let doing = "exchange gradients";
+        let (kind, stream) = (sys::ncclDataType_t::ncclFloat32, stream.cu_stream().cast());
+        let peer = |message: &Message| i32::try_from(message.peer).unwrap_or(i32::MAX);
+        let (each, all) = {
+            let handle = lock(&self.handle);
+            if handle.0.is_null() {
+                return Err(CollectiveError::Aborted);
+            }
+            let good = |code: &sys::ncclResult_t| {
+                matches!(code, sys::ncclResult_t::ncclSuccess | sys::ncclResult_t::ncclInProgress)
+            };
+            // SAFETY: the caller answers for the numbers and the places, and the communicator is alive while it is locked;
+            // both bindings mean the same stream by its pointer. A group that is begun is ended.
+            unsafe {
+                let mut codes = vec![sys::ncclGroupStart()];
+                codes.extend(sent.iter().map(|message| {
+                    let from = message.address as *const c_void;
+                    sys::ncclSend(from, message.count, kind, peer(message), handle.0, stream)
+                }));
+                codes.extend(received.iter().map(|message| {
+                    let to = message.address as *mut c_void;
+                    sys::ncclRecv(to, message.count, kind, peer(message), handle.0, stream)
+                }));
+                (codes.into_iter().find(|code| !good(code)), sys::ncclGroupEnd())
+            }
+        };
+        if let Some(code) = each {
+            return self.check(code, doing);
+        }
+        self.settle(all, (doing, self.patience), &mut || None)
     }
 
     /// What has gone wrong since, if anything.

@@ -231,6 +231,15 @@ impl Ops for Cpu {
         Ok(())
     }
 
+    fn copy(&self, into: SliceMut<'_, Vec<f32>>, from: Slice<'_, Vec<f32>>) -> Result<(), DeviceError> {
+        into.into_values().copy_from_slice(from.values());
+        Ok(())
+    }
+
+    fn spread_rows(&self, from: &SparseRows, rows: &[u32], width: usize) -> Result<Vec<f32>, DeviceError> {
+        Ok(reduce::spread_rows(from, rows, width))
+    }
+
     fn add_rows(&self, left: SparseRows, right: SparseRows, _width: usize) -> Result<SparseRows, DeviceError> {
         Ok(left.plus(&right))
     }

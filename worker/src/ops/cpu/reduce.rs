@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::{Cpu, in_chunks};
+use crate::collective::SparseRows;
 use crate::ops::linear::ColumnSum;
 
 /// Columns that a thread sums at a time.
@@ -45,6 +46,17 @@ wide! {
             *into += from;
         }
     }
+}
+
+pub(super) fn spread_rows(from: &SparseRows, rows: &[u32], width: usize) -> Vec<f32> {
+    let mut spread = vec![-0.0; rows.len() * width];
+    let mut known = from.rows.iter().zip(from.values.chunks_exact(width.max(1))).peekable();
+    for (row, to) in rows.iter().zip(spread.chunks_exact_mut(width.max(1))) {
+        if let Some((_, values)) = known.next_if(|(known, _)| *known == row) {
+            to.copy_from_slice(values);
+        }
+    }
+    spread
 }
 
 pub(super) fn square_sum(values: &[f32]) -> f64 {

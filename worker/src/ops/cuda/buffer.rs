@@ -63,7 +63,10 @@ impl<D: Driver> Cuda<D> {
     }
 
     /// The same as an address.
-    pub(super) fn address_of(&self, run: &Slice<'_, Buffer<D::Memory>>) -> Result<u64, DeviceError> {
+    ///
+    /// # Errors
+    /// The buffer does not have them.
+    pub fn address_of(&self, run: &Slice<'_, Buffer<D::Memory>>) -> Result<u64, DeviceError> {
         self.place(run.buffer, run.buffer.wide.as_ref(), run.range.clone(), Element::F32)
     }
 
@@ -73,7 +76,7 @@ impl<D: Driver> Cuda<D> {
     }
 
     /// Checks that the buffer has the elements: an address never leads outside.
-    fn place(
+    pub(super) fn place(
         &self,
         buffer: &Buffer<D::Memory>,
         memory: Option<&D::Memory>,

@@ -21,8 +21,11 @@ use cudarc::driver::{
 use super::driver::{Argument, Driver, Element, Grid, Kernel, MODULES, Matrix, Product};
 use crate::ops::{DeviceError, Shortage};
 
+mod blas;
 mod gpus;
 
+pub use blas::cublas_version;
+use blas::give_workspace;
 pub use gpus::{Description, visible};
 use gpus::{check_driver, describe};
 
@@ -48,6 +51,8 @@ pub struct Gpu {
     stream: Arc<CudaStream>,
     compute: cublas_sys::cublasComputeType_t,
     functions: Rc<RefCell<BTreeMap<(Kernel, Element), CudaFunction>>>,
+    /// cuBLAS's, for as long as it has it.
+    _workspace: Rc<CudaSlice<u8>>,
 }
 
 impl std::fmt::Debug for Gpu {
@@ -77,6 +82,7 @@ impl Gpu {
             let name = first.unwrap_or_default().trim_end_matches('(');
             device.get_or_load_custom_func(name, module, source).map_err(candle("load the kernels"))?;
         }
+        let workspace = give_workspace(&device)?;
         let compute = if tf32 {
             cublas_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32
         } else {
@@ -86,7 +92,14 @@ impl Gpu {
         // SAFETY: the handle is the device's own.
         let set = unsafe { cublas_sys::cublasSetMathMode(*device.cublas_handle().handle(), mode) };
         set.result().map_err(|error| DeviceError::Failed { doing: "set up cuBLAS", problem: format!("{error:?}") })?;
-        Ok(Self { device, stream, compute, functions: Rc::new(RefCell::new(BTreeMap::new())) })
+        Ok(Self { device, stream, compute, functions: Rc::default(), _workspace: workspace })
+    }
+
+    /// The same GPU with another of its streams: what is enqueued there, and memory that is taken there, has the order of
+    /// that stream alone. It multiplies no matrices, which is what cuBLAS has this stream for.
+    #[must_use]
+    pub fn on(&self, stream: Arc<CudaStream>) -> Self {
+        Self { stream, ..self.clone() }
     }
 
     /// The stream that everything is enqueued on.
@@ -251,6 +264,10 @@ impl Driver for Gpu {
     }
 
     unsafe fn product(&self, product: &Product) -> Result<(), DeviceError> {
+        if !Arc::ptr_eq(&self.stream, &self.device.cuda_stream()) {
+            let problem = "cuBLAS has another stream".to_owned();
+            return Err(DeviceError::Failed { doing: "multiply matrices", problem });
+        }
         let number = |value: usize| i32::try_from(value).unwrap_or(i32::MAX);
         let [m, n, k] = product.size.map(number);
         let (alpha, beta) = (1.0_f32, if product.add { 1.0_f32 } else { 0.0 });

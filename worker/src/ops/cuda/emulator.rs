@@ -25,9 +25,9 @@ const UNWRITTEN: u8 = 0xff;
 
 /// A GPU in place of which the host computes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Emulator {
+pub(crate) struct Emulator {
     /// Whether the threads of a block run from the last to the first.
-    pub(super) descending: bool,
+    pub(crate) descending: bool,
 }
 
 /// The compiled kernels; `None` where no C++ compiler is found.
@@ -58,7 +58,7 @@ fn compile() -> Option<Library> {
 impl Emulator {
     /// One whose threads run in ascending order and one with the other, so that a missing barrier shows; none without a
     /// C++ compiler.
-    pub(super) fn both() -> Vec<Self> {
+    pub(crate) fn both() -> Vec<Self> {
         let orders = [false, true].map(|descending| Self { descending });
         if library().is_some() { orders.to_vec() } else { Vec::new() }
     }
@@ -66,7 +66,7 @@ impl Emulator {
 
 /// Bytes between two walls.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     start: *mut u8,
     bytes: usize,
 }

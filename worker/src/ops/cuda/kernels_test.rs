@@ -269,6 +269,7 @@ impl<O: Ops> Case<'_, O> {
             |lane: usize| self.ops.word_gradient(WordGradient { pack, lane: &lanes[lane], hidden, dz }).unwrap();
         let last = words(2);
         let both = self.ops.add_rows(words(0), words(2), hidden).unwrap();
+        let spread = self.ops.spread_rows(&last, &both.rows, hidden).unwrap();
         let rows = |rows: &[u32]| rows.iter().map(|row| *row as f32).collect::<Vec<_>>();
         vec![
             ("dpositions", self.values(&positions, 70 * hidden)),
@@ -276,6 +277,7 @@ impl<O: Ops> Case<'_, O> {
             ("dwords", self.values(&last.values, last.rows.len() * hidden)),
             ("words of both", rows(&both.rows)),
             ("dwords of both", self.values(&both.values, both.rows.len() * hidden)),
+            ("dwords spread", self.values(&spread, both.rows.len() * hidden)),
         ]
     }
 }

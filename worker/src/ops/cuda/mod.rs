@@ -23,6 +23,8 @@ mod pack;
 mod reduce;
 mod runs;
 
+#[cfg(test)]
+pub(crate) mod choosy_test;
 #[cfg(feature = "cuda")]
 pub mod device;
 #[cfg(test)]
@@ -30,7 +32,7 @@ pub(crate) mod drivers_test;
 #[cfg(test)]
 mod dropout_test;
 #[cfg(test)]
-mod emulator;
+pub(crate) mod emulator;
 #[cfg(test)]
 mod kernels_test;
 #[cfg(test)]
@@ -124,6 +126,11 @@ impl<D: Driver> Cuda<D> {
         // from buffers and batches that the operation has borrowed, checked to lie inside, and memory is freed in the
         // stream's order.
         unsafe { self.driver.launch(kernel, element, grid, arguments) }
+    }
+
+    /// The same operations by another driver, as of another stream of the same device.
+    pub fn on(&self, driver: D) -> Self {
+        Self { driver, element: self.element }
     }
 
     /// The device.

@@ -23,7 +23,7 @@ impl<D: Driver> Ops for Cuda<D> {
 
     /// cuBLAS chooses its kernels by the number of rows.
     fn lane_keeping(&self) -> LaneKeeping {
-        LaneKeeping::Never
+        LaneKeeping::Alone
     }
 
     fn check(&self, model: &ModelConfig) -> Result<(), DeviceError> {
@@ -189,6 +189,19 @@ impl<D: Driver> Ops for Cuda<D> {
 
     fn add(&self, into: SliceMut<'_, Self::Buffer>, from: Slice<'_, Self::Buffer>) -> Result<(), DeviceError> {
         reduce::add(self, &into, &from)
+    }
+
+    fn copy(&self, into: SliceMut<'_, Self::Buffer>, from: Slice<'_, Self::Buffer>) -> Result<(), DeviceError> {
+        reduce::copy(self, &into, &from)
+    }
+
+    fn spread_rows(
+        &self,
+        from: &SparseRows<Self::Buffer>,
+        rows: &[u32],
+        width: usize,
+    ) -> Result<Self::Buffer, DeviceError> {
+        reduce::spread_rows(self, from, rows, width)
     }
 
     fn add_rows(

@@ -38,6 +38,21 @@ pub(super) fn add<D: Driver>(
     cuda.enqueue(ADD, Element::F32, element_grid(count), &arguments)
 }
 
+pub(super) fn copy<D: Driver>(
+    cuda: &Cuda<D>,
+    into: &SliceMut<'_, Buffer<D::Memory>>,
+    from: &Slice<'_, Buffer<D::Memory>>,
+) -> Result<(), DeviceError> {
+    if into.range.len() != from.range.len() {
+        let problem = format!("{} elements to {}", from.range.len(), into.range.len());
+        return Err(DeviceError::Failed { doing: "copy a buffer", problem });
+    }
+    let count = into.range.len();
+    // To single precision, nothing is rounded.
+    let arguments = [cuda.wide_run(from)?, cuda.wide_mut(into)?, long(count)];
+    cuda.enqueue(NARROW, Element::F32, element_grid(count), &arguments)
+}
+
 pub(super) fn square_sum<D: Driver>(cuda: &Cuda<D>, runs: &[Slice<'_, Buffer<D::Memory>>]) -> Result<f64, DeviceError> {
     let mut table = Runs::default();
     for run in runs.iter().filter(|run| !run.range.is_empty()) {
@@ -65,6 +80,26 @@ pub(super) fn add_rows<D: Driver>(
     let mut rows: Vec<u32> = left.rows.iter().chain(&right.rows).copied().collect();
     rows.sort_unstable();
     rows.dedup();
+    let values = merge(cuda, [left, right], &rows, width)?;
+    Ok(SparseRows { rows, values })
+}
+
+pub(super) fn spread_rows<D: Driver>(
+    cuda: &Cuda<D>,
+    from: &SparseRows<Buffer<D::Memory>>,
+    rows: &[u32],
+    width: usize,
+) -> Result<Buffer<D::Memory>, DeviceError> {
+    merge(cuda, [from, &SparseRows::default()], rows, width)
+}
+
+/// What both have of `rows`, added up; −0 where neither has a row.
+fn merge<D: Driver>(
+    cuda: &Cuda<D>,
+    [left, right]: [&SparseRows<Buffer<D::Memory>>; 2],
+    rows: &[u32],
+    width: usize,
+) -> Result<Buffer<D::Memory>, DeviceError> {
     let place = |of: &SparseRows<Buffer<D::Memory>>, row: &u32| of.rows.binary_search(row).map_or(-1, |at| at as i32);
     let places: Vec<i32> = rows.iter().flat_map(|row| [place(left, row), place(right, row)]).collect();
     let places = cuda.scratch(bytemuck::cast_slice(&places))?;
@@ -77,7 +112,7 @@ pub(super) fn add_rows<D: Driver>(
         int(width),
     ];
     cuda.enqueue(MERGE_ROWS, Element::F32, Grid::new(rows.len(), THREADS), &arguments)?;
-    Ok(SparseRows { rows, values })
+    Ok(values)
 }
 
 impl<D: Driver> Cuda<D> {

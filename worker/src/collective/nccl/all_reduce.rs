@@ -1,0 +1,147 @@
+//! Sums that NCCL makes: one all-reduce for each segment.
+
+use std::sync::Arc;
+
+use medley_common::identity::Rank;
+use medley_common::lane::Node;
+use medley_common::spec::GradientDtype;
+
+use super::communicator::Wire;
+use super::{Memory, Nccl};
+use crate::collective::group::Group;
+use crate::collective::{Collective, CollectiveError, Parts, SparseRows, Summed, device_failed};
+use crate::layout::Segment;
+use crate::ops::Ops;
+use crate::ops::cuda::driver::Element;
+
+/// Sums in NCCL's order.
+#[derive(Debug)]
+pub(super) struct AllReduce {
+    /// Before the sums: they are given back once NCCL is done with them.
+    nccl: Nccl,
+    group: Arc<Group>,
+    wire: Wire,
+    /// Whether what is summed is a state, of which no bit may be lost.
+    in_full: bool,
+    summed: Vec<Sum>,
+    words: Option<Sum>,
+}
+
+/// A sum that is on its way.
+#[derive(Debug)]
+struct Sum {
+    segment: Segment,
+    gradient: Memory,
+    /// What travels, where that is not the gradient itself.
+    narrow: Option<Memory>,
+}
+
+impl AllReduce {
+    pub(super) fn new(group: Arc<Group>, nccl: Nccl, dtype: GradientDtype) -> Self {
+        let wire = match dtype {
+            GradientDtype::Float32 => Wire::Float32,
+            GradientDtype::Bfloat16 => Wire::Bfloat16,
+        };
+        Self { nccl, group, wire, in_full: false, summed: Vec::new(), words: None }
+    }
+
+    /// Begins the sum of a gradient as soon as the stream that computes it has come this far.
+    fn begin(&mut self, segment: Segment, gradient: Memory, count: usize) -> Result<Sum, CollectiveError> {
+        // Losses are reported as they are.
+        let wire = if self.in_full || segment == Segment::Losses { Wire::Float32 } else { self.wire };
+        let nccl = &mut self.nccl;
+        let narrow = match wire {
+            Wire::Float32 => None,
+            Wire::Bfloat16 => Some(nccl.cuda.narrowed(&gradient, count, Element::Bf16).map_err(device_failed)?),
+        };
+        let address = nccl.cuda.address(narrow.as_ref().unwrap_or(&gradient), count).map_err(device_failed)?;
+        nccl.follow_computing()?;
+        // SAFETY: the sum is kept until the fence, which the computing stream waits for before it frees anything.
+        unsafe { nccl.communicator.sum(address, count, wire, &nccl.stream) }?;
+        Ok(Sum { segment, gradient, narrow })
+    }
+
+    fn finish(&self, sum: Sum, count: usize) -> Result<(Segment, Memory), CollectiveError> {
+        let Sum { segment, gradient, narrow } = sum;
+        if let Some(narrow) = narrow {
+            self.nccl.cuda.widen(&narrow, &gradient, count, Element::Bf16).map_err(device_failed)?;
+        }
+        Ok((segment, gradient))
+    }
+
+    fn length(&self, segment: Segment) -> usize {
+        self.group.lengths.get(&segment).copied().unwrap_or(0)
+    }
+}
+
+impl Collective<Memory> for AllReduce {
+    fn rank(&self) -> Rank {
+        self.nccl.mesh.rank()
+    }
+
+    fn world(&self) -> u32 {
+        self.nccl.mesh.world()
+    }
+
+    fn describe(&self) -> Option<String> {
+        Some(self.nccl.topology.clone())
+    }
+
+    fn sum_in_full(&mut self, in_full: bool) {
+        self.in_full = in_full;
+    }
+
+    fn launch(&mut self, segment: Segment, sums: Vec<(Node, Memory)>) -> Result<(), CollectiveError> {
+        let count = self.length(segment);
+        let gradient = match only(sums)? {
+            Some(gradient) => gradient,
+            None => self.nccl.cuda.zeros(count).map_err(device_failed)?,
+        };
+        let sum = self.begin(segment, gradient, count)?;
+        self.summed.push(sum);
+        Ok(())
+    }
+
+    /// As a whole matrix: which rows the others touch is not known here, and the rows of a large batch are most of it.
+    fn launch_words(&mut self, sums: Vec<(Node, SparseRows<Memory>)>) -> Result<(), CollectiveError> {
+        let count = self.group.vocabulary * self.group.hidden;
+        let dense = self.nccl.cuda.zeros(count).map_err(device_failed)?;
+        if let Some(rows) = only(sums)? {
+            self.nccl.cuda.scatter_rows(&rows, &dense, self.group.hidden).map_err(device_failed)?;
+        }
+        self.words = Some(self.begin(Segment::Words, dense, count)?);
+        Ok(())
+    }
+
+    fn fence(&mut self) -> Result<Summed<Memory>, CollectiveError> {
+        self.nccl.finish_sums()?;
+        let mut summed = Summed::default();
+        for sum in std::mem::take(&mut self.summed) {
+            let count = self.length(sum.segment);
+            summed.segments.push(self.finish(sum, count)?);
+        }
+        if let Some(words) = self.words.take() {
+            let (_, values) = self.finish(words, self.group.vocabulary * self.group.hidden)?;
+            let rows = (0..u32::try_from(self.group.vocabulary).unwrap_or(u32::MAX)).collect();
+            summed.words = SparseRows { rows, values };
+        }
+        Ok(summed)
+    }
+
+    fn reuse(&mut self, sums: Vec<Memory>) -> Vec<Memory> {
+        sums
+    }
+
+    /// What NCCL was adding up in place is no rank's own any more.
+    fn salvage(&mut self) -> Parts<Memory> {
+        Parts::default()
+    }
+}
+
+/// A rank's only sum; none where it has no rows.
+fn only<T>(mut sums: Vec<(Node, T)>) -> Result<Option<T>, CollectiveError> {
+    match sums.len() {
+        0 | 1 => Ok(sums.pop().map(|(_, sum)| sum)),
+        nodes => Err(CollectiveError::Invalid { problem: format!("a GPU's rank was handed {nodes} sums, not one") }),
+    }
+}
