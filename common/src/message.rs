@@ -26,13 +26,17 @@
 //! A worker whose session breaks leaves its group, keeps its state and comes back: its next `Hello` says what it holds.
 //! It is answered by `Reattach` where that is of use, by a new `Welcome` where it is not, and refused by another run.
 
+mod report;
+
 use std::ops::Range;
 
 use crate::evaluation::Prediction;
-use crate::identity::{Digest, Generation, Known, Rank, RowId, Split, Update, WorkerId};
+use crate::identity::{Digest, Generation, Known, Rank, Split, Update, WorkerId};
 use crate::model::ModelConfig;
 use crate::save::{Piece, SaveId};
 use crate::spec::TrainSpec;
+
+pub use report::{LaneReport, Timing, UpdateReport};
 
 /// The version of this protocol. A worker that speaks another is refused.
 pub const PROTOCOL: u32 = 4;
@@ -164,54 +168,6 @@ pub struct GpuUse {
     pub uuid: String,
     /// Whether other workers may use it as well: a matter of checks, never of speed.
     pub is_shared: bool,
-}
-
-/// What one worker did of one update.
-#[derive(Debug, Clone, PartialEq)]
-pub struct UpdateReport {
-    /// The update, from 1.
-    pub update: Update,
-    /// The learning rate it was made with: the coordinator's own, to the bit.
-    pub learning_rate: f64,
-    /// L2 norm of the mean gradient before clipping: the same on all ranks.
-    pub grad_norm: f64,
-    /// Whether the weights stayed as they were, because a gradient overflowed in half precision; its norm then counts as
-    /// 0. The same on all ranks.
-    pub skipped: bool,
-    /// What this worker's lanes held.
-    pub lanes: Vec<LaneReport>,
-    /// Sum of the losses of each lane of the update, this worker's or not: the same on all ranks.
-    pub losses: Vec<f32>,
-    /// Tokens this worker computed.
-    pub tokens: u64,
-    /// Digest of the parameters after it, in layout order; `None` but where one is due ([`Welcome::digest_every`]).
-    pub parameters: Option<Digest>,
-    /// Where this worker's time went.
-    pub timing: Timing,
-}
-
-/// One lane of one update, as it was computed.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LaneReport {
-    /// Index of the lane.
-    pub lane: u32,
-    /// Its rows, in the order computed.
-    pub rows: Vec<RowId>,
-}
-
-/// Seconds of one update's phases on one worker.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Timing {
-    /// Packing the rows and bringing them to the device.
-    pub data_seconds: f64,
-    /// Forward pass.
-    pub forward_seconds: f64,
-    /// Backward pass.
-    pub backward_seconds: f64,
-    /// Waiting for the collective after the backward pass.
-    pub wait_seconds: f64,
-    /// Clipping and optimizer.
-    pub optimizer_seconds: f64,
 }
 
 /// Why a worker, or a whole run, cannot go on.

@@ -42,6 +42,7 @@ pub(crate) fn seats(layout: &Layout, lanes: &[Lanes]) -> Vec<Seat> {
         secret: [0; 32],
         lanes: lanes.to_vec(),
         update: Update(0),
+        line: Generation(0),
         source: None,
     };
     let group = |rank| Arc::new(Group::new(&form(rank), layout, TcpSettings::default()).unwrap());
