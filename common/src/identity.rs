@@ -91,7 +91,8 @@ impl Known {
         let mut names = before.filter(|before| before.run == run).map_or_else(Vec::new, |before| before.names);
         names.push(worker);
         let surplus = names.len().saturating_sub(Self::MOST_NAMES);
-        names.drain(..surplus);
+        // The first is the one that the ledger has.
+        names.drain(1..=surplus);
         Self { run, names }
     }
 

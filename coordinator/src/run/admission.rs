@@ -14,12 +14,13 @@ impl Run {
     pub(super) fn is_presumptuous(&self, worker: WorkerId, event: &Event) -> Option<String> {
         let member = self.roster.get(worker)?;
         let may = match event {
-            Event::Hello(_) | Event::Heartbeat | Event::Leaving => true,
+            Event::Hello(_) => member.hello.is_none(),
+            Event::Heartbeat | Event::Leaving => true,
             // One that only waits for a place has nothing to fail at.
             Event::Failed(_) => member.welcomed,
             Event::Prepared { .. } => member.welcomed && member.prepared.is_none(),
             // From the copy that it keeps, whatever group it is in.
-            Event::Saved { .. } => member.welcomed,
+            Event::Saved { save, piece, .. } => member.welcomed && !self.is_uncalled_for(worker, *save, *piece),
             // What is left comes from members of the group alone.
             Event::Formed { .. } | Event::Updated { .. } | Event::StandingBy { .. } => member.rank.is_some(),
             Event::Predicted { .. } | Event::Evaluated { .. } | Event::Disconnected { .. } => member.rank.is_some(),
@@ -183,12 +184,21 @@ impl Run {
         actions: &mut Vec<Action>,
     ) {
         if let Some(problem) = self.other_layout(layout) {
-            return self.fail_worker(worker, &problem, actions);
+            return self.unlike(worker, &problem, actions);
         }
         if let Some(member) = self.roster.get_mut(worker) {
             member.prepared = Some((layout, endpoint));
         }
         self.newcomer(now, actions);
+    }
+
+    /// One that comes late to a run that works is refused; before that nobody knows whose build is the right one.
+    pub(super) fn unlike(&mut self, worker: WorkerId, problem: &str, actions: &mut Vec<Action>) {
+        if self.formed {
+            self.refuse(worker, format!("it {problem}"), actions);
+        } else {
+            self.fail_worker(worker, problem, actions);
+        }
     }
 
     /// In what a layout differs from that of the others.
@@ -211,6 +221,16 @@ impl Run {
                 self.rest(now, actions);
             }
             Phase::Disbanding(_) | Phase::Finished(_) => {}
+        }
+    }
+
+    /// Sends a worker away for what it has said; where it is in the group, the others go on without it.
+    pub(super) fn send_away(&mut self, now: Instant, worker: WorkerId, problem: String, actions: &mut Vec<Action>) {
+        if self.roster.is_ranked(worker) {
+            actions.push(Action::Refuse(worker, problem.clone()));
+            self.lose(now, worker, &problem, actions);
+        } else {
+            self.refuse(worker, problem, actions);
         }
     }
 

@@ -21,7 +21,9 @@ impl Run {
             self.phase = Phase::Saving;
             return;
         }
-        if self.changed && !self.stopping && !self.saves_for_leavers() && !self.is_over() {
+        // A group that has lost somebody cannot even finish what is due before a stop.
+        let suffices = self.stopping && self.roster.ranked().len() == self.shares.len();
+        if self.changed && !suffices && !self.saves_for_leavers() && !self.is_over() {
             return self.disband(now, actions);
         }
         self.save_if_asked();

@@ -174,6 +174,8 @@ impl Run {
         if !std::mem::replace(&mut self.formed, true) {
             self.progress.begin(now);
             self.resume_save(actions);
+            // Before anything is ordered: a copy that is not asked for may lack what the next save needs.
+            self.free_copies(actions);
         }
         self.go_on(now, actions);
     }

@@ -197,7 +197,7 @@ impl Run {
             return;
         }
         if let Some(problem) = self.is_presumptuous(worker, &event) {
-            return self.refuse(worker, problem, actions);
+            return self.send_away(now, worker, problem, actions);
         }
         match (&self.phase, event) {
             (_, Event::Heartbeat) | (Phase::Finished(_), _) => {}

@@ -103,8 +103,9 @@ impl Progress {
         self.unlogged = if known as u64 == update.0 { unlogged(&self.losses, training) } else { (0, 0.0) };
         self.done = update;
         self.recorded = self.recorded.min(update);
-        self.saved = self.saved.min(update);
         self.checkpoint = self.checkpoint.min(update);
+        // What was saved beyond that as the final model is no state to go on from.
+        self.saved = if self.saved > update { self.checkpoint } else { self.saved };
         self.attempt += 1;
         self.last = None;
     }

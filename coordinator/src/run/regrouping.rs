@@ -129,9 +129,9 @@ impl Run {
             return;
         }
         if staying.is_empty() && unsaved {
-            let is_due = self.is_being_saved() || self.agenda.iter().any(|task| matches!(task, Task::Save(_)));
-            if self.job.training.is_some() && !is_due {
-                self.agenda.push_front(Task::Save(SavePurpose::Checkpoint));
+            let is_next = self.is_being_saved() || matches!(self.agenda.front(), Some(Task::Save(_)));
+            if self.job.training.is_some() && !is_next {
+                self.save_first();
             }
             return;
         }
@@ -147,6 +147,15 @@ impl Run {
         }
     }
 
+    /// Has the state saved before all else that is due, so that those who alone hold it may go.
+    fn save_first(&mut self) {
+        self.agenda.retain(|task| *task != Task::Save(SavePurpose::Checkpoint));
+        for task in self.agenda.iter_mut().filter(|task| **task == Task::Save(SavePurpose::CheckpointAndFinal)) {
+            *task = Task::Save(SavePurpose::Final);
+        }
+        self.agenda.push_front(Task::Save(SavePurpose::Checkpoint));
+    }
+
     /// Whether the next thing to do is to save what only workers hold that want to go.
     pub(super) fn saves_for_leavers(&self) -> bool {
         let holders = self.roster.all(|member| member.prepared.is_some() && member.update == self.progress.done);
@@ -159,9 +168,18 @@ impl Run {
 
     pub(super) fn leaves(&mut self, now: Instant, worker: WorkerId, actions: &mut Vec<Action>) {
         let Some(member) = self.roster.get_mut(worker) else { return };
+        if !member.welcomed {
+            // It has no part in anything yet.
+            self.roster.remove(worker);
+            return actions.push(Action::Dismiss(worker, "it was asked to end".to_owned()));
+        }
         member.leaving = true;
         match &self.phase {
-            Phase::Gathering(_) => self.dismiss_leavers(actions),
+            Phase::Gathering(_) => {
+                self.dismiss_leavers(actions);
+                // Those that alone hold the newest state are enough to save it.
+                self.reform(now, actions);
+            }
             Phase::Forming(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) => {
                 self.changed = true;
                 self.rest(now, actions);

@@ -49,7 +49,7 @@ impl Run {
         let is_expected = self.is_expected(worker, &held);
         let Held { layout, endpoint, update, kept, reports, copy, .. } = held;
         if let Some(problem) = self.other_layout(layout) {
-            return self.fail_worker(worker, &problem, actions);
+            return self.unlike(worker, &problem, actions);
         }
         let done = self.progress.done;
         for report in reports.into_iter().filter(|report| report.update > done) {

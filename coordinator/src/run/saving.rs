@@ -57,14 +57,12 @@ impl Run {
     pub(super) fn resume_save(&mut self, actions: &mut Vec<Action>) {
         let Some(training) = &self.job.training else { return };
         let between = self.progress.saved.0 + 1..self.progress.done.0;
-        let due = between.rev().map(Update).find(|update| training.cadence.saves_after(*update));
-        let Some(update) = due else { return };
-        match self.holders(update).len() {
-            0 => actions.push(Action::Notice(given_up(update))),
-            senders => {
-                let save = SaveId { update, generation: self.generation };
-                self.begin_save(save, SavePurpose::Checkpoint, senders, actions);
-            }
+        let copies = self.roster.iter().filter_map(|(_, member)| member.copy);
+        if let Some(update) = copies.map(|copy| copy.update).filter(|update| between.contains(&update.0)).max() {
+            let save = SaveId { update, generation: self.generation };
+            self.begin_save(save, SavePurpose::Checkpoint, self.holders(update).len(), actions);
+        } else if let Some(due) = between.rev().map(Update).find(|update| training.cadence.saves_after(*update)) {
+            actions.push(Action::Notice(given_up(due)));
         }
     }
 
@@ -97,16 +95,25 @@ impl Run {
             }
         }
         for index in 0..count {
+            if saving.pieces.get(index as usize) != Some(&Place::Missing) {
+                continue;
+            }
             let load =
                 |worker: &&WorkerId| saving.pieces.iter().filter(|place| **place == Place::Ordered(**worker)).count();
             let Some(worker) = holders.iter().min_by_key(load).copied() else { return };
-            let Some(place) = saving.pieces.get_mut(index as usize).filter(|place| **place == Place::Missing) else {
-                continue;
-            };
-            *place = Place::Ordered(worker);
+            saving.pieces[index as usize] = Place::Ordered(worker);
             let (parts, piece) = (parts.clone(), Piece { index, count });
             actions.push(Action::Order(worker, Command::Save { save, parts, piece }));
         }
+    }
+
+    /// Whether a worker speaks of a piece of the save under way that another was asked for, or nobody.
+    pub(super) fn is_uncalled_for(&self, worker: WorkerId, save: SaveId, piece: Piece) -> bool {
+        let under_way = self.saving.as_ref().filter(|saving| saving.save == save && !saving.committing);
+        under_way.is_some_and(|saving| {
+            let place = saving.pieces.get(piece.index as usize).filter(|_| piece.count == count(&saving.pieces));
+            !matches!(place, Some(Place::Arrived)) && place != Some(&Place::Ordered(worker))
+        })
     }
 
     /// A piece has arrived, as its sender says.
@@ -223,7 +230,7 @@ impl Run {
     }
 
     /// Copies of no use go. What those keep that came back to the first group is decided when that stands.
-    fn free_copies(&mut self, actions: &mut Vec<Action>) {
+    pub(super) fn free_copies(&mut self, actions: &mut Vec<Action>) {
         if self.formed {
             let wanted = self.saving.as_ref().map(|saving| saving.save.update);
             self.free(|copy| Some(copy.update) != wanted, actions);
