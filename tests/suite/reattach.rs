@@ -169,8 +169,8 @@ fn a_worker_that_waits_for_a_place_looks_for_its_coordinator_too() {
     let coordinator = job.coordinator.take().unwrap();
     coordinator.signal(Signal::TERM);
     coordinator.end().expect(75);
-    spare.end().expect(0);
-    job.workers.remove(0).end().expect(0);
+    spare.end().expect(75);
+    job.workers.remove(0).end().expect(75);
 }
 
 /// Who is left holds all; the place of the lost one is free for another.

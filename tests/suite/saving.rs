@@ -32,7 +32,7 @@ fn assert_same(run: &Scratch, clean: &Scratch) {
     run.run("verify out").expect(0);
 }
 
-/// Two workers, one of them far away from update 40 on.
+/// Two workers, one of them far away from update 42 on.
 struct Pair {
     scratch: Scratch,
     command: String,
@@ -52,7 +52,7 @@ impl Pair {
         let proxy = Proxy::before(&address);
         let far = scratch.start_worker(&format!("--coordinator {} --threads 1", proxy.address()));
         let near = scratch.start_worker(&format!("--coordinator {address} --threads 1"));
-        coordinator.wait_for("update 40:");
+        coordinator.wait_for("update 42:");
         proxy.delay(FAR);
         Self { scratch, command, address, coordinator, proxy, far, near }
     }
