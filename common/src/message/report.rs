@@ -20,7 +20,7 @@ pub struct UpdateReport {
     pub losses: Vec<f32>,
     /// Tokens this worker computed.
     pub tokens: u64,
-    /// Digest of the parameters after it, in layout order; `None` but where one is due ([`Welcome::digest_every`]).
+    /// Digest of the parameters after it, in layout order; `None` but where one is due ([`digest_every`](super::Welcome::digest_every)).
     pub parameters: Option<Digest>,
     /// Where this worker's time went.
     pub timing: Timing,
