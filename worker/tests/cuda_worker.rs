@@ -35,7 +35,7 @@ fn a_missing_library_is_named_with_what_to_install() {
     let program = "void start(void); int main(void) { start(); return 3; }";
     compile(folder.path(), program, &["-L.", "-lcuda", "-o", "medley-worker-cuda"]).unwrap();
     for arguments in
-        [&["--list-devices"][..], &["--coordinator", "127.0.0.1:1"], &["--device", "cuda", "--coordinator", "x"]]
+        [&["--list-devices"][..], &["--coordinator", "127.0.0.1:1"], &["--device", "cuda", "--coordinator", "x:1"]]
     {
         let output = worker(folder.path(), arguments).unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
