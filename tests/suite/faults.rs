@@ -10,7 +10,7 @@ use crate::RECIPE;
 const ENDLESS: &str = "--num_train_epochs 10000 --workers 2 --save_strategy no";
 
 /// The process ids of the workers, as the coordinator names them when they join.
-fn workers(run: &mut medley_tests::Running) -> Vec<Pid> {
+pub fn workers(run: &mut medley_tests::Running) -> Vec<Pid> {
     (0..2)
         .map(|_| {
             let line = run.wait_for("joined");
@@ -22,7 +22,7 @@ fn workers(run: &mut medley_tests::Running) -> Vec<Pid> {
 }
 
 /// Blocks until the process is gone; orphans are reaped by init, so its id vanishes.
-fn wait_until_gone(pid: Pid) {
+pub fn wait_until_gone(pid: Pid) {
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     while test_kill_process(pid).is_ok() && !is_zombie(pid) {
         assert!(std::time::Instant::now() < deadline, "process {} outlived its launcher", pid.as_raw_nonzero());

@@ -5,6 +5,7 @@
 mod access;
 mod architecture;
 mod bad_input;
+mod crew;
 mod export;
 mod faults;
 mod hostile;

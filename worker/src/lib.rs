@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod batch;
 pub mod collective;
+pub mod crew;
 pub mod device;
 pub mod engine;
 pub mod holding;

@@ -305,7 +305,7 @@ def workers(objects, pods):
             if words[:1] != ["serve"]:
                 continue
             given = {**run, **flags(words)}
-            there = sum(it.count for it in pods if it.role == "worker")
+            there = sum(it.count * _of_a_pod(it) for it in pods if it.role == "worker")
             if int(given.get("workers", 0)) != there:
                 yield f"{pod.owner}: waits for {given.get('workers')} workers, and {there} are started"
             if there > int(given.get("lanes", 8)):
@@ -317,3 +317,19 @@ def workers(objects, pods):
             device = flags(expanded(pod, container)[1]).get("device")
             if computes and gpus != (device == "cuda"):
                 yield f"{pod.owner}: --device={device} with {'a' if gpus else 'no'} limit for nvidia.com/gpu"
+            if pod.role == "worker" and gpus and _of_a_pod(pod) != _gpus(container):
+                yield f"{pod.owner}: {_of_a_pod(pod)} workers in a pod with {_gpus(container)} GPUs; --workers starts as many"
+
+
+def _of_a_pod(pod):
+    """The workers of each pod: one, or as many as --workers says; `auto` is one for each GPU."""
+    container = pod.spec["containers"][0]
+    number = flags(expanded(pod, container)[1]).get("workers", "1")
+    if number == "auto":
+        return _gpus(container) or 1
+    # What is no number is for the program to refuse.
+    return int(number) if number.isdigit() else 1
+
+
+def _gpus(container):
+    return int(quantity.parse(((container.get("resources") or {}).get("limits") or {}).get("nvidia.com/gpu", 0)) or 0)

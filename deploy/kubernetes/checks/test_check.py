@@ -294,6 +294,25 @@ class Workers(Case):
         self.get("TrainJob", "medley")["spec"]["trainer"]["numNodes"] = 4
         self.finds("waits for 2 workers, and 4 are started")
 
+    def test_several_workers_of_a_pod_count_each(self):
+        self.container()["args"].append("--workers=4")
+        self.finds("waits for 2 workers, and 8 are started")
+        data = self.get("ConfigMap", "medley-run")["data"]
+        data["run.toml"] = data["run.toml"].replace("workers = 2", "workers = 8")
+        self.assertEqual(self.found(), [])
+
+    def test_a_pod_has_a_worker_for_each_of_its_gpus(self):
+        self.replace("medley-workers", "--device=cpu", "--device=cuda")
+        self.container()["resources"]["limits"]["nvidia.com/gpu"] = "4"
+        self.finds("1 workers in a pod with 4 GPUs")
+        for number in ("4", "auto"):
+            with self.subTest(number):
+                self.container()["args"] = [it for it in self.container()["args"] if "--workers" not in it]
+                self.container()["args"].append(f"--workers={number}")
+                self.finds("waits for 2 workers, and 8 are started")
+        self.get("ConfigMap", "medley-run")["data"]["run.toml"] = "workers = 8"
+        self.assertEqual(self.found(), [])
+
     def test_more_than_there_are_lanes(self):
         self.get("Job", "medley-workers")["spec"]["completions"] = 9
         data = self.get("ConfigMap", "medley-run")["data"]
