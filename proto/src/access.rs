@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io::Read;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use tonic::metadata::{Ascii, MetadataValue};
@@ -25,6 +26,9 @@ pub const FOLDER_VARIABLE: &str = "MEDLEY_CREDENTIALS";
 /// The environment variable with a client's token; comes before the file.
 pub const TOKEN_VARIABLE: &str = "MEDLEY_TOKEN";
 
+/// The header in which a session's worker is told its pass, and shows it with what it was ordered to send.
+pub const PASS: &str = "medley-session";
+
 /// The longest file of credentials that is read.
 const LIMIT_BYTES: u64 = 1 << 20;
 
@@ -33,12 +37,14 @@ const LIMIT_BYTES: u64 = 1 << 20;
 pub struct Access {
     tls: Option<ClientTlsConfig>,
     authorization: Option<MetadataValue<Ascii>>,
+    /// Whether whatever is called is on this machine, by whatever address.
+    stays_here: bool,
 }
 
 /// Never shows the token.
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { tls, authorization } = self;
+        let Self { tls, authorization, stays_here: _ } = self;
         f.debug_struct("Access").field("tls", &tls.is_some()).field("token", &authorization.is_some()).finish()
     }
 }
@@ -71,6 +77,15 @@ pub enum AccessError {
     Token {
         /// The file or variable.
         origin: String,
+    },
+    /// A token that others in the network could read.
+    #[error(
+        "a token is not sent to {address} in the clear; name the folder that has ca.crt by --credentials or \
+         {FOLDER_VARIABLE}, or unset {TOKEN_VARIABLE} where the coordinator asks for none"
+    )]
+    InTheClear {
+        /// The coordinator's address.
+        address: String,
     },
     /// An address or a certificate that cannot be used.
     #[error("{address}: {reason}")]
@@ -115,6 +130,13 @@ impl Access {
         Self::load(folder.or(variable.as_deref()), std::env::var(TOKEN_VARIABLE).ok().as_deref())
     }
 
+    /// These credentials, for a coordinator on this machine: its token may go there in the clear, by any of the machine's
+    /// addresses.
+    #[must_use]
+    pub fn on_this_machine(self) -> Self {
+        Self { stays_here: true, ..self }
+    }
+
     /// Whether the connection is encrypted.
     #[must_use]
     pub fn is_encrypted(&self) -> bool {
@@ -124,8 +146,12 @@ impl Access {
     /// The coordinator at `address` (`host:port`), to connect to.
     ///
     /// # Errors
-    /// The address or the certificates cannot be used.
+    /// The address or the certificates cannot be used, or the token would be sent to another machine in the clear.
     pub fn endpoint(&self, address: &str) -> Result<Endpoint, AccessError> {
+        let is_readable = self.tls.is_none() && self.authorization.is_some() && !self.stays_here;
+        if is_readable && !is_loopback(address) {
+            return Err(AccessError::InTheClear { address: address.to_owned() });
+        }
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let failed = |error: tonic::transport::Error| AccessError::Endpoint {
             address: address.to_owned(),
@@ -137,6 +163,13 @@ impl Access {
             None => Ok(endpoint),
         }
     }
+}
+
+/// Whether what is sent to `address` (`host:port`) does not leave this machine.
+fn is_loopback(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 impl Interceptor for Access {
@@ -257,6 +290,22 @@ mod tests {
         let missing = here.join("medley-no-such-folder");
         let error = Access::load(Some(&missing), None).unwrap_err().to_string();
         assert!(error.contains("medley-no-such-folder") && error.contains("medley init-certs"), "{error}");
+    }
+
+    #[test]
+    fn a_token_leaves_the_machine_encrypted_or_not_at_all() {
+        let access = Access::load(None, Some("s3cret")).unwrap();
+        for address in ["127.0.0.1:1", "127.8.8.8:1", "localhost:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert!(access.endpoint(address).is_ok(), "{address}");
+        }
+        for address in ["10.0.0.1:1", "node1:1", "localhost.example:1", "[fd00::7]:1", "127.0.0.1.example:1"] {
+            let error = access.endpoint(address).unwrap_err().to_string();
+            assert!(error.contains("in the clear") && error.contains(address) && !error.contains("s3cret"), "{error}");
+            assert!(
+                access.clone().on_this_machine().endpoint(address).is_ok()
+                    && Access::default().endpoint(address).is_ok()
+            );
+        }
     }
 
     #[test]

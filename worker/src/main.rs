@@ -12,6 +12,7 @@ use medley_common::message::{Failure, FailureKind, Verdict};
 use medley_proto::access::{Access, AccessError, TOKEN_VARIABLE};
 use medley_proto::address::CoordinatorAddress;
 use medley_worker::agent::{self, AgentError, Settings, say};
+use medley_worker::crew::{self, Size};
 use medley_worker::device::{self, Device};
 use medley_worker::session::SessionError;
 use medley_worker::surroundings::{Given, Surroundings, SurroundingsError};
@@ -35,6 +36,13 @@ struct Arguments {
     /// List the GPUs that this build can use, one a line, and end
     #[arg(long = "list-devices", alias = "list_devices")]
     list_devices: bool,
+    /// Start so many workers on this machine, each with a GPU or a share of the cores of its own, and those that are lost
+    /// again; auto: one for each GPU [default: this process is one worker]
+    #[arg(long, value_name = "N|auto", conflicts_with = "local_rank")]
+    workers: Option<Size>,
+    /// How often --workers starts lost workers again, in all
+    #[arg(long = "max_restarts", alias = "max-restarts", value_name = "N", default_value_t = 10)]
+    max_restarts: u32,
     /// Device to compute on: auto, cpu or cuda
     #[arg(long, default_value = "auto")]
     device: Device,
@@ -63,6 +71,13 @@ struct Arguments {
     /// End when the process with this id, the one that started this worker, ends
     #[arg(long, hide = true)]
     parent: Option<u32>,
+}
+
+impl Arguments {
+    /// Whether `medley train` has started this worker, and speaks for it.
+    fn is_of_run(&self) -> bool {
+        self.parent.is_some() && self.workers.is_none()
+    }
 }
 
 /// The variables by which `medley train` tells its workers what is theirs.
@@ -106,13 +121,25 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let coordinator = around.coordinator()?.to_string();
+    if let Some(size) = arguments.workers.filter(|_| arguments.parent.is_none()) {
+        // On this thread alone: the kernel ends a worker with the thread that has started it.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let together = async {
+            let count = crew::count(size, arguments.device != Device::Cpu).await?;
+            crew::run(count, arguments.max_restarts).await
+        };
+        return Ok(ExitCode::from(runtime.block_on(together).context("start the workers of this machine")?));
+    }
     let folder = around.credentials.map(|folder| folder.value);
     let access = Access::load(folder.as_deref(), around.token.map(|token| token.0).as_deref())?;
+    let access = if arguments.is_of_run() { access.on_this_machine() } else { access };
+    // What cannot be used is known before anything starts, and not tried again.
+    access.endpoint(&coordinator)?;
     let place = arguments.device.place(around.local_rank.map(|rank| rank.value))?;
     let threads = around.threads.value;
     rayon::ThreadPoolBuilder::new().num_threads(threads as usize).build_global().context("start the threads")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let is_local = arguments.parent.is_some();
+    let is_local = arguments.is_of_run();
     let settings = Settings {
         coordinator,
         access,
@@ -133,7 +160,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 /// What is around this worker. One that `medley train` has started is told all by it: what is around `medley train`,
 /// e.g. the rank of a job's task, is not about its workers.
 fn surroundings(arguments: &Arguments) -> anyhow::Result<Surroundings> {
-    let is_local = arguments.parent.is_some();
+    let is_local = arguments.is_of_run();
     let given = Given {
         coordinator: arguments.coordinator.clone(),
         local_rank: arguments.local_rank,
