@@ -39,7 +39,7 @@ use crate::spec::TrainSpec;
 pub use report::{LaneReport, Timing, UpdateReport};
 
 /// The version of this protocol. A worker that speaks another is refused.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// What a worker reports.
 #[derive(Debug, Clone, PartialEq)]

@@ -184,7 +184,7 @@ async fn serve(assembly: Assembly, listener: TcpListener, ties: Ties) -> Result<
     };
     let router = service.router(StatusFeed::new(feed, chronicled, folder), security);
     let router = router.map_err(|error| config(error.as_ref()))?;
-    let connections = Connections::new(limits::connections(workers), Idle::UntilProven(limits::PROOF));
+    let connections = Connections::new(limits::connections(workers), Idle::UntilProven(limits::PROOF), limits::CALLS);
     let server = router.serve_with_incoming_shutdown(connections.incoming(listener), shutdown);
     let server = tokio::spawn(server);
     // Waiting for workers begins now, however long the data took.

@@ -273,7 +273,7 @@ pub fn fault(fault: v1::Fault) -> Option<&'static str> {
 }
 
 /// In what a worker is slower than the others, in a word; `None` where it is not.
-fn slowness(worker: &v1::WorkerStatus) -> Option<&'static str> {
+pub fn slowness(worker: &v1::WorkerStatus) -> Option<&'static str> {
     match v1::Slowness::try_from(worker.slowness?).ok()? {
         v1::Slowness::Unspecified => None,
         v1::Slowness::Data => Some("data"),

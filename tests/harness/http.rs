@@ -1,4 +1,4 @@
-//! A plain HTTP/1 client: one request a connection.
+//! A plain HTTP/1 client: one request a connection, or far too many.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -33,4 +33,22 @@ pub fn request(address: &str, method: &str, path: &str, lines: &str) -> Answer {
 #[must_use]
 pub fn get(address: &str, path: &str) -> Answer {
     request(address, "GET", path, &format!("host: {address}\r\n"))
+}
+
+/// Asks for a page many times on one connection, without waiting for answers; their codes.
+#[must_use]
+pub fn flood(address: &str, path: &str, count: usize) -> Vec<u16> {
+    let mut stream = TcpStream::connect(address).expect("connect to the port for probes");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("set a timeout");
+    let one = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n");
+    let last = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    let mut reader = stream.try_clone().expect("a second handle");
+    let read = std::thread::spawn(move || {
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("read the answers");
+        text
+    });
+    stream.write_all((one.repeat(count - 1) + &last).as_bytes()).expect("send the requests");
+    let text = read.join().expect("the reader");
+    text.split("HTTP/1.1 ").skip(1).filter_map(|answer| answer.get(..3)?.parse().ok()).collect()
 }

@@ -102,6 +102,37 @@ async fn strangers_can_neither_crash_nor_stall_a_run() {
     unharmed(&scratch, &ended);
 }
 
+/// Answers that nobody takes in are kept; so there are so many of them, and what is ordered does not wait for them.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_looks_and_does_not_read_takes_so_much_memory_and_no_more() {
+    let scratch = Scratch::new(100);
+    let mut run = scratch.start(&format!("train {RECIPE} --num_train_epochs 10000 --save_strategy no --workers 1"));
+    let address = address(&mut run);
+    run.wait_for("update 1/");
+    let mut watches = Vec::new();
+    let mut refused = 0;
+    for _ in 0..4 {
+        let channel = channel(&address).await;
+        for _ in 0..100 {
+            match StatusServiceClient::new(channel.clone()).watch_status(v1::WatchStatusRequest {}).await {
+                Ok(watch) => watches.push(watch),
+                Err(status) => {
+                    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert_eq!((watches.len(), refused), (256, 144));
+    let looked = scratch.run(&format!("status --coordinator {address}"));
+    assert_ne!(looked.says(&["on their way already"]).code, Some(0));
+    // Room comes back with who hangs up.
+    drop(watches.pop());
+    while scratch.run(&format!("status --coordinator {address}")).code != Some(0) {}
+    scratch.run(&format!("stop --at_once --coordinator {address}")).expect(0);
+    run.end().expect(75);
+}
+
 type Insider = WorkerServiceClient<InterceptedService<Channel, Access>>;
 
 async fn insider(scratch: &Scratch, port: &str) -> Insider {
@@ -162,16 +193,16 @@ fn lies(generation: u64) -> Vec<v1::SessionRequest> {
     .into()
 }
 
-/// An upload that nobody has asked for, of an older group and of this one.
-async fn upload(client: &mut Insider, generation: u64) {
+/// An upload that was not ordered, of an older group and of this one: for the files that the run will save next, before
+/// its own workers bring them. They would be of another size, and the disk have no room for one of them.
+async fn upload(client: &mut Insider, generation: u64, (update, bytes): (u64, u64)) {
     let kind = v1::ArtifactKind::Weights.into();
-    let header = v1::UploadHeader { worker: 1, generation, update: 100, kind, bytes: u64::MAX, piece: 0, pieces: 1 };
+    let header = v1::UploadHeader { worker: 1, generation, update, kind, bytes, piece: 0, pieces: 1 };
     let part = Some(v1::upload_artifact_request::Part::Header(header));
     let chunk = Some(v1::upload_artifact_request::Part::Chunk(vec![1; 1 << 16]));
     let parts = [part, chunk].map(|part| v1::UploadArtifactRequest { part });
-    let call = client.upload_artifact(tokio_stream::iter(parts));
-    // Who waits for its turn is not answered at once; it hangs up.
-    tokio::time::timeout(std::time::Duration::from_millis(200), call).await.ok();
+    let refused = client.upload_artifact(tokio_stream::iter(parts)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,7 +226,11 @@ async fn who_has_a_token_and_no_place_harms_nobody() {
             let told = say(&mut client, vec![hello.clone(), lie.clone(), last]).await;
             assert!(told.contains("out of turn"), "{lie:?}: {told}");
         }
-        upload(&mut client, generation).await;
+        for update in [100, 200, 300] {
+            for bytes in [1, u64::MAX] {
+                upload(&mut client, generation, (update, bytes)).await;
+            }
+        }
     }
     // A message that says nothing, and one that is larger than any.
     assert!(say(&mut client, vec![v1::SessionRequest::default()]).await.len() < 10_000);

@@ -50,6 +50,11 @@ fn probes_and_metrics_are_answered_in_the_clear_and_nothing_else_is() {
     // What the rows say is nobody's business here, nor whose machines these are.
     assert!(!metrics.body.contains("sentence") && !metrics.body.contains("host"));
 
+    let page = http::request(&port, "GET", "/", &format!("host: {port}\r\nuser-agent: Mozilla/5.0\r\n"));
+    assert!(page.head.contains("content-type: text/html") && page.head.contains("default-src 'none'"), "{}", page.head);
+    assert!(page.body.contains("of 130000") && page.body.contains("2 of 2 workers"), "{}", page.body);
+    assert!(!page.body.contains("sentence") && !page.body.contains("pid"), "{}", page.body);
+
     assert_eq!(http::get(&port, "/metrics/../../etc/passwd").code, 404);
     assert_eq!(http::request(&port, "POST", "/metrics", "content-length: 0\r\n").code, 405);
     assert_eq!(http::request(&port, "DELETE", "/healthz", "").code, 405);
@@ -58,6 +63,10 @@ fn probes_and_metrics_are_answered_in_the_clear_and_nothing_else_is() {
     assert_eq!(http::request(&port, "GET", "/metrics", &format!("host: {port}\r\n{browser}")).code, 200);
     let page = format!("host: {port}\r\norigin: http://evil.example\r\n{browser}");
     assert_eq!(http::request(&port, "GET", "/metrics", &page).code, 403);
+
+    let flood = http::flood(&port, "/metrics", 400);
+    assert!(flood.contains(&200) && flood.contains(&429), "{flood:?}");
+    assert_eq!(http::get(&port, "/healthz").code, 200, "a kubelet's own connection is answered");
 }
 
 /// Whoever watches is told that the end comes, and holds nothing up.

@@ -1,5 +1,6 @@
 //! The worker's side of the conversation with its coordinator: the only file here that speaks gRPC.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use medley_common::example::Example;
@@ -14,9 +15,10 @@ use medley_proto::{CHUNK_BYTES, MAX_MESSAGE_BYTES, WireError, v1};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 
 use crate::state_copy::StateCopy;
 
@@ -37,6 +39,8 @@ pub struct Coordinator {
     files: Client,
     address: String,
     is_encrypted: bool,
+    /// What shows that a piece comes from the open session.
+    pass: Arc<Mutex<Option<MetadataValue<Ascii>>>>,
 }
 
 /// An open session: events go out, commands come in.
@@ -156,7 +160,7 @@ impl Coordinator {
                 .max_encoding_message_size(MAX_MESSAGE_BYTES)
         };
         let (client, files) = (client(channel), client(endpoint.connect_lazy()));
-        Ok(Self { client, files, address: address.to_owned(), is_encrypted })
+        Ok(Self { client, files, address: address.to_owned(), is_encrypted, pass: Arc::default() })
     }
 
     /// Opens the session stream; `hello` is its first event.
@@ -173,6 +177,7 @@ impl Coordinator {
             .session(ReceiverStream::new(outbound))
             .await
             .map_err(|status| self.refused(&status, broken))?;
+        *self.pass.lock().unwrap_or_else(PoisonError::into_inner) = response.metadata().get(access::PASS).cloned();
         Ok(Session { events, commands: response.into_inner(), address: self.address.clone() })
     }
 
@@ -283,7 +288,11 @@ impl Coordinator {
             parts.send(v1::UploadArtifactRequest { part: Some(digest) }).await.ok();
         };
         let mut client = self.files.clone();
-        let ((), answer) = tokio::join!(send, client.upload_artifact(ReceiverStream::new(stream)));
+        let mut request = Request::new(ReceiverStream::new(stream));
+        if let Some(pass) = self.pass.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            request.metadata_mut().insert(access::PASS, pass);
+        }
+        let ((), answer) = tokio::join!(send, client.upload_artifact(request));
         answer.map(drop).map_err(|status| {
             let error = self.broken("save the model", describe(&status)).to_string();
             match status.code() {

@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 
-use super::standing::{Standing, Trust};
+use super::standing::{Calls, Standing, Trust};
 
 /// How long accepting waits where the system has no room for another connection.
 const NO_ROOM: Duration = Duration::from_millis(50);
@@ -34,6 +34,7 @@ pub struct Connections {
     open: Arc<Mutex<Open>>,
     limit: usize,
     idle: Idle,
+    calls: Calls,
 }
 
 #[derive(Debug, Default)]
@@ -63,10 +64,10 @@ pub struct Connection {
 }
 
 impl Connections {
-    /// At most `limit` connections that may do nothing for as long as `idle` says.
+    /// At most `limit` connections that may do nothing for as long as `idle` says, and make so many `calls` each.
     #[must_use]
-    pub fn new(limit: usize, idle: Idle) -> Self {
-        Self { open: Arc::default(), limit, idle }
+    pub fn new(limit: usize, idle: Idle, calls: Calls) -> Self {
+        Self { open: Arc::default(), limit, idle, calls }
     }
 
     /// The connections that come in at `listener`.
@@ -79,7 +80,7 @@ impl Connections {
     fn admit(&self, stream: TcpStream) -> Option<Connection> {
         // Small messages go at once; one that cannot be told so is only slower.
         stream.set_nodelay(true).ok();
-        let standing = Standing::new(stream.peer_addr().ok(), stream.local_addr().ok());
+        let standing = Standing::new(stream.peer_addr().ok(), stream.local_addr().ok(), self.calls);
         let (close, closed) = oneshot::channel();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.known.len() >= self.limit {

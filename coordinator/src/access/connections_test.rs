@@ -13,7 +13,7 @@ async fn pair(incoming: &mut Incoming) -> (TcpStream, Connection) {
 }
 
 async fn port(limit: usize, idle: Idle) -> Incoming {
-    Connections::new(limit, idle).incoming(TcpListener::bind("127.0.0.1:0").await.unwrap())
+    Connections::new(limit, idle, super::super::limits::CALLS).incoming(TcpListener::bind("127.0.0.1:0").await.unwrap())
 }
 
 async fn reads(connection: &mut Connection) -> io::Result<usize> {
@@ -57,6 +57,22 @@ async fn who_has_shown_the_least_makes_room_and_a_member_never_does() {
     d.write_all(b"room").await.unwrap();
     assert_eq!(reads(&mut next).await.unwrap(), 4);
     member.write_all(b"member").await.unwrap();
+}
+
+/// Who may only look cannot fill the port, so that no worker comes back to its run.
+#[tokio::test]
+async fn viewers_make_room_for_a_newcomer_and_strangers_before_them() {
+    let mut incoming = port(3, Idle::UntilProven(LONG)).await;
+    let (_a, mut first) = pair(&mut incoming).await;
+    let (b, second) = pair(&mut incoming).await;
+    [&first, &second].into_iter().for_each(|viewer| viewer.connect_info().raise(Trust::Viewer));
+    let (_c, mut stranger) = pair(&mut incoming).await;
+    let (_d, worker) = pair(&mut incoming).await;
+    assert_eq!(reads(&mut stranger).await.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+    worker.connect_info().raise(Trust::Member);
+    let (_e, another) = pair(&mut incoming).await;
+    assert_eq!(reads(&mut first).await.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+    drop((b, second, worker, another));
 }
 
 #[tokio::test]

@@ -33,10 +33,11 @@ impl Guard {
     fn admit(&self, token: Option<&str>, standing: Option<&Standing>) -> Result<Trust, Status> {
         let Some(role) = self.role else {
             // What everybody may ask keeps no connection open that has shown nothing.
-            return Ok(if self.keyring.knows(token) { Trust::Member } else { Trust::Stranger });
+            let shown = Role::ALL.into_iter().filter(|role| self.keyring.admit(*role, token) == Admission::Known);
+            return Ok(shown.map(trust).max().unwrap_or(Trust::Stranger));
         };
         match self.keyring.admit(role, token) {
-            Admission::Known => Ok(Trust::Member),
+            Admission::Known => Ok(trust(role)),
             Admission::Free if role == Role::Worker => Ok(Trust::Member),
             Admission::Free => Ok(Trust::Guest),
             Admission::OwnUser if standing.is_some_and(Standing::is_own_user) => Ok(Trust::Guest),
@@ -50,6 +51,14 @@ impl Guard {
             )),
             Admission::Denied => Err(denied(role, token.is_some())),
         }
+    }
+}
+
+/// What a connection is known for that has shown a token which opens what `role` may do.
+fn trust(role: Role) -> Trust {
+    match role {
+        Role::Viewer => Trust::Viewer,
+        Role::Worker | Role::Operator => Trust::Member,
     }
 }
 
@@ -67,7 +76,7 @@ impl Interceptor for Guard {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
         let standing = request.extensions().get::<Standing>();
         if let Some(wait) = standing.and_then(|standing| standing.call().err()) {
-            let message = format!("over {} calls a second on one connection", limits::CALLS_PER_SECOND);
+            let message = format!("over {} calls a second on one connection", limits::CALLS.per_second);
             let milliseconds = wait.as_millis().max(1).to_string();
             let detail = ("retry_after_ms", milliseconds.as_str());
             return Err(refusal(Code::ResourceExhausted, message, "TOO_MANY_CALLS", detail));
@@ -89,6 +98,11 @@ impl Interceptor for Guard {
 mod tests {
     use super::*;
     use medley_proto::details::reason;
+    use std::net::SocketAddr;
+
+    fn known(peer: Option<SocketAddr>) -> Standing {
+        Standing::new(peer, "10.0.0.2:7".parse().ok(), limits::CALLS)
+    }
 
     fn call(guard: &mut Guard, standing: &Standing, token: Option<&str>) -> Option<String> {
         let mut request = Request::new(());
@@ -102,20 +116,36 @@ mod tests {
     #[test]
     fn what_is_denied_has_a_reason_and_who_guesses_is_condemned() {
         let keyring = Arc::new(Keyring::parse("viewer vvvvvvvvvvvvvvvv\nworker wwwwwwwwwwwwwwww").unwrap());
-        let (mut guard, standing) = (Guard::new(Arc::clone(&keyring), Role::Viewer), Standing::new(None, None));
+        let (mut guard, standing) = (Guard::new(Arc::clone(&keyring), Role::Viewer), known(None));
         assert_eq!(call(&mut guard, &standing, None).as_deref(), Some("TOKEN_MISSING"));
         assert_eq!(call(&mut guard, &standing, Some("wwwwwwwwwwwwwwww")).as_deref(), Some("TOKEN_WITHOUT_ROLE"));
         assert_eq!(standing.trust(), Trust::Stranger);
         assert_eq!(call(&mut guard, &standing, Some("vvvvvvvvvvvvvvvv")), None);
-        assert_eq!(standing.trust(), Trust::Member);
+        assert_eq!(standing.trust(), Trust::Viewer, "who looks keeps nobody out");
         (0..limits::DENIALS).for_each(|_| drop(call(&mut guard, &standing, Some("guess"))));
         assert!(standing.is_condemned());
     }
 
     #[test]
+    fn what_everybody_may_ask_proves_what_its_token_does() {
+        let keyring = Arc::new(Keyring::parse("viewer vvvvvvvvvvvvvvvv\nworker wwwwwwwwwwwwwwww").unwrap());
+        let mut open = Guard::open(keyring);
+        for (token, trust) in [
+            (None, Trust::Stranger),
+            (Some("xxxxxxxxxxxxxxxx"), Trust::Stranger),
+            (Some("vvvvvvvvvvvvvvvv"), Trust::Viewer),
+            (Some("wwwwwwwwwwwwwwww"), Trust::Member),
+        ] {
+            let standing = known(None);
+            assert_eq!(call(&mut open, &standing, token), None);
+            assert_eq!(standing.trust(), trust, "{token:?}");
+        }
+    }
+
+    #[test]
     fn without_credentials_nobody_from_elsewhere_gives_orders() {
         let keyring = Arc::new(Keyring::default());
-        let elsewhere = Standing::new("10.0.0.1:7".parse().ok(), "10.0.0.2:7".parse().ok());
+        let elsewhere = known("10.0.0.1:7".parse().ok());
         let mut operator = Guard::new(Arc::clone(&keyring), Role::Operator);
         assert_eq!(call(&mut operator, &elsewhere, None).as_deref(), Some("OTHER_USER"));
         assert_eq!(call(&mut Guard::new(Arc::clone(&keyring), Role::Viewer), &elsewhere, None), None);
@@ -125,8 +155,8 @@ mod tests {
     #[test]
     fn a_connection_calls_so_often_and_no_oftener() {
         let mut guard = Guard::open(Arc::default());
-        let standing = Standing::new(None, None);
-        let refused = (0..2 * limits::CALLS_AT_ONCE).find_map(|_| call(&mut guard, &standing, None));
+        let standing = known(None);
+        let refused = (0..2 * limits::CALLS.at_once).find_map(|_| call(&mut guard, &standing, None));
         assert_eq!(refused.as_deref(), Some("TOO_MANY_CALLS"));
     }
 }

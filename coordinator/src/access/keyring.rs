@@ -123,12 +123,6 @@ impl Keyring {
             (false, false, Unguarded::OwnOrders | Unguarded::Open) => Admission::Free,
         }
     }
-
-    /// Whether `token` is one of any role.
-    #[must_use]
-    pub fn knows(&self, token: Option<&str>) -> bool {
-        Role::ALL.into_iter().any(|role| self.admit(role, token) == Admission::Known)
-    }
 }
 
 #[cfg(test)]
@@ -154,7 +148,6 @@ mod tests {
         let keyring = Keyring::parse("worker 0123456789abcdef").unwrap();
         assert_eq!(keyring.admit(Role::Operator, None), Admission::Denied);
         assert_eq!(keyring.admit(Role::Viewer, Some("0123456789abcdef")), Admission::Denied);
-        assert!(keyring.knows(Some("0123456789abcdef")) && !keyring.knows(None) && !keyring.knows(Some("else")));
     }
 
     #[test]

@@ -2,26 +2,32 @@
 
 use std::time::Duration;
 
+use super::Calls;
+
 /// How long a connection may stay open before a call on it was allowed.
 pub const PROOF: Duration = Duration::from_secs(10);
 /// Calls of a connection that are denied before it is closed.
 pub const DENIALS: u32 = 16;
-/// Calls of a connection a second, in the long run.
-pub const CALLS_PER_SECOND: u32 = 2_000;
-/// Calls of a connection at once, after a pause.
-pub const CALLS_AT_ONCE: u32 = 4_000;
+/// Calls of a connection.
+pub const CALLS: Calls = Calls { per_second: 2_000, at_once: 4_000 };
 /// Calls of a connection that may be under way.
 pub const STREAMS: u32 = 256;
 /// Bytes of a call's headers.
 pub const HEADER_BYTES: u32 = 16 << 10;
 /// Bytes of a message to any service but the workers'.
 pub const QUESTION_BYTES: usize = 64 << 10;
+/// Answers that may be on their way at once to all who look, read or not: watches of the status among them.
+pub const ANSWERS: usize = 256;
+/// Those to who asks for the health.
+pub const HEALTH_ANSWERS: usize = 64;
 /// Events of a worker a second, beyond which it is slowed down.
 pub const EVENTS_PER_SECOND: u32 = 5_000;
 /// How long a caller may take to take in a piece of a file.
 pub const SLOWEST_READ: Duration = Duration::from_secs(60);
 /// Connections to the port for probes and metrics; the oldest makes room for the next.
 pub const HTTP_CONNECTIONS: usize = 64;
+/// Questions of such a connection: a probe asks every few seconds, Prometheus less often.
+pub const HTTP_CALLS: Calls = Calls { per_second: 20, at_once: 100 };
 /// How long such a connection may be idle.
 pub const HTTP_IDLE: Duration = Duration::from_secs(30);
 

@@ -10,11 +10,12 @@ mod neighbour;
 mod standing;
 
 pub use bucket::Bucket;
+pub(crate) use certificates::token;
 pub use certificates::{CertificatesError, Hosts, make as make_certificates};
 pub use connections::{Connections, Idle};
 pub use guard::Guard;
 pub use keyring::{Admission, Keyring, Role};
-pub use standing::{Standing, Trust};
+pub use standing::{Calls, Standing, Trust};
 
 use std::path::{Path, PathBuf};
 

@@ -15,8 +15,19 @@ pub enum Trust {
     Stranger,
     /// A call that everybody may make.
     Guest,
-    /// A token, or a worker's session.
+    /// A viewer's token, which keeps nobody else out.
+    Viewer,
+    /// A worker's or an operator's token, or a worker's session.
     Member,
+}
+
+/// How often a connection may call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Calls {
+    /// In the long run.
+    pub per_second: u32,
+    /// After a pause.
+    pub at_once: u32,
 }
 
 /// What is known of one connection; every call on it finds the same.
@@ -34,10 +45,10 @@ struct Known {
 }
 
 impl Standing {
-    /// A connection that is new.
+    /// A connection that is new, and may make so many calls.
     #[must_use]
-    pub fn new(peer: Option<SocketAddr>, own: Option<SocketAddr>) -> Self {
-        let calls = Bucket::new(limits::CALLS_PER_SECOND, limits::CALLS_AT_ONCE, Instant::now());
+    pub fn new(peer: Option<SocketAddr>, own: Option<SocketAddr>, calls: Calls) -> Self {
+        let calls = Bucket::new(calls.per_second, calls.at_once, Instant::now());
         Self(Arc::new(Known {
             peer,
             own,
@@ -60,6 +71,7 @@ impl Standing {
         match self.0.trust.load(Ordering::Relaxed) {
             0 => Trust::Stranger,
             1 => Trust::Guest,
+            2 => Trust::Viewer,
             _ => Trust::Member,
         }
     }

@@ -253,7 +253,7 @@ pub(crate) struct PlacementFlags {
     /// Allow --listen to be reached by other machines, without encryption
     #[arg(long)]
     pub(crate) insecure: Truth,
-    /// Where probes and Prometheus are answered, in the clear [default: nowhere]
+    /// Where probes, Prometheus and browsers are answered, in the clear [default: nowhere]
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) http_listen: Option<ListenFlag>,
     /// Silence after which a worker counts as lost

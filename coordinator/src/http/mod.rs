@@ -1,15 +1,17 @@
-//! The second port: probes and metrics in the clear, for kubelets and Prometheus, which have no token. Read-only, and
-//! without anything of the rows or the weights.
+//! The second port: probes, metrics and a page in the clear, for kubelets, Prometheus and browsers, which have no token.
+//! Read-only, and without anything of the rows or the weights.
 
 mod browser;
 mod metrics;
+mod page;
 
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::extract::Request;
 use axum::http::{StatusCode, header};
-use axum::middleware::from_fn;
-use axum::response::IntoResponse;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use medley_proto::v1;
 use tokio::net::TcpListener;
@@ -17,8 +19,8 @@ use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
-use crate::access::limits::{HEADER_BYTES, HTTP_CONNECTIONS, HTTP_IDLE, QUESTION_BYTES};
-use crate::access::{Connections, Idle};
+use crate::access::limits::{HEADER_BYTES, HTTP_CALLS, HTTP_CONNECTIONS, HTTP_IDLE, QUESTION_BYTES};
+use crate::access::{Connections, Idle, Standing};
 use crate::service::{HealthFeed, is_serving};
 
 /// The driver publishes a status four times a second; one this old says that it hangs.
@@ -28,9 +30,9 @@ const STREAMS: u32 = 16;
 /// What Prometheus is told that it reads.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Answers probes and Prometheus at `listener` for as long as the process lives, which has `started`.
+/// Answers probes, Prometheus and browsers at `listener` for as long as the process lives, which has `started`.
 pub async fn serve(listener: TcpListener, status: watch::Receiver<v1::Status>, started: Instant) {
-    let incoming = Connections::new(HTTP_CONNECTIONS, Idle::AtMost(HTTP_IDLE)).incoming(listener);
+    let incoming = Connections::new(HTTP_CONNECTIONS, Idle::AtMost(HTTP_IDLE), HTTP_CALLS).incoming(listener);
     let server = tonic::transport::Server::builder()
         .accept_http1(true)
         .max_concurrent_streams(STREAMS)
@@ -44,15 +46,28 @@ pub async fn serve(listener: TcpListener, status: watch::Receiver<v1::Status>, s
 
 fn router(status: watch::Receiver<v1::Status>, started: Instant) -> Router {
     let health = HealthServer::new(HealthFeed::new(status.clone())).max_decoding_message_size(QUESTION_BYTES);
-    let (alive, ready) = (status.clone(), status.clone());
+    let (alive, ready, shown) = (status.clone(), status.clone(), status.clone());
     Router::new()
-        .route("/", get(|| async { text(StatusCode::OK, "medley: /healthz, /readyz, /metrics\n") }))
+        .route("/", get(move || async move { dashboard(&shown.borrow()) }))
         .route("/healthz", get(move || async move { live(&alive.borrow(), started.elapsed()) }))
         .route("/readyz", get(move || async move { ready_answer(&ready.borrow()) }))
         .route("/metrics", get(move || async move { exposition(&status.borrow()) }))
         .route_service("/grpc.health.v1.Health/{method}", health)
         .fallback(|| async { text(StatusCode::NOT_FOUND, "there are /healthz, /readyz and /metrics\n") })
         .layer(from_fn(browser::check))
+        .layer(from_fn(pace))
+}
+
+/// Lets a request through where its connection does not ask too often.
+async fn pace(request: Request, next: Next) -> Response {
+    let standing = request.extensions().get::<Standing>();
+    match standing.is_some_and(|standing| standing.call().is_err()) {
+        true => {
+            let line = format!("over {} requests a second on one connection\n", HTTP_CALLS.per_second);
+            (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "1")], line).into_response()
+        }
+        false => next.run(request).await,
+    }
 }
 
 /// Whether the process works, however its run goes: a probe that fails has it killed.
@@ -79,11 +94,16 @@ fn ready_answer(status: &v1::Status) -> impl IntoResponse + use<> {
     }
 }
 
+fn dashboard(status: &v1::Status) -> impl IntoResponse + use<> {
+    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, page::POLICY)];
+    (headers, page::page(status))
+}
+
 fn exposition(status: &v1::Status) -> impl IntoResponse + use<> {
     ([(header::CONTENT_TYPE, EXPOSITION)], metrics::exposition(status))
 }
 
-fn text(code: StatusCode, body: impl Into<String>) -> axum::response::Response {
+fn text(code: StatusCode, body: impl Into<String>) -> Response {
     (code, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body.into()).into_response()
 }
 

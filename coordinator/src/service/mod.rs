@@ -2,9 +2,11 @@
 //!
 //! Nothing is decided here. Whatever arrives is checked field by field (`medley-proto`) and handed to the driver.
 
+mod answers;
 mod fetch;
 mod health;
 mod orders;
+mod passes;
 mod session;
 mod status;
 mod upload;
@@ -15,9 +17,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use axum::middleware::from_fn;
 use medley_common::example::Example;
 use medley_common::identity::{Split, Update, WorkerId};
 use medley_common::message::{ArtifactKind, Command, Event, Failure};
+use medley_proto::access::PASS;
 use medley_proto::details::refusal;
 use medley_proto::v1::operator_service_server::OperatorServiceServer;
 use medley_proto::v1::status_service_server::StatusServiceServer;
@@ -25,6 +29,8 @@ use medley_proto::v1::worker_service_server::{WorkerService, WorkerServiceServer
 use medley_proto::{DESCRIPTORS, MAX_MESSAGE_BYTES, v1};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::Stream;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_health::pb::health_server::HealthServer;
@@ -36,6 +42,9 @@ pub use health::{HealthFeed, is_serving};
 pub use orders::{Order, Orders};
 pub use status::StatusFeed;
 pub use upload::{Slot, Uploads};
+
+use answers::Answers;
+use passes::Passes;
 
 /// What the service tells the driver.
 #[derive(Debug)]
@@ -73,6 +82,7 @@ pub struct Service {
     uploads: Uploads,
     next_worker: Arc<AtomicU64>,
     places: Arc<Semaphore>,
+    passes: Passes,
 }
 
 impl Service {
@@ -88,7 +98,8 @@ impl Service {
         let (sender, files) = watch::channel(store.files);
         let (examples, next_worker) = (Arc::new(store.examples), Arc::new(AtomicU64::new(last.0 + 1)));
         let places = Arc::new(Semaphore::new(limits::sessions(workers)));
-        (Self { arrivals, examples, files, uploads, next_worker, places }, sender)
+        let passes = Passes::default();
+        (Self { arrivals, examples, files, uploads, next_worker, places, passes }, sender)
     }
 
     /// The tonic router of all services, for callers that `security` lets in.
@@ -122,17 +133,20 @@ impl Service {
         if let Some(tls) = security.tls {
             server = server.tls_config(tls)?;
         }
+        let routes = Routes::new(InterceptedService::new(workers, guard(Role::Worker)))
+            .add_service(InterceptedService::new(status, guard(Role::Viewer)))
+            .add_service(InterceptedService::new(orders, guard(Role::Operator)))
+            .add_service(InterceptedService::new(current, guard(Role::Viewer)))
+            .add_service(InterceptedService::new(earlier, guard(Role::Viewer)))
+            .add_service(InterceptedService::new(health, Guard::open(Arc::clone(&keyring))));
+        let answers = Answers::new();
+        let room = from_fn(move |request, next| answers.clone().admit(request, next));
         Ok(server
             .max_concurrent_streams(limits::STREAMS)
             .http2_max_header_list_size(limits::HEADER_BYTES)
             .http2_keepalive_interval(Some(std::time::Duration::from_secs(10)))
             .http2_keepalive_timeout(Some(std::time::Duration::from_secs(20)))
-            .add_service(InterceptedService::new(workers, guard(Role::Worker)))
-            .add_service(InterceptedService::new(status, guard(Role::Viewer)))
-            .add_service(InterceptedService::new(orders, guard(Role::Operator)))
-            .add_service(InterceptedService::new(current, guard(Role::Viewer)))
-            .add_service(InterceptedService::new(earlier, guard(Role::Viewer)))
-            .add_service(InterceptedService::new(health, Guard::open(Arc::clone(&keyring)))))
+            .add_routes(Routes::from(routes.into_axum_router().layer(room))))
     }
 }
 
@@ -153,8 +167,15 @@ impl WorkerService for Service {
             refusal(Code::ResourceExhausted, message, "TOO_MANY_SESSIONS", ("service", "medley.v1.WorkerService"))
         })?;
         let worker = WorkerId(self.next_worker.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-        let commands = session::open(worker, request.into_inner(), self.arrivals.clone(), place).await?;
-        Ok(Response::new(Box::pin(commands)))
+        let no_pass = |_| Status::internal("the system has no random numbers for a pass");
+        let (issued, secret) = self.passes.issue(worker).map_err(no_pass)?;
+        let mut pass: MetadataValue<Ascii> = secret.parse().map_err(|_| Status::internal("the pass is no header"))?;
+        pass.set_sensitive(true);
+        let ties = (place, issued, self.passes.clone());
+        let commands = session::open(worker, request.into_inner(), self.arrivals.clone(), ties).await?;
+        let mut response: Response<Self::SessionStream> = Response::new(Box::pin(commands));
+        response.metadata_mut().insert(PASS, pass);
+        Ok(response)
     }
 
     async fn fetch_examples(
@@ -182,7 +203,9 @@ impl WorkerService for Service {
         &self,
         request: Request<Streaming<v1::UploadArtifactRequest>>,
     ) -> Result<Response<v1::UploadArtifactResponse>, Status> {
-        self.uploads.receive(request.into_inner(), &self.arrivals).await?;
+        let pass = request.metadata().get(PASS).map(|pass| pass.as_bytes().to_owned()).unwrap_or_default();
+        let may_bring = |save| self.passes.allow(&pass, save);
+        self.uploads.receive(request.into_inner(), may_bring, &self.arrivals).await?;
         Ok(Response::new(v1::UploadArtifactResponse {}))
     }
 }

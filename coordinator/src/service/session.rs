@@ -10,14 +10,15 @@ use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
 
 use super::Arrival;
+use super::passes::{Issued, Passes};
 use crate::access::Bucket;
 use crate::access::limits::EVENTS_PER_SECOND;
 
 /// Commands that may wait for a worker. A run orders few; a worker that reads none is as good as dead.
 const QUEUED_COMMANDS: usize = 64;
 
-/// Announces the worker and starts to forward its events, which takes its `place` for as long; the returned stream
-/// carries its commands.
+/// Announces the worker and starts to forward its events, which takes its `place` and its pass for as long; the returned
+/// stream carries its commands, and notes in `passes` what they order.
 ///
 /// # Errors
 /// The run is over.
@@ -25,16 +26,20 @@ pub async fn open(
     worker: WorkerId,
     events: Streaming<v1::SessionRequest>,
     arrivals: mpsc::Sender<Arrival>,
-    place: OwnedSemaphorePermit,
+    (place, issued, passes): (OwnedSemaphorePermit, Issued, Passes),
 ) -> Result<impl Stream<Item = Result<v1::SessionResponse, Status>>, Status> {
     let (commands, outbound) = mpsc::channel(QUEUED_COMMANDS);
     let over = |_| Status::unavailable("the run is over");
     arrivals.send(Arrival::Joined(worker, commands)).await.map_err(over)?;
     tokio::spawn(async move {
         forward(worker, events, arrivals).await;
-        drop(place);
+        drop((place, issued));
     });
-    Ok(ReceiverStream::new(outbound).map(|command| Ok(v1::SessionResponse::from(command))))
+    Ok(ReceiverStream::new(outbound).map(move |command| {
+        // Before it is sent: what it orders may come at once.
+        passes.note(worker, &command);
+        Ok(v1::SessionResponse::from(command))
+    }))
 }
 
 /// Forwards events until the stream ends; then says that the worker has left. Ends with the run.

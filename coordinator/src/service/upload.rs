@@ -65,7 +65,7 @@ impl Uploads {
         Self { slot }
     }
 
-    /// Takes one piece in; returns when it has arrived, and with it the file on the disk if it is the last. A disk that
+    /// Takes one piece in, if its sender `may_bring` pieces of that save; returns when it has arrived, and with it the file on the disk if it is the last. A disk that
     /// refuses for good is told to `arrivals`: no other worker would fare better.
     ///
     /// # Errors
@@ -73,12 +73,16 @@ impl Uploads {
     pub async fn receive(
         &self,
         mut parts: Streaming<v1::UploadArtifactRequest>,
+        may_bring: impl Fn(SaveId) -> bool,
         arrivals: &mpsc::Sender<Arrival>,
     ) -> Result<(), Status> {
         let Some(v1::UploadArtifactRequest { part: Some(Part::Header(header)) }) = parts.message().await? else {
             return Err(Status::invalid_argument("an upload begins with its header"));
         };
         let header = Header::try_from(&header)?;
+        if !may_bring(header.save) {
+            return Err(unwanted(header.save));
+        }
         let slot = self.slot_for(header.save).await?;
         let (chunks, queue) = mpsc::channel(QUEUED_CHUNKS);
         let staging = Arc::clone(&slot.staging);
