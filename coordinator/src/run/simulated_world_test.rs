@@ -168,7 +168,7 @@ impl World {
             let worker = anybody(&mut self.random).and_then(|worker| self.workers.get_mut(&worker));
             worker.into_iter().for_each(|model| model.outbox.push_back(Event::Leaving));
         }
-        if faults.orders > 0 && self.random.chance(30) {
+        if faults.orders > 0 && self.random.chance(100) {
             faults.orders -= 1;
             let drained = anybody(&mut self.random).filter(|_| self.random.chance(2));
             return vec![drained.map_or(Input::CheckpointRequested, Input::DrainRequested)];
