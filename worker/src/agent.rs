@@ -13,6 +13,7 @@ use medley_proto::access::Access;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+pub use crate::agent_error::AgentError;
 use crate::device::Place;
 use crate::engine::Output;
 use crate::holding::Holding;
@@ -22,6 +23,9 @@ use crate::uploads::{PieceOrder, Uploading};
 
 /// Between two attempts to open a session with who accepts connections.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// How long a worker that is to end looks for a lost coordinator: nobody else may hold its state. Within what schedulers
+/// grant between SIGTERM and SIGKILL.
+const PARTING: Duration = Duration::from_secs(10);
 
 /// How a worker finds its coordinator and what it computes with.
 #[derive(Debug, Clone)]
@@ -46,57 +50,6 @@ pub struct Settings {
     pub is_local: bool,
 }
 
-/// Why a worker ended before it was told to.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// The coordinator could not be reached or was lost.
-    #[error(transparent)]
-    Session(#[from] SessionError),
-    /// Somebody accepts connections but says nothing.
-    #[error("{address} accepts connections but does not answer as a coordinator; is the address right?")]
-    Silent {
-        /// The address.
-        address: String,
-    },
-    /// The coordinator closed the session without a word.
-    #[error("coordinator at {address} ended the session; has it stopped?")]
-    Abandoned {
-        /// The coordinator's address.
-        address: String,
-    },
-    /// The coordinator spoke out of turn.
-    #[error("coordinator at {address} sent {found}; expected {expected}")]
-    OutOfTurn {
-        /// The coordinator's address.
-        address: String,
-        /// What came.
-        found: String,
-        /// What should have come.
-        expected: &'static str,
-    },
-    /// No address could be found that peers can reach.
-    #[error("no local address leads to {address}: {source}; name one with --collective_host")]
-    NoRoute {
-        /// The coordinator's address.
-        address: String,
-        /// The system's reason.
-        source: std::io::Error,
-    },
-    /// The engine failed; the coordinator has been told.
-    #[error("{0}")]
-    Engine(Failure),
-}
-
-impl AgentError {
-    /// Whether the coordinator is gone, rather than wrong: it may come back.
-    fn is_loss(&self) -> bool {
-        matches!(
-            self,
-            Self::Abandoned { .. } | Self::Session(SessionError::Unreachable { .. } | SessionError::Call { .. })
-        )
-    }
-}
-
 /// Takes part in a run until the coordinator orders to stop; returns what that means, and its reason.
 ///
 /// `leave` is told when this worker is to go: it works on until the coordinator lets it.
@@ -110,15 +63,15 @@ pub async fn run(settings: Settings, mut leave: mpsc::Receiver<()>) -> Result<(V
             Ok(end) => return Ok(end),
             Err(error) => error,
         };
-        if !life.may_come_back(&error) {
-            return Err(error);
+        let comes_back = life.may_come_back(&error);
+        if comes_back {
+            life.part(&error).await?;
+            life.leaving |= leave.try_recv().is_ok();
         }
-        let left = tokio::select! {
-            parted = life.part(&error) => { parted?; life.leaving }
-            Some(()) = leave.recv() => true,
-        };
-        if left {
-            return Ok((Verdict::Released, "asked to end while its coordinator was away".to_owned()));
+        match (life.leaving && error.is_loss(), comes_back && life.holds_state()) {
+            (true, false) => return Ok((Verdict::Released, "asked to end while its coordinator was away".to_owned())),
+            (false, _) if !comes_back => return Err(error),
+            _ => {}
         }
     }
 }
@@ -149,7 +102,7 @@ impl Life {
     /// One session, from its first word to its last.
     async fn attend(&mut self, leave: &mut mpsc::Receiver<()>) -> Result<(Verdict, String), AgentError> {
         let patience = match self.lost {
-            Some(since) => self.settings.reconnect.saturating_sub(since.elapsed()),
+            Some(since) => self.limit().saturating_sub(since.elapsed()),
             None => self.settings.patience,
         };
         let (settings, met) = (&self.settings, &mut self.met);
@@ -162,14 +115,21 @@ impl Life {
         };
         let (coordinator, mut session, first) = tokio::select! {
             joined = joining => joined?,
-            Some(()) = leave.recv() => return Ok((Verdict::Released, "asked to end before it took part".to_owned())),
+            Some(()) = leave.recv() => {
+                if !self.holds_state() {
+                    return Ok((Verdict::Released, "asked to end before it took part".to_owned()));
+                }
+                // It looks on, for less time.
+                self.leaving = true;
+                return Err(self.abandoned());
+            }
         };
         let heartbeat_ms = match &first {
             Some(Command::Welcome(welcome)) => welcome.heartbeat_ms,
             Some(Command::Reattach { heartbeat_ms, .. }) => *heartbeat_ms,
             Some(Command::Stop { .. }) => 0,
             Some(other) => return Err(out_of_turn(&self.settings, other)),
-            None => return Err(AgentError::Abandoned { address: self.settings.coordinator.clone() }),
+            None => return Err(self.abandoned()),
         };
         let beat = tokio::spawn(heartbeat(session.sender(), Duration::from_millis(heartbeat_ms.max(10))));
         let end = self.follow(&coordinator, &mut session, (first, leave)).await;
@@ -197,7 +157,7 @@ impl Life {
                     }
                 }
                 Some(Command::Reattach { worker, .. }) => self.reattach(worker),
-                _ => return Err(AgentError::Abandoned { address: self.settings.coordinator.clone() }),
+                _ => return Err(self.abandoned()),
             }
             self.lost = None;
             match self.take_part(coordinator, session, leave).await? {
@@ -246,9 +206,13 @@ impl Life {
         leave: &mut mpsc::Receiver<()>,
     ) -> Result<End, AgentError> {
         let Some((holding, known)) = self.holding.as_mut().zip(self.known.as_mut()) else {
-            return Err(AgentError::Abandoned { address: self.settings.coordinator.clone() });
+            return Err(self.abandoned());
         };
         let (events, worker) = (session.sender(), known.worker().unwrap_or_default());
+        if self.leaving {
+            // What the session before was told, this one has not heard.
+            events.send(Event::Leaving).await;
+        }
         let mut upload = Uploading::default();
         loop {
             tokio::select! {
@@ -306,8 +270,22 @@ impl Life {
 
     /// Whether the worker looks for its coordinator after `error`, or ends.
     fn may_come_back(&self, error: &AgentError) -> bool {
-        let in_time = self.lost.map_or(Duration::ZERO, |since| since.elapsed()) < self.settings.reconnect;
+        let in_time = self.lost.map_or(Duration::ZERO, |since| since.elapsed()) < self.limit();
         self.met && in_time && error.is_loss()
+    }
+
+    /// How long a lost coordinator is looked for.
+    fn limit(&self) -> Duration {
+        if self.leaving { self.settings.reconnect.min(PARTING) } else { self.settings.reconnect }
+    }
+
+    /// Whether it holds something that a coordinator that comes back may want.
+    fn holds_state(&self) -> bool {
+        self.holding.as_ref().and_then(Holding::held).is_some()
+    }
+
+    fn abandoned(&self) -> AgentError {
+        AgentError::Abandoned { address: self.settings.coordinator.clone() }
     }
 
     /// The coordinator is lost: leaves the group, and keeps what it holds.
@@ -323,7 +301,7 @@ impl Life {
             let update = holding.held().map_or_else(String::new, |held| format!(" of update {}", held.update));
             keeps = format!("keeps its state{update} and ");
         }
-        let seconds = self.settings.reconnect.as_secs();
+        let seconds = self.limit().as_secs();
         say(&format!("{error}; this worker {keeps}looks for the coordinator for {seconds} s"));
         Ok(())
     }
