@@ -67,7 +67,10 @@ ReturnToService=2
 KillWait=5
 SlurmdParameters=config_overrides
 SchedulerParameters=batch_sched_delay=1,sched_interval=5
-PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=30
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 CONF
   for name; do
     echo "NodeName=$name CPUs=2 RealMemory=$memory State=UNKNOWN"
