@@ -22,6 +22,8 @@ use crate::uploads::{PieceOrder, Uploading};
 
 /// Between two attempts to open a session with who accepts connections.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// How long an engine may take to let go of its GPU before the process ends without it.
+const PARTING: Duration = Duration::from_secs(5);
 
 /// How a worker finds its coordinator and what it computes with.
 #[derive(Debug, Clone)]
@@ -105,22 +107,9 @@ impl AgentError {
 /// See [`AgentError`].
 pub async fn run(settings: Settings, mut leave: mpsc::Receiver<()>) -> Result<(Verdict, String), AgentError> {
     let mut life = Life { settings, holding: None, known: None, met: false, lost: None, leaving: false };
-    loop {
-        let error = match life.attend(&mut leave).await {
-            Ok(end) => return Ok(end),
-            Err(error) => error,
-        };
-        if !life.may_come_back(&error) {
-            return Err(error);
-        }
-        let left = tokio::select! {
-            parted = life.part(&error) => { parted?; life.leaving }
-            Some(()) = leave.recv() => true,
-        };
-        if left {
-            return Ok((Verdict::Released, "asked to end while its coordinator was away".to_owned()));
-        }
-    }
+    let end = life.live(&mut leave).await;
+    life.let_go().await;
+    end
 }
 
 /// A worker, through all of its sessions.
@@ -146,6 +135,32 @@ enum End {
 }
 
 impl Life {
+    /// Session after session, to the last one's end.
+    async fn live(&mut self, leave: &mut mpsc::Receiver<()>) -> Result<(Verdict, String), AgentError> {
+        loop {
+            let error = match self.attend(leave).await {
+                Err(error) if self.may_come_back(&error) => error,
+                end => return end,
+            };
+            let left = tokio::select! {
+                parted = self.part(&error) => { parted?; self.leaving }
+                Some(()) = leave.recv() => true,
+            };
+            if left {
+                return Ok((Verdict::Released, "asked to end while its coordinator was away".to_owned()));
+            }
+        }
+    }
+
+    /// Ends an engine that has a GPU: NVIDIA's libraries are taken apart as the process ends, and a thread that calls them
+    /// meanwhile may bring it down.
+    async fn let_go(&mut self) {
+        let on_gpu = matches!(self.settings.place, Place::Cuda { .. });
+        if let Some(holding) = self.holding.take().filter(|_| on_gpu) {
+            tokio::time::timeout(PARTING, holding.end()).await.ok();
+        }
+    }
+
     /// One session, from its first word to its last.
     async fn attend(&mut self, leave: &mut mpsc::Receiver<()>) -> Result<(Verdict, String), AgentError> {
         let patience = match self.lost {
