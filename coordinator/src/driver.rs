@@ -76,6 +76,8 @@ struct Ties {
     /// Workers whose connection broke, and until when their process may say why.
     leaving: BTreeMap<WorkerId, (Instant, String)>,
     stopping: bool,
+    /// Whether a signal has asked for the stop.
+    signalled: bool,
     /// Why nothing can be written at present.
     paused: Option<String>,
     meter: Meter,
@@ -234,6 +236,10 @@ impl Driver {
             }
             Happening::Stop => {
                 ties.stopping = true;
+                // An operator's order, or the last worker that left, is not the first of two signals.
+                if std::mem::replace(&mut ties.signalled, true) {
+                    return vec![Input::StopAtOnce];
+                }
                 self.display.line("stopping: what is under way is finished and saved; once more to stop at once");
                 vec![Input::StopRequested]
             }

@@ -173,6 +173,22 @@ fn a_worker_that_waits_for_a_place_looks_for_its_coordinator_too() {
     job.workers.remove(0).end().expect(75);
 }
 
+/// SIGTERM reaches the only one that holds the state while its coordinator is away: it is saved when that is back, and
+/// another goes on from it.
+#[test]
+fn a_worker_that_is_to_end_hands_its_state_to_a_coordinator_that_comes_back() {
+    let mut job = Job::start(WORK, 1, "kill:coordinator@update=120");
+    job.death();
+    job.workers[0].wait_for("looks for the coordinator");
+    job.workers[0].signal(Signal::TERM);
+    job.again("");
+    let next = job.scratch.start_worker(&format!("--coordinator {} --threads 1", job.address));
+    std::mem::replace(&mut job.workers[0], next).end().expect(75);
+    let (scratch, ended) = job.end();
+    ended.says(&["came back, and holds update 120", "left, as it was asked to end"]);
+    assert_same(&scratch, &clean(), 0);
+}
+
 /// Who is left holds all; the place of the lost one is free for another.
 #[test]
 fn a_worker_may_die_with_the_coordinator() {

@@ -13,6 +13,7 @@ use medley_proto::access::Access;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+pub use crate::agent_error::AgentError;
 use crate::device::Place;
 use crate::engine::Output;
 use crate::holding::Holding;
@@ -22,8 +23,11 @@ use crate::uploads::{PieceOrder, Uploading};
 
 /// Between two attempts to open a session with who accepts connections.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// How long a worker that is to end looks for a lost coordinator: nobody else may hold its state. Within what schedulers
+/// grant between SIGTERM and SIGKILL.
+const PARTING: Duration = Duration::from_secs(10);
 /// How long an engine may take to let go of its GPU before the process ends without it.
-const PARTING: Duration = Duration::from_secs(5);
+const LETTING_GO: Duration = Duration::from_secs(5);
 
 /// How a worker finds its coordinator and what it computes with.
 #[derive(Debug, Clone)]
@@ -46,57 +50,6 @@ pub struct Settings {
     pub shares_gpu: bool,
     /// Whether a launcher on this machine speaks for this worker.
     pub is_local: bool,
-}
-
-/// Why a worker ended before it was told to.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// The coordinator could not be reached or was lost.
-    #[error(transparent)]
-    Session(#[from] SessionError),
-    /// Somebody accepts connections but says nothing.
-    #[error("{address} accepts connections but does not answer as a coordinator; is the address right?")]
-    Silent {
-        /// The address.
-        address: String,
-    },
-    /// The coordinator closed the session without a word.
-    #[error("coordinator at {address} ended the session; has it stopped?")]
-    Abandoned {
-        /// The coordinator's address.
-        address: String,
-    },
-    /// The coordinator spoke out of turn.
-    #[error("coordinator at {address} sent {found}; expected {expected}")]
-    OutOfTurn {
-        /// The coordinator's address.
-        address: String,
-        /// What came.
-        found: String,
-        /// What should have come.
-        expected: &'static str,
-    },
-    /// No address could be found that peers can reach.
-    #[error("no local address leads to {address}: {source}; name one with --collective_host")]
-    NoRoute {
-        /// The coordinator's address.
-        address: String,
-        /// The system's reason.
-        source: std::io::Error,
-    },
-    /// The engine failed; the coordinator has been told.
-    #[error("{0}")]
-    Engine(Failure),
-}
-
-impl AgentError {
-    /// Whether the coordinator is gone, rather than wrong: it may come back.
-    fn is_loss(&self) -> bool {
-        matches!(
-            self,
-            Self::Abandoned { .. } | Self::Session(SessionError::Unreachable { .. } | SessionError::Call { .. })
-        )
-    }
 }
 
 /// Takes part in a run until the coordinator orders to stop; returns what that means, and its reason.
@@ -139,15 +92,20 @@ impl Life {
     async fn live(&mut self, leave: &mut mpsc::Receiver<()>) -> Result<(Verdict, String), AgentError> {
         loop {
             let error = match self.attend(leave).await {
-                Err(error) if self.may_come_back(&error) => error,
-                end => return end,
+                Ok(end) => return Ok(end),
+                Err(error) => error,
             };
-            let left = tokio::select! {
-                parted = self.part(&error) => { parted?; self.leaving }
-                Some(()) = leave.recv() => true,
-            };
-            if left {
-                return Ok((Verdict::Released, "asked to end while its coordinator was away".to_owned()));
+            let comes_back = self.may_come_back(&error);
+            if comes_back {
+                self.part(&error).await?;
+                self.leaving |= leave.try_recv().is_ok();
+            }
+            match (self.leaving && error.is_loss(), comes_back && self.holds_state()) {
+                (true, false) => {
+                    return Ok((Verdict::Released, "asked to end while its coordinator was away".to_owned()));
+                }
+                (false, _) if !comes_back => return Err(error),
+                _ => {}
             }
         }
     }
@@ -157,14 +115,14 @@ impl Life {
     async fn let_go(&mut self) {
         let on_gpu = matches!(self.settings.place, Place::Cuda { .. });
         if let Some(holding) = self.holding.take().filter(|_| on_gpu) {
-            tokio::time::timeout(PARTING, holding.end()).await.ok();
+            tokio::time::timeout(LETTING_GO, holding.end()).await.ok();
         }
     }
 
     /// One session, from its first word to its last.
     async fn attend(&mut self, leave: &mut mpsc::Receiver<()>) -> Result<(Verdict, String), AgentError> {
         let patience = match self.lost {
-            Some(since) => self.settings.reconnect.saturating_sub(since.elapsed()),
+            Some(since) => self.limit().saturating_sub(since.elapsed()),
             None => self.settings.patience,
         };
         let (settings, met) = (&self.settings, &mut self.met);
@@ -177,14 +135,21 @@ impl Life {
         };
         let (coordinator, mut session, first) = tokio::select! {
             joined = joining => joined?,
-            Some(()) = leave.recv() => return Ok((Verdict::Released, "asked to end before it took part".to_owned())),
+            Some(()) = leave.recv() => {
+                if !self.holds_state() {
+                    return Ok((Verdict::Released, "asked to end before it took part".to_owned()));
+                }
+                // It looks on, for less time.
+                self.leaving = true;
+                return Err(self.abandoned());
+            }
         };
         let heartbeat_ms = match &first {
             Some(Command::Welcome(welcome)) => welcome.heartbeat_ms,
             Some(Command::Reattach { heartbeat_ms, .. }) => *heartbeat_ms,
             Some(Command::Stop { .. }) => 0,
             Some(other) => return Err(out_of_turn(&self.settings, other)),
-            None => return Err(AgentError::Abandoned { address: self.settings.coordinator.clone() }),
+            None => return Err(self.abandoned()),
         };
         let beat = tokio::spawn(heartbeat(session.sender(), Duration::from_millis(heartbeat_ms.max(10))));
         let end = self.follow(&coordinator, &mut session, (first, leave)).await;
@@ -212,7 +177,7 @@ impl Life {
                     }
                 }
                 Some(Command::Reattach { worker, .. }) => self.reattach(worker),
-                _ => return Err(AgentError::Abandoned { address: self.settings.coordinator.clone() }),
+                _ => return Err(self.abandoned()),
             }
             self.lost = None;
             match self.take_part(coordinator, session, leave).await? {
@@ -261,9 +226,13 @@ impl Life {
         leave: &mut mpsc::Receiver<()>,
     ) -> Result<End, AgentError> {
         let Some((holding, known)) = self.holding.as_mut().zip(self.known.as_mut()) else {
-            return Err(AgentError::Abandoned { address: self.settings.coordinator.clone() });
+            return Err(self.abandoned());
         };
         let (events, worker) = (session.sender(), known.worker().unwrap_or_default());
+        if self.leaving {
+            // What the session before was told, this one has not heard.
+            events.send(Event::Leaving).await;
+        }
         let mut upload = Uploading::default();
         loop {
             tokio::select! {
@@ -321,8 +290,22 @@ impl Life {
 
     /// Whether the worker looks for its coordinator after `error`, or ends.
     fn may_come_back(&self, error: &AgentError) -> bool {
-        let in_time = self.lost.map_or(Duration::ZERO, |since| since.elapsed()) < self.settings.reconnect;
+        let in_time = self.lost.map_or(Duration::ZERO, |since| since.elapsed()) < self.limit();
         self.met && in_time && error.is_loss()
+    }
+
+    /// How long a lost coordinator is looked for.
+    fn limit(&self) -> Duration {
+        if self.leaving { self.settings.reconnect.min(PARTING) } else { self.settings.reconnect }
+    }
+
+    /// Whether it holds something that a coordinator that comes back may want.
+    fn holds_state(&self) -> bool {
+        self.holding.as_ref().and_then(Holding::held).is_some()
+    }
+
+    fn abandoned(&self) -> AgentError {
+        AgentError::Abandoned { address: self.settings.coordinator.clone() }
     }
 
     /// The coordinator is lost: leaves the group, and keeps what it holds.
@@ -338,7 +321,7 @@ impl Life {
             let update = holding.held().map_or_else(String::new, |held| format!(" of update {}", held.update));
             keeps = format!("keeps its state{update} and ");
         }
-        let seconds = self.settings.reconnect.as_secs();
+        let seconds = self.limit().as_secs();
         say(&format!("{error}; this worker {keeps}looks for the coordinator for {seconds} s"));
         Ok(())
     }

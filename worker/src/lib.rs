@@ -1,6 +1,7 @@
 //! The training engine: one worker process on one device.
 
 pub mod agent;
+pub mod agent_error;
 pub mod batch;
 pub mod collective;
 pub mod device;

@@ -14,7 +14,7 @@ impl Driver {
                 let how = if at_once { ", at once" } else { "" };
                 self.display.line(&format!("an operator at {who} ends the run{how}"));
                 let first = (!std::mem::replace(&mut ties.stopping, true)).then_some(Input::StopRequested);
-                first.into_iter().chain(at_once.then_some(Input::StopRequested)).collect()
+                first.into_iter().chain(at_once.then_some(Input::StopAtOnce)).collect()
             }
             Order::Checkpoint => {
                 self.display.line(&format!("an operator at {who} asks for a checkpoint"));

@@ -28,8 +28,10 @@ pub enum Input {
     Based(Base),
     /// Something outside the workers failed: a disk, a launcher.
     Broken(Failure),
-    /// A person or a scheduler asks the run to stop; asked again, it stops at once.
+    /// The run is to stop: what is under way is finished and saved. Asked again is asked once.
     StopRequested,
+    /// A person or a scheduler will not wait for that.
+    StopAtOnce,
     /// An operator asks for a checkpoint.
     CheckpointRequested,
     /// An operator asks a worker to leave.

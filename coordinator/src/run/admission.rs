@@ -52,7 +52,7 @@ impl Run {
             return self.refuse(worker, reason, actions);
         }
         // Its session broke, though nobody has noticed yet.
-        if let Some(before) = self.same_process(&hello).filter(|before| *before != worker) {
+        if let Some(before) = self.same_process(worker, &hello) {
             self.lose(now, before, "its connection broke, and it has come back", actions);
         }
         if let Some(reason) = self.kind_differs(&hello).or_else(|| self.gpu_taken(&hello)) {
@@ -63,14 +63,24 @@ impl Run {
             let known = hello.known.clone().filter(|_| other_run.is_none());
             member.hello = Some(Hello { known, ..hello });
         }
+        if self.names_of(worker).iter().any(|name| self.asked_to_leave.contains(name)) {
+            return self.comes_to_leave(now, worker, actions);
+        }
         self.admit(now, actions);
     }
 
-    /// The member that is the same process in the session before.
-    fn same_process(&self, hello: &Hello) -> Option<WorkerId> {
-        let before = hello.known.as_ref()?.worker()?;
-        let known = self.roster.get(before)?.hello.as_ref()?;
-        (known.host == hello.host && known.pid == hello.pid).then_some(before)
+    /// The member that is the same process in a session before: under any of its names, or under one of which its
+    /// session broke before it heard.
+    fn same_process(&self, worker: WorkerId, hello: &Hello) -> Option<WorkerId> {
+        let names = &hello.known.as_ref()?.names;
+        let is_it = |(member, known): (WorkerId, &Hello)| {
+            let shared = known.known.iter().flat_map(|known| &known.names).any(|name| names.contains(name));
+            member != worker
+                && (known.host == hello.host && known.pid == hello.pid)
+                && (shared || names.contains(&member))
+        };
+        let mut members = self.roster.iter().filter_map(|(member, known)| Some((member, known.hello.as_ref()?)));
+        members.find(|member| is_it(*member)).map(|(member, _)| member)
     }
 
     /// Why a worker cannot compute together with those of this run, if it cannot.
@@ -118,6 +128,7 @@ impl Run {
         let waits = |member: &Member| member.hello.is_some() && !member.welcomed;
         let held_by = |run: &Self, worker| run.roster.get(worker)?.hello.as_ref()?.held.clone();
         let mut came_back = false;
+        self.make_room(actions);
         // What one of them reports may be what another's state lacks, so each may make room for the next.
         let expected = |run: &Self| {
             let waiting = run.roster.all(waits).into_iter();

@@ -12,9 +12,8 @@ use super::{Action, Occasion, Phase, Run, SavePurpose};
 
 impl Run {
     pub(super) fn stop_requested(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let again = std::mem::replace(&mut self.stopping, true);
+        self.stopping = true;
         match &self.phase {
-            _ if again => self.finish(self.stopped(), actions),
             // Too few to go on, but perhaps enough to save what they hold.
             Phase::Gathering(_) if self.progress.done > self.progress.saved => self.reform(now, actions),
             // Before anything is trained, and after its state is saved, there is nothing to wait for.

@@ -23,10 +23,11 @@ fn a_stop_saves_where_the_grants_end() {
 }
 
 #[test]
-fn a_second_stop_does_not_wait() {
+fn who_will_not_wait_says_so() {
     let (mut drive, _) = Drive::formed(job(2));
     drive.input(Input::StopRequested);
-    let actions = drive.input(Input::StopRequested);
+    assert_eq!(drive.input(Input::StopRequested), [], "asked again is asked once");
+    let actions = drive.input(Input::StopAtOnce);
     assert_eq!(actions.last(), Some(&Action::Finish(Outcome::Stopped { update: Update(0), saved: None })));
 }
 

@@ -50,7 +50,11 @@ impl Run {
             return;
         }
         self.dismiss_leavers(actions);
-        self.let_in(actions);
+        // Who comes back only now may hold more.
+        let came_back = self.let_in(actions);
+        if matches!(self.phase, Phase::Finished(_)) || (came_back && !self.catch_up(now, actions)) {
+            return;
+        }
         self.refresh_outdated(actions);
         let ready = self.roster.all(Member::is_ready);
         let needed = match (self.stopping || self.saves_for_leavers(), self.formed || self.returned() > 0) {

@@ -30,7 +30,7 @@ mod training;
 mod view;
 mod waiting;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use medley_common::identity::{Generation, Update, WorkerId};
@@ -81,6 +81,8 @@ pub struct Run {
     saving: Option<Saving>,
     progress: Progress,
     stopping: bool,
+    /// The names of those that were asked to leave: they may come back under another before they have.
+    asked_to_leave: BTreeSet<WorkerId>,
     /// Whether an operator has asked for a checkpoint that is not under way yet.
     save_asked: bool,
     /// Whether a group has stood in this process.
@@ -143,6 +145,7 @@ impl Run {
             saving: None,
             progress: Progress::new(&job),
             stopping: false,
+            asked_to_leave: BTreeSet::new(),
             save_asked: false,
             formed: false,
             overdue: job.is_log_overdue(),
@@ -172,7 +175,9 @@ impl Run {
         }
         match (&self.phase, input) {
             (Phase::Finished(_), _) => {}
+            (_, Input::StopRequested) if self.stopping => {}
             (_, Input::StopRequested) => self.stop_requested(now, &mut actions),
+            (_, Input::StopAtOnce) => self.finish(self.stopped(), &mut actions),
             (_, Input::CheckpointRequested) => self.checkpoint_requested(now, &mut actions),
             (_, Input::DrainRequested(worker)) => self.drain_requested(now, worker, &mut actions),
             (_, Input::Broken(failure)) => self.broken(failure, &mut actions),

@@ -174,6 +174,7 @@ impl Run {
             return actions.push(Action::Dismiss(worker, "it was asked to end".to_owned()));
         }
         member.leaving = true;
+        self.asked_to_leave.insert(worker);
         match &self.phase {
             Phase::Gathering(_) => {
                 self.dismiss_leavers(actions);

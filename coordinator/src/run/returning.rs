@@ -39,7 +39,7 @@ impl Run {
     }
 
     /// The names that somebody who is here has had before.
-    fn names_of(&self, worker: WorkerId) -> &[WorkerId] {
+    pub(super) fn names_of(&self, worker: WorkerId) -> &[WorkerId] {
         let known = self.roster.get(worker).and_then(|member| member.hello.as_ref()?.known.as_ref());
         known.map_or(&[], |known| &known.names)
     }
@@ -64,6 +64,37 @@ impl Run {
         actions.push(Action::Notice(format!("{name} came back, and holds update {update}")));
         actions.push(Action::Order(worker, Command::Reattach { worker, heartbeat_ms: self.heartbeat_ms() }));
         self.take_copy(worker, copy, actions);
+    }
+
+    /// One that was asked to leave before its session broke: it stays as long as nobody else holds what it does.
+    pub(super) fn comes_to_leave(&mut self, now: Instant, worker: WorkerId, actions: &mut Vec<Action>) {
+        let held = self.roster.get(worker).and_then(|member| member.hello.as_ref()?.held.clone());
+        if let Some(held) = held.filter(|held| self.is_needed(worker, held)) {
+            self.come_back(worker, *held, actions);
+        }
+        self.leaves(now, worker, actions);
+    }
+
+    /// Whether nobody else holds as much as one that comes back.
+    fn is_needed(&self, worker: WorkerId, held: &Held) -> bool {
+        let holds_as_much = |member: &Member| member.prepared.is_some() && member.update >= held.update;
+        let has_group = !self.roster.ranked().is_empty();
+        !has_group && self.is_expected(worker, held) && self.roster.all(holds_as_much).is_empty()
+    }
+
+    /// Where newcomers have taken all places, and nobody holds what one that comes back does, the last of them makes room.
+    pub(super) fn make_room(&mut self, actions: &mut Vec<Action>) {
+        let needed = self.roster.iter().find_map(|(worker, member)| {
+            let held = member.hello.as_ref().filter(|_| !member.welcomed)?.held.as_ref()?;
+            self.is_needed(worker, held).then_some(held.update)
+        });
+        let Some(update) = needed.filter(|_| self.free_places() == 0) else { return };
+        let newcomers = self.roster.all(|member| member.welcomed && !member.leaving && member.update < update);
+        let Some(last) = newcomers.last().copied() else { return };
+        let why = format!("it makes room for one that came back and alone holds update {update}; start it again");
+        actions.push(Action::Notice(format!("{} {}", self.roster.describe(last), why.trim_start_matches("it "))));
+        self.roster.remove(last);
+        actions.push(Action::Replace(last, why));
     }
 
     /// Applies what somebody who is ready has applied and the ledger does not have: the others take the state over.

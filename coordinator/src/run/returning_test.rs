@@ -29,7 +29,8 @@ fn interrupted() -> Job {
 /// What a member of group 1 holds: the state after `update`, and the reports of it and of the one before.
 fn held(job: &Job, before: u64, update: u64) -> Held {
     let lanes = if before == 1 { 0..2 } else { 2..4 };
-    let reports: Vec<UpdateReport> = (update - 1..=update).map(|update| report(job, update, lanes.clone())).collect();
+    let reports: Vec<UpdateReport> =
+        (update.max(2) - 1..=update).map(|update| report(job, update, lanes.clone())).collect();
     Held {
         layout: Digest([1; 32]),
         endpoint: "10.0.0.1:4000".into(),
@@ -267,4 +268,68 @@ fn a_copy_off_the_line_is_let_go() {
     let held = Held { copy, generation: Generation(2), ..held(&job, 1, 3) };
     let actions = come_back(&mut drive, 11, held);
     assert!(actions.contains(&super::fixture::forget(11, 2)), "{actions:?}");
+}
+
+/// Its session broke before the answer came, so it never heard its newest name: it is the same process all the same, and
+/// its GPU is its own.
+#[test]
+fn who_never_heard_its_newest_name_is_known_by_the_one_before() {
+    let mut job = interrupted();
+    job.on_gpus = true;
+    let mut drive = Drive::new(job);
+    let gpu = |uuid: &str| Some(medley_common::message::GpuUse { uuid: uuid.into(), is_shared: false });
+    let mut open = |session: u64, pid: u32, uuid: &str| {
+        drive.input(Input::Joined(WorkerId(session)));
+        let Event::Hello(hello) = hello(pid) else { unreachable!() };
+        let known = Some(Known { run: drive.job.run, names: vec![WorkerId(1)] });
+        let held = Some(Box::new(held(&drive.job, 1, 3)));
+        drive.from(session, Event::Hello(Hello { known, held, gpu: gpu(uuid), ..hello }))
+    };
+    assert!(is_reattached(&open(11, 7, "GPU-1"), 11));
+    let actions = open(12, 7, "GPU-1");
+    assert!(is_reattached(&actions, 12), "{actions:?}");
+    let actions = open(13, 8, "GPU-1");
+    assert!(matches!(&actions[..], [Action::Refuse(WorkerId(13), _)]), "another process is not: {actions:?}");
+}
+
+/// The last of the newcomers makes room for the one that alone holds what the run has come to.
+#[test]
+fn a_newcomer_makes_room_for_the_only_holder() {
+    let mut job = job(1);
+    job.patience.reattach = Duration::from_secs(4);
+    let (mut drive, _) = Drive::formed(job);
+    let made = report(&drive.job, 1, 0..4);
+    drive.from(1, Event::Updated { generation: Generation(1), report: made });
+    drive.input(Input::Left(WorkerId(1), "its connection broke".into()));
+    drive.now = drive.run.deadline().unwrap();
+    drive.input(Input::Elapsed);
+    drive.input(Input::Joined(WorkerId(2)));
+    let actions = drive.from(2, hello(2));
+    assert!(matches!(&actions[..], [Action::Order(WorkerId(2), Command::Welcome(_))]), "{actions:?}");
+    let back = Held { reports: vec![report(&drive.job, 1, 0..4)], ..held(&drive.job, 1, 1) };
+    let actions = come_back(&mut drive, 11, back);
+    assert!(actions.iter().any(|action| matches!(action, Action::Replace(WorkerId(2), _))), "{actions:?}");
+    assert_eq!(forms(&actions)[0].1.update, Update(1));
+}
+
+/// Its session breaks before it has left: under its next name it is let go at once, unless it alone holds the state.
+#[test]
+fn who_was_to_leave_leaves_under_another_name() {
+    for workers in [1, 2] {
+        let (mut drive, _) = Drive::formed(job(workers));
+        let share = if workers == 1 { 0..4 } else { 0..2 };
+        drive.input(Input::DrainRequested(WorkerId(1)));
+        let made = report(&drive.job, 1, share.clone());
+        drive.from(1, Event::Updated { generation: Generation(1), report: made.clone() });
+        if workers == 2 {
+            let made = report(&drive.job, 1, 2..4);
+            drive.from(2, Event::Updated { generation: Generation(1), report: made });
+        }
+        drive.input(Input::Left(WorkerId(1), "its connection broke".into()));
+        let back = Held { reports: vec![made], ..held(&drive.job, 1, 1) };
+        let actions = come_back(&mut drive, 11, back);
+        let leaves = actions.iter().any(|action| matches!(action, Action::Dismiss(WorkerId(11), _)));
+        assert_eq!(leaves, workers == 2, "{actions:?}");
+        assert_eq!(forms(&actions).len(), usize::from(workers == 1), "it saves before it goes: {actions:?}");
+    }
 }

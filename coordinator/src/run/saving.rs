@@ -14,6 +14,10 @@ use medley_common::save::{Piece, SaveId};
 use super::roster::Member;
 use super::{Action, Phase, Run, SavePurpose, SavedState};
 
+/// Pieces that one worker is asked for at a time: its queue of commands has an end, and a single survivor may have all to
+/// send.
+const AT_ONCE: usize = 4;
+
 /// A save under way.
 #[derive(Debug)]
 pub(super) struct Saving {
@@ -100,7 +104,8 @@ impl Run {
             }
             let load =
                 |worker: &&WorkerId| saving.pieces.iter().filter(|place| **place == Place::Ordered(**worker)).count();
-            let Some(worker) = holders.iter().min_by_key(load).copied() else { return };
+            let free = |worker: &&WorkerId| load(worker) < AT_ONCE;
+            let Some(worker) = holders.iter().min_by_key(load).filter(free).copied() else { return };
             saving.pieces[index as usize] = Place::Ordered(worker);
             let (parts, piece) = (parts.clone(), Piece { index, count });
             actions.push(Action::Order(worker, Command::Save { save, parts, piece }));
@@ -154,7 +159,9 @@ impl Run {
         self.progress.saved = update;
         if let Phase::Gathering(gathering) = &mut self.phase {
             gathering.since = now;
-            self.reform(now, actions);
+            // Where the trained model was all that was left to do, nobody is needed any more.
+            let is_done = purpose.is_final() && self.is_over() && self.results().next().is_none();
+            if is_done { self.go_on(now, actions) } else { self.reform(now, actions) }
         }
     }
 

@@ -209,3 +209,42 @@ fn a_rank_with_another_copy_is_named() {
     let actions = drive.from(2, saved(2, 2, 9));
     assert!(failure(&actions).contains("different parameters after update 2"), "{}", failure(&actions));
 }
+
+/// A queue of commands has an end: one that has all to send is asked for a few at a time.
+#[test]
+fn a_single_survivor_is_asked_for_a_few_pieces_at_a_time() {
+    let mut job = job(4);
+    (job.spec.lanes, job.spec.rows_per_update) = (8, 8);
+    job.workers = 8;
+    job.training.as_mut().unwrap().cadence.saving = every(1);
+    let (mut drive, _) = Drive::formed(job);
+    step(&mut drive, &[1, 2, 3, 4, 5, 6, 7, 8], 1);
+    let save = save_id(1);
+    let mut asked = vec![(1, save, 0)];
+    for worker in 2..=8 {
+        asked.extend(saves(&drive.input(died(worker))).into_iter().filter(|(sender, ..)| *sender == 1));
+    }
+    assert_eq!(asked.len(), 4, "{asked:?}");
+    let mut done = 0;
+    while let Some((_, save, index)) = asked.get(done).copied() {
+        let piece = Piece { index, count: 8 };
+        let actions = drive.from(1, Event::Saved { save, piece, parameters: Digest([1; 32]) });
+        asked.extend(saves(&actions));
+        done += 1;
+        assert!(asked.len() - done <= 4);
+    }
+    assert_eq!(done, 8, "all pieces, one after the other");
+}
+
+/// All are lost while the trained model is made durable, and nothing is to be predicted: the run is complete.
+#[test]
+fn a_run_whose_model_is_saved_needs_nobody_to_end() {
+    let (mut drive, _) = Drive::formed(job(2));
+    (1..=6).for_each(|update| drop(step(&mut drive, &[1, 2], update)));
+    assert!(matches!(drive.save(6)[..], [Action::Commit(state)] if state.purpose == SavePurpose::Final));
+    drive.input(died(1));
+    drive.input(died(2));
+    let actions = drive.input(Input::Committed(Update(6)));
+    assert!(actions.iter().any(|action| matches!(action, Action::Summarise(_))), "{actions:?}");
+    assert_eq!(actions.last(), Some(&Action::Finish(Outcome::Completed)));
+}

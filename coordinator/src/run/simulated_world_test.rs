@@ -49,6 +49,8 @@ pub(super) struct Faults {
     pub(super) deaths: u32,
     /// Workers that will be asked to leave.
     pub(super) leaves: u32,
+    /// Checkpoints and departures that operators will order.
+    pub(super) orders: u32,
     /// Sessions that will break.
     pub(super) cuts: u32,
     /// Deaths of the coordinator to come.
@@ -144,7 +146,8 @@ impl World {
     fn next_inputs(&mut self, faults: &mut Faults) -> Vec<Input> {
         self.now += Duration::from_micros(self.random.below(200));
         if faults.stop && self.random.chance(80) {
-            return vec![Input::StopRequested];
+            let at_once = self.run.stopping && self.random.chance(2);
+            return vec![if at_once { Input::StopAtOnce } else { Input::StopRequested }];
         }
         if self.run.deadline().is_some_and(|deadline| deadline <= self.now) {
             return vec![Input::Elapsed];
@@ -164,6 +167,11 @@ impl World {
             faults.leaves -= 1;
             let worker = anybody(&mut self.random).and_then(|worker| self.workers.get_mut(&worker));
             worker.into_iter().for_each(|model| model.outbox.push_back(Event::Leaving));
+        }
+        if faults.orders > 0 && self.random.chance(100) {
+            faults.orders -= 1;
+            let drained = anybody(&mut self.random).filter(|_| self.random.chance(2));
+            return vec![drained.map_or(Input::CheckpointRequested, Input::DrainRequested)];
         }
         if faults.cuts > 0 && self.random.chance(50) {
             faults.cuts -= 1;
