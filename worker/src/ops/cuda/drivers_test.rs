@@ -28,9 +28,9 @@ pub(crate) fn on_each_driver(test: &impl DriverTest) {
 #[cfg(feature = "cuda")]
 struct Handed(Gpu);
 
+#[cfg(feature = "cuda")]
 // SAFETY: whoever holds the lock around it is the only one that uses it; a test that passes has dropped all of its clones.
 // What is enqueued is bound to the context, which each test's first allocation makes its thread's own.
-#[cfg(feature = "cuda")]
 unsafe impl Send for Handed {}
 
 #[cfg(feature = "cuda")]
