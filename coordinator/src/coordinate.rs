@@ -28,6 +28,8 @@ use crate::spec::{Chaos, Device, DeviceChoice, Machine, Role};
 const BACKLOG: u32 = 1024;
 /// Events that may wait for the run.
 const QUEUED_ARRIVALS: usize = 1024;
+/// SIGTERMs this close to each other ask for the same.
+const ONE_REQUEST: Duration = Duration::from_secs(2);
 /// How long workers may take to end when the run has.
 const WORKERS_GRACE: Duration = Duration::from_secs(5);
 /// How long sessions may take to end when the run has: a stream that somebody else holds open must not hold the end up.
@@ -205,7 +207,9 @@ fn announce(assembly: &Assembly) {
     assembly.notes.iter().for_each(|note| say(note));
 }
 
-/// SIGINT, SIGTERM and SIGHUP as requests to stop; a hang-up that is ignored (`nohup`) stays ignored.
+/// SIGINT, SIGTERM and SIGHUP as requests to stop; a hang-up that is ignored (`nohup`) stays ignored. A SIGTERM
+/// within [`ONE_REQUEST`] of another is the same one: a scheduler may signal all processes of a job, and the parents among them
+/// pass it on. A person who types Ctrl-C twice means it.
 fn stop_requests() -> Result<mpsc::Receiver<()>, Failure> {
     let (sender, receiver) = mpsc::channel(4);
     let hangup = (!ignores_hangup()).then(SignalKind::hangup);
@@ -216,6 +220,10 @@ fn stop_requests() -> Result<mpsc::Receiver<()>, Failure> {
             while signals.recv().await.is_some() {
                 // A full queue holds enough requests already.
                 sender.try_send(()).ok();
+                if kind == SignalKind::terminate() {
+                    let until = tokio::time::Instant::now() + ONE_REQUEST;
+                    while tokio::time::timeout_at(until, signals.recv()).await.is_ok() {}
+                }
             }
         });
     }

@@ -202,4 +202,17 @@ mod tests {
         let expected = "m/pytorch_model.bin is no file that torch.save wrote; copy it again";
         assert_eq!(problem(PICKLE_FILE, b"<html>").unwrap(), expected);
     }
+
+    proptest::proptest! {
+        /// Whatever a header holds, and wherever it says that the tensors lie.
+        #[test]
+        fn any_header_is_answered(
+            content in "\\PC{0,60}|\\{\"a\":\\{\"dtype\":\"F32\",\"shape\":\\[[0-9]{1,20}\\],\"data_offsets\":\\[[0-9]{1,20},[0-9]{1,20}\\]\\}\\}",
+            length in proptest::option::of(proptest::prelude::any::<u64>()),
+            rest in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40),
+        ) {
+            let length = length.unwrap_or(content.len() as u64).to_le_bytes();
+            problem(SAFETENSORS_FILE, &[&length[..], content.as_bytes(), &rest].concat());
+        }
+    }
 }

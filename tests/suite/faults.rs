@@ -72,6 +72,22 @@ fn terminating_all_processes_saves_too() {
     run.end().expect(75).says(&["saved"]);
 }
 
+/// As a scheduler does that signals every process of a job, and a parent among them passes it on.
+#[test]
+fn two_sigterms_at_once_are_one_request() {
+    let scratch = Scratch::new(100);
+    let mut run = scratch.start(&format!("train {RECIPE} {ENDLESS}"));
+    let workers = workers(&mut run);
+    run.wait_for("update 1/");
+    // Nothing can be saved before the second one comes.
+    kill_process(workers[1], Signal::STOP).unwrap();
+    run.signal(Signal::TERM);
+    run.wait_for("stopping:");
+    run.signal(Signal::TERM);
+    kill_process(workers[1], Signal::CONT).unwrap();
+    run.end().expect(75).says(&["which is saved"]);
+}
+
 /// A terminal that is closed, or a reader that had enough.
 #[test]
 fn a_hang_up_saves() {

@@ -111,7 +111,7 @@ async fn who_looks_and_does_not_read_takes_so_much_memory_and_no_more() {
     run.wait_for("update 1/");
     let mut watches = Vec::new();
     let mut refused = 0;
-    for _ in 0..4 {
+    for _ in 0..6 {
         let channel = channel(&address).await;
         for _ in 0..100 {
             match StatusServiceClient::new(channel.clone()).watch_status(v1::WatchStatusRequest {}).await {
@@ -123,7 +123,7 @@ async fn who_looks_and_does_not_read_takes_so_much_memory_and_no_more() {
             }
         }
     }
-    assert_eq!((watches.len(), refused), (256, 144));
+    assert_eq!((watches.len(), refused), (512, 88));
     let looked = scratch.run(&format!("status --coordinator {address}"));
     assert_ne!(looked.says(&["on their way already"]).code, Some(0));
     // Room comes back with who hangs up.

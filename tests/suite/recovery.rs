@@ -206,8 +206,8 @@ fn deaths_during_saves_cost_nothing_and_a_stop_ends() {
     for _ in 0..20 {
         run.wait_for("saved out/checkpoint-");
     }
-    run.signal(Signal::TERM);
-    run.signal(Signal::TERM);
+    run.signal(Signal::INT);
+    run.signal(Signal::INT);
     let ended = run.end().expect(75);
     assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
 }

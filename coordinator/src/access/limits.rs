@@ -16,8 +16,9 @@ pub const STREAMS: u32 = 256;
 pub const HEADER_BYTES: u32 = 16 << 10;
 /// Bytes of a message to any service but the workers'.
 pub const QUESTION_BYTES: usize = 64 << 10;
-/// Answers that may be on their way at once to all who look, read or not: watches of the status among them.
-pub const ANSWERS: usize = 256;
+/// Answers that may be on their way at once to all who look, read or not: watches of the status among them. More than one
+/// connection can ask for.
+pub const ANSWERS: usize = 512;
 /// Those to who asks for the health.
 pub const HEALTH_ANSWERS: usize = 64;
 /// Events of a worker a second, beyond which it is slowed down.

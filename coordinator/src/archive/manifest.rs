@@ -143,3 +143,7 @@ pub(super) fn read_text(path: &Path) -> io::Result<Vec<u8>> {
 fn open_regular(path: &Path) -> io::Result<File> {
     if path.symlink_metadata()?.is_file() { File::open(path) } else { Err(io::Error::other("is not a regular file")) }
 }
+
+#[cfg(test)]
+#[path = "manifest_test.rs"]
+mod tests;
