@@ -58,13 +58,11 @@ def main() -> None:
         setattr(options, name, str(Path(getattr(options, name)).resolve()))
     with tempfile.TemporaryDirectory(prefix="medley-soak-") as folder:
         sides = [{"medley": Medley, "torchrun": Torchrun}[side](options, Path(folder)) for side in options.sides]
-        start = machine.Moment.now()
         threads = [threading.Thread(target=side.soak) for side in sides]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        others = machine.Moment.now().others_share_since(start)
         for side in sides:
             side.conclude()
     runs = [side.figures for side in sides]
@@ -73,7 +71,7 @@ def main() -> None:
             run["problems"].append(f"struck {run['struck']} times, not {options.least_faults}")
     path = Path(options.save)
     path.parent.mkdir(parents=True, exist_ok=True)
-    report = {"machine": machine.describe(ROOT), "options": vars(options), "others_share": others, "runs": runs}
+    report = {"machine": machine.describe(ROOT), "options": vars(options), "runs": runs}
     path.write_text(json.dumps(report, indent=2) + "\n")
     print(table(runs))
     for run in runs:

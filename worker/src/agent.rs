@@ -26,6 +26,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// How long a worker that is to end looks for a lost coordinator: nobody else may hold its state. Within what schedulers
 /// grant between SIGTERM and SIGKILL.
 const PARTING: Duration = Duration::from_secs(10);
+/// How long an engine may take to let go of its GPU before the process ends without it.
+const LETTING_GO: Duration = Duration::from_secs(5);
 
 /// How a worker finds its coordinator and what it computes with.
 #[derive(Debug, Clone)]
@@ -58,22 +60,9 @@ pub struct Settings {
 /// See [`AgentError`].
 pub async fn run(settings: Settings, mut leave: mpsc::Receiver<()>) -> Result<(Verdict, String), AgentError> {
     let mut life = Life { settings, holding: None, known: None, met: false, lost: None, leaving: false };
-    loop {
-        let error = match life.attend(&mut leave).await {
-            Ok(end) => return Ok(end),
-            Err(error) => error,
-        };
-        let comes_back = life.may_come_back(&error);
-        if comes_back {
-            life.part(&error).await?;
-            life.leaving |= leave.try_recv().is_ok();
-        }
-        match (life.leaving && error.is_loss(), comes_back && life.holds_state()) {
-            (true, false) => return Ok((Verdict::Released, "asked to end while its coordinator was away".to_owned())),
-            (false, _) if !comes_back => return Err(error),
-            _ => {}
-        }
-    }
+    let end = life.live(&mut leave).await;
+    life.let_go().await;
+    end
 }
 
 /// A worker, through all of its sessions.
@@ -99,6 +88,37 @@ enum End {
 }
 
 impl Life {
+    /// Session after session, to the last one's end.
+    async fn live(&mut self, leave: &mut mpsc::Receiver<()>) -> Result<(Verdict, String), AgentError> {
+        loop {
+            let error = match self.attend(leave).await {
+                Ok(end) => return Ok(end),
+                Err(error) => error,
+            };
+            let comes_back = self.may_come_back(&error);
+            if comes_back {
+                self.part(&error).await?;
+                self.leaving |= leave.try_recv().is_ok();
+            }
+            match (self.leaving && error.is_loss(), comes_back && self.holds_state()) {
+                (true, false) => {
+                    return Ok((Verdict::Released, "asked to end while its coordinator was away".to_owned()));
+                }
+                (false, _) if !comes_back => return Err(error),
+                _ => {}
+            }
+        }
+    }
+
+    /// Ends an engine that has a GPU: NVIDIA's libraries are taken apart as the process ends, and a thread that calls them
+    /// meanwhile may bring it down.
+    async fn let_go(&mut self) {
+        let on_gpu = matches!(self.settings.place, Place::Cuda { .. });
+        if let Some(holding) = self.holding.take().filter(|_| on_gpu) {
+            tokio::time::timeout(LETTING_GO, holding.end()).await.ok();
+        }
+    }
+
     /// One session, from its first word to its last.
     async fn attend(&mut self, leave: &mut mpsc::Receiver<()>) -> Result<(Verdict, String), AgentError> {
         let patience = match self.lost {

@@ -18,9 +18,9 @@ use tokio::sync::mpsc;
 use crate::collective::{AbortSwitch, Collective, CollectiveError, Connect, Listener};
 use crate::device::{Place, Work};
 use crate::layout::Layout;
-use crate::ops::Ops;
+use crate::ops::{DeviceError, Ops};
 use crate::state_copy::StateCopy;
-use crate::trainer::{BLOCK_ROWS, Handover, HandoverError, StepError, Trainer};
+use crate::trainer::{BLOCK_ROWS, Handover, HandoverError, PredictError, StepError, Trainer, TrainerError};
 use crate::weights;
 
 mod handle;
@@ -145,7 +145,10 @@ impl<O: Ops> Engine<O> {
             if let Some(scale) = moments.loss_scale {
                 trainer.restore_loss_scale(scale);
             }
-            trainer.restore([moments.exp_avg, moments.exp_avg_sq], welcome.start).map_err(data)?;
+            trainer.restore([moments.exp_avg, moments.exp_avg_sq], welcome.start).map_err(|error| match error {
+                TrainerError::Device(error) => device_failed("restore the optimizer's state", &error),
+                error => data(error),
+            })?;
         }
         let listener = Listener::bind(collective).map_err(config)?;
         let prepared = Event::Prepared { layout: layout.fingerprint(), endpoint: listener.endpoint(), notes };
@@ -234,6 +237,9 @@ impl<O: Ops> Engine<O> {
                     return Err(no_room(&error));
                 }
                 Err(HandoverError::Collective(error)) => return self.disconnected(form.generation, &error),
+                Err(HandoverError::Trainer(TrainerError::Device(error))) => {
+                    return Err(device_failed("take the state over", &error));
+                }
                 Err(error @ HandoverError::Trainer(_)) => return Err(internal(error)),
             }
         }
@@ -279,6 +285,9 @@ impl<O: Ops> Engine<O> {
                 return Err(Failure { kind: FailureKind::Diverged, message: error.to_string() });
             }
             Err(error @ StepError::OutOfMemory { .. }) => return Err(config(error)),
+            Err(StepError::Device(error)) => {
+                return Err(device_failed(&format!("update {}", self.trainer.update().next()), &error));
+            }
             Err(error) => return Err(internal(error)),
         }
         Ok(())
@@ -310,7 +319,10 @@ impl<O: Ops> Engine<O> {
             if group.switch.is_aborted() {
                 return Ok(());
             }
-            let predictions = self.trainer.predict(rows, examples).map_err(data)?;
+            let predictions = self.trainer.predict(rows, examples).map_err(|error| match error {
+                PredictError::Row(error) => data(error),
+                PredictError::Device(error) => device_failed("evaluate", &error),
+            })?;
             self.outputs.blocking_send(Output::Report(Event::Predicted { generation, split, predictions })).ok();
         }
         self.report(Event::Evaluated { generation, split });
@@ -339,12 +351,43 @@ fn internal(error: impl std::error::Error) -> Failure {
     Failure { kind: FailureKind::Internal, message: error.to_string() }
 }
 
+/// What makes a worker need less memory.
+const LOWER: &str = "lower --per_device_train_batch_size or --max_seq_length, or add --gradient_checkpointing";
+
 /// A group that the device has no memory left for will have none the next time.
 fn no_room(error: &CollectiveError) -> Failure {
-    let way_out = "lower --per_device_train_batch_size or --max_seq_length, or add --gradient_checkpointing";
-    Failure { kind: FailureKind::Config, message: format!("join the group: {error}: {way_out}") }
+    Failure { kind: FailureKind::Config, message: format!("join the group: {error}: {LOWER}") }
+}
+
+/// A device whose memory does not hold what is to be done, or that has failed in it.
+fn device_failed(doing: &str, error: &DeviceError) -> Failure {
+    match error {
+        DeviceError::OutOfMemory { .. } => {
+            Failure { kind: FailureKind::Config, message: format!("{doing}: {error}: {LOWER}") }
+        }
+        DeviceError::Failed { .. } => Failure { kind: FailureKind::Internal, message: format!("{doing}: {error}") },
+    }
 }
 
 fn config(error: impl std::error::Error) -> Failure {
     Failure { kind: FailureKind::Config, message: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::Shortage;
+
+    /// Exit code 78 and what to lower, not that of a bad row or of a fault.
+    #[test]
+    fn a_device_without_memory_is_a_matter_of_settings() {
+        let shortage = Shortage { asked: 5 << 20, free: Some(1 << 20), total: Some(4 << 20) };
+        let failure = device_failed("evaluate", &DeviceError::OutOfMemory { shortage });
+        assert_eq!(failure.kind, FailureKind::Config);
+        let said =
+            "evaluate: out of memory: 5 MiB were asked for, 1 of 4 MiB are free: lower --per_device_train_batch_size";
+        assert!(failure.message.starts_with(said), "{}", failure.message);
+        let broken = DeviceError::Failed { doing: "multiply matrices", problem: "it is gone".to_owned() };
+        assert_eq!(device_failed("evaluate", &broken).kind, FailureKind::Internal);
+    }
 }

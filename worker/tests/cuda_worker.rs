@@ -24,15 +24,15 @@ fn compile(folder: &Path, source: &str, arguments: &[&str]) -> std::io::Result<(
 }
 
 #[test]
-fn a_missing_library_is_named_with_what_to_install() {
+fn a_library_that_is_missing_or_too_old_is_named_with_what_to_install() {
     let folder = tempfile::tempdir().unwrap();
     compile(
         folder.path(),
-        "void start(void) {}",
+        "void cuStart(void) {}",
         &["-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", "libcuda.so"],
     )
     .unwrap();
-    let program = "void start(void); int main(void) { start(); return 3; }";
+    let program = "void cuStart(void); int main(void) { cuStart(); return 3; }";
     compile(folder.path(), program, &["-L.", "-lcuda", "-o", "medley-worker-cuda"]).unwrap();
     for arguments in
         [&["--list-devices"][..], &["--coordinator", "127.0.0.1:1"], &["--device", "cuda", "--coordinator", "x:1"]]
@@ -47,12 +47,23 @@ fn a_missing_library_is_named_with_what_to_install() {
     let said = worker(folder.path(), &arguments).unwrap();
     assert!(!String::from_utf8_lossy(&said.stderr).contains("libcuda"));
 
+    let as_the_other = |arguments: &[&str]| {
+        let worker = Command::new(folder.path().join("medley-worker"))
+            .args(arguments)
+            .env("LD_LIBRARY_PATH", folder.path())
+            .output();
+        worker.unwrap()
+    };
+    // A driver that is there, and has not what a later one has.
+    let older = ["-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", "libcuda.so.1"];
+    compile(folder.path(), "void cuOther(void) {}", &older).unwrap();
+    let output = as_the_other(&["--device", "cuda", "--coordinator", "127.0.0.1:1"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    assert!(said.contains("finds libcuda too old: it has no cuStart (the NVIDIA driver"), "{said}");
+
     fs::rename(folder.path().join("libcuda.so"), folder.path().join("libcuda.so.1")).unwrap();
-    let copy = Command::new(folder.path().join("medley-worker"))
-        .arg("--list-devices")
-        .env("LD_LIBRARY_PATH", folder.path())
-        .output();
-    assert_eq!(copy.unwrap().status.code(), Some(3), "it has become the other program");
+    assert_eq!(as_the_other(&["--list-devices"]).status.code(), Some(3), "it has become the other program");
 }
 
 #[test]

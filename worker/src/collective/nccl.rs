@@ -42,9 +42,12 @@ const GRACE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_micros(20);
 
 /// Workers with GPUs come together by NCCL; one alone needs nobody.
-#[must_use]
-pub fn by_nccl(cuda: Cuda<Gpu>, lanes: u32, compute: ComputeSpec) -> Connect<Memory> {
-    Box::new(move |listener, form, layout, switch| {
+///
+/// # Errors
+/// NCCL is too old.
+pub fn by_nccl(cuda: Cuda<Gpu>, lanes: u32, compute: ComputeSpec) -> Result<Connect<Memory>, CollectiveError> {
+    communicator::check_version()?;
+    Ok(Box::new(move |listener, form, layout, switch| {
         let ComputeSpec { gradient_dtype, summation, .. } = compute;
         if (summation, gradient_dtype) == (Summation::ByLane, GradientDtype::Bfloat16) {
             let problem = "sums lane by lane travel in float32: --gradient_dtype bfloat16 needs --reproducible off";
@@ -64,7 +67,7 @@ pub fn by_nccl(cuda: Cuda<Gpu>, lanes: u32, compute: ComputeSpec) -> Connect<Mem
             Summation::ByWorker => Box::new(AllReduce::new(group, nccl, gradient_dtype)),
         };
         Ok(collective)
-    })
+    }))
 }
 
 /// A rank of a group that NCCL connects.

@@ -83,7 +83,14 @@ pub(super) fn compute(ordinal: usize, spec: &TrainSpec, work: impl Work) -> Resu
     let opened = Gpu::open(ordinal, compute.precision == Precision::Tf32);
     let gpu = opened.map_err(|error| config(format!("cuda:{ordinal}: {error}")))?;
     let cuda = Cuda::new(gpu, compute.precision);
-    work.run(cuda.clone(), nccl::by_nccl(cuda, spec.lanes, compute))
+    let connect = nccl::by_nccl(cuda.clone(), spec.lanes, compute);
+    let connect = connect.map_err(|error| config(format!("cuda:{ordinal}: {error}")))?;
+    let result = work.run(cuda.clone(), connect);
+    if result.is_err() {
+        // cuBLAS's handle panics where it cannot be given back, as on a device that has failed, and with it goes the reason.
+        std::mem::forget(cuda);
+    }
+    result
 }
 
 /// A launcher either shows every worker all GPUs, and the local rank says which to take, or shows each worker its own.

@@ -15,13 +15,14 @@ use super::{Device, Place, Work, config};
 /// The build with CUDA.
 const CUDA_WORKER: &str = "medley-worker-cuda";
 
-/// What has a library of this name, by how the name begins.
-const SOURCES: [(&str, &str); 5] = [
-    ("libcuda.", "the NVIDIA driver, 580 or later (in a container: start it with --gpus all)"),
-    ("libcublas", "pip install nvidia-cublas"),
-    ("libcurand.", "pip install nvidia-curand"),
-    ("libnccl.", "pip install nvidia-nccl-cu13"),
-    ("libcudart.", "pip install nvidia-cuda-runtime"),
+/// What has a library of this name, by how the name begins, and functions whose names begin like this; the longer of two
+/// beginnings first.
+const SOURCES: [(&str, &str, &str); 5] = [
+    ("libcublas", "cublas", "pip install nvidia-cublas"),
+    ("libcurand.", "curand", "pip install nvidia-curand"),
+    ("libnccl.", "nccl", "pip install nvidia-nccl-cu13"),
+    ("libcudart.", "cuda", "pip install nvidia-cuda-runtime"),
+    ("libcuda.", "cu", "the NVIDIA driver, 580 or later (in a container: start it with --gpus all)"),
 ];
 
 /// The GPUs that a worker may take, a line for each.
@@ -68,21 +69,24 @@ fn beside() -> Option<PathBuf> {
 /// Becomes the build with CUDA, with the same arguments; comes back only where that cannot be.
 fn turn_into(worker: &Path) -> Failure {
     let name = worker.display();
-    // Asks the loader what it would load; nothing of the program runs.
-    let trace = match Command::new(worker).env("LD_TRACE_LOADED_OBJECTS", "1").output() {
-        Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
+    // Asks the loader what it would load, and which functions are not there; nothing of the program runs.
+    let asked = ["LD_TRACE_LOADED_OBJECTS", "LD_WARN", "LD_BIND_NOW"].map(|variable| (variable, "1"));
+    let [trace, warnings] = match Command::new(worker).envs(asked).output() {
+        Ok(output) => [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
         Err(error) => return config(format!("start {name}: {error}")),
     };
+    let way_out = "name the folders of what is installed in LD_LIBRARY_PATH (deploy/cuda/README.md says how), or use \
+                   --device cpu";
     let missing: Vec<String> = missing(&trace).map(advice).collect();
-    if missing.is_empty() {
-        let error = Command::new(worker).args(std::env::args_os().skip(1)).exec();
-        return config(format!("start {name}: {error}"));
+    if !missing.is_empty() {
+        return config(format!("{name} lacks {}; {way_out}", missing.join(", ")));
     }
-    config(format!(
-        "{name} lacks {}; name the folders of what is installed in LD_LIBRARY_PATH (deploy/cuda/README.md says how), or use \
-         --device cpu",
-        missing.join(", ")
-    ))
+    if let Some(function) = unknown(&warnings, &name.to_string()) {
+        let (library, source) = owner(function);
+        return config(format!("{name} finds {library} too old: it has no {function} ({source}); {way_out}"));
+    }
+    let error = Command::new(worker).args(std::env::args_os().skip(1)).exec();
+    config(format!("start {name}: {error}"))
 }
 
 /// The libraries that the loader has not found.
@@ -91,9 +95,25 @@ fn missing(trace: &str) -> impl Iterator<Item = &str> {
 }
 
 fn advice(library: &str) -> String {
-    match SOURCES.iter().find(|(start, _)| library.starts_with(start)) {
-        Some((_, source)) => format!("{library} ({source})"),
+    match SOURCES.iter().find(|(start, ..)| library.starts_with(start)) {
+        Some((.., source)) => format!("{library} ({source})"),
         None => library.to_owned(),
+    }
+}
+
+/// A function that `program` calls and that no library has: what other libraries lack is their own affair.
+fn unknown<'a>(warnings: &'a str, program: &str) -> Option<&'a str> {
+    warnings.lines().find_map(|line| {
+        let (function, user) = line.trim().strip_prefix("undefined symbol: ")?.split_once('\t')?;
+        (user == format!("({program})")).then_some(function)
+    })
+}
+
+/// The library that a function should be in, and what has it.
+fn owner(function: &str) -> (&'static str, &'static str) {
+    match SOURCES.iter().find(|(_, start, _)| function.starts_with(start)) {
+        Some((library, _, source)) => (library.trim_end_matches('.'), source),
+        None => ("a library", "that this worker was built for"),
     }
 }
 
@@ -108,5 +128,15 @@ mod tests {
         let named: Vec<String> = missing(trace).map(advice).collect();
         assert!(named[0].starts_with("libcuda.so.1 (the NVIDIA driver"), "{named:?}");
         assert_eq!(named[1..], ["libnccl.so.2 (pip install nvidia-nccl-cu13)", "libodd.so.3"]);
+    }
+
+    #[test]
+    fn what_an_old_library_has_not_is_told_from_what_others_lack() {
+        let warnings =
+            "undefined symbol: odd\t(/lib/libother.so)\nundefined symbol: cuNew_v3\t(/bin/medley-worker-cuda)\n";
+        assert_eq!(unknown(warnings, "/bin/medley-worker-cuda"), Some("cuNew_v3"));
+        assert_eq!(unknown(warnings, "/bin/other"), None);
+        let owners = ["cuNew_v3", "cublasNew", "cudaNew", "ncclNew", "odd"].map(|function| owner(function).0);
+        assert_eq!(owners, ["libcuda", "libcublas", "libcudart", "libnccl", "a library"]);
     }
 }

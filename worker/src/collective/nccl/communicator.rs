@@ -90,7 +90,6 @@ pub(super) fn version() -> Result<i32, CollectiveError> {
 
 /// A unique id, for rank 0 to hand out: good for one group.
 pub(super) fn token() -> Result<[u8; TOKEN_BYTES], CollectiveError> {
-    check_version(0)?;
     let mut id = sys::ncclUniqueId { internal: [0; TOKEN_BYTES] };
     // SAFETY: the call fills the id.
     let code = unsafe { sys::ncclGetUniqueId(&mut id) };
@@ -99,15 +98,14 @@ pub(super) fn token() -> Result<[u8; TOKEN_BYTES], CollectiveError> {
 }
 
 /// An older library would take the configuration amiss, or lacks functions.
-fn check_version(rank: u32) -> Result<(), CollectiveError> {
+pub(super) fn check_version() -> Result<(), CollectiveError> {
     let version = version()?;
     if version >= OLDEST {
         return Ok(());
     }
     let (major, minor) = (version / 10_000, version % 10_000 / 100);
-    let problem = format!(
-        "rank {rank}: NCCL {major}.{minor} is loaded; this worker needs 2.28 or later (nvidia-nccl-cu13 on PyPI)"
-    );
+    let problem =
+        format!("NCCL {major}.{minor} is loaded; this worker needs 2.28 or later (pip install nvidia-nccl-cu13)");
     Err(CollectiveError::Invalid { problem })
 }
 
@@ -119,7 +117,6 @@ impl Communicator {
         patience: Duration,
         mut is_over: impl FnMut() -> Option<CollectiveError>,
     ) -> Result<Self, CollectiveError> {
-        check_version(rank)?;
         let number = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
         let id = sys::ncclUniqueId { internal: token.map(|byte| byte as i8) };
         let mut config = config();
@@ -137,7 +134,8 @@ impl Communicator {
         Aborter(self.handle.clone())
     }
 
-    /// Enqueues the sum of `count` numbers at `address` over all ranks, in their place.
+    /// Enqueues the sum of `count` numbers at `address` over all ranks, in their place. Where that fails, all that NCCL was
+    /// doing is ended: the numbers may be freed.
     ///
     /// # Safety
     /// The numbers are there until the stream has come past the sum.
@@ -163,10 +161,11 @@ impl Communicator {
             // mean the same stream by its pointer.
             unsafe { sys::ncclAllReduce(from, to, count, kind, add, handle.0, stream.cu_stream().cast()) }
         };
-        self.settle(code, ("sum gradients", self.patience), &mut || None)
+        self.settle(code, ("sum gradients", self.patience), &mut || None).inspect_err(|_| self.abort())
     }
 
-    /// Enqueues messages of `f32`, none of which waits for another. Those between two ranks meet in their order.
+    /// Enqueues messages of `f32`, none of which waits for another. Those between two ranks meet in their order. A failure
+    /// ends as that of a sum.
     ///
     /// # Safety
     /// The numbers are there until the stream has come past them, and nothing else uses the places until then.
@@ -205,10 +204,11 @@ impl Communicator {
                 (codes.into_iter().find(|code| !good(code)), sys::ncclGroupEnd())
             }
         };
-        if let Some(code) = each {
-            return self.check(code, doing);
-        }
-        self.settle(all, (doing, self.patience), &mut || None)
+        let enqueued = match each {
+            Some(code) => self.check(code, doing),
+            None => self.settle(all, (doing, self.patience), &mut || None),
+        };
+        enqueued.inspect_err(|_| self.abort())
     }
 
     /// What has gone wrong since, if anything.

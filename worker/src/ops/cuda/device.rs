@@ -333,9 +333,8 @@ fn candle(doing: &'static str) -> impl Fn(candle_core::Error) -> DeviceError {
     move |error| DeviceError::Failed { doing, problem: error.to_string() }
 }
 
-/// The driver's own name and words for an error.
+/// The name of an error, and the driver's own words for it: a library that only stands in for the driver has none.
 fn text(error: DriverError) -> String {
-    let [name, words] = [error.error_name(), error.error_string()]
-        .map(|text| text.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default());
-    format!("{name} ({words})")
+    let words = error.error_string().map(|words| words.to_string_lossy().into_owned());
+    words.map_or_else(|_| format!("{:?}", error.0), |words| format!("{:?} ({words})", error.0))
 }

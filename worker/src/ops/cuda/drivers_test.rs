@@ -3,6 +3,9 @@
 use super::driver::Driver;
 use super::emulator::Emulator;
 
+#[cfg(feature = "cuda")]
+use super::device::Gpu;
+
 /// Names a GPU, by its number, for the tests to run on in place of the host.
 #[cfg(feature = "cuda")]
 const GPU: &str = "MEDLEY_TEST_GPU";
@@ -16,7 +19,30 @@ pub(crate) trait DriverTest {
 pub(crate) fn on_each_driver(test: &impl DriverTest) {
     #[cfg(feature = "cuda")]
     if let Ok(ordinal) = std::env::var(GPU) {
-        return test.run(super::device::Gpu::open(ordinal.parse().unwrap(), false).unwrap());
+        return on_gpu(test, ordinal.parse().unwrap());
     }
     Emulator::both().into_iter().for_each(|emulator| test.run(emulator));
+}
+
+/// A GPU that goes from one test's thread to the next's: opening it takes longer than most tests.
+#[cfg(feature = "cuda")]
+struct Handed(Gpu);
+
+#[cfg(feature = "cuda")]
+// SAFETY: whoever holds the lock around it is the only one that uses it; a test that passes has dropped all of its clones.
+// What is enqueued is bound to the context, which each test's first allocation makes its thread's own.
+unsafe impl Send for Handed {}
+
+#[cfg(feature = "cuda")]
+fn on_gpu(test: &impl DriverTest, ordinal: usize) {
+    use std::sync::{Mutex, PoisonError};
+    static OPENED: Mutex<Option<Handed>> = Mutex::new(None);
+    // A test that fails may leave anything behind: the next one begins anew.
+    let mut opened = OPENED.lock().unwrap_or_else(|poisoned| {
+        std::mem::forget(poisoned.into_inner().take());
+        OPENED.clear_poison();
+        OPENED.lock().unwrap_or_else(PoisonError::into_inner)
+    });
+    let gpu = opened.get_or_insert_with(|| Handed(Gpu::open(ordinal, false).unwrap()));
+    test.run(gpu.0.clone());
 }

@@ -54,7 +54,7 @@ pub(super) fn check_driver() -> Result<(), DeviceError> {
     let doing = "start CUDA";
     driver::init().map_err(|error| DeviceError::Failed {
         doing,
-        problem: format!("{}; is the NVIDIA driver installed, and is this process allowed to see a GPU?", text(error)),
+        problem: format!("{}; is the NVIDIA driver installed, and {}", text(error), allowed()),
     })?;
     let mut version = 0;
     // SAFETY: the call writes one int.
@@ -69,6 +69,16 @@ pub(super) fn check_driver() -> Result<(), DeviceError> {
         return Err(DeviceError::Failed { doing, problem });
     }
     Ok(())
+}
+
+/// Where there is none that this process may see, CUDA says no more than where there is none.
+fn allowed() -> String {
+    match std::env::var("CUDA_VISIBLE_DEVICES") {
+        Ok(value) => {
+            format!("does CUDA_VISIBLE_DEVICES, which is \"{value}\", name a GPU of it (nvidia-smi -L lists them)?")
+        }
+        Err(_) => "is this process allowed to see a GPU?".to_owned(),
+    }
 }
 
 pub(super) fn describe(ordinal: usize) -> Result<Description, DeviceError> {
