@@ -101,7 +101,7 @@ def term_at_start(bench: Bench, row: Row) -> None:
     code = first.end()
     row.detected_s = now() - struck
     row.note = f"it ends with exit code {code}"
-    row.require(code == 0, f"its exit code is {code}, not 0:\n{first.text()}")
+    row.require(code == 75, f"its exit code is {code}, not 75:\n{first.text()}")
     others = [bench.worker(run.process.address()) for _ in range(2)]
     row.recovered_s = run.ledger.wait_for_update(1).at - struck
     run.conclude(row)
@@ -164,9 +164,9 @@ def scales(bench: Bench, row: Row) -> None:
         # Some updates at each number.
         run.ledger.wait_for_update(after.what["update"] + 3)
     run.conclude(row)
-    codes = [worker.end() for worker in gone + workers]
-    row.note = "all who left ended with exit code 0"
-    row.require(not any(codes), f"the workers' exit codes are {codes}")
+    left, stayed = ([worker.end() for worker in those] for those in (gone, workers))
+    row.note = "all who left ended with exit code 75, the others with 0"
+    row.require(set(left) == {75} and not any(stayed), f"the workers' exit codes are {left}, and {stayed} at the end")
 
 
 def every_number(bench: Bench, row: Row) -> None:
