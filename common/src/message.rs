@@ -39,7 +39,7 @@ use crate::spec::TrainSpec;
 pub use report::{LaneReport, Timing, UpdateReport};
 
 /// The version of this protocol. A worker that speaks another is refused.
-pub const PROTOCOL: u32 = 5;
+pub const PROTOCOL: u32 = 6;
 
 /// What a worker reports.
 #[derive(Debug, Clone, PartialEq)]
@@ -127,6 +127,9 @@ pub struct Hello {
     pub host: String,
     /// Its process id there.
     pub pid: u32,
+    /// A number that this process has drawn, the same in all its sessions: host and process id are not enough where
+    /// containers have the same of both.
+    pub process: u64,
     /// Its device, e.g. `cpu` or `cuda:0`.
     pub device: String,
     /// Its GPU; `None` where it computes on the CPU.

@@ -8,7 +8,7 @@ mod orders;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use medley_common::identity::{Known, Update, WorkerId};
+use medley_common::identity::{Update, WorkerId};
 use medley_common::message::{Command, Event, Failure, FailureKind, Verdict};
 use medley_proto::v1;
 use rustix::process::Signal;
@@ -69,7 +69,7 @@ pub struct Driver {
 struct Ties {
     /// Where each worker's commands go; dropping one ends its session.
     commands: BTreeMap<WorkerId, mpsc::Sender<Command>>,
-    /// The process of each worker, as it has said.
+    /// The process of each worker that this process has started, as it has said.
     pids: BTreeMap<WorkerId, u32>,
     /// Workers that have done some of the work.
     useful: BTreeSet<WorkerId>,
@@ -167,10 +167,12 @@ impl Driver {
     fn heard(&self, worker: WorkerId, event: &Event, ties: &mut Ties) {
         match event {
             Event::Hello(hello) => {
-                // A process that comes back has another name than before.
-                let before = hello.known.as_ref().and_then(Known::worker);
-                before.and_then(|before| ties.pids.remove(&before));
-                ties.pids.insert(worker, hello.pid);
+                // A process that comes back has another name than before; one of another host may have the same number.
+                let host = rustix::system::uname();
+                if self.local.has(hello.pid) && hello.host == host.nodename().to_string_lossy() {
+                    ties.pids.retain(|_, pid| *pid != hello.pid);
+                    ties.pids.insert(worker, hello.pid);
+                }
             }
             Event::Updated { .. } | Event::Evaluated { .. } => drop(ties.useful.insert(worker)),
             Event::Prepared { notes, .. } => {
@@ -289,6 +291,7 @@ impl Driver {
                 ties.order(worker, Command::Stop { reason, verdict: Verdict::Released });
                 ties.commands.remove(&worker);
             }
+            Action::Close(worker) => drop(ties.commands.remove(&worker)),
             Action::Notice(line) => self.display.line(&line),
             Action::Rewind(update, reason) => self.record(Entry::Rewind(update, reason), ties),
             Action::Receive(save, pieces) => self.record(Entry::Receive(save, pieces), ties),

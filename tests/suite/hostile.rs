@@ -147,6 +147,7 @@ fn hello() -> Hello {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         host: "elsewhere".to_owned(),
         pid: 1,
+        process: 1,
         device: "cpu".to_owned(),
         threads: 1,
         known: None,

@@ -105,6 +105,7 @@ async fn a_worker_of_another_version_is_refused() {
         version: "9.9.9".to_owned(),
         host: "elsewhere".to_owned(),
         pid: 1,
+        process: 1,
         device: "cpu".to_owned(),
         threads: 1,
         known: None,

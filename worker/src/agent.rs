@@ -3,6 +3,7 @@
 //! A coordinator that is lost is looked for, with all that the worker holds: it may have died and come back, or the
 //! network was away.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -59,7 +60,8 @@ pub struct Settings {
 /// # Errors
 /// See [`AgentError`].
 pub async fn run(settings: Settings, mut leave: mpsc::Receiver<()>) -> Result<(Verdict, String), AgentError> {
-    let mut life = Life { settings, holding: None, known: None, met: false, lost: None, leaving: false };
+    let process = RandomState::new().build_hasher().finish();
+    let mut life = Life { settings, process, holding: None, known: None, met: false, lost: None, leaving: false };
     let end = life.live(&mut leave).await;
     life.let_go().await;
     end
@@ -69,6 +71,8 @@ pub async fn run(settings: Settings, mut leave: mpsc::Receiver<()>) -> Result<(V
 #[derive(Debug)]
 struct Life {
     settings: Settings,
+    /// A number that the system has drawn for this process.
+    process: u64,
     holding: Option<Holding>,
     /// As what it is known, once a coordinator has let it in.
     known: Option<Known>,
@@ -126,11 +130,11 @@ impl Life {
             None => self.settings.patience,
         };
         let (settings, met) = (&self.settings, &mut self.met);
-        let hello = hello(settings, self.known.as_ref(), self.holding.as_ref());
+        let hello = hello(settings, self.process, self.known.as_ref(), self.holding.as_ref());
         let joining = async {
             let access = settings.access.clone();
             let coordinator = Coordinator::connect(&settings.coordinator, access, patience).await?;
-            let (session, first) = greet(settings, &coordinator, hello, met).await?;
+            let (session, first) = greet(&coordinator, hello, (&settings.coordinator, patience), met).await?;
             Ok::<_, AgentError>((coordinator, session, first))
         };
         let (coordinator, mut session, first) = tokio::select! {
@@ -167,6 +171,10 @@ impl Life {
         loop {
             match first {
                 Some(Command::Stop { reason, verdict }) => return Ok((verdict, reason)),
+                // What it held is of no use, and it has no time to begin anew.
+                Some(Command::Welcome(_)) if self.leaving => {
+                    return Ok((Verdict::Released, "asked to end while it held nothing".to_owned()));
+                }
                 Some(Command::Welcome(welcome)) => {
                     let beginning = self.begin(coordinator, *welcome);
                     tokio::select! {

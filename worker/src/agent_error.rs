@@ -49,9 +49,11 @@ impl AgentError {
     /// Whether the coordinator is gone, rather than wrong: it may come back.
     #[must_use]
     pub fn is_loss(&self) -> bool {
-        matches!(
-            self,
-            Self::Abandoned { .. } | Self::Session(SessionError::Unreachable { .. } | SessionError::Call { .. })
-        )
+        match self {
+            // One that is suspended accepts connections, and says nothing.
+            Self::Abandoned { .. } | Self::Silent { .. } => true,
+            Self::Session(error) => matches!(error, SessionError::Unreachable { .. } | SessionError::Call { .. }),
+            Self::OutOfTurn { .. } | Self::NoRoute { .. } | Self::Engine(_) => false,
+        }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::str::FromStr;
 use std::time::Duration;
@@ -66,7 +67,8 @@ impl Roll {
     fn ended(&mut self, place: u32, code: u8, now: Instant) -> bool {
         self.places.insert(place, Some(code));
         // 64, 65 and 78 would end the same way again, and 0 says that the run is complete.
-        let again = !self.stopping && matches!(code, 70 | 75) && self.restarts > 0;
+        let is_complete = self.places.values().any(|code| *code == Some(0));
+        let again = !self.stopping && !is_complete && matches!(code, 70 | 75) && self.restarts > 0;
         if again {
             self.restarts -= 1;
             self.due.push((now + PAUSE, place));
@@ -139,9 +141,11 @@ pub async fn count(size: Size, may_use_gpus: bool) -> io::Result<u32> {
 /// A process cannot be started; those that run are killed.
 pub async fn run(count: u32, restarts: u32) -> io::Result<u8> {
     let mut stops = stop_requests()?;
+    // Resolved once: a file that is replaced while the workers run is no reason to end them.
+    let program = std::env::current_exe()?;
     let (mut roll, mut exits, mut running) = (Roll::new(count, restarts), JoinSet::new(), BTreeMap::new());
     for place in 0..count {
-        running.insert(place, start(place, count, &mut exits)?);
+        running.insert(place, start(&program, (place, count), &mut exits)?);
     }
     while !roll.is_over() {
         let due = roll.next_due();
@@ -158,8 +162,14 @@ pub async fn run(count: u32, restarts: u32) -> io::Result<u8> {
                 running.values().for_each(|pid| terminate(*pid));
             }
             Some(place) = at(due) => {
-                running.insert(place, start(place, count, &mut exits)?);
                 roll.filled(place);
+                match start(&program, (place, count), &mut exits) {
+                    Ok(pid) => drop(running.insert(place, pid)),
+                    Err(error) => {
+                        say(&format!("worker {place} of this machine cannot be started: {}: {error}", program.display()));
+                        roll.ended(place, 70, Instant::now());
+                    }
+                }
             }
         }
     }
@@ -174,8 +184,12 @@ async fn at(due: Option<(Instant, u32)>) -> Option<u32> {
 }
 
 /// Starts the worker of a place, by this process's own arguments; returns its process id.
-fn start(place: u32, count: u32, exits: &mut JoinSet<(u32, io::Result<ExitStatus>)>) -> io::Result<u32> {
-    let mut child = Command::new(std::env::current_exe()?)
+fn start(
+    program: &Path,
+    (place, count): (u32, u32),
+    exits: &mut JoinSet<(u32, io::Result<ExitStatus>)>,
+) -> io::Result<u32> {
+    let mut child = Command::new(program)
         .args(std::env::args_os().skip(1))
         .args(["--parent", &std::process::id().to_string()])
         .env("LOCAL_RANK", place.to_string())
@@ -252,6 +266,8 @@ mod tests {
         assert_eq!(roll.next_due(), None, "asked to end, nobody is started");
         assert!(!roll.ended(1, 70, now));
         assert_eq!(roll.code(), 75);
+        let mut roll = Roll::new(3, 9);
+        assert!(!roll.ended(0, 0, now) && !roll.ended(1, 70, now), "the run is complete");
         let mut roll = Roll::new(2, 9);
         roll.ended(1, 64, now);
         roll.ended(0, 78, now);

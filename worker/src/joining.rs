@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use medley_common::identity::Known;
 use medley_common::message::{Command, Event, Hello, PROTOCOL, Welcome};
@@ -18,9 +19,9 @@ use crate::session::{Coordinator, Session, SessionError};
 /// # Errors
 /// The session broke, or nothing came.
 pub async fn greet(
-    settings: &Settings,
     coordinator: &Coordinator,
     hello: Hello,
+    (address, patience): (&str, Duration),
     met: &mut bool,
 ) -> Result<(Session, Option<Command>), AgentError> {
     let greeting = async {
@@ -29,9 +30,9 @@ pub async fn greet(
         let first = session.command().await?;
         Ok((session, first))
     };
-    match tokio::time::timeout(settings.patience, greeting).await {
+    match tokio::time::timeout(patience, greeting).await {
         Ok(greeted) => greeted,
-        Err(_) => Err(AgentError::Silent { address: settings.coordinator.clone() }),
+        Err(_) => Err(AgentError::Silent { address: address.to_owned() }),
     }
 }
 
@@ -58,12 +59,13 @@ pub async fn fetch(
 
 /// Who this worker is, and what it holds.
 #[must_use]
-pub fn hello(settings: &Settings, known: Option<&Known>, holding: Option<&Holding>) -> Hello {
+pub fn hello(settings: &Settings, process: u64, known: Option<&Known>, holding: Option<&Holding>) -> Hello {
     Hello {
         protocol: PROTOCOL,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         pid: std::process::id(),
+        process,
         device: settings.place.to_string(),
         gpu: settings.place.gpu(settings.shares_gpu),
         processor: settings.place.processor(),

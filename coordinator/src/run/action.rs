@@ -51,6 +51,8 @@ pub enum Action {
     Refuse(WorkerId, String),
     /// Tell a worker that was silent for too long that it is replaced, end its session, and its process if it is local.
     Replace(WorkerId, String),
+    /// End a session whose process has opened another one.
+    Close(WorkerId),
     /// Let a worker go that wanted to, with this reason.
     Dismiss(WorkerId, String),
     /// Tell whoever watches.

@@ -51,17 +51,19 @@ impl Run {
             );
             return self.refuse(worker, reason, actions);
         }
-        // Its session broke, though nobody has noticed yet.
-        if let Some(before) = self.same_process(worker, &hello) {
-            self.lose(now, before, "its connection broke, and it has come back", actions);
-        }
-        if let Some(reason) = self.kind_differs(&hello).or_else(|| self.gpu_taken(&hello)) {
+        let before = self.same_process(&hello);
+        if let Some(reason) = self.kind_differs(&hello).or_else(|| self.gpu_taken(&hello, before)) {
             return self.refuse(worker, reason, actions);
         }
-        if let Some(member) = self.roster.get_mut(worker).filter(|member| member.hello.is_none()) {
+        if let Some(member) = self.roster.get_mut(worker) {
             // Who has nothing of another run yet is a newcomer to this one.
             let known = hello.known.clone().filter(|_| other_run.is_none());
             member.hello = Some(Hello { known, ..hello });
+        }
+        // Only now, when it is known what comes back: a run that is to stop would end without it.
+        if let Some(before) = before {
+            actions.push(Action::Close(before));
+            self.lose(now, before, "its connection broke, and it has come back", actions);
         }
         if self.names_of(worker).iter().any(|name| self.asked_to_leave.contains(name)) {
             return self.comes_to_leave(now, worker, actions);
@@ -69,18 +71,13 @@ impl Run {
         self.admit(now, actions);
     }
 
-    /// The member that is the same process in a session before: under any of its names, or under one of which its
-    /// session broke before it heard.
-    fn same_process(&self, worker: WorkerId, hello: &Hello) -> Option<WorkerId> {
-        let names = &hello.known.as_ref()?.names;
-        let is_it = |(member, known): (WorkerId, &Hello)| {
-            let shared = known.known.iter().flat_map(|known| &known.names).any(|name| names.contains(name));
-            member != worker
-                && (known.host == hello.host && known.pid == hello.pid)
-                && (shared || names.contains(&member))
+    /// The member that is the same process in another session, which broke, though nobody has noticed yet. Should the
+    /// other be the newer one, of which more was heard first, its worker comes back once more.
+    fn same_process(&self, hello: &Hello) -> Option<WorkerId> {
+        let is_it = |(_, member): &(WorkerId, &Member)| {
+            member.hello.as_ref().is_some_and(|known| known.process == hello.process && known.host == hello.host)
         };
-        let mut members = self.roster.iter().filter_map(|(member, known)| Some((member, known.hello.as_ref()?)));
-        members.find(|member| is_it(*member)).map(|(member, _)| member)
+        self.roster.iter().find(is_it).map(|(member, _)| member)
     }
 
     /// Why a worker cannot compute together with those of this run, if it cannot.
@@ -101,9 +98,10 @@ impl Run {
     }
 
     /// Who has the worker's GPU, if somebody has: NCCL would refuse two ranks on one, in words that name neither.
-    fn gpu_taken(&self, hello: &Hello) -> Option<String> {
+    fn gpu_taken(&self, hello: &Hello, itself: Option<WorkerId>) -> Option<String> {
         let gpu = hello.gpu.as_ref()?;
-        let other = self.roster.iter().find(|(_, member)| {
+        let mut others = self.roster.iter().filter(|(worker, _)| Some(*worker) != itself);
+        let other = others.find(|(_, member)| {
             let other = member.hello.as_ref().and_then(|hello| hello.gpu.as_ref());
             // One that leaves makes room.
             !member.leaving && other.is_some_and(|other| other.uuid == gpu.uuid && !(other.is_shared && gpu.is_shared))
@@ -117,6 +115,10 @@ impl Run {
 
     /// Lets workers in as far as there are places; the others wait for one.
     pub(super) fn admit(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        // What came before may have ended the run.
+        if matches!(self.phase, Phase::Finished(_)) {
+            return;
+        }
         if self.let_in(actions) {
             self.newcomer(now, actions);
         }
@@ -128,10 +130,10 @@ impl Run {
         let waits = |member: &Member| member.hello.is_some() && !member.welcomed;
         let held_by = |run: &Self, worker| run.roster.get(worker)?.hello.as_ref()?.held.clone();
         let mut came_back = false;
-        self.make_room(actions);
+        let only_holder = self.make_room(actions);
         // What one of them reports may be what another's state lacks, so each may make room for the next.
         let expected = |run: &Self| {
-            let waiting = run.roster.all(waits).into_iter();
+            let waiting = only_holder.into_iter().chain(run.roster.all(waits));
             let held = |worker| Some((worker, held_by(run, worker).filter(|held| run.is_expected(worker, held))?));
             waiting.filter_map(held).next().filter(|_| run.free_places() > 0)
         };
@@ -151,6 +153,9 @@ impl Run {
                     came_back = true;
                 }
                 None => self.welcome(worker, actions),
+            }
+            if matches!(self.phase, Phase::Finished(_)) {
+                return false;
             }
         }
         came_back

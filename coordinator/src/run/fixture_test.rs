@@ -95,6 +95,7 @@ pub(super) fn hello(pid: u32) -> Event {
         version: "0.1.0".into(),
         host: "node7".into(),
         pid,
+        process: pid.into(),
         device: "cpu".into(),
         gpu: None,
         processor: "EPYC, avx512f".into(),

@@ -55,6 +55,9 @@ impl Run {
         if matches!(self.phase, Phase::Finished(_)) || (came_back && !self.catch_up(now, actions)) {
             return;
         }
+        if self.needs_nobody() {
+            return self.go_on(now, actions);
+        }
         self.refresh_outdated(actions);
         let ready = self.roster.all(Member::is_ready);
         let needed = match (self.stopping || self.saves_for_leavers(), self.formed || self.returned() > 0) {

@@ -177,6 +177,10 @@ impl Run {
         self.asked_to_leave.insert(worker);
         match &self.phase {
             Phase::Gathering(_) => {
+                // What it alone has reported is recorded before it goes.
+                if !self.catch_up(now, actions) {
+                    return;
+                }
                 self.dismiss_leavers(actions);
                 // Those that alone hold the newest state are enough to save it.
                 self.reform(now, actions);

@@ -4,6 +4,7 @@
 //! it or from a later one, and its updates are in the ledger or reported with it. Who holds another one is welcomed as a
 //! newcomer. Where nobody else has the newest state, its holders are waited for, but not for long.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Instant;
@@ -68,11 +69,19 @@ impl Run {
 
     /// One that was asked to leave before its session broke: it stays as long as nobody else holds what it does.
     pub(super) fn comes_to_leave(&mut self, now: Instant, worker: WorkerId, actions: &mut Vec<Action>) {
-        let held = self.roster.get(worker).and_then(|member| member.hello.as_ref()?.held.clone());
-        if let Some(held) = held.filter(|held| self.is_needed(worker, held)) {
+        let new = self.roster.get(worker).filter(|member| !member.welcomed);
+        let held = new.and_then(|member| member.hello.as_ref()?.held.clone());
+        let stays = |held: &Held| match &self.phase {
+            // What is held elsewhere shows when all have left the group, or stand in the next one.
+            Phase::Disbanding(_) | Phase::Forming(_) => self.is_expected(worker, held),
+            _ => self.is_needed(worker, held),
+        };
+        if let Some(held) = held.filter(|held| stays(held)) {
             self.come_back(worker, *held, actions);
         }
-        self.leaves(now, worker, actions);
+        if !matches!(self.phase, Phase::Finished(_)) {
+            self.leaves(now, worker, actions);
+        }
     }
 
     /// Whether nobody else holds as much as one that comes back.
@@ -82,19 +91,25 @@ impl Run {
         !has_group && self.is_expected(worker, held) && self.roster.all(holds_as_much).is_empty()
     }
 
-    /// Where newcomers have taken all places, and nobody holds what one that comes back does, the last of them makes room.
-    pub(super) fn make_room(&mut self, actions: &mut Vec<Action>) {
-        let needed = self.roster.iter().find_map(|(worker, member)| {
+    /// Where newcomers have taken all places, and nobody holds what one that comes back does, the one of them that costs
+    /// the least makes room. Returns whom for.
+    pub(super) fn make_room(&mut self, actions: &mut Vec<Action>) -> Option<WorkerId> {
+        let waiting = self.roster.iter().filter_map(|(worker, member)| {
             let held = member.hello.as_ref().filter(|_| !member.welcomed)?.held.as_ref()?;
-            self.is_needed(worker, held).then_some(held.update)
+            self.is_needed(worker, held).then_some((held.update, Reverse(worker)))
         });
-        let Some(update) = needed.filter(|_| self.free_places() == 0) else { return };
-        let newcomers = self.roster.all(|member| member.welcomed && !member.leaving && member.update < update);
-        let Some(last) = newcomers.last().copied() else { return };
+        let (update, Reverse(holder)) = waiting.max().filter(|_| self.free_places() == 0)?;
+        let is_newcomer = |member: &Member| member.welcomed && !member.leaving && member.update < update;
+        let newcomers = self.roster.iter().filter(|(_, member)| is_newcomer(member));
+        let cost = |(worker, member): &(WorkerId, &Member)| {
+            (member.copy.is_some(), member.prepared.is_some(), member.update, Reverse(*worker))
+        };
+        let (last, _) = newcomers.min_by_key(cost)?;
         let why = format!("it makes room for one that came back and alone holds update {update}; start it again");
         actions.push(Action::Notice(format!("{} {}", self.roster.describe(last), why.trim_start_matches("it "))));
         self.roster.remove(last);
         actions.push(Action::Replace(last, why));
+        Some(holder)
     }
 
     /// Applies what somebody who is ready has applied and the ledger does not have: the others take the state over.

@@ -270,26 +270,79 @@ fn a_copy_off_the_line_is_let_go() {
     assert!(actions.contains(&super::fixture::forget(11, 2)), "{actions:?}");
 }
 
-/// Its session broke before the answer came, so it never heard its newest name: it is the same process all the same, and
-/// its GPU is its own.
+/// Its session broke, and nobody has noticed: it is the same process all the same, and its GPU is its own.
 #[test]
-fn who_never_heard_its_newest_name_is_known_by_the_one_before() {
+fn who_comes_back_before_its_loss_is_noticed_has_its_gpu() {
     let mut job = interrupted();
     job.on_gpus = true;
     let mut drive = Drive::new(job);
     let gpu = |uuid: &str| Some(medley_common::message::GpuUse { uuid: uuid.into(), is_shared: false });
-    let mut open = |session: u64, pid: u32, uuid: &str| {
+    let mut open = |session: u64, process: u64, uuid: &str| {
         drive.input(Input::Joined(WorkerId(session)));
-        let Event::Hello(hello) = hello(pid) else { unreachable!() };
+        let Event::Hello(hello) = hello(1) else { unreachable!() };
         let known = Some(Known { run: drive.job.run, names: vec![WorkerId(1)] });
         let held = Some(Box::new(held(&drive.job, 1, 3)));
-        drive.from(session, Event::Hello(Hello { known, held, gpu: gpu(uuid), ..hello }))
+        drive.from(session, Event::Hello(Hello { process, known, held, gpu: gpu(uuid), ..hello }))
     };
     assert!(is_reattached(&open(11, 7, "GPU-1"), 11));
     let actions = open(12, 7, "GPU-1");
     assert!(is_reattached(&actions, 12), "{actions:?}");
+    assert!(actions.contains(&Action::Close(WorkerId(11))), "were that its newer session, it would hang: {actions:?}");
     let actions = open(13, 8, "GPU-1");
-    assert!(matches!(&actions[..], [Action::Refuse(WorkerId(13), _)]), "another process is not: {actions:?}");
+    let [Action::Refuse(WorkerId(13), reason)] = &actions[..] else { panic!("another process is not: {actions:?}") };
+    assert!(reason.contains("worker 12"), "{reason}");
+}
+
+/// A run that is to stop, and whose only worker's session broke unnoticed, saves what that comes back with.
+#[test]
+fn who_comes_back_before_its_loss_is_noticed_saves_a_run_that_stops() {
+    let (mut drive, _) = Drive::formed(job(1));
+    let made = report(&drive.job, 1, 0..4);
+    drive.from(1, Event::Updated { generation: Generation(1), report: made.clone() });
+    drive.input(Input::StopRequested);
+    let held = Some(Box::new(Held { reports: vec![made], ..held(&drive.job, 1, 1) }));
+    drive.input(Input::Joined(WorkerId(11)));
+    let Event::Hello(hello) = hello(1) else { unreachable!() };
+    let known = Some(Known { run: drive.job.run, names: vec![WorkerId(1)] });
+    let actions = drive.from(11, Event::Hello(Hello { known, held, ..hello }));
+    assert!(actions.contains(&Action::Close(WorkerId(1))), "{actions:?}");
+    assert_eq!(forms(&actions)[0].1.update, Update(1), "{actions:?}");
+}
+
+/// One that was asked to leave alone has what another, which still leaves its group, may take over: it stays until then.
+#[test]
+fn who_was_to_leave_stays_while_others_leave_their_group() {
+    let (mut drive, _) = Drive::formed(job(2));
+    drive.update(1);
+    drive.input(Input::DrainRequested(WorkerId(1)));
+    let made = report(&drive.job, 2, 0..2);
+    drive.from(1, Event::Updated { generation: Generation(1), report: made.clone() });
+    drive.input(Input::Left(WorkerId(1), "its connection broke".into()));
+    let reports = vec![report(&drive.job, 1, 0..2), made];
+    let back = Held { update: Update(2), reports, ..held(&drive.job, 1, 2) };
+    let actions = come_back(&mut drive, 11, back);
+    assert!(is_reattached(&actions, 11), "{actions:?}");
+    let actions = drive.stands_by(2, 1, Lanes::new());
+    let recorded = |action: &Action| matches!(action, Action::Record(record) if record.update == Update(2));
+    assert!(actions.iter().any(recorded), "{actions:?}");
+    let formed = forms(&actions);
+    assert_eq!(
+        formed.iter().map(|(worker, form)| (*worker, form.source)).collect::<Vec<_>>(),
+        [(11, Some(Rank(0))), (2, Some(Rank(0)))]
+    );
+}
+
+/// What only one that leaves has told of is recorded before it goes.
+#[test]
+fn what_a_leaver_alone_has_reported_is_recorded() {
+    let mut drive = Drive::new(interrupted());
+    let (first, second) = (held(&drive.job, 1, 4), held(&drive.job, 2, 3));
+    come_back(&mut drive, 11, first);
+    let actions = drive.from(11, Event::Leaving);
+    let recorded = |action: &Action| matches!(action, Action::Record(record) if record.update == Update(4));
+    assert!(actions.iter().any(recorded), "{actions:?}");
+    let actions = come_back(&mut drive, 12, second);
+    assert_eq!(forms(&actions).len(), 2, "it hands its state over before it goes: {actions:?}");
 }
 
 /// The last of the newcomers makes room for the one that alone holds what the run has come to.
@@ -312,7 +365,7 @@ fn a_newcomer_makes_room_for_the_only_holder() {
     assert_eq!(forms(&actions)[0].1.update, Update(1));
 }
 
-/// Its session breaks before it has left: under its next name it is let go at once, unless it alone holds the state.
+/// Its session breaks before it has left: under its next name it is let go, unless it alone holds the state.
 #[test]
 fn who_was_to_leave_leaves_under_another_name() {
     for workers in [1, 2] {
@@ -327,9 +380,13 @@ fn who_was_to_leave_leaves_under_another_name() {
         }
         drive.input(Input::Left(WorkerId(1), "its connection broke".into()));
         let back = Held { reports: vec![made], ..held(&drive.job, 1, 1) };
-        let actions = come_back(&mut drive, 11, back);
+        let mut actions = come_back(&mut drive, 11, back);
+        if workers == 2 {
+            actions.extend(drive.stands_by(2, 1, Lanes::new()));
+        }
         let leaves = actions.iter().any(|action| matches!(action, Action::Dismiss(WorkerId(11), _)));
         assert_eq!(leaves, workers == 2, "{actions:?}");
-        assert_eq!(forms(&actions).len(), usize::from(workers == 1), "it saves before it goes: {actions:?}");
+        let group: Vec<u64> = forms(&actions).into_iter().map(|(worker, _)| worker).collect();
+        assert_eq!(group, [if workers == 1 { 11 } else { 2 }], "alone, it saves before it goes: {actions:?}");
     }
 }

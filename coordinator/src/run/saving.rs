@@ -11,6 +11,7 @@ use medley_common::identity::{Digest, Update, WorkerId};
 use medley_common::message::{ArtifactKind, Command};
 use medley_common::save::{Piece, SaveId};
 
+use super::action::Task;
 use super::roster::Member;
 use super::{Action, Phase, Run, SavePurpose, SavedState};
 
@@ -159,9 +160,7 @@ impl Run {
         self.progress.saved = update;
         if let Phase::Gathering(gathering) = &mut self.phase {
             gathering.since = now;
-            // Where the trained model was all that was left to do, nobody is needed any more.
-            let is_done = purpose.is_final() && self.is_over() && self.results().next().is_none();
-            if is_done { self.go_on(now, actions) } else { self.reform(now, actions) }
+            self.reform(now, actions);
         }
     }
 
@@ -261,6 +260,13 @@ impl Run {
         let holds = |member: &Member, update| member.is_ready() && member.update >= update;
         let waits = matches!(self.phase, Phase::Gathering(_));
         waits && newest.is_some_and(|update| self.roster.all(|member| holds(member, update)).is_empty())
+    }
+
+    /// Whether all that was trained is on the disk, and nothing is left to do that needs workers.
+    pub(super) fn needs_nobody(&self) -> bool {
+        let needs_somebody = |task: &Task| matches!(task, Task::Evaluate(..) | Task::Save(_));
+        let is_saved = self.saving.is_none() && self.progress.done <= self.progress.saved;
+        is_saved && self.is_over() && !self.agenda.iter().any(needs_somebody)
     }
 
     /// Whether those that keep what is being saved all want to go.

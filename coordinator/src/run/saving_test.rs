@@ -247,4 +247,14 @@ fn a_run_whose_model_is_saved_needs_nobody_to_end() {
     let actions = drive.input(Input::Committed(Update(6)));
     assert!(actions.iter().any(|action| matches!(action, Action::Summarise(_))), "{actions:?}");
     assert_eq!(actions.last(), Some(&Action::Finish(Outcome::Completed)));
+    // The same where they are lost when it is done, while they leave their group.
+    let (mut drive, _) = Drive::formed(job(2));
+    (1..=6).for_each(|update| drop(step(&mut drive, &[1, 2], update)));
+    drive.save(6);
+    let generation = Generation(1);
+    drive.from(1, Event::Disconnected { generation, problem: "its network was away".into() });
+    drive.input(Input::Committed(Update(6)));
+    drive.input(died(1));
+    let actions = drive.input(died(2));
+    assert_eq!(actions.last(), Some(&Action::Finish(Outcome::Completed)));
 }

@@ -70,6 +70,8 @@ pub(super) struct World {
     pending: BTreeSet<u64>,
     /// Those whose sessions broke, on their way back.
     away: VecDeque<(u32, Worker)>,
+    /// Sessions that broke unnoticed, and what they are still to be heard of: perhaps their first word, then their end.
+    late: VecDeque<(WorkerId, Option<Event>)>,
     pids: BTreeMap<WorkerId, u32>,
     next_name: u64,
     next_worker: u64,
@@ -109,6 +111,7 @@ impl World {
             network: Network::default(),
             pending: (1..next_worker).collect(),
             away: VecDeque::new(),
+            late: VecDeque::new(),
             pids: BTreeMap::new(),
             next_name: 0,
             next_worker,
@@ -175,7 +178,10 @@ impl World {
         }
         if faults.cuts > 0 && self.random.chance(50) {
             faults.cuts -= 1;
-            return anybody(&mut self.random).map(|worker| self.cut(worker)).into_iter().collect();
+            return anybody(&mut self.random).and_then(|worker| self.cut(worker)).into_iter().collect();
+        }
+        if !self.late.is_empty() && self.random.chance(20) {
+            return self.hear_late().into_iter().collect();
         }
         match self.random.below(4) {
             0 => {
@@ -221,10 +227,19 @@ impl World {
         self.next_worker += 1;
     }
 
-    /// A session breaks; its worker will come back.
-    fn cut(&mut self, name: WorkerId) -> Input {
+    /// A session breaks; its worker will come back, perhaps before that is noticed.
+    fn cut(&mut self, name: WorkerId) -> Option<Input> {
+        let first = self.workers.get_mut(&name)?.outbox.pop_front().filter(|event| matches!(event, Event::Hello(_)));
         self.send_away(name);
-        Input::Left(name, "its connection broke".into())
+        self.late.push_back((name, first));
+        if self.random.chance(2) { self.hear_late() } else { None }
+    }
+
+    fn hear_late(&mut self) -> Option<Input> {
+        let (name, first) = self.late.pop_front()?;
+        let Some(event) = first else { return Some(Input::Left(name, "its connection broke".into())) };
+        self.late.push_back((name, None));
+        Some(Input::From(name, event))
     }
 
     fn send_away(&mut self, name: WorkerId) {
@@ -245,6 +260,7 @@ impl World {
             return;
         }
         self.disk.clear();
+        self.late.clear();
         self.staged = None;
         for name in self.workers.keys().copied().collect::<Vec<_>>() {
             if die_with_it > 0 && self.random.chance(die_with_it) {
@@ -295,6 +311,7 @@ impl World {
                     model.dead = true;
                 }
             }
+            Action::Close(worker) => self.send_away(worker),
             Action::Notice(line) => self.noticed(&line),
             Action::Receive(save, pieces) => self.staged = Some((save, pieces, BTreeSet::new())),
             Action::Discard(save) => {
