@@ -1,6 +1,7 @@
 //! Names for the numbers that must not be confused.
 
 use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
 
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +69,20 @@ impl fmt::Display for Split {
             Self::Validation => "validation",
             Self::Test => "test",
         })
+    }
+}
+
+/// A number that a worker's process has drawn, the same in all its sessions: host and process id are not enough where
+/// containers have the same of both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessMark(pub u64);
+
+impl ProcessMark {
+    /// Draws one. The standard library has the system's randomness for the keys of its hash tables alone, so it is taken
+    /// from there.
+    #[must_use]
+    pub fn draw() -> Self {
+        Self(RandomState::new().build_hasher().finish())
     }
 }
 

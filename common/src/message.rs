@@ -31,7 +31,7 @@ mod report;
 use std::ops::Range;
 
 use crate::evaluation::Prediction;
-use crate::identity::{Digest, Generation, Known, Rank, Split, Update, WorkerId};
+use crate::identity::{Digest, Generation, Known, ProcessMark, Rank, Split, Update, WorkerId};
 use crate::model::ModelConfig;
 use crate::save::{Piece, SaveId};
 use crate::spec::TrainSpec;
@@ -127,9 +127,8 @@ pub struct Hello {
     pub host: String,
     /// Its process id there.
     pub pid: u32,
-    /// A number that this process has drawn, the same in all its sessions: host and process id are not enough where
-    /// containers have the same of both.
-    pub process: u64,
+    /// What tells this process from all others, in all its sessions.
+    pub process: ProcessMark,
     /// Its device, e.g. `cpu` or `cuda:0`.
     pub device: String,
     /// Its GPU; `None` where it computes on the CPU.

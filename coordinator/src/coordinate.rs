@@ -79,6 +79,10 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
     let listener = socket.listen(BACKLOG).map_err(|error| unavailable((placement.listen, "--listen"), &error))?;
     let address = listener.local_addr().map_err(|error| internal(&error))?;
     announce(&assembly);
+    let places = if placement.role == Role::Train { assembly.team.workers } else { 0 };
+    if let Some(message) = placement.chaos.never(places, assembly.job.total()) {
+        return Err(Failure { kind: FailureKind::Config, message });
+    }
     if assembly.job.splits().is_empty() {
         // All that was asked for is there.
         return Ok(Outcome::Completed);

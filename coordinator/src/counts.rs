@@ -37,6 +37,8 @@ impl Counts {
             }
             Action::Group(_) => self.groups += 1,
             Action::Replace(..) => self.fault(v1::Fault::WorkerSilent),
+            // Its session broke, and it came back before that was noticed.
+            Action::Close(_) => self.fault(v1::Fault::WorkerLost),
             Action::Refuse(..) => self.fault(v1::Fault::WorkerRefused),
             Action::Rewind(..) => self.fault(v1::Fault::Rewind),
             _ => {}

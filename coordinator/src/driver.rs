@@ -140,6 +140,7 @@ impl Driver {
             }
             self.watch_phase(&mut ties);
         };
+        self.tell(&self.injector.left());
         self.injector.release(&self.local);
         let outcome = self.settle(outcome).await;
         self.display.finish();
@@ -194,7 +195,7 @@ impl Driver {
             Happening::Arrival(Arrival::From(worker, event)) => {
                 self.heard(worker, &event, ties);
                 let lines = self.injector.heard(&event, self.run.view().update, &self.local);
-                lines.iter().for_each(|line| self.display.line(line));
+                self.tell(&lines);
                 vec![Input::From(worker, event)]
             }
             Happening::Arrival(Arrival::Broken(failure)) => vec![Input::Broken(failure)],
@@ -216,7 +217,7 @@ impl Driver {
             Happening::Answer(Answer::Recorded(update)) => {
                 // The ledger has it, so the same plan does not strike again when the coordinator comes back.
                 let lines = self.injector.recorded(update, Instant::now(), &self.local);
-                lines.iter().for_each(|line| self.display.line(line));
+                self.tell(&lines);
                 vec![Input::Recorded(update)]
             }
             Happening::Answer(Answer::Paused(reason)) => {
@@ -233,7 +234,7 @@ impl Driver {
             }
             Happening::Strike => {
                 let lines = self.injector.elapsed(Instant::now(), &self.local);
-                lines.iter().for_each(|line| self.display.line(line));
+                self.tell(&lines);
                 Vec::new()
             }
             Happening::Stop => {
@@ -303,7 +304,7 @@ impl Driver {
                 let update = record.update;
                 self.record(Entry::Update(record), ties);
                 let lines = self.injector.applied(update, now, &self.local);
-                lines.iter().for_each(|line| self.display.line(line));
+                self.tell(&lines);
             }
             Action::Log(log) => {
                 self.display.log(&log);
@@ -317,6 +318,12 @@ impl Driver {
             }
             Action::Finish(outcome) => ties.outcome = Some(outcome),
         }
+    }
+
+    /// Says what faults are injected, and then does to this process what is.
+    fn tell(&mut self, lines: &[String]) {
+        lines.iter().for_each(|line| self.display.line(line));
+        self.injector.strike_itself();
     }
 
     fn welcome(&self, worker: WorkerId) {

@@ -25,6 +25,8 @@ pub struct Injector {
     recorded: Update,
     /// A save or an evaluation that the coordinator may be struck in, once the ledger has what it is of.
     amidst: Option<(FaultOccasion, Update)>,
+    /// What is due to this process, once that has been said.
+    own: Option<Signal>,
 }
 
 /// A worker that is stopped and let go on in turn.
@@ -42,7 +44,7 @@ impl Injector {
     #[must_use]
     pub fn new(mut chaos: Chaos, now: Instant) -> Self {
         let strike = chaos.pause().map(|pause| now + pause);
-        Self { chaos, strike, slow: BTreeMap::new(), recorded: Update(0), amidst: None }
+        Self { chaos, strike, slow: BTreeMap::new(), recorded: Update(0), amidst: None, own: None }
     }
 
     /// When [`Self::elapsed`] is due.
@@ -102,6 +104,18 @@ impl Injector {
         self.inject_all(due, now, workers)
     }
 
+    /// Does to this process what was said to be done to it.
+    pub fn strike_itself(&mut self) {
+        // A signal to itself that cannot be sent changes nothing.
+        self.own.take().and_then(|signal| kill_process(getpid(), signal).ok());
+    }
+
+    /// What was planned and has not come, for a person.
+    #[must_use]
+    pub fn left(&self) -> Vec<String> {
+        self.chaos.left().into_iter().map(|fault| format!("chaos: {fault} never came")).collect()
+    }
+
     /// Lets all go on that are stopped in turn.
     pub fn release(&mut self, workers: &LocalWorkers) {
         while let Some((place, _)) = self.slow.pop_first() {
@@ -142,8 +156,7 @@ impl Injector {
                     lines.push(format!("chaos: no worker runs in place {place}"));
                 }
             }
-            // A signal to itself that cannot be sent changes nothing.
-            Victim::Coordinator => drop(kill_process(getpid(), signal)),
+            Victim::Coordinator => self.own = Some(signal),
         }
         lines
     }
@@ -175,6 +188,7 @@ mod tests {
             now = next;
         }
         assert_eq!(pauses, [15, 5, 15, 5], "stopped, then running");
+        assert_eq!(injector.left(), ["chaos: all the time to the worker in place 1 at update 9 never came"]);
         injector.applied(Update(9), now, &workers);
         assert_eq!(injector.next(), None);
     }

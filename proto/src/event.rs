@@ -1,7 +1,7 @@
 //! Events on the wire: worker -> coordinator.
 
 use medley_common::evaluation::Prediction;
-use medley_common::identity::{Generation, Known, RowId, Update, WorkerId};
+use medley_common::identity::{Generation, Known, ProcessMark, RowId, Update, WorkerId};
 use medley_common::message::{Event, Failure, GpuUse, Held, Hello, LaneReport, Timing, UpdateReport};
 use medley_common::save::SaveId;
 
@@ -103,7 +103,7 @@ impl From<Hello> for v1::Hello {
             names: names.into_iter().map(|name| name.0).collect(),
         });
         let held = held.map(|held| (*held).into());
-        Self { protocol, version, host, pid, process, device, threads, held, gpu, processor, known }
+        Self { protocol, version, host, pid, process: process.0, device, threads, held, gpu, processor, known }
     }
 }
 
@@ -117,7 +117,7 @@ impl TryFrom<v1::Hello> for Hello {
         });
         let held = held.map(Held::try_from).transpose()?.map(Box::new);
         let gpu = gpu.map(|v1::GpuUse { uuid, is_shared }| GpuUse { uuid, is_shared });
-        let known = known.transpose()?;
+        let (known, process) = (known.transpose()?, ProcessMark(process));
         Ok(Self { protocol, version, host, pid, process, device, gpu, processor, threads, known, held })
     }
 }
@@ -231,7 +231,7 @@ mod tests {
             version: "0.1.0".into(),
             host: "node7".into(),
             pid: 41,
-            process: u64::MAX,
+            process: ProcessMark(u64::MAX),
             device: "cuda:1".into(),
             gpu: Some(GpuUse { uuid: "GPU-1".into(), is_shared: true }),
             processor: "EPYC, avx512f".into(),

@@ -1,7 +1,7 @@
 //! Attacks on a run that goes on: by strangers on its machine, and by somebody with a worker's token. It ends in the same
 //! bytes as one that nobody attacks, and loses nobody on the way.
 
-use medley_common::identity::{Digest, Generation, Split, Update};
+use medley_common::identity::{Digest, Generation, ProcessMark, Split, Update};
 use medley_common::message::{Event, Failure, FailureKind, Hello, PROTOCOL};
 use medley_common::save::{Piece, SaveId};
 use medley_proto::access::Access;
@@ -147,7 +147,7 @@ fn hello() -> Hello {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         host: "elsewhere".to_owned(),
         pid: 1,
-        process: 1,
+        process: ProcessMark(1),
         device: "cpu".to_owned(),
         threads: 1,
         known: None,

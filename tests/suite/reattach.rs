@@ -1,8 +1,10 @@
 //! The coordinator's own death costs nothing: workers hold their state, find it again, and go on where they were.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use medley_tests::{Ended, Running, Scratch};
+use medley_tests::{Ended, Running, Scratch, binaries};
 use rustix::process::Signal;
 
 use crate::ledger::updates;
@@ -129,6 +131,30 @@ fn the_coordinator_may_die_again_and_again() {
     let (scratch, ended) = job.end();
     assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
     assert_same(&scratch, &clean(), 0);
+}
+
+/// Who watches is told of the death, and sees the end all the same.
+#[test]
+fn who_watches_finds_the_coordinator_again() {
+    let mut job = Job::start(WORK, 1, "");
+    let mut watch = Command::new(binaries().join("medley"))
+        .args(["status", "--watch", "--json", "--coordinator", &job.address])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut shown = BufReader::new(watch.stdout.take().unwrap()).lines();
+    shown.next().unwrap().unwrap();
+    job.coordinator.as_mut().unwrap().wait_for("update ");
+    job.coordinator.as_ref().unwrap().signal(Signal::KILL);
+    job.death();
+    job.again("");
+    job.end();
+    let last = shown.map_while(Result::ok).last().unwrap();
+    assert!(last.contains(&format!("\"update\":{UPDATES}")), "{last}");
+    let ended = watch.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success() && said.matches("looking for it for 60 s").count() == 1, "{said}");
 }
 
 /// A checkpoint is being written, or a split predicted, when it strikes: that is done, once, by the next one.

@@ -92,6 +92,21 @@ fn a_damaged_checkpoint_is_named_and_passed_over() {
     assert_same(&scratch, &straight);
 }
 
+/// Its checkpoints are good without it; what was done before them is proved no more.
+#[test]
+fn a_lost_ledger_is_begun_anew_at_the_newest_checkpoint() {
+    let scratch = Scratch::new(40);
+    let command = format!("train {RECIPE} --num_train_epochs 2 --save_steps 3 --workers 1");
+    scratch.run(&command).expect(0);
+    for lost in ["model.safetensors", "medley_run.json", "ledger.jsonl"] {
+        std::fs::remove_file(scratch.path(&format!("out/{lost}"))).unwrap();
+    }
+    std::fs::remove_dir_all(scratch.path("out/checkpoint-9")).unwrap();
+    scratch.run(&command).expect(0).says(&["resuming from out/checkpoint-6"]);
+    let proof = scratch.run("verify out").expect(0);
+    assert!(proof.stdout.contains("3 of 3 intact"), "{}", proof.stdout);
+}
+
 #[test]
 fn a_checkpoint_of_another_recipe_is_refused() {
     let scratch = Scratch::new(40);

@@ -1,5 +1,6 @@
 //! The coordinator and its workers as separate commands, and the status RPCs.
 
+use medley_common::identity::ProcessMark;
 use medley_common::message::{Command, Event, Hello, PROTOCOL, Verdict};
 use medley_proto::v1;
 use medley_proto::v1::status_service_client::StatusServiceClient;
@@ -105,7 +106,7 @@ async fn a_worker_of_another_version_is_refused() {
         version: "9.9.9".to_owned(),
         host: "elsewhere".to_owned(),
         pid: 1,
-        process: 1,
+        process: ProcessMark(1),
         device: "cpu".to_owned(),
         threads: 1,
         known: None,

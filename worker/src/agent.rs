@@ -3,12 +3,11 @@
 //! A coordinator that is lost is looked for, with all that the worker holds: it may have died and come back, or the
 //! network was away.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use medley_common::identity::{Digest, Known, WorkerId};
+use medley_common::identity::{Digest, Known, ProcessMark, WorkerId};
 use medley_common::message::{Command, Event, Failure, FailureKind, Verdict, Welcome};
 use medley_proto::access::Access;
 use tokio::sync::mpsc;
@@ -60,7 +59,7 @@ pub struct Settings {
 /// # Errors
 /// See [`AgentError`].
 pub async fn run(settings: Settings, mut leave: mpsc::Receiver<()>) -> Result<(Verdict, String), AgentError> {
-    let process = RandomState::new().build_hasher().finish();
+    let process = ProcessMark::draw();
     let mut life = Life { settings, process, holding: None, known: None, met: false, lost: None, leaving: false };
     let end = life.live(&mut leave).await;
     life.let_go().await;
@@ -71,8 +70,7 @@ pub async fn run(settings: Settings, mut leave: mpsc::Receiver<()>) -> Result<(V
 #[derive(Debug)]
 struct Life {
     settings: Settings,
-    /// A number that the system has drawn for this process.
-    process: u64,
+    process: ProcessMark,
     holding: Option<Holding>,
     /// As what it is known, once a coordinator has let it in.
     known: Option<Known>,
@@ -173,7 +171,7 @@ impl Life {
                 Some(Command::Stop { reason, verdict }) => return Ok((verdict, reason)),
                 // What it held is of no use, and it has no time to begin anew.
                 Some(Command::Welcome(_)) if self.leaving => {
-                    return Ok((Verdict::Released, "asked to end while it held nothing".to_owned()));
+                    return Ok((Verdict::Released, "asked to end, and the run has no use for what it held".to_owned()));
                 }
                 Some(Command::Welcome(welcome)) => {
                     let beginning = self.begin(coordinator, *welcome);

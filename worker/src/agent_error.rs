@@ -11,7 +11,7 @@ pub enum AgentError {
     #[error(transparent)]
     Session(#[from] SessionError),
     /// Somebody accepts connections but says nothing.
-    #[error("{address} accepts connections but does not answer as a coordinator; is the address right?")]
+    #[error("{address} accepts connections but does not answer as a coordinator: it is suspended, or somebody else's")]
     Silent {
         /// The address.
         address: String,

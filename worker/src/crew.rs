@@ -66,9 +66,12 @@ impl Roll {
     /// A worker has ended; whether another comes in its place.
     fn ended(&mut self, place: u32, code: u8, now: Instant) -> bool {
         self.places.insert(place, Some(code));
-        // 64, 65 and 78 would end the same way again, and 0 says that the run is complete.
-        let is_complete = self.places.values().any(|code| *code == Some(0));
-        let again = !self.stopping && !is_complete && matches!(code, 70 | 75) && self.restarts > 0;
+        if code == 0 {
+            // The run is complete.
+            self.stop();
+        }
+        // 64, 65 and 78 would end the same way again.
+        let again = !self.stopping && matches!(code, 70 | 75) && self.restarts > 0;
         if again {
             self.restarts -= 1;
             self.due.push((now + PAUSE, place));
@@ -138,7 +141,7 @@ pub async fn count(size: Size, may_use_gpus: bool) -> io::Result<u32> {
 /// workers end.
 ///
 /// # Errors
-/// A process cannot be started; those that run are killed.
+/// No process can be started at first; those that run are killed. Later it is said, and its place is empty.
 pub async fn run(count: u32, restarts: u32) -> io::Result<u8> {
     let mut stops = stop_requests()?;
     // Resolved once: a file that is replaced while the workers run is no reason to end them.
@@ -267,7 +270,9 @@ mod tests {
         assert!(!roll.ended(1, 70, now));
         assert_eq!(roll.code(), 75);
         let mut roll = Roll::new(3, 9);
+        assert!(roll.ended(2, 70, now));
         assert!(!roll.ended(0, 0, now) && !roll.ended(1, 70, now), "the run is complete");
+        assert_eq!(roll.next_due(), None);
         let mut roll = Roll::new(2, 9);
         roll.ended(1, 64, now);
         roll.ended(0, 78, now);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use medley_common::identity::Known;
+use medley_common::identity::{Known, ProcessMark};
 use medley_common::message::{Command, Event, Hello, PROTOCOL, Welcome};
 
 use crate::agent::{AgentError, Settings};
@@ -59,7 +59,7 @@ pub async fn fetch(
 
 /// Who this worker is, and what it holds.
 #[must_use]
-pub fn hello(settings: &Settings, process: u64, known: Option<&Known>, holding: Option<&Holding>) -> Hello {
+pub fn hello(settings: &Settings, process: ProcessMark, known: Option<&Known>, holding: Option<&Holding>) -> Hello {
     Hello {
         protocol: PROTOCOL,
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -193,6 +193,8 @@ impl ArchiveError {
     #[must_use]
     pub fn kind(&self) -> FailureKind {
         match self {
+            // What it holds is a run, of which nothing can be read.
+            Self::Occupied { passed_over, .. } if !passed_over.is_empty() => FailureKind::Data,
             Self::NotAFolder { .. }
             | Self::Unwritable { .. }
             | Self::InUse { .. }

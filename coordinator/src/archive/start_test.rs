@@ -1,6 +1,7 @@
 use std::fs;
 
 use medley_common::identity::Update;
+use medley_common::message::FailureKind;
 
 use super::*;
 use crate::archive::fixture::{
@@ -127,7 +128,9 @@ fn only_damaged_checkpoints_refuse_the_folder() {
     trained(&mut begun, 2, &[2]);
     fs::write(folder.path().join("checkpoint-2").join(MANIFEST_FILE), "{}").unwrap();
     let output = reopen(begun, folder.path());
-    let error = output.find_start(&CONTINUE, &recipe()).unwrap_err().to_string();
+    let error = output.find_start(&CONTINUE, &recipe()).unwrap_err();
+    assert_eq!(error.kind(), FailureKind::Data);
+    let error = error.to_string();
     assert!(error.contains("(it holds checkpoint-2, ledger.jsonl)"), "{error}");
     assert!(error.contains("; checkpoint-2: medley.json is not a manifest"), "{error}");
 }

@@ -53,7 +53,7 @@ pub enum Action {
     Replace(WorkerId, String),
     /// End a session whose process has opened another one.
     Close(WorkerId),
-    /// Let a worker go that wanted to, with this reason.
+    /// Let a worker go that wanted to, or makes room, with this reason.
     Dismiss(WorkerId, String),
     /// Tell whoever watches.
     Notice(String),

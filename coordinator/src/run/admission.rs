@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use medley_common::identity::{Digest, WorkerId};
+use medley_common::identity::{Digest, Generation, Known, WorkerId};
 use medley_common::message::{Command, Event, Hello, Lanes, PROTOCOL, Welcome};
 
 use super::roster::Member;
@@ -43,7 +43,9 @@ impl Run {
             return self.refuse(worker, reason, actions);
         }
         let other_run = hello.known.as_ref().map(|known| known.run).filter(|run| *run != self.job.run);
-        if let Some((held, run)) = hello.held.as_ref().zip(other_run) {
+        // What was not trained is on the disk as well.
+        let made = hello.held.as_ref().filter(|held| held.generation > Generation(0));
+        if let Some((held, run)) = made.zip(other_run) {
             let (update, own, other) = (held.update, self.job.run.short(), run.short());
             let reason = format!(
                 "it holds update {update} of another run, {other}; this coordinator makes run {own}: start the worker \
@@ -51,24 +53,42 @@ impl Run {
             );
             return self.refuse(worker, reason, actions);
         }
+        // Who has nothing of another run yet is a newcomer to this one.
+        let hello = if other_run.is_some() { Hello { known: None, held: None, ..hello } } else { hello };
+        let hello = self.with_names(worker, hello);
         let before = self.same_process(&hello);
         if let Some(reason) = self.kind_differs(&hello).or_else(|| self.gpu_taken(&hello, before)) {
             return self.refuse(worker, reason, actions);
         }
-        if let Some(member) = self.roster.get_mut(worker) {
-            // Who has nothing of another run yet is a newcomer to this one.
-            let known = hello.known.clone().filter(|_| other_run.is_none());
-            member.hello = Some(Hello { known, ..hello });
-        }
+        let awaited = self.awaits_return();
+        self.roster.get_mut(worker).into_iter().for_each(|member| member.hello = Some(hello.clone()));
         // Only now, when it is known what comes back: a run that is to stop would end without it.
         if let Some(before) = before {
             actions.push(Action::Close(before));
             self.lose(now, before, "its connection broke, and it has come back", actions);
         }
-        if self.names_of(worker).iter().any(|name| self.asked_to_leave.contains(name)) {
+        if self.is_to_leave(worker) {
             return self.comes_to_leave(now, worker, actions);
         }
         self.admit(now, actions);
+        // The last that was waited for may be one that finds no place.
+        if awaited && matches!(self.phase, Phase::Gathering(_)) && !self.awaits_return() {
+            self.reform(now, actions);
+        }
+    }
+
+    /// A hello with all names that its process has had here: those that it knows, and those that were lost with a session.
+    fn with_names(&mut self, worker: WorkerId, hello: Hello) -> Hello {
+        let is_looked_for = |name: &WorkerId| {
+            self.shares.contains_key(name) || self.asked_to_leave.contains(name) || self.roster.get(*name).is_some()
+        };
+        self.processes.retain(|name, _| is_looked_for(name));
+        let own = self.processes.iter().filter(|(_, process)| **process == hello.process).map(|(name, _)| *name);
+        let mut known = hello.known.unwrap_or(Known { run: self.job.run, names: Vec::new() });
+        let unheard: Vec<WorkerId> = own.filter(|name| !known.names.contains(name)).collect();
+        known.names.extend(unheard);
+        self.processes.insert(worker, hello.process);
+        Hello { known: Some(known).filter(|known| !known.names.is_empty()), ..hello }
     }
 
     /// The member that is the same process in another session, which broke, though nobody has noticed yet. Should the
@@ -101,11 +121,10 @@ impl Run {
     fn gpu_taken(&self, hello: &Hello, itself: Option<WorkerId>) -> Option<String> {
         let gpu = hello.gpu.as_ref()?;
         let mut others = self.roster.iter().filter(|(worker, _)| Some(*worker) != itself);
-        let other = others.find(|(_, member)| {
-            let other = member.hello.as_ref().and_then(|hello| hello.gpu.as_ref());
-            // One that leaves makes room.
-            !member.leaving && other.is_some_and(|other| other.uuid == gpu.uuid && !(other.is_shared && gpu.is_shared))
-        });
+        // One that leaves makes room, and needs none.
+        let is_to_leave =
+            hello.known.iter().flat_map(|known| &known.names).any(|name| self.asked_to_leave.contains(name));
+        let other = others.find(|(_, member)| !member.leaving && !is_to_leave && member.is_on(gpu));
         let (other, device) = (self.roster.describe(other?.0), &hello.device);
         Some(format!(
             "{other} computes on its GPU already ({device}): start one worker for each GPU, with another LOCAL_RANK or \
@@ -133,9 +152,11 @@ impl Run {
         let only_holder = self.make_room(actions);
         // What one of them reports may be what another's state lacks, so each may make room for the next.
         let expected = |run: &Self| {
-            let waiting = only_holder.into_iter().chain(run.roster.all(waits));
+            let mut waiting = run.roster.all(waits);
+            waiting.retain(|worker| run.free_places() > 0 || only_holder == Some(*worker));
+            waiting.sort_by_key(|worker| only_holder != Some(*worker));
             let held = |worker| Some((worker, held_by(run, worker).filter(|held| run.is_expected(worker, held))?));
-            waiting.filter_map(held).next().filter(|_| run.free_places() > 0)
+            waiting.into_iter().find_map(held)
         };
         while let Some((worker, held)) = expected(self) {
             self.come_back(worker, *held, actions);
@@ -251,7 +272,7 @@ impl Run {
     }
 
     pub(super) fn refuse(&mut self, worker: WorkerId, reason: String, actions: &mut Vec<Action>) {
-        self.roster.remove(worker);
+        self.forget(worker);
         actions.push(Action::Refuse(worker, reason));
     }
 }

@@ -59,7 +59,7 @@ impl Run {
             actions.push(Action::Replace(worker, format!("{silence} and has been replaced; start it again")));
             return self.lose(now, worker, &silence, actions);
         }
-        if let Some((worker, _)) = self.roster.waiting().filter(|(_, since)| now >= *since + limit) {
+        if let Some((worker, _)) = self.surplus().filter(|(_, since)| now >= *since + limit) {
             let workers = self.job.workers;
             let reason = format!("the group is full: {workers} of {workers} workers have joined");
             return self.refuse(worker, reason, actions);
@@ -85,11 +85,20 @@ impl Run {
         }
     }
 
+    /// Who waits for a place the longest, and since when; while places are kept for those that may come back, nobody is
+    /// one too many.
+    pub(super) fn surplus(&self) -> Option<(WorkerId, Instant)> {
+        self.roster.waiting().filter(|_| !self.awaits_return())
+    }
+
     /// Every wait begins anew: what came in the meantime is heard only now.
     pub(super) fn overslept(&mut self, now: Instant) {
         self.roster.wait_anew(now);
         match &mut self.phase {
-            Phase::Gathering(gathering) => gathering.since = now,
+            Phase::Gathering(gathering) => {
+                gathering.since = now;
+                gathering.returns = gathering.returns.map(|_| now + self.job.patience.reattach);
+            }
             Phase::Disbanding(disbanding) => disbanding.since = now,
             Phase::Forming(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) | Phase::Finished(_) => {}
         }

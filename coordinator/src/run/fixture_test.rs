@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 use medley_common::evaluation::Prediction;
-use medley_common::identity::{Digest, RowId, Split};
+use medley_common::identity::{Digest, ProcessMark, RowId, Split};
 use medley_common::message::{ArtifactKind, Command, Hello, LaneReport, PROTOCOL, Timing, UpdateReport};
 use medley_common::model::ModelConfig;
 use medley_common::save::{Piece, SaveId};
@@ -95,7 +95,7 @@ pub(super) fn hello(pid: u32) -> Event {
         version: "0.1.0".into(),
         host: "node7".into(),
         pid,
-        process: pid.into(),
+        process: ProcessMark(pid.into()),
         device: "cpu".into(),
         gpu: None,
         processor: "EPYC, avx512f".into(),

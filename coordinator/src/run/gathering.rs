@@ -36,14 +36,14 @@ impl Run {
             let returns = self.returns_until(now);
             self.phase = Phase::Gathering(Gathering { since: now, needed: self.job.workers, returns });
         }
+        if self.awaits_commit() {
+            return;
+        }
         if self.awaits_return() {
             if began {
                 let done = self.progress.done;
                 actions.push(Action::Notice(format!("waiting for those that hold update {done} to come back")));
             }
-            return;
-        }
-        if self.awaits_commit() {
             return;
         }
         if !self.catch_up(now, actions) {
@@ -59,7 +59,7 @@ impl Run {
             return self.go_on(now, actions);
         }
         self.refresh_outdated(actions);
-        let ready = self.roster.all(Member::is_ready);
+        let ready = self.roster.ready();
         let needed = match (self.stopping || self.saves_for_leavers(), self.formed || self.returned() > 0) {
             (true, _) => 1,
             (false, true) => self.job.min_workers.clamp(1, self.job.workers),

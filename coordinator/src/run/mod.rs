@@ -33,7 +33,7 @@ mod waiting;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
-use medley_common::identity::{Generation, Update, WorkerId};
+use medley_common::identity::{Generation, ProcessMark, Update, WorkerId};
 use medley_common::lane::LaneTree;
 use medley_common::message::{Event, Failure, FailureKind, Lanes};
 use medley_common::plan::Plan;
@@ -83,6 +83,8 @@ pub struct Run {
     stopping: bool,
     /// The names of those that were asked to leave: they may come back under another before they have.
     asked_to_leave: BTreeSet<WorkerId>,
+    /// The processes behind names that may still be looked for: one whose session broke may not have heard its own.
+    processes: BTreeMap<WorkerId, ProcessMark>,
     /// Whether an operator has asked for a checkpoint that is not under way yet.
     save_asked: bool,
     /// Whether a group has stood in this process.
@@ -146,6 +148,7 @@ impl Run {
             progress: Progress::new(&job),
             stopping: false,
             asked_to_leave: BTreeSet::new(),
+            processes: BTreeMap::new(),
             save_asked: false,
             formed: false,
             overdue: job.is_log_overdue(),
@@ -251,7 +254,8 @@ impl Run {
     /// commits, which tries until the disk lets it (INV-7).
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        let silence = self.roster.expiry(self.job.patience.heartbeat);
+        let silences = [self.roster.quietest(), self.surplus()].into_iter().flatten();
+        let silence = silences.map(|(_, since)| since + self.job.patience.heartbeat).min();
         let phase = match &self.phase {
             Phase::Finished(_) => return None,
             Phase::Gathering(_) if self.awaits_commit() => None,
@@ -336,6 +340,10 @@ mod saving_tests;
 #[cfg(test)]
 #[path = "returning_test.rs"]
 mod returning_tests;
+
+#[cfg(test)]
+#[path = "leaving_test.rs"]
+mod leaving_tests;
 
 #[cfg(test)]
 #[path = "simulated_worker_test.rs"]

@@ -39,7 +39,6 @@ impl Run {
             return self.leaves(now, worker, actions);
         }
         // It only waits for a place.
-        self.roster.remove(worker);
-        actions.push(Action::Dismiss(worker, "an operator has sent it away".to_owned()));
+        self.let_go(worker, "an operator has sent it away".to_owned(), actions);
     }
 }

@@ -62,11 +62,13 @@ impl Run {
         self.futile += 1;
         if self.futile > FUTILE {
             let name = self.roster.describe(worker);
-            let message = format!(
-                "the workers cannot stay connected to each other; {name} says: {problem}; see --collective_host and \
-                 what stands between them{}",
-                self.way_back()
-            );
+            let see = match self.job.on_gpus {
+                true => "see what NCCL says with NCCL_DEBUG=INFO, and NCCL_SOCKET_IFNAME",
+                false => "see --collective_host and what stands between them",
+            };
+            let back = self.way_back();
+            let message =
+                format!("the workers cannot stay connected to each other; {name} says: {problem}; {see}{back}");
             return self.fail(Failure { kind: FailureKind::Lost, message }, actions);
         }
         self.interrupt(now, actions);
@@ -122,7 +124,17 @@ impl Run {
             return;
         }
         let (done, unsaved) = (self.progress.done, self.progress.done > self.progress.saved);
-        let staying = self.roster.all(|member| member.is_ready() && !member.leaving);
+        // Who holds no more than the disk takes nothing along.
+        let base = self.base.update;
+        let holds_nothing = |worker: &WorkerId| self.roster.get(*worker).is_some_and(|member| member.update <= base);
+        let (idle, leavers): (Vec<_>, Vec<_>) = leavers.into_iter().partition(|it| done > base && holds_nothing(it));
+        idle.into_iter().for_each(|worker| self.dismiss(worker, actions));
+        if leavers.is_empty() {
+            return;
+        }
+        let is_leaving = |worker: &WorkerId| self.roster.get(*worker).is_some_and(|member| member.leaving);
+        let mut staying = self.roster.ready();
+        staying.retain(|worker| !is_leaving(worker));
         let holds = |worker: &WorkerId| self.roster.get(*worker).is_some_and(|member| member.update == done);
         // Another group with them, in which they hand it over.
         if !staying.is_empty() && !staying.iter().any(holds) {
@@ -138,13 +150,25 @@ impl Run {
         if self.leavers_hold_the_save() {
             return;
         }
-        for worker in leavers {
-            let name = self.roster.describe(worker);
-            self.roster.remove(worker);
-            let reason = "it was asked to end, and the run goes on without it".to_owned();
-            actions.push(Action::Notice(format!("{name} left, as it was asked to end")));
-            actions.push(Action::Dismiss(worker, reason));
-        }
+        leavers.into_iter().for_each(|worker| self.dismiss(worker, actions));
+    }
+
+    fn dismiss(&mut self, worker: WorkerId, actions: &mut Vec<Action>) {
+        actions.push(Action::Notice(format!("{} left, as it was asked to end", self.roster.describe(worker))));
+        self.let_go(worker, "it was asked to end, and the run needs it no more".to_owned(), actions);
+    }
+
+    /// Has a worker end, for whose return nobody waits.
+    pub(super) fn let_go(&mut self, worker: WorkerId, reason: String, actions: &mut Vec<Action>) {
+        self.forget(worker);
+        actions.push(Action::Dismiss(worker, reason));
+    }
+
+    /// Takes a worker out that will not come back.
+    pub(super) fn forget(&mut self, worker: WorkerId) {
+        let names = self.names_of(worker).to_vec();
+        self.shares.retain(|member, _| *member != worker && !names.contains(member));
+        self.roster.remove(worker);
     }
 
     /// Has the state saved before all else that is due, so that those who alone hold it may go.
@@ -170,8 +194,7 @@ impl Run {
         let Some(member) = self.roster.get_mut(worker) else { return };
         if !member.welcomed {
             // It has no part in anything yet.
-            self.roster.remove(worker);
-            return actions.push(Action::Dismiss(worker, "it was asked to end".to_owned()));
+            return self.let_go(worker, "it was asked to end".to_owned(), actions);
         }
         member.leaving = true;
         self.asked_to_leave.insert(worker);
@@ -198,7 +221,7 @@ impl Run {
     pub(super) fn lose(&mut self, now: Instant, worker: WorkerId, why: &str, actions: &mut Vec<Action>) {
         let (name, doing) = (self.roster.describe(worker), self.doing());
         let was_ranked = self.roster.is_ranked(worker);
-        self.roster.remove(worker);
+        let held_more = self.roster.remove(worker).is_some_and(|it| it.is_ready() && it.update > self.base.update);
         let left = self.roster.all(|member| member.welcomed).len();
         actions.push(Action::Notice(format!("{name} was lost while {doing}: {why}; {left} left")));
         self.futile = 0;
@@ -210,6 +233,7 @@ impl Run {
                 self.interrupt(now, actions);
             }
             Phase::Forming(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) => {}
+            Phase::Gathering(_) if held_more => self.wait_for_returns(now),
             Phase::Gathering(_) | Phase::Finished(_) => {}
         }
         self.admit(now, actions);

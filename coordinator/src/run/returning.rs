@@ -52,12 +52,12 @@ impl Run {
         if let Some(problem) = self.other_layout(layout) {
             return self.unlike(worker, &problem, actions);
         }
-        let done = self.progress.done;
+        let (done, leaving) = (self.progress.done, self.is_to_leave(worker));
         for report in reports.into_iter().filter(|report| report.update > done) {
             self.untold.entry(report.update).or_default().insert(worker, report);
         }
         if let Some(member) = self.roster.get_mut(worker) {
-            (member.welcomed, member.returned) = (true, is_expected);
+            (member.welcomed, member.returned, member.leaving) = (true, is_expected, leaving);
             (member.update, member.kept) = (update, kept);
             member.prepared = Some((layout, endpoint));
         }
@@ -67,6 +67,11 @@ impl Run {
         self.take_copy(worker, copy, actions);
     }
 
+    /// Whether it was asked to leave, under whatever name.
+    pub(super) fn is_to_leave(&self, worker: WorkerId) -> bool {
+        self.names_of(worker).iter().any(|name| self.asked_to_leave.contains(name))
+    }
+
     /// One that was asked to leave before its session broke: it stays as long as nobody else holds what it does.
     pub(super) fn comes_to_leave(&mut self, now: Instant, worker: WorkerId, actions: &mut Vec<Action>) {
         let new = self.roster.get(worker).filter(|member| !member.welcomed);
@@ -74,7 +79,9 @@ impl Run {
         let stays = |held: &Held| match &self.phase {
             // What is held elsewhere shows when all have left the group, or stand in the next one.
             Phase::Disbanding(_) | Phase::Forming(_) => self.is_expected(worker, held),
-            _ => self.is_needed(worker, held),
+            Phase::Gathering(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) | Phase::Finished(_) => {
+                self.is_needed(worker, held)
+            }
         };
         if let Some(held) = held.filter(|held| stays(held)) {
             self.come_back(worker, *held, actions);
@@ -98,17 +105,20 @@ impl Run {
             let held = member.hello.as_ref().filter(|_| !member.welcomed)?.held.as_ref()?;
             self.is_needed(worker, held).then_some((held.update, Reverse(worker)))
         });
-        let (update, Reverse(holder)) = waiting.max().filter(|_| self.free_places() == 0)?;
+        let (update, Reverse(holder)) = waiting.max()?;
+        // One that is to leave takes no place.
+        if self.free_places() > 0 || self.is_to_leave(holder) {
+            return Some(holder);
+        }
         let is_newcomer = |member: &Member| member.welcomed && !member.leaving && member.update < update;
         let newcomers = self.roster.iter().filter(|(_, member)| is_newcomer(member));
         let cost = |(worker, member): &(WorkerId, &Member)| {
             (member.copy.is_some(), member.prepared.is_some(), member.update, Reverse(*worker))
         };
         let (last, _) = newcomers.min_by_key(cost)?;
-        let why = format!("it makes room for one that came back and alone holds update {update}; start it again");
-        actions.push(Action::Notice(format!("{} {}", self.roster.describe(last), why.trim_start_matches("it "))));
-        self.roster.remove(last);
-        actions.push(Action::Replace(last, why));
+        let why = format!("makes room for one that came back and alone holds update {update}");
+        actions.push(Action::Notice(format!("{} {why}", self.roster.describe(last))));
+        self.let_go(last, format!("it {why}; start it again"), actions);
         Some(holder)
     }
 
@@ -157,8 +167,10 @@ impl Run {
     pub(super) fn awaits_return(&self) -> bool {
         let waits = matches!(&self.phase, Phase::Gathering(gathering) if gathering.returns.is_some());
         let holds_more = self.progress.done > self.base.update || self.returned() > 0;
-        // Where newcomers have taken the places, nobody else can come.
-        waits && holds_more && !self.stopping && self.missing().min(self.free_places()) > 0
+        // A newcomer makes room; who holds as much does not.
+        let has_place = |member: &Member| member.welcomed && !member.leaving && member.update >= self.progress.done;
+        let is_room = self.roster.all(has_place).len() < self.job.workers as usize;
+        waits && holds_more && !self.stopping && !self.needs_nobody() && is_room && self.missing() > 0
     }
 
     /// Until when holders are waited for where too few are left to go on: not at all where somebody who is ready holds
@@ -168,6 +180,14 @@ impl Run {
         let holds_more = |member: &Member| member.is_ready() && member.update > base;
         let may_return = self.job.training.is_some() && !self.job.patience.reattach.is_zero() && self.missing() > 0;
         (may_return && self.roster.all(holds_more).is_empty()).then(|| now + self.job.patience.reattach)
+    }
+
+    /// One that held more than the disk is lost before it was in a group again: it may come back as well.
+    pub(super) fn wait_for_returns(&mut self, now: Instant) {
+        let until = self.returns_until(now);
+        if let Phase::Gathering(gathering) = &mut self.phase {
+            gathering.returns = gathering.returns.or(until);
+        }
     }
 
     /// Those that were waited for did not come.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use medley_common::identity::{Digest, Known, Rank};
+use medley_common::identity::{Digest, Known, ProcessMark, Rank};
 use medley_common::message::{Command, Form, Held, Hello, UpdateReport};
 use medley_common::save::SaveId;
 
@@ -181,6 +181,9 @@ fn who_is_back_under_a_third_name_is_waited_for_no_longer() {
 fn who_holds_another_run_is_refused_by_name() {
     let mut drive = Drive::new(interrupted());
     let other = held(&drive.job, 1, 3);
+    let fetched = Held { generation: Generation(0), update: Update(0), reports: Vec::new(), ..other.clone() };
+    let actions = known_as(&mut drive, (12, &[2]), Digest([8; 32]), Some(fetched));
+    assert!(!actions.iter().any(|action| matches!(action, Action::Refuse(..))), "it has made nothing: {actions:?}");
     let actions = known_as(&mut drive, (11, &[1]), Digest([8; 32]), Some(other));
     let [Action::Refuse(WorkerId(11), reason)] = &actions[..] else { panic!("{actions:?}") };
     assert!(reason.contains("holds update 3 of another run, 080808080808"), "{reason}");
@@ -282,7 +285,7 @@ fn who_comes_back_before_its_loss_is_noticed_has_its_gpu() {
         let Event::Hello(hello) = hello(1) else { unreachable!() };
         let known = Some(Known { run: drive.job.run, names: vec![WorkerId(1)] });
         let held = Some(Box::new(held(&drive.job, 1, 3)));
-        drive.from(session, Event::Hello(Hello { process, known, held, gpu: gpu(uuid), ..hello }))
+        drive.from(session, Event::Hello(Hello { process: ProcessMark(process), known, held, gpu: gpu(uuid), ..hello }))
     };
     assert!(is_reattached(&open(11, 7, "GPU-1"), 11));
     let actions = open(12, 7, "GPU-1");
@@ -361,7 +364,7 @@ fn a_newcomer_makes_room_for_the_only_holder() {
     assert!(matches!(&actions[..], [Action::Order(WorkerId(2), Command::Welcome(_))]), "{actions:?}");
     let back = Held { reports: vec![report(&drive.job, 1, 0..4)], ..held(&drive.job, 1, 1) };
     let actions = come_back(&mut drive, 11, back);
-    assert!(actions.iter().any(|action| matches!(action, Action::Replace(WorkerId(2), _))), "{actions:?}");
+    assert!(actions.iter().any(|action| matches!(action, Action::Dismiss(WorkerId(2), _))), "{actions:?}");
     assert_eq!(forms(&actions)[0].1.update, Update(1));
 }
 

@@ -1,10 +1,10 @@
 //! Who takes part.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use medley_common::identity::{Digest, Rank, Update, WorkerId};
-use medley_common::message::{Hello, Lanes};
+use medley_common::message::{GpuUse, Hello, Lanes};
 use medley_common::save::SaveId;
 
 /// A worker that has not left.
@@ -39,6 +39,13 @@ impl Member {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.prepared.is_some() && self.rank.is_none()
+    }
+
+    /// Whether it computes on a GPU that it does not share with somebody who uses it so.
+    #[must_use]
+    pub fn is_on(&self, gpu: &GpuUse) -> bool {
+        let own = self.hello.as_ref().and_then(|hello| hello.gpu.as_ref());
+        own.is_some_and(|own| own.uuid == gpu.uuid && !(own.is_shared && gpu.is_shared))
     }
 }
 
@@ -104,6 +111,17 @@ impl Roster {
         self.get(worker).is_some_and(|member| member.rank.is_some())
     }
 
+    /// The members that can be put into one group: not who waits for the GPU of one that is to leave.
+    #[must_use]
+    pub fn ready(&self) -> Vec<WorkerId> {
+        let is_leaver_on = |gpu: &GpuUse| self.members.values().any(|member| member.leaving && member.is_on(gpu));
+        let waits = |member: &Member| {
+            let gpu = member.hello.as_ref().and_then(|hello| hello.gpu.as_ref());
+            !member.leaving && gpu.is_some_and(is_leaver_on)
+        };
+        self.all(|member| member.is_ready() && !waits(member))
+    }
+
     /// The members of the group, in rank order.
     #[must_use]
     pub fn ranked(&self) -> Vec<WorkerId> {
@@ -143,12 +161,5 @@ impl Roster {
             parts.push(format!("host {}, pid {}", hello.host, hello.pid));
         }
         if parts.is_empty() { format!("worker {worker}") } else { format!("worker {worker} ({})", parts.join(", ")) }
-    }
-
-    /// When the first member's silence, or wait for a place, reaches `limit`.
-    #[must_use]
-    pub fn expiry(&self, limit: Duration) -> Option<Instant> {
-        let firsts = [self.quietest(), self.waiting()];
-        firsts.into_iter().flatten().map(|(_, since)| since + limit).min()
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Worker {
     uploads: VecDeque<(SaveId, Piece)>,
     /// Whether it has built its model.
     prepared: bool,
+    /// Whether its system has asked it to end.
+    leaving: bool,
     pub(super) inbox: VecDeque<Command>,
     pub(super) outbox: VecDeque<Event>,
     /// Its last words are on their way; it says nothing more.
@@ -68,6 +70,7 @@ impl Worker {
             copy: None,
             uploads: VecDeque::new(),
             prepared: false,
+            leaving: false,
             inbox: VecDeque::new(),
             outbox: [hello(pid)].into(),
             dead: false,
@@ -92,6 +95,11 @@ impl Worker {
         let Event::Hello(hello) = hello(pid) else { return };
         let held = self.prepared.then(|| Box::new(held));
         self.outbox.push_back(Event::Hello(Hello { known: self.known.clone(), held, ..hello }));
+    }
+
+    pub(super) fn ask_to_leave(&mut self) {
+        self.leaving = true;
+        self.outbox.push_back(Event::Leaving);
     }
 
     pub(super) fn leave(&mut self, network: &mut Network) {
@@ -166,6 +174,8 @@ impl Worker {
             self.known.iter_mut().for_each(Known::employed);
         }
         match command {
+            // It has no time to begin anew.
+            Command::Welcome(_) if self.leaving && self.prepared => self.dead = true,
             Command::Welcome(welcome) => {
                 self.leave(network);
                 (self.update, self.line) = (welcome.start.0, Generation(0));
@@ -181,6 +191,9 @@ impl Worker {
             Command::Reattach { worker, .. } => {
                 assert!(self.prepared, "kept what it never had");
                 self.known = Some(Known::named(self.known.take(), job.run, worker));
+                if self.leaving {
+                    self.outbox.push_back(Event::Leaving);
+                }
             }
             Command::Form(form) => {
                 self.leave(network);

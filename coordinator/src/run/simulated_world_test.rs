@@ -169,11 +169,13 @@ impl World {
         if faults.leaves > 0 && self.random.chance(60) {
             faults.leaves -= 1;
             let worker = anybody(&mut self.random).and_then(|worker| self.workers.get_mut(&worker));
-            worker.into_iter().for_each(|model| model.outbox.push_back(Event::Leaving));
+            worker.into_iter().for_each(Worker::ask_to_leave);
         }
         if faults.orders > 0 && self.random.chance(100) {
             faults.orders -= 1;
-            let drained = anybody(&mut self.random).filter(|_| self.random.chance(2));
+            // An operator names somebody who is in the status.
+            let is_seen = |name: &WorkerId| self.run.roster.get(*name).is_some_and(|it| it.hello.is_some());
+            let drained = anybody(&mut self.random).filter(is_seen).filter(|_| self.random.chance(2));
             return vec![drained.map_or(Input::CheckpointRequested, Input::DrainRequested)];
         }
         if faults.cuts > 0 && self.random.chance(50) {

@@ -206,6 +206,27 @@ fn nothing_is_lost_with_the_coordinator_while_its_workers_live() {
     }
 }
 
+/// Workers leave in order, and take the places of those that do, while sessions break: hardly anything is
+/// made again, and nobody is waited for who has left.
+#[test]
+fn nothing_is_lost_with_workers_that_leave_while_sessions_break() {
+    let expected = World::new(0, full_job(1)).play(Faults::default()).0.result();
+    let mut back = 0;
+    for seed in SEEDS {
+        with_seed(seed, || {
+            let mut job = full_job(1 + (seed % 3) as u32);
+            job.patience.reattach = Duration::from_secs(3_600);
+            let (cuts, leaves) = (1 + (seed % 6) as u32, (seed % 4) as u32);
+            let faults = Faults { cuts, leaves, orders: (seed % 5) as u32, ..Faults::default() };
+            let (world, _) = World::new(seed, job).play_out(faults);
+            back += u64::from(world.ledger.rewound().0 > 0);
+            assert_eq!(world.history.result(), expected);
+        });
+    }
+    // Where somebody is there who holds more than the disk does, the holder of one update more is not waited for.
+    assert!(back < SEEDS.end / 500, "{back} went back");
+}
+
 /// Lanes wander between workers whose speeds change all the time, while some of them die.
 #[test]
 fn shares_by_speed_change_nothing_in_the_result() {

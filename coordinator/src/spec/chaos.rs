@@ -96,6 +96,16 @@ pub enum Occasion {
     Evaluation,
 }
 
+impl fmt::Display for Occasion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Update => "update",
+            Self::Save => "save",
+            Self::Evaluation => "evaluation",
+        })
+    }
+}
+
 /// When a fault strikes: the first time at or after an update.
 type Moment = (Occasion, Update);
 
@@ -143,6 +153,28 @@ impl Chaos {
         Ok(chaos)
     }
 
+    /// Why a fault of the plan can never strike in a run of so many updates, with so many local workers.
+    #[must_use]
+    pub fn never(&self, workers: u32, total: Update) -> Option<String> {
+        self.planned.iter().find_map(|(moment, fault)| {
+            let why = match fault.victim {
+                Victim::Worker(_) if workers == 0 => "medley serve starts no workers".to_owned(),
+                Victim::Worker(place) if place >= workers as usize => {
+                    format!("the workers have the places 0 to {}", workers - 1)
+                }
+                _ if moment.1 > total => format!("the run has {total} updates"),
+                _ => return None,
+            };
+            Some(format!("--chaos: {} can never come: {why}", describe(*moment, *fault)))
+        })
+    }
+
+    /// The planned faults that are still to come, in words.
+    #[must_use]
+    pub fn left(&self) -> Vec<String> {
+        self.planned.iter().map(|(moment, fault)| describe(*moment, *fault)).collect()
+    }
+
     /// Whether nothing is to come.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -183,6 +215,10 @@ impl Chaos {
         let place = usize::try_from(random.next() % u64::try_from(places.len().max(1)).ok()?).ok()?;
         Some(Fault { blow, victim: Victim::Worker(*places.get(place)?) })
     }
+}
+
+fn describe((occasion, update): Moment, fault: Fault) -> String {
+    format!("{fault} at {occasion} {update}")
 }
 
 fn planned(part: &str) -> Result<(Moment, Fault), &'static str> {
@@ -282,6 +318,19 @@ mod tests {
         assert!(chaos.clone().after(Update(4)).due(Occasion::Update, Update(5), Victim::is_coordinator).is_empty());
         let killed = chaos.after(Update(0)).due(Occasion::Update, Update(4), Victim::is_coordinator);
         assert_eq!(killed, [Fault { blow: Blow::Kill, victim: Victim::Coordinator }]);
+    }
+
+    #[test]
+    fn a_fault_that_can_never_come_is_named() {
+        let never = |plan: &str, workers| Chaos::parse(plan).unwrap().never(workers, Update(30));
+        for (plan, workers) in [("kill:worker=1@update=30;random:mean=1s", 2), ("kill:coordinator@save=30", 0)] {
+            assert_eq!(never(plan, workers), None);
+        }
+        let late = never("kill:worker=0@save=2;stop:coordinator@evaluation=31", 2).unwrap();
+        assert_eq!(late, "--chaos: SIGSTOP to the coordinator at evaluation 31 can never come: the run has 30 updates");
+        let absent = never("slow:worker=2@update=3,factor=4", 2).unwrap();
+        assert!(absent.ends_with("worker in place 2 at update 3 can never come: the workers have the places 0 to 1"));
+        assert!(never("kill:worker=0@update=3", 0).unwrap().ends_with("medley serve starts no workers"));
     }
 
     #[test]

@@ -1,0 +1,165 @@
+//! What becomes of workers that are to leave, and of those that take their places.
+
+use std::time::Duration;
+
+use medley_common::identity::{Digest, Known};
+use medley_common::message::{Command, GpuUse, Held, Hello, UpdateReport};
+
+use super::fixture::{Drive, hello, job, prepared, report};
+use super::*;
+
+/// A run of one worker that has made `update` and is to leave, and somebody who has come to take its place.
+fn succeeded(workers: u32, gpu: Option<&str>) -> Drive {
+    let mut job = job(workers);
+    job.on_gpus = gpu.is_some();
+    job.patience.reattach = Duration::from_secs(4);
+    let mut drive = Drive::new(job);
+    for worker in [1, 2] {
+        greet(&mut drive, (worker, worker), &[], None, gpu);
+        if worker == 1 {
+            drive.from(1, prepared(1));
+            drive.from(1, Event::Formed { generation: Generation(1) });
+            let made = made(&drive);
+            drive.from(1, Event::Updated { generation: Generation(1), report: made });
+            drive.input(Input::DrainRequested(WorkerId(1)));
+        }
+    }
+    drive
+}
+
+fn made(drive: &Drive) -> UpdateReport {
+    report(&drive.job, 1, 0..4)
+}
+
+/// A process says who it is, in a session.
+fn greet(
+    drive: &mut Drive,
+    (session, process): (u64, u64),
+    names: &[u64],
+    held: Option<Held>,
+    gpu: Option<&str>,
+) -> Vec<Action> {
+    drive.input(Input::Joined(WorkerId(session)));
+    let Event::Hello(hello) = hello(process as u32) else { unreachable!() };
+    let known = Known { run: drive.job.run, names: names.iter().copied().map(WorkerId).collect() };
+    let gpu = gpu.map(|uuid| GpuUse { uuid: uuid.into(), is_shared: false });
+    let known = Some(known).filter(|known| !known.names.is_empty());
+    drive.from(session, Event::Hello(Hello { known, held: held.map(Box::new), gpu, ..hello }))
+}
+
+/// What the first worker holds.
+fn held(drive: &Drive) -> Held {
+    Held {
+        layout: Digest([1; 32]),
+        endpoint: "10.0.0.1:4000".into(),
+        generation: Generation(1),
+        update: Update(1),
+        kept: Lanes::new(),
+        reports: vec![made(drive)],
+        copy: None,
+    }
+}
+
+fn forms(actions: &[Action]) -> Vec<(u64, Update)> {
+    let form = |action: &Action| match action {
+        Action::Order(worker, Command::Form(form)) => Some((worker.0, form.update)),
+        _ => None,
+    };
+    actions.iter().filter_map(form).collect()
+}
+
+fn goes(actions: &[Action], worker: u64) -> bool {
+    let goes = |action: &Action| match action {
+        Action::Dismiss(who, _) | Action::Replace(who, _) | Action::Refuse(who, _) => who.0 == worker,
+        _ => false,
+    };
+    actions.iter().any(goes)
+}
+
+/// Its session breaks before it has handed over: it is waited for, and its successor is neither sent away for it nor has
+/// the run go back.
+#[test]
+fn a_leaver_that_comes_back_hands_over_to_its_successor() {
+    for is_noticed in [true, false] {
+        let mut drive = succeeded(1, None);
+        drive.from(2, prepared(1));
+        if is_noticed {
+            let actions = drive.input(Input::Left(WorkerId(1), "its connection broke".into()));
+            assert_eq!(forms(&actions), [], "it alone holds update 1: {actions:?}");
+        }
+        let back = held(&drive);
+        let actions = greet(&mut drive, (11, 1), &[1], Some(back), None);
+        assert!(!goes(&actions, 2) && !goes(&actions, 11), "{actions:?}");
+        assert_eq!(forms(&actions), [(11, Update(1)), (2, Update(1))]);
+    }
+}
+
+/// NCCL takes no two ranks on one GPU: what the one that leaves holds is saved, and its successor starts from that.
+#[test]
+fn a_successor_on_the_same_gpu_waits_until_the_leaver_is_gone() {
+    let mut drive = succeeded(1, Some("GPU-1"));
+    drive.from(2, prepared(1));
+    // The updates that it was granted come first.
+    let rest =
+        |actions: &[Action]| actions.iter().any(|action| matches!(action, Action::Order(_, Command::Disband { .. })));
+    let granted = (2..6).find(|update| {
+        let report = report(&drive.job, *update, 0..4);
+        rest(&drive.from(1, Event::Updated { generation: Generation(1), report }))
+    });
+    let last = granted.expect("a rest");
+    let actions = drive.stands_by(1, last, Lanes::new());
+    assert_eq!(forms(&actions), [(1, Update(last))], "{actions:?}");
+    // It may come back, too: that its successor has the GPU by now is no matter.
+    let mut drive = succeeded(1, Some("GPU-1"));
+    drive.from(2, prepared(1));
+    drive.input(Input::Left(WorkerId(1), "its connection broke".into()));
+    let back = held(&drive);
+    let actions = greet(&mut drive, (11, 1), &[1], Some(back), Some("GPU-1"));
+    assert_eq!(forms(&actions), [(11, Update(1))], "{actions:?}");
+}
+
+/// One that came before its session broke, and never heard its name, is known by its process.
+#[test]
+fn a_leaver_that_never_heard_its_name_leaves() {
+    let mut drive = succeeded(2, None);
+    drive.input(Input::DrainRequested(WorkerId(2)));
+    drive.input(Input::Left(WorkerId(2), "its connection broke".into()));
+    assert!(goes(&greet(&mut drive, (12, 2), &[], None, None), 12));
+    assert!(!goes(&greet(&mut drive, (13, 3), &[], None, None), 13), "another process");
+}
+
+/// Who has nothing that is not on the disk is not kept to save it.
+#[test]
+fn a_leaver_that_holds_nothing_goes_at_once() {
+    let mut job = job(2);
+    job.min_workers = 2;
+    let (mut drive, _) = Drive::formed(job);
+    drive.update(1);
+    for worker in [1, 2] {
+        drive.input(Input::Left(WorkerId(worker), "it died".into()));
+    }
+    drive.arrive(3);
+    assert!(goes(&drive.from(3, Event::Leaving), 3));
+}
+
+/// A place is kept for one that may come back: whoever waits for it is not one too many.
+#[test]
+fn nobody_is_refused_a_place_that_is_kept() {
+    let mut job = job(1);
+    job.patience.reattach = Duration::from_secs(8);
+    let (mut drive, _) = Drive::formed(job);
+    let made = report(&drive.job, 1, 0..4);
+    drive.from(1, Event::Updated { generation: Generation(1), report: made });
+    drive.input(Input::Joined(WorkerId(2)));
+    drive.from(2, hello(2));
+    drive.input(Input::Left(WorkerId(1), "its connection broke".into()));
+    drive.now += Duration::from_secs(6);
+    assert_eq!(drive.input(Input::Elapsed), []);
+    // A coordinator that was suspended could not hear who came back.
+    drive.now += Duration::from_secs(30);
+    drive.input(Input::Overslept);
+    assert_eq!(drive.input(Input::Elapsed), []);
+    drive.now = drive.run.deadline().unwrap();
+    let actions = drive.input(Input::Elapsed);
+    assert!(matches!(actions.last(), Some(Action::Order(WorkerId(2), Command::Welcome(_)))), "{actions:?}");
+}
