@@ -191,9 +191,7 @@ impl Worker {
             Command::Reattach { worker, .. } => {
                 assert!(self.prepared, "kept what it never had");
                 self.known = Some(Known::named(self.known.take(), job.run, worker));
-                if self.leaving {
-                    self.outbox.push_back(Event::Leaving);
-                }
+                self.outbox.extend(self.leaving.then_some(Event::Leaving));
             }
             Command::Form(form) => {
                 self.leave(network);
