@@ -353,7 +353,9 @@ int ncclCommDestroy(ncclComm* handle) {
     return end(handle);
 }
 
+// From a thread without a context, it would open one on the first GPU of all.
 int ncclCommAbort(ncclComm* handle) {
+    if (context() == nullptr) misused("a communicator is aborted by a thread without a context");
     const Call call(handle);
     call.comm->is_aborted = true;
     return end(handle);

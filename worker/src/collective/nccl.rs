@@ -93,7 +93,7 @@ impl Nccl {
         let token = hand_round(&mut mesh, form)?;
         let stopped = || switch.is_aborted().then_some(CollectiveError::Aborted);
         let communicator = Communicator::join(token, [mesh.rank().0, mesh.world()], PATIENCE, stopped)?;
-        let aborter = communicator.aborter();
+        let aborter = communicator.aborter(cuda.driver().stream().context().clone());
         let watchdog = Watchdog::new(switch.clone(), GRACE, move || aborter.abort())
             .map_err(|error| CollectiveError::Invalid { problem: format!("start a watchdog: {error}") })?;
         let stream = cuda.driver().stream().context().new_stream().map_err(cuda_failed)?;

@@ -18,7 +18,7 @@ use crate::collective::{Collective, CollectiveError, DenseParts, Parts, Solo, Sp
 use crate::layout::{Layout, Segment};
 use crate::ops::cuda::choosy_test::Choosy;
 use crate::ops::cuda::driver::Driver;
-use crate::ops::cuda::drivers_test::{DriverTest, on_each_driver};
+use crate::ops::cuda::drivers_test::{DriverTest, host, on_each_driver};
 use crate::ops::cuda::emulator::Emulator;
 use crate::ops::cuda::{Buffer, Cuda};
 use crate::ops::{Ops, Slice};
@@ -27,9 +27,9 @@ const LANES: u32 = 5;
 
 type Device = Cuda<Choosy<Emulator>>;
 
-/// None where there is no C++ compiler.
+/// None where the host is not to compute, or has no C++ compiler.
 fn device(precision: Precision) -> Option<Device> {
-    Emulator::both().first().map(|emulator| Cuda::new(Choosy(*emulator), precision))
+    host().map(|emulator| Cuda::new(Choosy(emulator), precision))
 }
 
 /// A smaller vocabulary than the fixture's: most of what the emulator would do is to move words.

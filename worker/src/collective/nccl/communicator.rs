@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_void};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use cudarc::driver::CudaStream;
+use cudarc::driver::{CudaContext, CudaStream, result as driver};
 use cudarc::nccl::sys;
 
 use crate::collective::CollectiveError;
@@ -47,7 +47,10 @@ pub(super) struct Communicator {
 
 /// Ends a communicator from another thread.
 #[derive(Debug)]
-pub(super) struct Aborter(Arc<Mutex<Handle>>);
+pub(super) struct Aborter {
+    handle: Arc<Mutex<Handle>>,
+    context: Arc<CudaContext>,
+}
 
 /// NCCL's communicator; null once it is gone.
 #[derive(Debug)]
@@ -70,7 +73,11 @@ impl Handle {
 impl Aborter {
     /// Ends what NCCL is doing: its kernels come back, and with them the calls that wait for them.
     pub(super) fn abort(&self) {
-        lock(&self.0).abort();
+        // NCCL goes back to the device that the thread had: one without a context would get one on the first GPU of all.
+        // What fails here must not keep anybody from aborting.
+        // SAFETY: the context is alive for as long as it is held here.
+        unsafe { driver::ctx::set_current(self.context.cu_ctx()) }.ok();
+        lock(&self.handle).abort();
     }
 }
 
@@ -129,9 +136,9 @@ impl Communicator {
         Ok(joined)
     }
 
-    /// What ends it from another thread.
-    pub(super) fn aborter(&self) -> Aborter {
-        Aborter(self.handle.clone())
+    /// What ends it from another thread, in the context that it was made in.
+    pub(super) fn aborter(&self, context: Arc<CudaContext>) -> Aborter {
+        Aborter { handle: self.handle.clone(), context }
     }
 
     /// Enqueues the sum of `count` numbers at `address` over all ranks, in their place. Where that fails, all that NCCL was

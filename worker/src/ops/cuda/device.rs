@@ -179,7 +179,8 @@ impl Gpu {
     }
 }
 
-/// Memory that is freed stays with the process: the next update takes it again.
+/// Memory that is freed stays with the process: the next update takes it again. Streams wait for what another one is about
+/// to free only where the GPU has no more, as the driver does of itself: to run out would be worse.
 fn keep_memory(context: &CudaContext) -> Result<(), DriverError> {
     let mut threshold = u64::MAX;
     // SAFETY: the pool is the device's own, and the attribute is a 64-bit number.

@@ -24,6 +24,16 @@ pub(crate) fn on_each_driver(test: &impl DriverTest) {
     Emulator::both().into_iter().for_each(|emulator| test.run(emulator));
 }
 
+/// The host, for tests that the GPU has no part in; none without a C++ compiler, and where the environment names a GPU: its
+/// time is not for the host's work.
+pub(crate) fn host() -> Option<Emulator> {
+    #[cfg(feature = "cuda")]
+    if std::env::var_os(GPU).is_some() {
+        return None;
+    }
+    Emulator::both().into_iter().next()
+}
+
 /// A GPU that goes from one test's thread to the next's: opening it takes longer than most tests.
 #[cfg(feature = "cuda")]
 struct Handed(Gpu);
