@@ -129,6 +129,8 @@ pub struct Hello {
     pub pid: u32,
     /// What tells this process from all others, in all its sessions.
     pub process: ProcessMark,
+    /// How many sessions it has opened, this one included.
+    pub session: u64,
     /// Its device, e.g. `cpu` or `cuda:0`.
     pub device: String,
     /// Its GPU; `None` where it computes on the CPU.

@@ -79,13 +79,15 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
     let listener = socket.listen(BACKLOG).map_err(|error| unavailable((placement.listen, "--listen"), &error))?;
     let address = listener.local_addr().map_err(|error| internal(&error))?;
     announce(&assembly);
-    let places = if placement.role == Role::Train { assembly.team.workers } else { 0 };
-    if let Some(message) = placement.chaos.never(places, assembly.job.total()) {
-        return Err(Failure { kind: FailureKind::Config, message });
-    }
     if assembly.job.splits().is_empty() {
         // All that was asked for is there.
         return Ok(Outcome::Completed);
+    }
+    let places = if placement.role == Role::Train { assembly.team.workers } else { 0 };
+    // Of a run that is complete, the plan was for what is done.
+    let total = assembly.job.training.as_ref().map(|_| assembly.job.total());
+    if let Some(message) = placement.chaos.never(places, total) {
+        return Err(Failure { kind: FailureKind::Config, message });
     }
     let display = Display::new(assembly.job.total(), progress);
     display.line(&format!("coordinator listens on {address}; medley status --coordinator {address}"));
@@ -112,7 +114,7 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
             LocalWorkers::default()
         }
     };
-    let chaos = placement.chaos.after(assembly.job.past.update);
+    let chaos = placement.chaos.after(total.map_or(Update(u64::MAX), |_| assembly.job.past.update));
     serve(assembly, listener, Ties { stops, local, display, started, chaos, security, status, feed }).await
 }
 

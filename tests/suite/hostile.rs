@@ -148,6 +148,7 @@ fn hello() -> Hello {
         host: "elsewhere".to_owned(),
         pid: 1,
         process: ProcessMark(1),
+        session: 1,
         device: "cpu".to_owned(),
         threads: 1,
         known: None,

@@ -107,6 +107,7 @@ async fn a_worker_of_another_version_is_refused() {
         host: "elsewhere".to_owned(),
         pid: 1,
         process: ProcessMark(1),
+        session: 1,
         device: "cpu".to_owned(),
         threads: 1,
         known: None,

@@ -60,7 +60,8 @@ pub struct Settings {
 /// See [`AgentError`].
 pub async fn run(settings: Settings, mut leave: mpsc::Receiver<()>) -> Result<(Verdict, String), AgentError> {
     let process = ProcessMark::draw();
-    let mut life = Life { settings, process, holding: None, known: None, met: false, lost: None, leaving: false };
+    let mut life =
+        Life { settings, process, sessions: 0, holding: None, known: None, met: false, lost: None, leaving: false };
     let end = life.live(&mut leave).await;
     life.let_go().await;
     end
@@ -71,6 +72,8 @@ pub async fn run(settings: Settings, mut leave: mpsc::Receiver<()>) -> Result<(V
 struct Life {
     settings: Settings,
     process: ProcessMark,
+    /// Sessions opened so far.
+    sessions: u64,
     holding: Option<Holding>,
     /// As what it is known, once a coordinator has let it in.
     known: Option<Known>,
@@ -127,8 +130,9 @@ impl Life {
             Some(since) => self.limit().saturating_sub(since.elapsed()),
             None => self.settings.patience,
         };
+        self.sessions += 1;
         let (settings, met) = (&self.settings, &mut self.met);
-        let hello = hello(settings, self.process, self.known.as_ref(), self.holding.as_ref());
+        let hello = hello(settings, (self.process, self.sessions), self.known.as_ref(), self.holding.as_ref());
         let joining = async {
             let access = settings.access.clone();
             let coordinator = Coordinator::connect(&settings.coordinator, access, patience).await?;

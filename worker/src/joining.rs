@@ -59,13 +59,19 @@ pub async fn fetch(
 
 /// Who this worker is, and what it holds.
 #[must_use]
-pub fn hello(settings: &Settings, process: ProcessMark, known: Option<&Known>, holding: Option<&Holding>) -> Hello {
+pub fn hello(
+    settings: &Settings,
+    (process, session): (ProcessMark, u64),
+    known: Option<&Known>,
+    holding: Option<&Holding>,
+) -> Hello {
     Hello {
         protocol: PROTOCOL,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         pid: std::process::id(),
         process,
+        session,
         device: settings.place.to_string(),
         gpu: settings.place.gpu(settings.shares_gpu),
         processor: settings.place.processor(),

@@ -57,12 +57,18 @@ impl Run {
         let hello = if other_run.is_some() { Hello { known: None, held: None, ..hello } } else { hello };
         let hello = self.with_names(worker, hello);
         let before = self.same_process(&hello);
+        if before.is_some_and(|(_, session)| session > hello.session) {
+            // Late words of a session that its process has left behind.
+            self.roster.remove(worker);
+            return actions.push(Action::Close(worker));
+        }
+        let before = before.map(|(before, _)| before);
         if let Some(reason) = self.kind_differs(&hello).or_else(|| self.gpu_taken(&hello, before)) {
             return self.refuse(worker, reason, actions);
         }
         let awaited = self.awaits_return();
         self.roster.get_mut(worker).into_iter().for_each(|member| member.hello = Some(hello.clone()));
-        // Only now, when it is known what comes back: a run that is to stop would end without it.
+        // That session broke, though nobody has noticed yet. Only now, when it is known what comes back: a run that is to stop would end without it.
         if let Some(before) = before {
             actions.push(Action::Close(before));
             self.lose(now, before, "its connection broke, and it has come back", actions);
@@ -91,13 +97,10 @@ impl Run {
         Hello { known: Some(known).filter(|known| !known.names.is_empty()), ..hello }
     }
 
-    /// The member that is the same process in another session, which broke, though nobody has noticed yet. Should the
-    /// other be the newer one, of which more was heard first, its worker comes back once more.
-    fn same_process(&self, hello: &Hello) -> Option<WorkerId> {
-        let is_it = |(_, member): &(WorkerId, &Member)| {
-            member.hello.as_ref().is_some_and(|known| known.process == hello.process && known.host == hello.host)
-        };
-        self.roster.iter().find(is_it).map(|(member, _)| member)
+    /// The member that is the same process in another session, and which of its sessions that is.
+    fn same_process(&self, hello: &Hello) -> Option<(WorkerId, u64)> {
+        let mut heard = self.roster.iter().filter_map(|(worker, member)| Some((worker, member.hello.as_ref()?)));
+        heard.find(|(_, other)| other.process == hello.process).map(|(worker, other)| (worker, other.session))
     }
 
     /// Why a worker cannot compute together with those of this run, if it cannot.

@@ -105,7 +105,7 @@ impl Run {
     }
 
     fn too_few(&mut self, needed: u32, actions: &mut Vec<Action>) {
-        let (ready, join) = (self.roster.all(super::roster::Member::is_ready).len(), self.job.patience.join.as_secs());
+        let (ready, join) = (self.roster.ready().len(), self.job.patience.join.as_secs());
         let start = "start others with medley-worker --coordinator";
         let failure = if self.formed {
             let back = self.way_back();

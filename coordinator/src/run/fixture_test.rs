@@ -96,6 +96,7 @@ pub(super) fn hello(pid: u32) -> Event {
         host: "node7".into(),
         pid,
         process: ProcessMark(pid.into()),
+        session: 1,
         device: "cpu".into(),
         gpu: None,
         processor: "EPYC, avx512f".into(),

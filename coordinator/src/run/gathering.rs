@@ -9,7 +9,6 @@ use medley_common::spec::Summation;
 
 use super::assignment::assign;
 use super::report::{GroupRecord, MemberRecord};
-use super::roster::Member;
 use super::{Action, Phase, Run};
 
 /// Too few workers are ready.
@@ -59,12 +58,7 @@ impl Run {
             return self.go_on(now, actions);
         }
         self.refresh_outdated(actions);
-        let ready = self.roster.ready();
-        let needed = match (self.stopping || self.saves_for_leavers(), self.formed || self.returned() > 0) {
-            (true, _) => 1,
-            (false, true) => self.job.min_workers.clamp(1, self.job.workers),
-            (false, false) => self.job.workers,
-        };
+        let (ready, needed) = (self.roster.ready(), self.needed());
         if ready.len() >= needed as usize {
             return self.form(ready, actions);
         }
@@ -80,10 +74,19 @@ impl Run {
         }
     }
 
+    /// How many it takes for a group.
+    pub(super) fn needed(&self) -> u32 {
+        match (self.stopping || self.saves_for_leavers(), self.formed || self.returned() > 0) {
+            (true, _) => 1,
+            (false, true) => self.job.min_workers.clamp(1, self.job.workers),
+            (false, false) => self.job.workers,
+        }
+    }
+
     /// Where nobody is left who holds as much as the disk, those that came before it did start from it anew.
     fn refresh_outdated(&mut self, actions: &mut Vec<Action>) {
         let newest = self.base.update;
-        let ready = self.roster.all(Member::is_ready);
+        let ready = self.roster.ready();
         let is_old = |worker: &WorkerId| self.roster.get(*worker).is_some_and(|member| member.update < newest);
         if ready.iter().all(is_old) {
             ready.into_iter().for_each(|worker| self.welcome(worker, actions));
@@ -128,6 +131,7 @@ impl Run {
             }
         }
         self.shares = group.into_iter().zip(lanes).collect();
+        self.gone.clear();
         self.groups.insert(self.generation, update);
         // What only the dead have applied is made again.
         self.untold.clear();

@@ -163,3 +163,48 @@ fn nobody_is_refused_a_place_that_is_kept() {
     let actions = drive.input(Input::Elapsed);
     assert!(matches!(actions.last(), Some(Action::Order(WorkerId(2), Command::Welcome(_)))), "{actions:?}");
 }
+
+/// Too few are there for a group in which it could hand over: what it holds is saved.
+#[test]
+fn a_leaver_saves_where_too_few_are_there_to_take_over() {
+    let mut job = job(3);
+    job.min_workers = 3;
+    let (mut drive, _) = Drive::formed(job);
+    for (worker, lanes) in drive.run.shares.clone() {
+        let report = report(&drive.job, 1, lanes.into_iter().flatten());
+        drive.from(worker.0, Event::Updated { generation: Generation(1), report });
+    }
+    for worker in [2, 3] {
+        drive.input(Input::Left(WorkerId(worker), "it died".into()));
+    }
+    drive.stands_by(1, 1, Lanes::new());
+    assert_eq!(forms(&drive.arrive(4)), []);
+    assert_eq!(forms(&drive.from(1, Event::Leaving)), [(1, Update(1)), (4, Update(1))]);
+}
+
+/// Who has left had its share all the same.
+#[test]
+fn what_a_leaver_has_computed_is_recorded_as_its_own() {
+    let (mut drive, _) = Drive::formed(job(2));
+    drive.from(1, Event::Leaving);
+    drive.input(Input::Left(WorkerId(2), "its connection broke".into()));
+    assert!(goes(&drive.stands_by(1, 0, Lanes::new()), 1));
+    let back = Held { reports: vec![report(&drive.job, 1, 2..4)], ..held(&drive) };
+    let actions = greet(&mut drive, (12, 2), &[2], Some(back), None);
+    let recorded = actions.iter().find_map(|action| match action {
+        Action::Record(record) => Some(record.workers.iter().map(|worker| worker.0).collect::<Vec<_>>()),
+        _ => None,
+    });
+    assert_eq!(recorded, Some(vec![1, 1, 2, 2]), "{actions:?}");
+}
+
+/// Words of a session that its process has left behind come late: they end that one, and nothing else.
+#[test]
+fn late_words_of_a_session_that_is_left_behind_change_nothing() {
+    let (mut drive, _) = Drive::formed(job(1));
+    let Event::Hello(first) = hello(1) else { unreachable!() };
+    drive.input(Input::Joined(WorkerId(5)));
+    let late = drive.from(5, Event::Hello(Hello { session: 0, ..first }));
+    assert_eq!(late, [Action::Close(WorkerId(5))]);
+    assert!(drive.run.roster.is_ranked(WorkerId(1)));
+}

@@ -67,6 +67,8 @@ pub struct Run {
     standing: Generation,
     /// The lanes of each member of the newest group, those that were lost since included.
     shares: BTreeMap<WorkerId, Lanes>,
+    /// Who has left for good since that group stood, under all names: nobody waits for these.
+    gone: BTreeSet<WorkerId>,
     /// After how many updates each group started.
     groups: BTreeMap<Generation, Update>,
     /// Reports of updates that are not applied yet, of a group that is gone.
@@ -138,6 +140,7 @@ impl Run {
             generation: past.groups.keys().max().copied().unwrap_or_default(),
             standing: past.groups.keys().max().copied().unwrap_or_default(),
             shares: past.shares.clone(),
+            gone: BTreeSet::new(),
             groups: past.groups.clone(),
             untold: BTreeMap::new(),
             paces: Paces::default(),

@@ -7,6 +7,7 @@ use medley_common::identity::{Update, WorkerId};
 use medley_common::message::{Command, Failure, FailureKind, Lanes, UpdateReport};
 
 use super::action::Task;
+use super::roster::Member;
 use super::{Action, Phase, Run, SavePurpose};
 
 /// How often a group may break without anybody being lost and without anything being done.
@@ -135,17 +136,21 @@ impl Run {
         let is_leaving = |worker: &WorkerId| self.roster.get(*worker).is_some_and(|member| member.leaving);
         let mut staying = self.roster.ready();
         staying.retain(|worker| !is_leaving(worker));
-        let holds = |worker: &WorkerId| self.roster.get(*worker).is_some_and(|member| member.update == done);
-        // Another group with them, in which they hand it over.
-        if !staying.is_empty() && !staying.iter().any(holds) {
-            return;
-        }
-        if staying.is_empty() && unsaved {
-            let is_next = self.is_being_saved() || matches!(self.agenda.front(), Some(Task::Save(_)));
-            if self.job.training.is_some() && !is_next {
-                self.save_first();
+        // By whoever waits for the GPU of one of them as well.
+        let holds = |member: &Member| member.is_ready() && !member.leaving && member.update == done;
+        let is_held = !self.roster.all(holds).is_empty();
+        if !is_held {
+            // Another group with them, in which they hand it over.
+            if !staying.is_empty() && self.roster.ready().len() >= self.needed() as usize {
+                return;
             }
-            return;
+            if unsaved {
+                let is_next = self.is_being_saved() || matches!(self.agenda.front(), Some(Task::Save(_)));
+                if self.job.training.is_some() && !is_next {
+                    self.save_first();
+                }
+                return;
+            }
         }
         if self.leavers_hold_the_save() {
             return;
@@ -167,7 +172,7 @@ impl Run {
     /// Takes a worker out that will not come back.
     pub(super) fn forget(&mut self, worker: WorkerId) {
         let names = self.names_of(worker).to_vec();
-        self.shares.retain(|member, _| *member != worker && !names.contains(member));
+        self.gone.extend(names.into_iter().chain([worker]));
         self.roster.remove(worker);
     }
 

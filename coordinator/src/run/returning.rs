@@ -154,8 +154,8 @@ impl Run {
     /// state, is waited for no longer.
     pub(super) fn missing(&self) -> usize {
         let back: BTreeSet<_> = self.roster.iter().flat_map(|(worker, _)| self.names_of(worker)).collect();
-        let is_gone = |worker: &&WorkerId| self.roster.get(**worker).is_none() && !back.contains(worker);
-        self.shares.keys().filter(is_gone).count()
+        let is_away = |worker: &&WorkerId| self.roster.get(**worker).is_none() && !back.contains(worker);
+        self.shares.keys().filter(is_away).filter(|worker| !self.gone.contains(worker)).count()
     }
 
     /// How many have come back since the newest group stood.

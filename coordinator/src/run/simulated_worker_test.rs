@@ -31,6 +31,7 @@ pub(super) struct Worker {
     uploads: VecDeque<(SaveId, Piece)>,
     /// Whether it has built its model.
     prepared: bool,
+    sessions: u64,
     /// Whether its system has asked it to end.
     leaving: bool,
     pub(super) inbox: VecDeque<Command>,
@@ -70,6 +71,7 @@ impl Worker {
             copy: None,
             uploads: VecDeque::new(),
             prepared: false,
+            sessions: 1,
             leaving: false,
             inbox: VecDeque::new(),
             outbox: [hello(pid)].into(),
@@ -94,7 +96,9 @@ impl Worker {
         };
         let Event::Hello(hello) = hello(pid) else { return };
         let held = self.prepared.then(|| Box::new(held));
-        self.outbox.push_back(Event::Hello(Hello { known: self.known.clone(), held, ..hello }));
+        self.sessions += 1;
+        let (known, session) = (self.known.clone(), self.sessions);
+        self.outbox.push_back(Event::Hello(Hello { known, session, held, ..hello }));
     }
 
     pub(super) fn ask_to_leave(&mut self) {

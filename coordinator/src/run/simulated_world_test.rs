@@ -173,7 +173,6 @@ impl World {
         }
         if faults.orders > 0 && self.random.chance(100) {
             faults.orders -= 1;
-            // An operator names somebody who is in the status.
             let is_seen = |name: &WorkerId| self.run.roster.get(*name).is_some_and(|it| it.hello.is_some());
             let drained = anybody(&mut self.random).filter(is_seen).filter(|_| self.random.chance(2));
             return vec![drained.map_or(Input::CheckpointRequested, Input::DrainRequested)];
@@ -348,6 +347,7 @@ impl World {
             Action::Group(group) => (Record::Group(group.clone()), vec![Input::Grouped(group.generation)]),
             Action::Record(record) => {
                 self.overlapped += u64::from(self.staged.is_some());
+                assert_eq!(record.workers.len(), record.lanes.len(), "a lane of nobody");
                 self.history.records.push(record.clone());
                 (Record::Update(record.clone()), vec![Input::Recorded(record.update)])
             }
@@ -376,8 +376,8 @@ impl World {
                 self.history.commits.push((update, state.purpose));
                 let record = if state.purpose.is_checkpoint() {
                     self.base = update;
-                    let name = format!("checkpoint-{update}");
-                    Record::Checkpoint(CheckpointRecord { update, name, manifest: parameters, parameters })
+                    let (name, manifest) = (format!("checkpoint-{update}"), parameters);
+                    Record::Checkpoint(CheckpointRecord { update, name, manifest, parameters })
                 } else {
                     Record::Final(FinalRecord { update, parameters, files: no_files })
                 };

@@ -15,7 +15,7 @@ impl Run {
                 vec![format!("those that hold update {} to come back", self.progress.done)]
             }
             Phase::Gathering(gathering) => {
-                let ready = self.roster.all(super::roster::Member::is_ready).len();
+                let ready = self.roster.ready().len();
                 let mut reasons = vec![format!("workers: {ready} of {} are ready", gathering.needed)];
                 let preparing = self.roster.all(|member| member.welcomed && member.prepared.is_none());
                 reasons.extend(self.named(preparing, "to fetch the data and build its model"));
