@@ -22,7 +22,7 @@ use crate::recorder;
 use crate::run::Run;
 use crate::run::report::Outcome;
 use crate::service::{Service, StatusFeed, Uploads};
-use crate::spec::{Chaos, Device, DeviceChoice, Machine, Role};
+use crate::spec::{Chaos, Device, DeviceChoice, Machine, Placement, Role};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -83,12 +83,7 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
         // All that was asked for is there.
         return Ok(Outcome::Completed);
     }
-    let places = if placement.role == Role::Train { assembly.team.workers } else { 0 };
-    // Of a run that is complete, the plan was for what is done.
-    let total = assembly.job.training.as_ref().map(|_| assembly.job.total());
-    if let Some(message) = placement.chaos.never(places, total) {
-        return Err(Failure { kind: FailureKind::Config, message });
-    }
+    let chaos = faults(&placement, &assembly)?;
     let display = Display::new(assembly.job.total(), progress);
     display.line(&format!("coordinator listens on {address}; medley status --coordinator {address}"));
     let local = match binary {
@@ -114,8 +109,18 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
             LocalWorkers::default()
         }
     };
-    let chaos = placement.chaos.after(total.map_or(Update(u64::MAX), |_| assembly.job.past.update));
     serve(assembly, listener, Ties { stops, local, display, started, chaos, security, status, feed }).await
+}
+
+/// The faults that are still to be injected.
+fn faults(placement: &Placement, assembly: &Assembly) -> Result<Chaos, Failure> {
+    let places = if placement.role == Role::Train { assembly.team.workers } else { 0 };
+    // Of a run that is complete, the plan was for what is done.
+    let total = assembly.job.training.as_ref().map(|_| assembly.job.total());
+    if let Some(message) = placement.chaos.never(places, total) {
+        return Err(Failure { kind: FailureKind::Config, message });
+    }
+    Ok(placement.chaos.clone().after(total.map_or(Update(u64::MAX), |_| assembly.job.past.update)))
 }
 
 /// Answers probes from now on, while the data are read.
