@@ -51,6 +51,8 @@ pub struct Assembly {
     pub summary: PlanSummary,
     /// What to tell before the run starts.
     pub notes: Vec<String>,
+    /// Whether the folder holds this run, trained: only results are asked for.
+    pub is_complete: bool,
 }
 
 /// How this process was asked to run.
@@ -88,7 +90,8 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
     let trains = spec.sources().train_file.is_some();
     let recipe = recipe(&bound, &inputs);
     let origin = if trains { Origin::find(spec, &output, &recipe, &mut notes)? } else { Origin::fresh() };
-    let trains = trains && !origin.complete;
+    let is_complete = origin.complete;
+    let trains = trains && !is_complete;
     if trains {
         output.preflight(&space_need(spec, &bound, &inputs, &origin), origin.checkpoint()).map_err(archived)?;
     }
@@ -109,7 +112,8 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
     let setting = Setting { until: request.until, ..setting(spec, &bound, &inputs, origin, programs(spec)?) };
     let examples = inputs.splits.into_iter().map(|(split, rows)| (split, Arc::new(rows))).collect();
     let store = Store { examples, files };
-    Ok(Assembly { job, store, output, contents, setting, log, last_worker, team: bound.team, summary, notes })
+    let team = bound.team;
+    Ok(Assembly { job, store, output, contents, setting, log, last_worker, team, summary, notes, is_complete })
 }
 
 /// A row file that the run itself would write over or remove is not an input to begin with.

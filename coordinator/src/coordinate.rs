@@ -115,12 +115,14 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
 /// The faults that are still to be injected.
 fn faults(placement: &Placement, assembly: &Assembly) -> Result<Chaos, Failure> {
     let places = if placement.role == Role::Train { assembly.team.workers } else { 0 };
-    // Of a run that is complete, the plan was for what is done.
-    let total = assembly.job.training.as_ref().map(|_| assembly.job.total());
-    if let Some(message) = placement.chaos.never(places, total) {
+    if assembly.is_complete {
+        // All of the plan is past.
+        return Ok(Chaos::default());
+    }
+    if let Some(message) = placement.chaos.never(places, assembly.job.total()) {
         return Err(Failure { kind: FailureKind::Config, message });
     }
-    Ok(placement.chaos.clone().after(total.map_or(Update(u64::MAX), |_| assembly.job.past.update)))
+    Ok(placement.chaos.clone().after(assembly.job.past.update))
 }
 
 /// Answers probes from now on, while the data are read.

@@ -69,8 +69,8 @@ pub struct Driver {
 struct Ties {
     /// Where each worker's commands go; dropping one ends its session.
     commands: BTreeMap<WorkerId, mpsc::Sender<Command>>,
-    /// The process of each worker that this process has started, as it has said.
-    pids: BTreeMap<WorkerId, u32>,
+    /// The process of each worker that this process has started, and which of its sessions that is, as it has said.
+    pids: BTreeMap<WorkerId, (u32, u64)>,
     /// Workers that have done some of the work.
     useful: BTreeSet<WorkerId>,
     /// Workers whose connection broke, and until when their process may say why.
@@ -170,9 +170,10 @@ impl Driver {
             Event::Hello(hello) => {
                 // A process that comes back has another name than before; one of another host may have the same number.
                 let host = rustix::system::uname();
-                if self.local.has(hello.pid) && hello.host == host.nodename().to_string_lossy() {
-                    ties.pids.retain(|_, pid| *pid != hello.pid);
-                    ties.pids.insert(worker, hello.pid);
+                let is_late = ties.pids.values().any(|(pid, session)| *pid == hello.pid && *session > hello.session);
+                if self.local.has(hello.pid) && hello.host == host.nodename().to_string_lossy() && !is_late {
+                    ties.pids.retain(|_, (pid, _)| *pid != hello.pid);
+                    ties.pids.insert(worker, (hello.pid, hello.session));
                 }
             }
             Event::Updated { .. } | Event::Evaluated { .. } => drop(ties.useful.insert(worker)),
@@ -285,7 +286,7 @@ impl Driver {
                 ties.order(worker, Command::Stop { reason, verdict: Verdict::Replaced });
                 ties.commands.remove(&worker);
                 // It may be suspended, and would hold its place for ever.
-                let pid = ties.pids.get(&worker).copied().filter(|pid| self.local.has(*pid));
+                let pid = ties.pids.get(&worker).map(|(pid, _)| *pid).filter(|pid| self.local.has(*pid));
                 pid.into_iter().for_each(|pid| self.local.signal(pid, Signal::KILL));
             }
             Action::Dismiss(worker, reason) => {

@@ -74,10 +74,10 @@ class Bench:
         """Starts `medley train`."""
         return Run(self, ["train", "--workers", str(workers), *more], output or self.output())
 
-    def serve(self, workers: int, *more: str, on: Sequence[str] = ()) -> "Run":
+    def serve(self, workers: int, *more: str, on: Sequence[str] = (), output: Path | None = None) -> "Run":
         """Starts `medley serve`, with what the command is to begin with."""
         listen = [] if "--listen" in more else ["--listen", "127.0.0.1:0"]
-        return Run(self, ["serve", "--workers", str(workers), *listen, *more], self.output(), on)
+        return Run(self, ["serve", "--workers", str(workers), *listen, *more], output or self.output(), on)
 
     def worker(self, address: str, on: Sequence[str] = ()) -> Process:
         """Starts a worker of its own."""
@@ -135,13 +135,19 @@ class Run:
         steps = sorted(later - earlier for earlier, later in itertools.pairwise(at))
         return steps[len(steps) // 2]
 
-    def strike(self, row: Row, struck: float, causes: tuple[str, ...]) -> None:
-        """Waits until a fault is seen and overcome, and notes when and why; the worst of several."""
+    def strike(self, row: Row, struck: float, causes: tuple[str, ...], within_s: float | None = None) -> None:
+        """Waits until a fault is seen and overcome, and notes when and why; the worst of several.
+
+        It must be seen `within_s` of the blow, where that is given, and the next update follow 5 s later.
+        """
         seen = self.process.wait_for(*causes, since=struck)
         row.cause = row.cause or cause(seen.what)
         row.detected_s = max(row.detected_s or 0.0, seen.at - struck)
         again = wait_until(lambda: self.ledger.recovery(struck), "an update of the new group")
         row.recovered_s = max(row.recovered_s or 0.0, again.at - struck)
+        if within_s is not None:
+            row.require(seen.at - struck <= within_s, f"seen only after {seen.at - struck:.2f} s")
+            row.require(again.at - struck <= within_s + 5, f"the next update only after {again.at - struck:.2f} s")
 
     def conclude(self, row: Row, code: int = 0) -> None:
         """Waits for the end, and compares all with the run without faults."""

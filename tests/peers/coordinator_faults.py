@@ -41,6 +41,35 @@ def killed_again_and_again(bench: Bench, row: Row) -> None:
     row.require(done >= kills // 2, f"only {done} kills before the end: give more --max_steps")
 
 
+def server_is_killed_again_and_again(bench: Bench, row: Row) -> None:
+    """`kill -9` of `medley serve` at random moments, its workers stay: the same command at the same address goes on."""
+    kills, chance, output = 20, random.Random(bench.seed), bench.output()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        listen = ("--listen", f"127.0.0.1:{free.getsockname()[1]}")
+    run = bench.serve(2, *listen, output=output)
+    workers = [bench.worker(run.process.address()) for _ in range(2)]
+    run.ledger.wait_for_update(1)
+    span = bench.updates * bench.update_s / kills
+    done = 0
+    while done < kills:
+        time.sleep(chance.uniform(0, 2 * span))
+        if run.process.popen.poll() is not None:
+            break
+        run.process.signal(signal.SIGKILL)
+        run.end()
+        done += 1
+        started = now()
+        run = bench.serve(2, *listen, output=output)
+        again = run.ledger.wait_for("update", started)
+        row.recovered_s = max(row.recovered_s or 0.0, again.at - started)
+    run.conclude(row)
+    row.note = f"{done} kills; the way back is from the restart to the next update, the worst of all"
+    row.require(done >= kills // 2, f"only {done} kills before the end: give more --max_steps")
+    row.require(not row.updates_lost, f"{row.updates_lost} updates were made again")
+    row.require(not any(worker.end() for worker in workers), "a worker did not end well")
+
+
 def launcher_is_killed(bench: Bench, row: Row) -> None:
     """No worker outlives `medley train`."""
     run = bench.train(3)
@@ -141,6 +170,7 @@ def asked_for_status(bench: Bench, row: Row) -> None:
 FAULTS: dict[str, Callable[[Bench, Row], None]] = {
     "a cold start": cold_start,
     "kill -9 of `medley train`, 20 times at random moments": killed_again_and_again,
+    "kill -9 of `medley serve`, 20 times at random moments, its workers stay": server_is_killed_again_and_again,
     "kill -9 of `medley train`: its workers": launcher_is_killed,
     "SIGSTOP of `medley train` beyond the heartbeat limit, then SIGCONT": launcher_freezes,
     "SIGTERM to `medley train`": terminated,

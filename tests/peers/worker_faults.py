@@ -10,6 +10,8 @@ from bench import Bench, Row, Run, now
 from watched import Process, alive, cpu_ticks, wait_until
 
 LOST = ("was lost while",)
+# A broken connection is seen at once.
+AT_ONCE_S = 1.0
 LEFT = ("left, as it was asked to end",)
 
 
@@ -17,8 +19,12 @@ def planned(bench: Bench, row: Row, blows: str, workers: int, causes: tuple[str,
     """Faults by the product's own `--chaos`, halfway between two checkpoints."""
     update = bench.updates * 3 // 8
     run = bench.train(workers, "--chaos", ";".join(f"{blow}@update={update}" for blow in blows.split()))
-    run.strike(row, run.process.wait_for("chaos: ").at, causes)
+    kills = blows.count("kill:")
+    within_s = AT_ONCE_S if kills else bench.heartbeat_s + 0.5 if "stop:" in blows else None
+    run.strike(row, run.process.wait_for("chaos: ").at, causes, within_s)
     run.conclude(row)
+    # Only where nobody is left is anything made again.
+    row.require(kills == workers or not row.updates_lost, f"{row.updates_lost} updates were made again")
 
 
 def at_all_moments(bench: Bench, row: Row) -> None:
@@ -33,11 +39,12 @@ def at_all_moments(bench: Bench, row: Row) -> None:
             break
         time.sleep(max(0.0, update.at + 2 * bench.update_s * kill / kills - now()))
         last = send(group.what["members"][kill % 3]["pid"], signal.SIGKILL)
-        run.strike(row, last, LOST)
+        run.strike(row, last, LOST, AT_ONCE_S)
         done += 1
     row.note = f"the worst of {done} kills"
     row.require(done >= kills // 2, f"only {done} kills before the end: give more --max_steps")
     run.conclude(row)
+    row.require(not row.updates_lost, f"{row.updates_lost} updates were made again")
 
 
 def in_the_all_reduce(bench: Bench, row: Row) -> None:
@@ -54,8 +61,9 @@ def in_the_all_reduce(bench: Bench, row: Row) -> None:
             idle, ticks = now(), used
     struck = send(victim, signal.SIGKILL)
     send(held, signal.SIGCONT)
-    run.strike(row, struck, LOST)
+    run.strike(row, struck, LOST, AT_ONCE_S)
     run.conclude(row)
+    row.require(not row.updates_lost, f"{row.updates_lost} updates were made again")
 
 
 def wakes_up(bench: Bench, row: Row) -> None:
@@ -63,7 +71,7 @@ def wakes_up(bench: Bench, row: Row) -> None:
     run = bench.serve(2)
     sleeper, other = (bench.worker(run.process.address()) for _ in range(2))
     run.ledger.wait_for_update(5)
-    run.strike(row, sleeper.signal(signal.SIGSTOP), LOST)
+    run.strike(row, sleeper.signal(signal.SIGSTOP), LOST, bench.heartbeat_s + 0.5)
     sleeper.signal(signal.SIGCONT)
     code = sleeper.end()
     row.note = f'it wakes: exit code {code}, "{sleeper.lines[-1].what.removeprefix("medley-worker: ")}"'

@@ -1,6 +1,6 @@
 //! What a run did can be proved, and done again.
 
-use medley_tests::Scratch;
+use medley_tests::{Scratch, binaries};
 
 use crate::RECIPE;
 use crate::ledger::updates;
@@ -31,6 +31,14 @@ fn a_run_is_proved_and_a_changed_byte_named() {
     let inputs = &certificate["content"]["inputs"];
     assert_eq!(inputs["train_file"], scratch.sha256("train.jsonl"));
     assert_eq!(inputs["tokenizer.json"], scratch.sha256("model/tokenizer.json"));
+    assert_eq!(inputs["config.json"], scratch.sha256("model/config.json"));
+    assert_eq!(inputs["initial_weights_sha256"], scratch.sha256("model/model.safetensors"));
+    let files = &certificate["content"]["files"];
+    assert_eq!(files["model.safetensors"]["sha256"], scratch.sha256("out/model.safetensors"));
+    for program in ["medley", "medley-worker"] {
+        let digest = scratch.sha256(binaries().join(program).to_str().unwrap());
+        assert_eq!(certificate["content"]["programs"][program], digest);
+    }
     for name in [
         "out/ledger.jsonl",
         "out/checkpoint-10/optimizer.safetensors",

@@ -10,7 +10,7 @@ impl Driver {
     /// A local worker's process has ended: this tells more than its broken connection.
     pub(super) fn exited(&mut self, exit: &WorkerExit, ties: &mut Ties) -> Vec<Input> {
         let why = format!("its process {}", describe(&exit.status));
-        let known = ties.pids.iter().find(|(_, pid)| **pid == exit.pid).map(|(worker, _)| *worker);
+        let known = ties.pids.iter().find(|(_, (pid, _))| *pid == exit.pid).map(|(worker, _)| *worker);
         let mut inputs = Vec::new();
         if let Some(worker) = known {
             ties.leaving.remove(&worker);

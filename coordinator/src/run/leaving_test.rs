@@ -208,3 +208,33 @@ fn late_words_of_a_session_that_is_left_behind_change_nothing() {
     assert_eq!(late, [Action::Close(WorkerId(5))]);
     assert!(drive.run.roster.is_ranked(WorkerId(1)));
 }
+
+/// The final model alone is none to go on from: who leaves before the results are there leaves a checkpoint.
+#[test]
+fn the_last_that_leaves_before_the_results_leaves_a_checkpoint() {
+    let mut job = job(1);
+    job.validation = Some(super::fixture::rows());
+    job.test = Some(super::fixture::rows());
+    let (mut drive, _) = Drive::formed(job);
+    for update in 1..=6 {
+        let report = report(&drive.job, update, 0..4);
+        drive.from(1, Event::Updated { generation: Generation(1), report });
+    }
+    let saved = |drive: &Drive| {
+        let piece = medley_common::save::Piece { index: 0, count: 1 };
+        let save = drive.run.saving.as_ref().expect("a save").save;
+        Event::Saved { save, piece, parameters: Digest([1; 32]) }
+    };
+    let event = saved(&drive);
+    let actions = drive.from(1, event);
+    assert!(matches!(&actions[..], [Action::Commit(state)] if state.purpose == SavePurpose::Final), "{actions:?}");
+    drive.input(Input::Committed(Update(6)));
+    drive.from(1, Event::Leaving);
+    drive.predict(1, 0..5);
+    let actions = drive.stands_by(1, 6, Lanes::new());
+    assert_eq!(forms(&actions), [(1, Update(6))], "{actions:?}");
+    drive.from(1, Event::Formed { generation: Generation(2) });
+    let event = saved(&drive);
+    let actions = drive.from(1, event);
+    assert!(matches!(&actions[..], [Action::Commit(state)] if state.purpose == SavePurpose::Checkpoint), "{actions:?}");
+}

@@ -124,7 +124,7 @@ impl Run {
         if leavers.is_empty() {
             return;
         }
-        let (done, unsaved) = (self.progress.done, self.progress.done > self.progress.saved);
+        let done = self.progress.done;
         // Who holds no more than the disk takes nothing along.
         let base = self.base.update;
         let holds_nothing = |worker: &WorkerId| self.roster.get(*worker).is_some_and(|member| member.update <= base);
@@ -144,8 +144,10 @@ impl Run {
             if !staying.is_empty() && self.roster.ready().len() >= self.needed() as usize {
                 return;
             }
-            if unsaved {
-                let is_next = self.is_being_saved() || matches!(self.agenda.front(), Some(Task::Save(_)));
+            if self.is_unsaved() {
+                let goes_on = self.needs_workers();
+                let suffices = |task: &Task| matches!(task, Task::Save(it) if it.is_checkpoint() || !goes_on);
+                let is_next = self.is_being_saved() || self.agenda.front().is_some_and(suffices);
                 if self.job.training.is_some() && !is_next {
                     self.save_first();
                 }
@@ -172,8 +174,21 @@ impl Run {
     /// Takes a worker out that will not come back.
     pub(super) fn forget(&mut self, worker: WorkerId) {
         let names = self.names_of(worker).to_vec();
-        self.gone.extend(names.into_iter().chain([worker]));
+        let of_group = names.into_iter().chain([worker]).filter(|name| self.shares.contains_key(name));
+        self.gone.extend(of_group);
         self.roster.remove(worker);
+    }
+
+    /// Whether who comes later would not find the newest state: the final model alone is none to go on from, and there is
+    /// no need of it where nothing is left that takes workers.
+    fn is_unsaved(&self) -> bool {
+        let newest = if self.needs_workers() { self.progress.checkpoint } else { self.progress.saved };
+        self.progress.done > newest
+    }
+
+    /// Whether something is left to do that takes workers, a save apart.
+    fn needs_workers(&self) -> bool {
+        self.agenda.iter().any(|task| matches!(task, Task::Evaluate(..)))
     }
 
     /// Has the state saved before all else that is due, so that those who alone hold it may go.
@@ -190,7 +205,7 @@ impl Run {
         let holders = self.roster.all(|member| member.prepared.is_some() && member.update == self.progress.done);
         let leaving = |worker: &WorkerId| self.roster.get(*worker).is_some_and(|member| member.leaving);
         matches!(self.agenda.front(), Some(Task::Save(_)))
-            && self.progress.done > self.progress.saved
+            && self.is_unsaved()
             && !holders.is_empty()
             && holders.iter().all(leaving)
     }

@@ -56,6 +56,20 @@ fn odd() -> impl Strategy<Value = Value> {
     ])
 }
 
+/// Found by chance: the tokenizers crate looks its template's tokens up without asking.
+#[test]
+fn a_template_with_an_undefined_token_is_refused() {
+    let mut json: Value = serde_json::from_slice(&fixture("tokenizer.json")).unwrap();
+    json["post_processor"]["special_tokens"] = Value::Object(serde_json::Map::new());
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
+    let refusal = WordPieceTokenizer::load(folder.path(), None).unwrap_err().to_string();
+    assert!(refusal.contains("its template has \"[CLS]\", which its special_tokens lack"), "{refusal}");
+    json["post_processor"] = serde_json::json!({"type": "Sequence", "processors": [json["post_processor"]]});
+    fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
+    assert!(WordPieceTokenizer::load(folder.path(), None).is_err());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 

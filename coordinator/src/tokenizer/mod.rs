@@ -258,6 +258,9 @@ impl WordPieceTokenizer {
         if let Some(casing) = override_normalizer(&mut inner, &settings).map_err(invalid)? {
             warnings.push(TokenizerWarning::NormalizerOverridden { casing });
         }
+        if let Some(token) = undefined_token(text) {
+            return Err(invalid(format!("its template has {token:?}, which its special_tokens lack")));
+        }
         check_template(path, &inner, special)?;
         if let Some(tokens) = unreachable_tokens(&inner) {
             warnings.push(TokenizerWarning::LowerCasedVocabulary { tokens });
@@ -339,6 +342,20 @@ fn override_normalizer(inner: &mut Tokenizer, settings: &TokenizerSettings) -> R
     }
     inner.with_normalizer(Some(NormalizerWrapper::BertNormalizer(wanted))).map_err(|error| error.to_string())?;
     Ok(Some(settings.casing))
+}
+
+/// A token of the template that the file does not define: the tokenizers crate would panic over it.
+fn undefined_token(text: &str) -> Option<String> {
+    fn of(processor: &Value) -> Option<String> {
+        if let Some(processors) = processor["processors"].as_array() {
+            return processors.iter().find_map(of);
+        }
+        let is_defined = |id: &&str| processor["special_tokens"].get(id).is_some();
+        let pieces = ["single", "pair"].into_iter().filter_map(|name| processor[name].as_array()).flatten();
+        let mut named = pieces.filter_map(|piece| piece["SpecialToken"]["id"].as_str());
+        named.find(|id| !is_defined(id)).map(str::to_owned)
+    }
+    of(&serde_json::from_str::<Value>(text).ok()?["post_processor"])
 }
 
 /// Examples are framed by this crate; the file must agree, or the model was trained otherwise.
