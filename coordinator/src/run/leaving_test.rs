@@ -162,6 +162,9 @@ fn nobody_is_refused_a_place_that_is_kept() {
     drive.now = drive.run.deadline().unwrap();
     let actions = drive.input(Input::Elapsed);
     assert!(matches!(actions.last(), Some(Action::Order(WorkerId(2), Command::Welcome(_)))), "{actions:?}");
+    // Nor is it taken for silent, which had nothing to say so far.
+    assert_eq!(drive.run.deadline(), Some(drive.now + drive.job.patience.heartbeat));
+    assert_eq!(drive.input(Input::Elapsed), []);
 }
 
 /// Too few are there for a group in which it could hand over: what it holds is saved.

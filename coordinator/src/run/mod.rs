@@ -179,6 +179,7 @@ impl Run {
                 None => return actions,
             }
         }
+        let waiting = self.roster.all(|member| !member.welcomed);
         match (&self.phase, input) {
             (Phase::Finished(_), _) => {}
             (_, Input::StopRequested) if self.stopping => {}
@@ -199,6 +200,8 @@ impl Run {
             (_, Input::From(worker, event)) => self.reported(now, worker, event, &mut actions),
         }
         self.tend_save(now, &mut actions);
+        // Who waited for a place had nothing to say: its silence counts from when it was let in.
+        waiting.into_iter().for_each(|worker| self.roster.hear(now, worker));
         actions
     }
 

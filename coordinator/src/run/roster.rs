@@ -144,6 +144,15 @@ impl Roster {
         waiting.map(|(worker, member)| (worker, member.joined)).min_by_key(|(_, joined)| *joined)
     }
 
+    /// Counts the silence of a worker from `now` on, if it was let in.
+    pub fn hear(&mut self, now: Instant, worker: WorkerId) {
+        self.members
+            .get_mut(&worker)
+            .filter(|member| member.welcomed)
+            .into_iter()
+            .for_each(|member| member.heard = now);
+    }
+
     /// Counts all silences and waits from `now` on.
     pub fn wait_anew(&mut self, now: Instant) {
         self.members.values_mut().for_each(|member| (member.heard, member.joined) = (now, now));
