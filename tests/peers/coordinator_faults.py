@@ -1,5 +1,6 @@
 """Faults of the coordinator: it dies, freezes, is started twice, and is asked too much."""
 
+import functools
 import json
 import random
 import signal
@@ -43,10 +44,7 @@ def killed_again_and_again(bench: Bench, row: Row) -> None:
 
 def server_is_killed_again_and_again(bench: Bench, row: Row) -> None:
     """`kill -9` of `medley serve` at random moments, its workers stay: the same command at the same address goes on."""
-    kills, chance, output = 20, random.Random(bench.seed), bench.output()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        listen = ("--listen", f"127.0.0.1:{free.getsockname()[1]}")
+    kills, chance, output, listen = 20, random.Random(bench.seed), bench.output(), free_address()
     run = bench.serve(2, *listen, output=output)
     workers = [bench.worker(run.process.address()) for _ in range(2)]
     run.ledger.wait_for_update(1)
@@ -66,6 +64,31 @@ def server_is_killed_again_and_again(bench: Bench, row: Row) -> None:
     run.conclude(row)
     row.note = f"{done} kills; the way back is from the restart to the next update, the worst of all"
     row.require(done >= kills // 2, f"only {done} kills before the end: give more --max_steps")
+    row.require(not row.updates_lost, f"{row.updates_lost} updates were made again")
+    row.require(not any(worker.end() for worker in workers), "a worker did not end well")
+
+
+def free_address() -> tuple[str, str]:
+    """Where a coordinator may listen that is to come back at the same address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return "--listen", f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def away(bench: Bench, row: Row, seconds: float) -> None:
+    """`kill -9` of `medley serve` in the middle of the run; the same command comes back after a while. Its workers stay."""
+    output, listen = bench.output(), free_address()
+    run = bench.serve(2, *listen, output=output)
+    workers = [bench.worker(run.process.address()) for _ in range(2)]
+    run.ledger.wait_for_update(bench.updates // 2)
+    run.process.signal(signal.SIGKILL)
+    run.end()
+    time.sleep(seconds)
+    started = now()
+    run = bench.serve(2, *listen, output=output)
+    row.recovered_s = run.ledger.wait_for("update", started).at - started
+    run.conclude(row)
+    row.note = "the way back is from the restart to the next update"
     row.require(not row.updates_lost, f"{row.updates_lost} updates were made again")
     row.require(not any(worker.end() for worker in workers), "a worker did not end well")
 
@@ -171,6 +194,9 @@ FAULTS: dict[str, Callable[[Bench, Row], None]] = {
     "a cold start": cold_start,
     "kill -9 of `medley train`, 20 times at random moments": killed_again_and_again,
     "kill -9 of `medley serve`, 20 times at random moments, its workers stay": server_is_killed_again_and_again,
+    "kill -9 of `medley serve`, away for 0 s": functools.partial(away, seconds=0),
+    "kill -9 of `medley serve`, away for 20 s": functools.partial(away, seconds=20),
+    "kill -9 of `medley serve`, away for 60 s": functools.partial(away, seconds=60),
     "kill -9 of `medley train`: its workers": launcher_is_killed,
     "SIGSTOP of `medley train` beyond the heartbeat limit, then SIGCONT": launcher_freezes,
     "SIGTERM to `medley train`": terminated,

@@ -93,6 +93,20 @@ def cut_off(bench: Bench, row: Row, directions: str) -> None:
         it.conclude(row, [code, 0, 0])
 
 
+def isolated(bench: Bench, row: Row) -> None:
+    """The coordinator is cut off from all workers, which reach each other, for longer than the heartbeat allows."""
+    with net(bench, 2) as it:
+        it.reach(bench.updates // 4)
+        struck = it.switch.cut(COORDINATOR, [1, 2])
+        seen = it.run.process.wait_for("waiting for those that hold update", since=struck)
+        row.detected_s = seen.at - struck
+        healed = it.switch.set()
+        row.recovered_s = it.run.ledger.wait_for("update", healed).at - healed
+        row.note = f"for {healed - struck:.1f} s; the way back is from its healing"
+        it.conclude(row, [0, 0])
+        row.require(not row.updates_lost, f"{row.updates_lost} updates were made again")
+
+
 def parted(bench: Bench, row: Row, heals: bool) -> None:
     """Two workers cannot reach each other, and both reach the coordinator."""
     with net(bench, 2) as it:
@@ -120,6 +134,7 @@ FAULTS: dict[str, Callable[[Bench, Row], None]] = {
     "1 of 3 workers cut off from all": functools.partial(cut_off, directions="both"),
     "1 of 3 workers half cut off: it is not heard": functools.partial(cut_off, directions="up"),
     "1 of 3 workers half cut off: it does not hear": functools.partial(cut_off, directions="down"),
+    "the coordinator cut off from all workers": isolated,
     "2 workers cut off from each other, healed": functools.partial(parted, heals=True),
     "2 workers cut off from each other for good": functools.partial(parted, heals=False),
 }

@@ -58,6 +58,23 @@ def torn_ledger(bench: Bench, row: Row) -> None:
     row.note = f"cut at {len(cuts)} places"
 
 
+def small(bench: Bench, row: Row) -> None:
+    """A disk, a tmpfs, on which the run would not have room is refused before anything is computed; needs the right to mount."""
+    disk = bench.folder / "small"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={bench.room_bytes() >> 16}k", "none", str(disk)], check=True)
+    try:
+        started = now()
+        run = bench.train(2, output=disk / "out")
+        code = run.end()
+        row.detected_s, row.cause = now() - started, run.process.lines[-1].what.replace(str(disk) + "/", "")
+        row.note = f"exit code {code}"
+        row.require(code == 78 and "needs" in row.cause, run.process.text())
+    finally:
+        bench.clear()
+        subprocess.run(["umount", str(disk)], check=True)
+
+
 def full(bench: Bench, row: Row) -> None:
     """A disk of its own, a tmpfs, fills up in training and gets room again; needs the right to mount."""
     disk = bench.folder / "disk"
@@ -116,5 +133,6 @@ FAULTS: dict[str, Callable[[Bench, Row], None]] = {
     "a flipped bit in a file of the newest checkpoint": lambda bench, row: damaged(bench, row, flip),
     "a truncated file of the newest checkpoint": lambda bench, row: damaged(bench, row, truncate),
     "a torn last record of the ledger": torn_ledger,
+    "a disk (tmpfs) that the run has no room on": small,
     "a full disk (tmpfs) in a save, then room": full,
 }

@@ -1,6 +1,6 @@
 //! Who may take part in a run that other machines reach, and who may see it.
 
-use medley_tests::{Running, Scratch};
+use medley_tests::{Running, Scratch, http};
 
 use crate::RECIPE;
 use crate::serving::address;
@@ -29,6 +29,9 @@ fn only_who_has_the_credentials_takes_part_or_looks() {
     assert_ne!(status("").says(&["--credentials"]).code, Some(0));
     assert_ne!(status("--credentials keys/worker").says(&["role viewer"]).code, Some(0));
     assert!(status("--credentials keys/viewer").expect(0).stdout.contains("gathering"));
+    // A host that the certificate does not name.
+    let other = scratch.run(&format!("status --coordinator 127.0.0.2:{port} --credentials keys/viewer"));
+    assert_ne!(other.says(&["certificate"]).code, Some(0));
     assert!(status("--credentials keys/operator").expect(0).stdout.contains("gathering"));
 
     try_in("--credentials keys/worker").expect(0);
@@ -36,6 +39,34 @@ fn only_who_has_the_credentials_takes_part_or_looks() {
     let local = Scratch::new(100);
     local.run(&format!("train {RECIPE} --num_train_epochs 1 --workers 1")).expect(0);
     assert_eq!(scratch.sha256("out/model.safetensors"), local.sha256("out/model.safetensors"));
+}
+
+/// Not in what is said, nor what is shown of the run, nor what it writes, nor the command lines of its processes.
+#[test]
+fn tokens_are_shown_nowhere() {
+    let scratch = Scratch::new(100);
+    scratch.run("init-certs keys").expect(0);
+    let serve = format!("serve {RECIPE} --num_train_epochs 20 --save_strategy no --workers 1 --listen 127.0.0.1:0");
+    let serve = format!("{serve} --credentials keys/coordinator --http_listen 127.0.0.1:0");
+    let mut run = scratch.start(&serve);
+    let probes = crate::probes::port(&mut run);
+    let address = address(&mut run);
+    let worker = scratch.start_worker(&format!("--coordinator {address} --threads 1 --credentials keys/worker"));
+    run.wait_for("update 1/");
+    let command_lines = [run.pid(), worker.pid()].map(|pid| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+        String::from_utf8_lossy(&words).into_owned()
+    });
+    let status = scratch.run(&format!("status --json --coordinator {address} --credentials keys/viewer")).expect(0);
+    let pages = ["/metrics", "/"].map(|path| http::get(&probes, path).body);
+    let ends = [run.end().expect(0), worker.end().expect(0), status];
+    let said = ends.iter().flat_map(|ended| [ended.stdout.clone(), ended.stderr.clone()]);
+    let written = ["ledger.jsonl", "medley_run.json"].map(|file| scratch.read(&format!("out/{file}")));
+    let all = said.chain(command_lines).chain(pages).chain(written).collect::<Vec<_>>().join("\n");
+    for role in ["worker", "viewer", "operator"] {
+        let token = scratch.read(&format!("keys/{role}/token"));
+        assert!(token.trim().len() >= 32 && !all.contains(token.trim()), "the token of the role {role} is shown");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use medley_proto::access::Access;
 use medley_proto::v1;
 use medley_proto::v1::status_service_client::StatusServiceClient;
 use medley_proto::v1::worker_service_client::WorkerServiceClient;
-use medley_tests::{Ended, Scratch, attack};
+use medley_tests::{Ended, Running, Scratch, attack};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
@@ -207,9 +207,8 @@ async fn upload(client: &mut Insider, generation: u64, (update, bytes): (u64, u6
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn who_has_a_token_and_no_place_harms_nobody() {
-    let scratch = Scratch::new(100);
+/// A run under TLS whose workers train.
+fn behind_tls(scratch: &Scratch) -> (Running, String, [Running; 2]) {
     scratch.run("init-certs keys").expect(0);
     let serve = format!("serve {RECIPE} {EPOCHS} --workers 2 --listen 127.0.0.1:0 --credentials keys/coordinator");
     let mut run = scratch.start(&serve);
@@ -217,6 +216,61 @@ async fn who_has_a_token_and_no_place_harms_nobody() {
     let line = format!("--coordinator localhost:{port} --threads 1 --credentials keys/worker");
     let workers = [scratch.start_worker(&line), scratch.start_worker(&line)];
     run.wait_for("update 1/");
+    (run, port, workers)
+}
+
+/// Without a token: a header that is too long, and calls that are denied. With a worker's: files and rows that nobody
+/// reads, and more sessions than workers. And before any handshake: silence, noise and floods.
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_lets_nobody_harm_a_run_either() {
+    let scratch = Scratch::new(100);
+    let (run, port, workers) = behind_tls(&scratch);
+    let address = format!("127.0.0.1:{port}");
+    let stranger = Access::load(Some(&scratch.path("keys/viewer")), None).unwrap();
+    let channel = stranger.endpoint(&format!("localhost:{port}")).unwrap().connect().await.unwrap();
+    let mut unknown = StatusServiceClient::new(channel.clone());
+    let mut long = tonic::Request::new(v1::GetStatusRequest {});
+    long.metadata_mut().insert("x-long", "x".repeat(20 << 10).parse().unwrap());
+    assert!(unknown.get_status(long).await.is_err());
+    for _ in 0..64 {
+        let denied = unknown.get_status(v1::GetStatusRequest {}).await.unwrap_err();
+        assert!(!matches!(denied.code(), Code::Ok | Code::Internal), "{denied}");
+    }
+
+    let mut client = insider(&scratch, &port).await;
+    let mut unread = Vec::new();
+    for _ in 0..50 {
+        let kind = v1::ArtifactKind::Weights.into();
+        let file = client.fetch_artifact(v1::FetchArtifactRequest { worker: 1, update: 0, kind }).await.unwrap();
+        let split = v1::Split::Train.into();
+        let rows = client.fetch_examples(v1::FetchExamplesRequest { worker: 1, split }).await.unwrap();
+        unread.push((file, rows));
+    }
+    let mut sessions = Vec::new();
+    let refused = loop {
+        let (events, stream) = tokio::sync::mpsc::channel::<v1::SessionRequest>(1);
+        let mut other = insider(&scratch, &port).await;
+        match other.session(ReceiverStream::new(stream)).await {
+            Ok(session) => sessions.push((other, events, session)),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(medley_proto::details::reason(&refused).as_deref(), Some("TOO_MANY_SESSIONS"), "{refused}");
+    assert!(sessions.len() >= 64, "{} sessions", sessions.len());
+    drop((sessions, unread));
+
+    let silent = attack::silence(&address, 300);
+    assert!(attack::garbage(&address, 1) > 0 && attack::frames(&address, 500) > 0, "the attack never arrived");
+    drop(silent);
+    let ended = run.end().expect(0);
+    workers.into_iter().for_each(|worker| drop(worker.end().expect(0)));
+    unharmed(&scratch, &ended);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_a_token_and_no_place_harms_nobody() {
+    let scratch = Scratch::new(100);
+    let (run, port, workers) = behind_tls(&scratch);
     let mut client = insider(&scratch, &port).await;
     let hello = v1::SessionRequest::from(Event::Hello(hello()));
     for generation in [0, 1, 2, u64::MAX] {

@@ -59,6 +59,26 @@ fn a_worker_behind_a_black_hole_is_replaced_and_told_so() {
     near.end().expect(0);
 }
 
+/// The coordinator hears nobody for longer than that, and is not heard: all come back with what they hold.
+#[test]
+fn a_coordinator_that_is_cut_off_from_all_costs_no_update() {
+    let scratch = Scratch::new(100);
+    let mut run = scratch.start(&format!("serve {RECIPE} {LONG} --workers 2 --listen 127.0.0.1:0"));
+    let proxy = Proxy::before(&serving::address(&mut run));
+    let workers = [(); 2].map(|()| scratch.start_worker(&format!("--coordinator {} --threads 1", proxy.address())));
+    run.wait_for("update 1/");
+    proxy.hold();
+    run.wait_for("waiting for those that hold update");
+    proxy.release();
+    run.wait_for("came back, and holds update");
+    let ended = run.end().expect(0);
+    assert!(!ended.stderr.contains("the run goes on from update"), "{}", ended.stderr);
+    assert_same(&scratch, &clean(), &ended);
+    for worker in workers {
+        worker.end().expect(0);
+    }
+}
+
 /// The connection breaks in the midst of it, and at several points while a worker joins.
 #[test]
 fn a_cut_connection_is_seen_at_once() {

@@ -30,6 +30,12 @@ async fn a_worker_is_drained_the_run_stopped_and_the_result_the_same() {
     let shown = scratch.run(&format!("status --coordinator {address} --json")).expect(0);
     let status: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
     assert_eq!(status["run"].as_str().unwrap().len(), 64);
+    assert!(status["phase"] == "training" && status["epoch"].as_f64().unwrap() > 0.0, "{status}");
+    assert!(status["eta_seconds"].as_f64().unwrap() > 0.0 && status["checkpoint_update"].is_null(), "{status}");
+    for (rank, worker) in status["workers"].as_array().unwrap().iter().enumerate() {
+        assert!(worker["rank"] == rank && worker["device"].as_str().unwrap().contains("cpu"), "{worker}");
+        assert!(worker["silent_seconds"].as_f64().unwrap() < 5.0 && worker["wait_share"].is_number(), "{worker}");
+    }
     let worker = status["workers"][1]["worker"].as_u64().unwrap();
     let nobody = scratch.run(&format!("drain 99 --coordinator {address}")).says(&["there is no worker 99; there are "]);
     assert_ne!(nobody.code, Some(0));
@@ -42,6 +48,9 @@ async fn a_worker_is_drained_the_run_stopped_and_the_result_the_same() {
     let saved = scratch.run(&format!("checkpoint --coordinator {address}")).expect(0).stdout;
     let saved: u64 = saved.trim().strip_prefix("saved: checkpoint-").unwrap().parse().unwrap();
     assert!(saved >= 60 && scratch.path(&format!("out/checkpoint-{saved}/medley.json")).exists());
+    let shown = scratch.run(&format!("status --coordinator {address} --json")).expect(0);
+    let status: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
+    assert!(status["checkpoint_update"].as_u64() >= Some(saved), "{status}");
     let listed = scratch.run(&format!("checkpoints --coordinator {address} --json")).expect(0);
     let listed: serde_json::Value = serde_json::from_str(listed.stdout.lines().next().unwrap()).unwrap();
     assert_eq!((&listed["id"], &listed["update"]), (&"checkpoint-50".into(), &50.into()));

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use medley_tests::{Ended, Scratch};
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 
 use crate::ledger::updates;
-use crate::{RECIPE, serving};
+use crate::{RECIPE, faults, serving};
 
 const WORK: &str = "--num_train_epochs 6 --save_steps 25 --logging_steps 7 --digest_steps 4 --heartbeat_timeout 1 \
     --do_eval --validation_file dev.jsonl --do_predict --test_file test.jsonl";
@@ -54,9 +54,23 @@ fn faults_of_workers_change_nothing() {
         let scratch = Scratch::new(100);
         let command = format!("train {RECIPE} {WORK} --workers {workers} --max_restarts 1000");
         let ended = scratch.run_with(&command, &["--chaos", chaos]).expect(0);
+        let struck = ended.stderr.matches("chaos: SIG").count();
+        assert!(struck >= chaos.matches('@').count().max(1), "{chaos} in:\n{}", ended.stderr);
         assert_same(&scratch, &clean, &ended);
         assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
     }
+}
+
+/// Before anything is trained: while they fetch the data and build their models.
+#[test]
+fn the_death_of_a_worker_at_the_start_changes_nothing() {
+    let scratch = Scratch::new(100);
+    let mut run = scratch.start(&format!("train {RECIPE} {WORK} --workers 2"));
+    let victim = faults::workers(&mut run)[1];
+    kill_process(victim, Signal::KILL).unwrap();
+    run.wait_for("was lost while");
+    let ended = run.end().expect(0);
+    assert_same(&scratch, &clean(WORK), &ended);
 }
 
 /// A checkpoint is being written, or a split predicted, when they strike; an evaluation is made at the end alone.
@@ -67,6 +81,7 @@ fn deaths_in_the_midst_of_saves_and_evaluations_change_nothing() {
         (1, "kill:worker=0@save=25; kill:worker=0@evaluation=78"),
         (2, "kill:worker=0@save=25; kill:worker=1@save=50; kill:worker=0@evaluation=78"),
         (3, "kill:worker=1@save=25; kill:worker=2@save=25; term:worker=0@save=50; stop:worker=1@evaluation=78"),
+        (3, "term:worker=2@evaluation=78; kill:worker=1@evaluation=78"),
     ] {
         let scratch = Scratch::new(100);
         let command = format!("train {RECIPE} {WORK} --workers {workers} --max_restarts 1000");
@@ -110,6 +125,21 @@ fn the_death_of_the_launcher_changes_nothing() {
     scratch.run("verify out").expect(0);
     // Of a run that is complete, all of the plan is past.
     scratch.run_with(&command, &["--chaos", "kill:coordinator@evaluation=78"]).expect(0);
+}
+
+/// Asked to end in training, in a save and in an evaluation: a checkpoint, exit code 75, and the same command goes on.
+#[test]
+fn a_stop_in_the_midst_of_a_save_or_an_evaluation_changes_nothing() {
+    let scratch = Scratch::new(100);
+    let command = format!("train {RECIPE} {WORK} --workers 2");
+    for moment in ["update=30", "save=50", "evaluation=78"] {
+        let chaos = format!("term:coordinator@{moment}");
+        let ended = scratch.run_with(&command, &["--chaos", &chaos]).expect(75);
+        ended.says(&["chaos: SIGTERM to the coordinator\n", "the same command goes on"]);
+    }
+    let ended = scratch.run(&command).expect(0).says(&["nothing is left to train"]);
+    assert_same(&scratch, &clean(WORK), &ended);
+    scratch.run("verify out").expect(0);
 }
 
 #[test]

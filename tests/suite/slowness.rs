@@ -20,7 +20,7 @@ fn number(text: &str, mark: &str) -> u32 {
 #[test]
 fn a_slow_worker_is_named_within_ten_updates_until_it_is_well() {
     let scratch = Scratch::new(100);
-    let chaos = "slow:worker=1@update=10,factor=6,until=50";
+    let chaos = "slow:worker=1@update=10,factor=6,until=90";
     let mut run = scratch.start(&format!("train {RECIPE} {WORK} --workers 2 --chaos {chaos}"));
     let address = address(&mut run);
     let status = || -> serde_json::Value {
@@ -34,9 +34,10 @@ fn a_slow_worker_is_named_within_ten_updates_until_it_is_well() {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
     assert!(environment.split(|byte| *byte == 0).any(|variable| variable == b"LOCAL_RANK=1"), "{named}");
     let slow = status()["workers"].as_array().unwrap().iter().find(|worker| worker["pid"] == pid).unwrap().clone();
+    assert_eq!(slow["slowness"], "compute", "{slow}");
     assert!(slow["phases"]["compute_seconds"].as_f64().unwrap() > 0.0, "{slow}");
     let shown = scratch.run(&format!("status --coordinator {address}")).expect(0).stdout;
-    assert!(shown.contains("ms, compute"), "{shown}");
+    assert!(shown.contains("ms, compute") && shown.contains("SLOW: compute"), "{shown}");
     run.wait_for("chaos: all the time to the worker in place 1");
     run.wait_for("is as fast as the others again");
     // On a machine with other work, another one may be slow by now.

@@ -107,6 +107,18 @@ mod tests {
         assert_eq!(many[0], vec![0..1]);
     }
 
+    /// So the exact sum costs as many bytes as any other: each rank hands over one node of the tree.
+    #[test]
+    fn a_power_of_two_of_ranks_hands_over_one_node_each() {
+        for (lanes, ranks) in [(8, 1), (8, 2), (8, 4), (8, 8), (16, 4), (32, 8)] {
+            let tree = LaneTree::new(lanes);
+            for share in assign(tree, &vec![Lanes::new(); ranks], &vec![1.0; ranks]) {
+                let nodes: Vec<_> = share.into_iter().flat_map(|run| tree.cover(run)).collect();
+                assert_eq!(nodes.len(), 1, "{ranks} ranks, {lanes} lanes: {nodes:?}");
+            }
+        }
+    }
+
     /// No other whole numbers of lanes would be done sooner.
     #[test]
     fn lanes_go_where_they_are_done_soonest() {

@@ -56,7 +56,12 @@ impl Run {
         let limit = self.job.patience.heartbeat;
         if let Some((worker, heard)) = self.roster.quietest().filter(|(_, heard)| now >= *heard + limit) {
             let silence = format!("it was not heard of for {:.1} s", (now - heard).as_secs_f64());
-            actions.push(Action::Replace(worker, format!("{silence} and has been replaced; start it again")));
+            if self.may_be_cut_off(now, worker) {
+                actions.push(Action::Close(worker));
+            } else {
+                self.renounce(worker);
+                actions.push(Action::Replace(worker, format!("{silence} and has been replaced; start it again")));
+            }
             return self.lose(now, worker, &silence, actions);
         }
         if let Some((worker, _)) = self.surplus().filter(|(_, since)| now >= *since + limit) {

@@ -352,6 +352,10 @@ mod returning_tests;
 mod leaving_tests;
 
 #[cfg(test)]
+#[path = "simulated_fate_test.rs"]
+mod simulated_fate;
+
+#[cfg(test)]
 #[path = "simulated_worker_test.rs"]
 mod simulated_worker;
 

@@ -173,10 +173,15 @@ impl Run {
 
     /// Takes a worker out that will not come back.
     pub(super) fn forget(&mut self, worker: WorkerId) {
+        self.renounce(worker);
+        self.roster.remove(worker);
+    }
+
+    /// Waits for a worker no more, under whatever name.
+    pub(super) fn renounce(&mut self, worker: WorkerId) {
         let names = self.names_of(worker).to_vec();
         let of_group = names.into_iter().chain([worker]).filter(|name| self.shares.contains_key(name));
         self.gone.extend(of_group);
-        self.roster.remove(worker);
     }
 
     /// Whether who comes later would not find the newest state: the final model alone is none to go on from, and there is

@@ -149,6 +149,25 @@ fn silence_is_a_loss_and_the_silent_is_replaced() {
     assert_eq!(drive.from(2, Event::Heartbeat), [], "what it says when it wakes does not count");
 }
 
+/// Nobody is heard: it is the coordinator that is cut off, and whoever comes back goes on with what it holds.
+#[test]
+fn who_is_silent_with_all_others_may_come_back() {
+    let mut job = job(2);
+    job.patience.reattach = std::time::Duration::from_secs(5);
+    let (mut drive, _) = Drive::formed(job);
+    drive.update(1);
+    drive.now += std::time::Duration::from_secs(1);
+    drive.from(2, Event::Heartbeat);
+    drive.now = drive.run.deadline().unwrap();
+    assert_eq!(drive.input(Input::Elapsed)[0], Action::Close(WorkerId(1)));
+    drive.now = drive.run.deadline().unwrap();
+    let actions = drive.input(Input::Elapsed);
+    assert_eq!(actions[0], Action::Close(WorkerId(2)));
+    let waits = |action: &Action| matches!(action, Action::Notice(line) if line.contains("hold update 1 to come back"));
+    assert!(actions.iter().any(waits), "{actions:?}");
+    assert_eq!(drive.run.deadline(), Some(drive.now + std::time::Duration::from_secs(5)));
+}
+
 /// A coordinator that was suspended could not hear anybody.
 #[test]
 fn silence_does_not_count_while_the_coordinator_itself_sleeps() {

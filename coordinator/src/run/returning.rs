@@ -190,6 +190,18 @@ impl Run {
         }
     }
 
+    /// Whether it may be this coordinator that hears nobody, rather than one worker that is silent: nobody else is heard
+    /// who holds as much. Then all may come back with what they hold.
+    pub(super) fn may_be_cut_off(&self, now: Instant, silent: WorkerId) -> bool {
+        let patience = &self.job.patience;
+        let held = self.roster.get(silent).map_or(Update(0), |member| member.update);
+        let goes_on = |member: &Member| {
+            let is_heard = now < member.heard + patience.heartbeat / 2;
+            is_heard && member.prepared.is_some() && member.update >= held
+        };
+        !patience.reattach.is_zero() && !self.roster.iter().any(|(worker, member)| worker != silent && goes_on(member))
+    }
+
     /// Those that were waited for did not come.
     pub(super) fn give_up_waiting(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let waited = self.awaits_return();

@@ -32,6 +32,8 @@ pub struct Member {
     pub leaving: bool,
     /// When it was last heard of.
     pub heard: Instant,
+    /// When it was let in: it had nothing to say before.
+    pub let_in: Instant,
 }
 
 impl Member {
@@ -39,6 +41,12 @@ impl Member {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.prepared.is_some() && self.rank.is_none()
+    }
+
+    /// Since when its silence counts.
+    #[must_use]
+    pub fn silent_since(&self) -> Instant {
+        self.heard.max(self.let_in)
     }
 
     /// Whether it computes on a GPU that it does not share with somebody who uses it so.
@@ -70,6 +78,7 @@ impl Roster {
             returned: false,
             leaving: false,
             heard: now,
+            let_in: now,
         };
         self.members.insert(worker, member);
     }
@@ -134,7 +143,7 @@ impl Roster {
     #[must_use]
     pub fn quietest(&self) -> Option<(WorkerId, Instant)> {
         let due = self.iter().filter(|(_, member)| member.hello.is_none() || member.welcomed);
-        due.map(|(worker, member)| (worker, member.heard)).min_by_key(|(_, heard)| *heard)
+        due.map(|(worker, member)| (worker, member.silent_since())).min_by_key(|(_, heard)| *heard)
     }
 
     /// The member that waits for a place the longest, and since when.
@@ -150,7 +159,7 @@ impl Roster {
             .get_mut(&worker)
             .filter(|member| member.welcomed)
             .into_iter()
-            .for_each(|member| member.heard = now);
+            .for_each(|member| member.let_in = now);
     }
 
     /// Counts all silences and waits from `now` on.

@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use medley_common::identity::Split;
-use medley_common::plan::mix;
 use medley_common::save::SaveId;
 
+use super::simulated_fate::{Faults, History, Random};
 use super::simulated_worker::{Network, Worker};
 use super::*;
 use crate::archive::fixture::identity;
@@ -16,48 +15,6 @@ use crate::archive::{
 
 /// Events after which a run must have ended.
 const MOST_EVENTS: usize = 20_000;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mix(self.0) % bound
-    }
-
-    fn chance(&mut self, one_in: u64) -> bool {
-        self.below(one_in) == 0
-    }
-}
-
-/// What a simulated run came to.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct History {
-    pub(super) records: Vec<report::UpdateRecord>,
-    pub(super) logs: Vec<report::TrainLog>,
-    pub(super) evaluations: Vec<(Split, Update, report::EvaluationReport)>,
-    pub(super) commits: Vec<(Update, SavePurpose)>,
-    /// Saves that were given up, because nobody was left who kept the state.
-    pub(super) given_up: BTreeSet<Update>,
-    pub(super) outcome: Outcome,
-}
-
-#[derive(Default, Clone, Copy)]
-pub(super) struct Faults {
-    pub(super) stop: bool,
-    /// Deaths to come.
-    pub(super) deaths: u32,
-    /// Workers that will be asked to leave.
-    pub(super) leaves: u32,
-    /// Checkpoints and departures that operators will order.
-    pub(super) orders: u32,
-    /// Sessions that will break.
-    pub(super) cuts: u32,
-    /// Deaths of the coordinator to come.
-    pub(super) ends: u32,
-    /// One in how many workers dies with its coordinator; none where 0.
-    pub(super) die_with_it: u64,
-}
 
 pub(super) struct World {
     run: Run,
@@ -72,6 +29,8 @@ pub(super) struct World {
     away: VecDeque<(u32, Worker)>,
     /// Sessions that broke unnoticed, and what they are still to be heard of: perhaps their first word, then their end.
     late: VecDeque<(WorkerId, Option<Event>)>,
+    /// Those that hang, or that nothing is heard of.
+    silent: BTreeSet<WorkerId>,
     pids: BTreeMap<WorkerId, u32>,
     next_name: u64,
     next_worker: u64,
@@ -84,6 +43,8 @@ pub(super) struct World {
     staged: Option<(SaveId, u32, BTreeSet<u32>)>,
     /// Updates that were recorded while a save was under way.
     pub(super) overlapped: u64,
+    /// Workers that were silent and replaced.
+    pub(super) replaced: u32,
     /// Times that lanes were to be shared anew by speed.
     pub(super) rebalances: u32,
     pub(super) history: History,
@@ -106,12 +67,13 @@ impl World {
             run: Run::new(now, job.clone()),
             job,
             now,
-            random: Random(seed),
+            random: Random::new(seed),
             workers: BTreeMap::new(),
             network: Network::default(),
             pending: (1..next_worker).collect(),
             away: VecDeque::new(),
             late: VecDeque::new(),
+            silent: BTreeSet::new(),
             pids: BTreeMap::new(),
             next_name: 0,
             next_worker,
@@ -120,6 +82,7 @@ impl World {
             base: Update(0),
             staged: None,
             overlapped: 0,
+            replaced: 0,
             rebalances: 0,
             history,
         }
@@ -184,6 +147,9 @@ impl World {
         if !self.late.is_empty() && self.random.chance(20) {
             return self.hear_late().into_iter().collect();
         }
+        if let Some(heard) = self.fall_silent(faults) {
+            return heard;
+        }
         match self.random.below(4) {
             0 => {
                 let waiting = self.away.len() as u64 + u64::from(!self.pending.is_empty());
@@ -202,6 +168,27 @@ impl World {
             }
             _ => anybody(&mut self.random).and_then(|worker| self.let_work(worker)).into_iter().collect(),
         }
+    }
+
+    /// Somebody begins to hang, or all do at once; or time passes over those that do, in which all others are heard. They
+    /// wake up when they may.
+    fn fall_silent(&mut self, faults: &mut Faults) -> Option<Vec<Input>> {
+        let names: Vec<WorkerId> = self.workers.keys().copied().collect();
+        if faults.outages > 0 && self.random.chance(100) {
+            faults.outages -= 1;
+            self.silent = names.into_iter().collect();
+        } else if faults.hangs > 0 && self.random.chance(60) {
+            faults.hangs -= 1;
+            self.silent.extend(names.get(self.random.below(names.len().max(1) as u64) as usize));
+            return None;
+        } else if self.silent.is_empty() || !self.random.chance(30) {
+            return None;
+        }
+        let is_silent = |name: &WorkerId| self.silent.contains(name);
+        let heard = self.workers.keys().filter(|name| !is_silent(name));
+        let heard = heard.map(|name| Input::From(*name, Event::Heartbeat)).collect();
+        self.now += self.job.patience.heartbeat;
+        Some(heard)
     }
 
     /// The worker's last events may be lost with it.
@@ -278,6 +265,12 @@ impl World {
 
     fn let_work(&mut self, worker: WorkerId) -> Option<Input> {
         let model = self.workers.get_mut(&worker)?;
+        if self.silent.contains(&worker) {
+            if self.random.chance(10) {
+                self.silent.remove(&worker);
+            }
+            return None;
+        }
         if self.random.chance(2) && !model.dead {
             model.work(&self.job, &mut self.network);
         }
@@ -301,6 +294,7 @@ impl World {
     }
 
     fn perform(&mut self, action: Action) {
+        self.replaced += u32::from(matches!(action, Action::Replace(..)));
         match action {
             Action::Order(worker, command) => {
                 if let Some(model) = self.workers.get_mut(&worker) {

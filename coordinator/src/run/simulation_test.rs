@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::fixture::{every, job, rows};
-use super::simulated_world::{Faults, History, World};
+use super::simulated_fate::{Faults, History};
+use super::simulated_world::World;
 use super::*;
 
 /// Seeds tried; a failing one is named, and can be tried alone by naming it in `SEEDS`.
@@ -224,6 +225,52 @@ fn nothing_is_lost_with_workers_that_leave_while_sessions_break() {
         });
     }
     // Where somebody is there who holds more than the disk does, the holder of one update more is not waited for.
+    assert!(back < SEEDS.end / 500, "{back} went back");
+}
+
+/// Workers hang for longer than they may, and wake up or do not; others die meanwhile.
+#[test]
+fn hangs_change_nothing_in_the_result() {
+    let expected = World::new(0, full_job(1)).play(Faults::default()).0.result();
+    let mut replaced = 0;
+    for seed in SEEDS {
+        with_seed(seed, || {
+            let mut job = full_job(1 + (seed % 5) as u32);
+            job.patience.heartbeat = Duration::from_secs(1);
+            // Under `train`, and under `serve`.
+            job.patience.reattach = Duration::from_millis([0, 20][(seed % 2) as usize]);
+            let (hangs, deaths) = (1 + (seed % 4) as u32, (seed % 3) as u32);
+            let (leaves, ends, outages) = ((seed % 2) as u32, (seed % 2) as u32, (seed % 3) as u32);
+            let faults = Faults { hangs, deaths, leaves, ends, outages, ..Faults::default() };
+            let (world, _) = World::new(seed, job.clone()).play_out(faults);
+            replaced += u64::from(world.replaced);
+            assert_sound(&world.history, &job);
+            assert_eq!(world.history.result(), expected);
+        });
+    }
+    assert!(replaced > SEEDS.end / 2, "{replaced} workers were replaced");
+}
+
+/// The coordinator hears nobody for a while: all come back with what they hold, and hardly
+/// anything is made again.
+#[test]
+fn nothing_is_lost_while_nobody_is_heard() {
+    let (expected, clean) = World::new(0, full_job(1)).play(Faults::default());
+    let expected = expected.result();
+    let mut back = 0;
+    for seed in SEEDS {
+        with_seed(seed, || {
+            let mut job = full_job(1 + (seed % 5) as u32);
+            job.patience.heartbeat = Duration::from_secs(1);
+            job.patience.reattach = Duration::from_secs(3_600);
+            let faults = Faults { outages: 1 + (seed % 4) as u32, ..Faults::default() };
+            let (world, network) = World::new(seed, job).play_out(faults);
+            back += u64::from(world.ledger.rewound().0 > 0);
+            assert!(network.computed < 2 * clean.computed, "{} lanes computed", network.computed);
+            assert_eq!(world.history.result(), expected);
+        });
+    }
+    // As above: the holder of one update more is not waited for.
     assert!(back < SEEDS.end / 500, "{back} went back");
 }
 

@@ -174,7 +174,7 @@ impl Run {
                         (Some(_), Some(_), Some(_)) => busy,
                     },
                     update: member.update,
-                    heard: member.heard,
+                    heard: member.silent_since(),
                     slowness: self.paces.slowness(worker),
                     phases: self.paces.phases(worker),
                 }

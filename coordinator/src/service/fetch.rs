@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use medley_common::example::Example;
+use medley_proto::details::refusal;
 use medley_proto::v1::fetch_artifact_response::Part;
 use medley_proto::{CHUNK_BYTES, v1};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::access::limits::SLOWEST_READ;
 
@@ -40,7 +41,8 @@ pub fn file(path: PathBuf) -> impl Stream<Item = Result<v1::FetchArtifactRespons
     let (parts, stream) = mpsc::channel(QUEUED_MESSAGES);
     tokio::spawn(async move {
         if let Err(error) = send_file(&path, &parts).await {
-            let problem = Status::internal(format!("read the state: {error}"));
+            let problem = format!("the coordinator cannot read the state: {}", error.kind());
+            let problem = refusal(Code::Internal, problem, "NOT_READ", ("service", "medley.v1.WorkerService"));
             // A closed or full channel means that the worker has hung up, or will.
             parts.try_send(Err(problem)).ok();
         }

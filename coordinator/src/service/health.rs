@@ -3,10 +3,11 @@
 
 use std::pin::Pin;
 
+use medley_proto::details::refusal;
 use medley_proto::v1;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
@@ -48,7 +49,8 @@ impl Health for HealthFeed {
         match answer(&request.get_ref().service, &self.status.borrow()) {
             ServingStatus::ServiceUnknown => {
                 let names = NAMES[1..].join(", ");
-                Err(Status::not_found(format!("there is no service of that name; there are {names}")))
+                let message = format!("there is no service of that name; there are {names}");
+                Err(refusal(Code::NotFound, message, "NO_SUCH_SERVICE", ("services", &names)))
             }
             status => Ok(Response::new(HealthCheckResponse { status: status.into() })),
         }

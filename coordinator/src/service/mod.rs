@@ -167,9 +167,8 @@ impl WorkerService for Service {
             refusal(Code::ResourceExhausted, message, "TOO_MANY_SESSIONS", ("service", "medley.v1.WorkerService"))
         })?;
         let worker = WorkerId(self.next_worker.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-        let no_pass = |_| Status::internal("the system has no random numbers for a pass");
-        let (issued, secret) = self.passes.issue(worker).map_err(no_pass)?;
-        let mut pass: MetadataValue<Ascii> = secret.parse().map_err(|_| Status::internal("the pass is no header"))?;
+        let (issued, secret) = self.passes.issue(worker).map_err(|_| no_pass())?;
+        let mut pass: MetadataValue<Ascii> = secret.parse().map_err(|_| no_pass())?;
         pass.set_sensitive(true);
         let ties = (place, issued, self.passes.clone());
         let commands = session::open(worker, request.into_inner(), self.arrivals.clone(), ties).await?;
@@ -184,7 +183,10 @@ impl WorkerService for Service {
     ) -> Result<Response<Self::FetchExamplesStream>, Status> {
         let split = request.get_ref().split().try_into().map_err(invalid)?;
         let examples = self.examples.get(&split);
-        let examples = examples.ok_or_else(|| Status::not_found(format!("this run has no {split} split")))?;
+        let examples = examples.ok_or_else(|| {
+            let message = format!("this run has no {split} split");
+            refusal(Code::NotFound, message, "NO_SUCH_SPLIT", ("split", &split.to_string()))
+        })?;
         Ok(Response::new(Box::pin(fetch::examples(Arc::clone(examples)))))
     }
 
@@ -195,7 +197,10 @@ impl WorkerService for Service {
         let kind = request.get_ref().kind().try_into().map_err(invalid)?;
         let update = Update(request.get_ref().update);
         let path = self.files.borrow().get(&(update, kind)).cloned();
-        let path = path.ok_or_else(|| Status::not_found(format!("there is no such file of update {update}")))?;
+        let path = path.ok_or_else(|| {
+            let message = format!("there is no such file of update {update}");
+            refusal(Code::NotFound, message, "NO_SUCH_FILE", ("update", &update.to_string()))
+        })?;
         Ok(Response::new(Box::pin(fetch::file(path))))
     }
 
@@ -208,6 +213,11 @@ impl WorkerService for Service {
         self.uploads.receive(request.into_inner(), may_bring, &self.arrivals).await?;
         Ok(Response::new(v1::UploadArtifactResponse {}))
     }
+}
+
+fn no_pass() -> Status {
+    let message = "the system has no random numbers for a pass".to_owned();
+    refusal(Code::Internal, message, "NO_PASS", ("service", "medley.v1.WorkerService"))
 }
 
 fn invalid(error: medley_proto::WireError) -> Status {

@@ -4,10 +4,11 @@ use std::time::Instant;
 
 use medley_common::identity::WorkerId;
 use medley_common::message::Event;
+use medley_proto::details::refusal;
 use medley_proto::v1;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::Arrival;
 use super::passes::{Issued, Passes};
@@ -29,8 +30,7 @@ pub async fn open(
     (place, issued, passes): (OwnedSemaphorePermit, Issued, Passes),
 ) -> Result<impl Stream<Item = Result<v1::SessionResponse, Status>>, Status> {
     let (commands, outbound) = mpsc::channel(QUEUED_COMMANDS);
-    let over = |_| Status::unavailable("the run is over");
-    arrivals.send(Arrival::Joined(worker, commands)).await.map_err(over)?;
+    arrivals.send(Arrival::Joined(worker, commands)).await.map_err(|_| over())?;
     tokio::spawn(async move {
         forward(worker, events, arrivals).await;
         drop((place, issued));
@@ -40,6 +40,10 @@ pub async fn open(
         passes.note(worker, &command);
         Ok(v1::SessionResponse::from(command))
     }))
+}
+
+fn over() -> Status {
+    refusal(Code::Unavailable, "the run is over".to_owned(), "RUN_OVER", ("service", "medley.v1.WorkerService"))
 }
 
 /// Forwards events until the stream ends; then says that the worker has left. Ends with the run.

@@ -57,7 +57,10 @@ impl StatusFeed {
         let folder = self.folder.clone();
         let found = tokio::task::spawn_blocking(move || Listed::all(&folder)).await;
         // What is wrong with which folder is said on the coordinator's machine: callers see no paths.
-        let failed = || Status::unavailable("the checkpoints cannot be listed at present");
+        let failed = || {
+            let message = "the checkpoints cannot be listed at present".to_owned();
+            refusal(Code::Unavailable, message, "NOT_LISTED", ("service", "medley.v1.StatusService"))
+        };
         let found = found.map_err(|_| failed())?.map_err(|_| failed())?;
         let list: Vec<v1::CheckpointInfo> = found.into_iter().map(info).collect();
         *listed = Some((Instant::now(), list.clone()));

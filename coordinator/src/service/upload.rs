@@ -6,10 +6,11 @@ use std::time::Duration;
 use medley_common::identity::{Digest, Generation, Update};
 use medley_common::message::{ArtifactKind, Failure};
 use medley_common::save::{Piece, SaveId};
+use medley_proto::details::refusal;
 use medley_proto::v1::upload_artifact_request::Part;
 use medley_proto::{piece, v1};
 use tokio::sync::{mpsc, watch};
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::Arrival;
 use crate::archive::{ArchiveError, Staging};
@@ -77,7 +78,7 @@ impl Uploads {
         arrivals: &mpsc::Sender<Arrival>,
     ) -> Result<(), Status> {
         let Some(v1::UploadArtifactRequest { part: Some(Part::Header(header)) }) = parts.message().await? else {
-            return Err(Status::invalid_argument("an upload begins with its header"));
+            return Err(malformed("an upload begins with its header"));
         };
         let header = Header::try_from(&header)?;
         if !may_bring(header.save) {
@@ -94,7 +95,7 @@ impl Uploads {
             }
         }
         drop(chunks);
-        match writing.await.map_err(|error| Status::internal(error.to_string()))? {
+        match writing.await.map_err(|_| unwritten(header.save))? {
             Ok(()) => Ok(()),
             Err(Refusal::Call(status)) => Err(status),
             Err(Refusal::Archive(error)) => Err(self.refused(error, header.save, arrivals).await),
@@ -116,16 +117,20 @@ impl Uploads {
     async fn refused(&self, error: ArchiveError, save: SaveId, arrivals: &mpsc::Sender<Arrival>) -> Status {
         let message = error.to_string();
         match error {
-            ArchiveError::Misplaced { .. } => Status::failed_precondition(message),
-            ArchiveError::Damaged { .. } => Status::data_loss(message),
-            ArchiveError::WrongSize { .. } => Status::invalid_argument(message),
+            ArchiveError::Misplaced { name, .. } => {
+                refusal(Code::FailedPrecondition, message, "PIECE_HAS_NO_PLACE", ("file", name))
+            }
+            ArchiveError::Damaged { name, .. } => refusal(Code::DataLoss, message, "PIECE_DAMAGED", ("file", name)),
+            ArchiveError::WrongSize { name, .. } => {
+                refusal(Code::InvalidArgument, message, "PIECE_OF_OTHER_SIZE", ("file", name))
+            }
             // The save was given up meanwhile, and its folder is gone.
             _ if self.slot.borrow().as_ref().is_none_or(|slot| slot.save != save) => unwanted(save),
             error => {
-                let failure = Failure { kind: error.kind(), message: message.clone() };
+                let failure = Failure { kind: error.kind(), message };
                 // A closed channel means that the run is over.
                 arrivals.send(Arrival::Broken(failure)).await.ok();
-                Status::internal(message)
+                unwritten(save)
             }
         }
     }
@@ -145,7 +150,18 @@ impl TryFrom<&v1::UploadHeader> for Header {
 }
 
 fn unwanted(SaveId { update, generation }: SaveId) -> Status {
-    Status::failed_precondition(format!("update {update} is not being saved for generation {generation}"))
+    let message = format!("update {update} is not being saved for generation {generation}");
+    refusal(Code::FailedPrecondition, message, "NOT_BEING_SAVED", ("update", &update.to_string()))
+}
+
+fn malformed(problem: &str) -> Status {
+    refusal(Code::InvalidArgument, problem.to_owned(), "BAD_UPLOAD", ("message", "medley.v1.UploadArtifactRequest"))
+}
+
+/// What is wrong with the disk is said on the coordinator's machine: callers see no paths.
+fn unwritten(SaveId { update, .. }: SaveId) -> Status {
+    let message = format!("the coordinator cannot write the state of update {update}");
+    refusal(Code::Internal, message, "NOT_WRITTEN", ("update", &update.to_string()))
 }
 
 /// Writes the chunks and checks the digest that ends them.
@@ -154,7 +170,7 @@ fn write(
     header: Header,
     mut queue: mpsc::Receiver<v1::UploadArtifactRequest>,
 ) -> Result<(), Refusal> {
-    let invalid = || Refusal::Call(Status::invalid_argument("an upload is a header, chunks and a digest"));
+    let invalid = || Refusal::Call(malformed("an upload is a header, chunks and a digest"));
     let Some(mut piece) = staging.piece(header.kind, header.piece, header.bytes)? else { return Ok(()) };
     let mut announced = None;
     while let Some(message) = queue.blocking_recv() {
@@ -166,6 +182,14 @@ fn write(
     }
     match announced {
         Some(announced) => Ok(piece.finish(announced)?),
-        None => Err(Refusal::Call(Status::data_loss("it ended without its digest"))),
+        None => {
+            let message = "it ended without its digest".to_owned();
+            Err(Refusal::Call(refusal(
+                Code::DataLoss,
+                message,
+                "PIECE_CUT_SHORT",
+                ("update", &header.save.update.to_string()),
+            )))
+        }
     }
 }
