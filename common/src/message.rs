@@ -139,6 +139,8 @@ pub struct Hello {
     pub processor: String,
     /// Threads it computes with.
     pub threads: u32,
+    /// SHA-256 of its program.
+    pub program: Digest,
     /// As what its run knows this process; `None` for a newcomer.
     pub known: Option<Known>,
     /// What it holds after its session broke, once it had built its model.

@@ -96,15 +96,16 @@ impl TryFrom<v1::SessionRequest> for Event {
 
 impl From<Hello> for v1::Hello {
     fn from(hello: Hello) -> Self {
-        let Hello { protocol, version, host, pid, process, session, device, gpu, processor, threads, known, held } =
-            hello;
+        let Hello { protocol, version, host, pid, process, session, .. } = hello;
+        let Hello { device, gpu, processor, threads, program, known, held, .. } = hello;
         let gpu = gpu.map(|GpuUse { uuid, is_shared }| v1::GpuUse { uuid, is_shared });
         let known = known.map(|Known { run, names }| v1::Known {
             run: run.0.to_vec(),
             names: names.into_iter().map(|name| name.0).collect(),
         });
         let held = held.map(|held| (*held).into());
-        Self { protocol, version, host, pid, process: process.0, session, device, threads, held, gpu, processor, known }
+        let (process, program) = (process.0, program.0.to_vec());
+        Self { protocol, version, host, pid, process, session, device, threads, program, held, gpu, processor, known }
     }
 }
 
@@ -112,15 +113,30 @@ impl TryFrom<v1::Hello> for Hello {
     type Error = WireError;
 
     fn try_from(hello: v1::Hello) -> Result<Self, WireError> {
-        let v1::Hello { protocol, version, host, pid, process, session, device, threads, held, gpu, processor, known } =
-            hello;
+        let v1::Hello { protocol, version, host, pid, process, session, .. } = hello;
+        let v1::Hello { device, threads, program, held, gpu, processor, known, .. } = hello;
         let known = known.map(|v1::Known { run, names }| {
             Ok(Known { run: digest(&run, "known.run")?, names: names.into_iter().map(WorkerId).collect() })
         });
         let held = held.map(Held::try_from).transpose()?.map(Box::new);
         let gpu = gpu.map(|v1::GpuUse { uuid, is_shared }| GpuUse { uuid, is_shared });
         let (known, process) = (known.transpose()?, ProcessMark(process));
-        Ok(Self { protocol, version, host, pid, process, session, device, gpu, processor, threads, known, held })
+        let program = digest(&program, "hello.program")?;
+        Ok(Self {
+            protocol,
+            version,
+            host,
+            pid,
+            process,
+            session,
+            device,
+            gpu,
+            processor,
+            threads,
+            program,
+            known,
+            held,
+        })
     }
 }
 
@@ -239,6 +255,7 @@ mod tests {
             gpu: Some(GpuUse { uuid: "GPU-1".into(), is_shared: true }),
             processor: "EPYC, avx512f".into(),
             threads: 2,
+            program: Digest([4; 32]),
             known: None,
             held: None,
         };

@@ -29,7 +29,8 @@ fn valid() -> Vec<Vec<u8>> {
     };
     let predictions = vec![v1::Prediction { row: 1, logits: vec![0.5; 3], loss: Some(1.0) }];
     let known = Some(v1::Known { run: vec![1; 32], names: vec![3, 7] });
-    let hello = v1::Hello { version: "0.1.0".to_owned(), known, held: Some(held), ..Default::default() };
+    let (version, program) = ("0.1.0".to_owned(), vec![4; 32]);
+    let hello = v1::Hello { version, program, known, held: Some(held), ..Default::default() };
     let events = [
         E::Hello(hello),
         E::Updated(updated),

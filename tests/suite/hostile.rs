@@ -151,6 +151,7 @@ fn hello() -> Hello {
         session: 1,
         device: "cpu".to_owned(),
         threads: 1,
+        program: Digest([6; 32]),
         known: None,
         held: None,
         gpu: None,

@@ -39,6 +39,10 @@ fn a_run_is_proved_and_a_changed_byte_named() {
         let digest = scratch.sha256(binaries().join(program).to_str().unwrap());
         assert_eq!(certificate["content"]["programs"][program], digest);
     }
+    // And of the workers wherever they ran, as each of them says.
+    let worker = scratch.sha256(binaries().join("medley-worker").to_str().unwrap());
+    let hosts = certificate["content"]["hosts"].as_array().unwrap();
+    assert!(!hosts.is_empty() && hosts.iter().all(|host| host["program"] == worker), "{hosts:?}");
     for name in [
         "out/ledger.jsonl",
         "out/checkpoint-10/optimizer.safetensors",

@@ -1,6 +1,6 @@
 //! The coordinator and its workers as separate commands, and the status RPCs.
 
-use medley_common::identity::ProcessMark;
+use medley_common::identity::{Digest, ProcessMark};
 use medley_common::message::{Command, Event, Hello, PROTOCOL, Verdict};
 use medley_proto::v1;
 use medley_proto::v1::status_service_client::StatusServiceClient;
@@ -110,6 +110,7 @@ async fn a_worker_of_another_version_is_refused() {
         session: 1,
         device: "cpu".to_owned(),
         threads: 1,
+        program: Digest([6; 32]),
         known: None,
         held: None,
         gpu: None,

@@ -44,6 +44,8 @@ pub struct Settings {
     pub collective_host: Option<IpAddr>,
     /// Threads to compute with.
     pub threads: u32,
+    /// SHA-256 of the program of this process.
+    pub program: Digest,
     /// What to compute on.
     pub place: Place,
     /// Whether other workers may use this one's GPU as well.

@@ -76,6 +76,7 @@ pub fn hello(
         gpu: settings.place.gpu(settings.shares_gpu),
         processor: settings.place.processor(),
         threads: settings.threads,
+        program: settings.program,
         known: known.cloned(),
         held: holding.and_then(Holding::held).map(Box::new),
     }

@@ -14,6 +14,7 @@ pub mod model;
 pub mod node_list;
 pub mod ops;
 pub mod optim;
+pub mod program;
 pub mod session;
 pub mod state_copy;
 pub mod surroundings;

@@ -14,6 +14,7 @@ use medley_proto::address::CoordinatorAddress;
 use medley_worker::agent::{self, AgentError, Settings, say};
 use medley_worker::crew::{self, Size};
 use medley_worker::device::{self, Device};
+use medley_worker::program;
 use medley_worker::session::SessionError;
 use medley_worker::surroundings::{Given, Surroundings, SurroundingsError};
 use tokio::signal::unix::{SignalKind, signal};
@@ -147,6 +148,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         reconnect: Duration::from_secs(arguments.reconnect_timeout),
         collective_host: arguments.collective_host,
         threads,
+        program: program::digest().context("read this program, whose digest the run records")?,
         place,
         shares_gpu: arguments.share_gpu,
         is_local,

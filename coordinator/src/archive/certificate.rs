@@ -40,7 +40,7 @@ pub struct Certificate {
     pub inputs: BTreeMap<String, Digest>,
     /// The programs of the coordinator's machine that ran.
     pub programs: BTreeMap<String, Digest>,
-    /// Who computed.
+    /// Who computed, and by which programs.
     pub hosts: BTreeSet<Host>,
     /// The ledger, when the outputs were in their place.
     pub ledger: Head,

@@ -101,6 +101,7 @@ pub(super) fn hello(pid: u32) -> Event {
         gpu: None,
         processor: "EPYC, avx512f".into(),
         threads: 1,
+        program: Digest([6; 32]),
         known: None,
         held: None,
     })

@@ -6,6 +6,7 @@ use std::time::Instant;
 use medley_common::identity::{Generation, Rank, Update, WorkerId};
 use medley_common::message::{Command, Form, Hello};
 use medley_common::spec::Summation;
+use sha2::{Digest, Sha256};
 
 use super::assignment::assign;
 use super::report::{GroupRecord, MemberRecord};
@@ -147,13 +148,10 @@ impl Run {
         }
     }
 
-    /// A secret for each generation, so that a member of an old group cannot enter a new one by mistake.
+    /// A secret for each generation, from which no other follows: who was in an old group cannot enter a new one.
     fn secret(&self) -> [u8; 32] {
-        let mut secret = self.job.secret;
-        for (byte, generation) in secret.iter_mut().zip(self.generation.0.to_le_bytes()) {
-            *byte ^= generation;
-        }
-        secret
+        let generation = self.generation.0.to_le_bytes();
+        Sha256::new().chain_update(self.job.secret).chain_update(generation).finalize().into()
     }
 
     pub(super) fn connected(&mut self, worker: WorkerId, actions: &mut Vec<Action>) {
@@ -195,7 +193,7 @@ impl Run {
     fn group(&self) -> GroupRecord {
         let members = self.roster.ranked().into_iter().filter_map(|worker| {
             let hello = self.roster.get(worker)?.hello.as_ref()?;
-            let Hello { host, pid, device, processor, threads, .. } = hello.clone();
+            let Hello { host, pid, device, processor, threads, program, .. } = hello.clone();
             Some(MemberRecord {
                 worker,
                 host,
@@ -203,6 +201,7 @@ impl Run {
                 device,
                 processor,
                 threads,
+                program,
                 lanes: self.shares.get(&worker)?.clone(),
             })
         });

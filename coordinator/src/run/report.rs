@@ -58,6 +58,8 @@ pub struct MemberRecord {
     pub processor: String,
     /// Threads it computes with.
     pub threads: u32,
+    /// SHA-256 of its program.
+    pub program: Digest,
     /// The lanes that it computes.
     pub lanes: Lanes,
 }

@@ -66,8 +66,9 @@ impl Uploads {
         Self { slot }
     }
 
-    /// Takes one piece in, if its sender `may_bring` pieces of that save; returns when it has arrived, and with it the file on the disk if it is the last. A disk that
-    /// refuses for good is told to `arrivals`: no other worker would fare better.
+    /// Takes one piece in, if its sender `may_bring` pieces of that save; returns when it has arrived, and with it the
+    /// file on the disk if it is the last. A disk that refuses for good is told to `arrivals`: no other worker would fare
+    /// better.
     ///
     /// # Errors
     /// Nobody asked for it, it came damaged, or the disk refuses.

@@ -53,6 +53,7 @@ fn run(spoil: impl Fn(&mut UpdateRecord)) -> TempDir {
         device: "cpu".to_owned(),
         processor: "EPYC, avx512f".to_owned(),
         threads: 1,
+        program: Digest([6; 32]),
         lanes,
     };
     let members = vec![member(1, vec![0..2]), member(2, vec![2..4])];

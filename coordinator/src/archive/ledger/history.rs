@@ -42,6 +42,8 @@ pub struct Host {
     pub processor: String,
     /// Threads of a worker.
     pub threads: u32,
+    /// SHA-256 of the worker's program.
+    pub program: Digest,
 }
 
 /// An entry of `log_history` that is in effect.
@@ -98,8 +100,8 @@ impl History {
             Record::Run(_) => {}
             Record::Group(group) => {
                 let host = |member: &MemberRecord| {
-                    let MemberRecord { host, device, processor, threads, .. } = member.clone();
-                    Host { host, device, processor, threads }
+                    let MemberRecord { host, device, processor, threads, program, .. } = member.clone();
+                    Host { host, device, processor, threads, program }
                 };
                 self.hosts.extend(group.members.iter().map(host));
                 self.groups.insert(group.generation, self.last());
