@@ -21,6 +21,8 @@ COMBINATIONS = [
     (("prometheus",), "overlays/single-node-multi-gpu"),
     (("hub", "kueue", "prometheus", "rdma", "tls-cert-manager"), "overlays/multi-node"),
 ]
+# What is for GPUs as it is shipped, and what makes anything be for GPUs.
+FOR_GPUS = {"overlays/multi-node", "overlays/single-node-multi-gpu", "gpu"}
 
 
 class CannotRender(Exception):
