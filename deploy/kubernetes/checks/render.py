@@ -53,7 +53,7 @@ def render(command, folder):
 
 def folders():
     """What is shipped to be applied as it is."""
-    own = ["base", "jobset", "trainer", "storage"]
+    own = ["base", "jobset", "trainer", "storage", "namespace"]
     return own + sorted(str(it.relative_to(HERE)) for it in (HERE / "overlays").iterdir() if it.is_dir())
 
 

@@ -2,6 +2,11 @@
 
 import base64
 import copy
+import os
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
 
 from . import binaries, credentials, needs, pods, render, report, schemas
 from .test_check import JOBSET, ROOT, TRAINER, Case
@@ -147,6 +152,30 @@ class Credentials(Case):
     def test_a_name_that_the_certificate_does_not_have(self):
         self.container()["env"][0]["value"] = "medley-coord"
         self.assertIn("is not made out to medley-coord,", self.problems()[0])
+
+
+class CopyData(unittest.TestCase):
+    """The script, with a kubectl that says what it is asked."""
+
+    def asked(self, *words, fails=""):
+        with tempfile.TemporaryDirectory() as folder:
+            log, kubectl = Path(folder, "log"), Path(folder, "kubectl")
+            log.touch()
+            kubectl.write_text(f'#!/bin/sh\necho "$*" >> {log}\n[ "$1" != "{fails}" ]\n')
+            kubectl.chmod(0o755)
+            path = f"{folder}:{os.environ['PATH']}"
+            done = subprocess.run([render.HERE / "copy-data", *words], capture_output=True, env={**os.environ, "PATH": path})
+            return done.returncode, [line.split()[0] for line in log.read_text().splitlines()]
+
+    def test_files_are_copied_and_the_pod_goes(self):
+        self.assertEqual(self.asked("medley", __file__, "/tmp"), (0, ["apply", "wait", "cp", "cp", "delete"]))
+
+    def test_the_pod_goes_where_copying_fails(self):
+        self.assertEqual(self.asked("medley", __file__, fails="cp"), (1, ["apply", "wait", "cp", "delete"]))
+
+    def test_a_file_that_is_not_there(self):
+        self.assertEqual(self.asked("medley", "/no/such/file"), (65, []))
+        self.assertEqual(self.asked("medley"), (64, []))
 
 
 class Security(Case):
