@@ -17,7 +17,9 @@ cluster_enter() {
     echo "$0: NOT RUN: this system allows no namespaces (try as root)" >&2
     exit 77
   fi
-  CLUSTER_INSIDE=1 exec unshare "${user[@]}" --mount --net --uts --pid --fork --kill-child --mount-proc "$0" "$@"
+  # Whoever is started in the background has SIGINT ignored, and no shell below it could undo that.
+  CLUSTER_INSIDE=1 exec unshare "${user[@]}" --mount --net --uts --pid --fork --kill-child --mount-proc \
+    env --default-signal=INT "$0" "$@"
 }
 
 # Makes the nodes that are named, in namespaces of these names.

@@ -43,10 +43,10 @@ until_true() {
   done
 }
 
-# Whether a log shows an update from $2 on.
+# Whether a log shows an update from $2 on: by lines of progress, which come every ten seconds, or of the loss.
 reached() {
   local update
-  update=$(grep -o 'update [0-9]*/' "$1" | tail -n1 | tr -dc 0-9)
+  update=$(grep -o '^update [0-9]*[/:]' "$1" | tail -n1 | tr -dc 0-9)
   [ "${update:-0}" -ge "$2" ]
 }
 

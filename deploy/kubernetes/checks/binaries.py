@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from . import rules
+from .command import expanded
 
 USAGE = 64
 """How a program ends whose flags make no sense."""
@@ -28,7 +28,7 @@ def arguments(objects, pods, there):
         if not pod.is_medley:
             continue
         for container in pod.containers():
-            command, words = rules.expanded(pod, container)
+            command, words = expanded(pod, container)
             name = (command or ["medley-worker" if pod.role == "worker" else "medley"])[0]
             if name not in there:
                 yield f"{pod.owner}: {container['name']} runs {name}, which is no program of Medley's"
@@ -75,6 +75,16 @@ def _run(words, folder, **more):
     except subprocess.TimeoutExpired:
         return "no exit code within a minute", ""
     return ended.returncode, (ended.stderr.strip().splitlines() or [""])[0]
+
+
+TRIED = {0, 64, 65, 70, 75, 78}
+"""What `codes` brings about."""
+
+
+def untried(table):
+    """README.md's table has these exit codes and no others."""
+    for code in sorted(table ^ TRIED):
+        yield f"README.md's table and what is tried here differ in exit code {code}"
 
 
 def codes(there):

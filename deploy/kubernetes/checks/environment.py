@@ -6,7 +6,9 @@ import sys
 import venv
 from pathlib import Path
 
-PACKAGES = ["PyYAML==6.0.4", "jsonschema==4.26.0", "kubernetes-validate==1.37.0"]
+from . import models
+
+PACKAGES = ["PyYAML==6.0.4", "jsonschema==4.26.0", "kubernetes-validate==1.37.0", *models.PACKAGES]
 
 
 def enter(root):

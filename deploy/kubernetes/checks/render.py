@@ -21,6 +21,8 @@ COMBINATIONS = [
     (("prometheus",), "overlays/single-node-multi-gpu"),
     (("hub", "kueue", "prometheus", "rdma", "tls-cert-manager"), "overlays/multi-node"),
 ]
+# What is for GPUs as it is shipped, and what makes anything be for GPUs.
+FOR_GPUS = {"overlays/multi-node", "overlays/single-node-multi-gpu", "gpu"}
 
 
 class CannotRender(Exception):
@@ -51,7 +53,7 @@ def render(command, folder):
 
 def folders():
     """What is shipped to be applied as it is."""
-    own = ["base", "jobset", "trainer", "storage"]
+    own = ["base", "jobset", "trainer", "storage", "namespace"]
     return own + sorted(str(it.relative_to(HERE)) for it in (HERE / "overlays").iterdir() if it.is_dir())
 
 

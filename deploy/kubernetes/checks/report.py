@@ -1,8 +1,10 @@
 """One check of everything, and what is said of it."""
 
 import re
+import shutil
+import subprocess
 
-from . import binaries, pods, render, rules, schemas
+from . import binaries, credentials, needs, pods, render, rules, schemas
 
 
 class Report:
@@ -28,24 +30,33 @@ def run(arguments, root):
     codes = exit_codes(root)
     crds = schemas.definitions(arguments.crds) if arguments.crds else {}
     there = binaries.programs(arguments.binaries)
+    if not crds:
+        report.not_checked("what values fields of custom resources take, and their rules", "no CRDs are named by --crds")
     if there is None:
-        report.not_checked("arguments and exit codes", f"no medley and medley-worker in {arguments.binaries}")
+        report.not_checked("arguments, exit codes and credentials", f"no medley and medley-worker in {arguments.binaries}")
     renderer = render.renderer()
     if renderer is None:
         report.not_checked("manifests", "neither kustomize nor kubectl 1.21 or later is installed")
     else:
         print(f"by {renderer[1]}; Kubernetes {schemas.VERSIONS[0]} and {schemas.VERSIONS[1]}")
-        for name, make, since in cases(arguments.folders, renderer[0]):
+        for name, make, since, for_gpus in cases(arguments.folders, renderer[0]):
             try:
                 objects = make()
             except render.CannotRender as error:
                 report.findings(name, [str(error)])
                 continue
-            report.findings(name, check(objects, since, (report, codes, crds, there)))
+            found = check(objects, since, (report, codes, crds, there))
+            if not found and not arguments.folders:
+                made = pods.of(objects)
+                found = [*grace(made), *(needs.gpus(made) if for_gpus else [])]
+            report.findings(name, found)
         if not arguments.folders:
-            report.findings("the same pods in base, jobset and trainer", same_pods(renderer[0]))
+            three = {name: pods.of(render.render(renderer[0], render.HERE / name)) for name in ("base", "jobset", "trainer")}
+            report.findings("the same pods in base, jobset and trainer", same_pods(three))
+            if there is not None:
+                check_credentials(report, there, three)
     if there is not None:
-        report.findings("exit codes of the programs", binaries.codes(there))
+        report.findings("exit codes of the programs", [*binaries.codes(there), *binaries.untried(codes)])
     for why, what in report.unchecked.items():
         print(f"NOT CHECKED  {', '.join(sorted(what))}: {why}")
     print("something is wrong" if report.wrong else "nothing is wrong in what was checked")
@@ -53,12 +64,12 @@ def run(arguments, root):
 
 
 def cases(folders, command):
-    """What to check: its name, how to render it, the oldest Kubernetes that it is for."""
+    """What to check: its name, how to render it, the oldest Kubernetes that it is for, whether it is for GPUs."""
     if folders:
-        return [(it, lambda it=it: render.render(command, it), None) for it in folders]
-    shipped = [(it, lambda it=it: render.render(command, render.HERE / it), None) for it in render.folders()]
+        return [(it, lambda it=it: render.render(command, it), None, False) for it in folders]
+    shipped = [(it, lambda it=it: render.render(command, render.HERE / it), None, it in render.FOR_GPUS) for it in render.folders()]
     return shipped + [(f"{base} with {', '.join(names)}", lambda names=names, base=base: render.combined(command, names, base),
-                       render.oldest(names)) for names, base in render.COMBINATIONS]
+                       render.oldest(names), bool({*names, base} & render.FOR_GPUS)) for names, base in render.COMBINATIONS]
 
 
 def check(objects, since, by):
@@ -73,6 +84,8 @@ def check(objects, since, by):
             wrong = schemas.custom(thing, crds)
             if wrong is None:
                 report.not_checked(f"{thing['kind']} ({thing['apiVersion']})", "its CRD is not in --crds")
+            elif not wrong:
+                wrong = [it for job in schemas.jobs(thing) for version in versions for it in schemas.native(job, version)]
         found += wrong or []
     if found:
         # What has no shape has no meaning.
@@ -94,9 +107,32 @@ def exit_codes(root):
     return {int(code) for code in re.findall(r"^\| (\d+) \| ", (root / "README.md").read_text(), re.MULTILINE)}
 
 
-def same_pods(command):
+def check_credentials(report, there, three):
+    """What is mounted but made by no manifest."""
+    if not shutil.which("kubectl"):
+        report.not_checked("credentials", "kubectl is not installed")
+        return
+    try:
+        secrets = credentials.made(render.HERE / "credentials", there)
+    except subprocess.CalledProcessError as error:
+        report.findings("credentials", [f"ends with {error.returncode}: {error.stderr.strip()}"])
+        return
+    found = [it for secret in secrets for version in schemas.VERSIONS for it in schemas.native(secret, version)]
+    found += credentials.findings(secrets, [pod for made in three.values() for pod in made])
+    report.findings("credentials, for base, jobset and trainer", found)
+
+
+def grace(made):
+    """README.md gives a measurement for the time to save: another time is a guess."""
+    said = re.search(r"`terminationGracePeriodSeconds: (\d+)`", (render.HERE / "README.md").read_text())
+    for pod in (it for it in made if it.is_medley):
+        given = pod.spec.get("terminationGracePeriodSeconds")
+        if said is None or given != int(said[1]):
+            yield f"{pod.owner}: terminationGracePeriodSeconds is {given}; README.md speaks of {said and said[1]}"
+
+
+def same_pods(made):
     """base, jobset and trainer are three ways to make the same pods."""
-    made = {name: pods.of(render.render(command, render.HERE / name)) for name in ("base", "jobset", "trainer")}
     for role in ("coordinator", "worker"):
         plain = {name: _plain(next(it for it in of if it.role == role)) for name, of in made.items()}
         for name in ("jobset", "trainer"):

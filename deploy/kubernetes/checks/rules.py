@@ -3,39 +3,20 @@
 import re
 import tomllib
 
-from . import network, quantity
+from . import needs, network, quantity, security
+from .command import expanded, flags
 
 # What is made outside: by deploy/kubernetes/credentials and deploy/kubernetes/storage.
 FOREIGN = {("Secret", "medley-coordinator-credentials"), ("Secret", "medley-worker-credentials"),
            ("PersistentVolumeClaim", "medley-data"), ("PersistentVolumeClaim", "medley-output")}
-VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
-SECURITY = "medley.dev/pod-security"
 
 
 def all_rules(objects, pods, codes):
     """Every finding on one set of objects."""
     rules = [ports(objects, pods), names(objects, pods), selectors(objects, pods), network.flows(objects, pods),
-             references(objects, pods), restricted(pods), resources(pods), exits(pods, codes),
-             workers(objects, pods), order(objects)]
+             references(objects, pods), security.restricted(pods), security.secrets(pods), needs.needs(pods),
+             resources(pods), exits(pods, codes), workers(objects, pods), order(objects)]
     return [finding for rule in rules for finding in rule]
-
-
-def expanded(pod, container):
-    """A container's arguments with $(NAME) replaced, as Kubernetes does it."""
-    known = {}
-    for variable in container.get("env", []):
-        path = ((variable.get("valueFrom") or {}).get("fieldRef") or {}).get("fieldPath", "")
-        if path == "metadata.annotations['jobset.sigs.k8s.io/coordinator']":
-            known[variable["name"]] = pod.coordinator or ""
-        elif "value" in variable:
-            known[variable["name"]] = variable["value"]
-    replace = lambda word: re.sub(r"\$\(([^)]+)\)", lambda it: known.get(it[1], it[0]), word)
-    return [replace(word) for word in container.get("command", [])], [replace(word) for word in container.get("args", [])]
-
-
-def flags(words):
-    """The value of each flag in `words`."""
-    return dict(word[2:].split("=", 1) for word in words if word.startswith("--") and "=" in word)
 
 
 def run_of(objects):
@@ -161,14 +142,11 @@ def references(objects, pods):
                 for key, kind in (("configMapRef", "ConfigMap"), ("secretRef", "Secret")):
                     if key in source and (kind, source[key]["name"]) not in there:
                         yield f"{pod.owner}: environment from {kind} {source[key]['name']}, which nothing makes"
-            for variable in container.get("env", []):
-                if (variable.get("valueFrom") or {}).get("secretKeyRef"):
-                    yield f"{pod.owner}: {variable['name']} is a secret in the environment; mount it as a file"
             mounted = [it["mountPath"] for it in container.get("volumeMounts", [])]
             for flag, value in flags(expanded(pod, container)[1]).items():
                 if value.startswith("/") and not any(value == at or value.startswith(at + "/") for at in mounted):
                     yield f"{pod.owner}: --{flag}={value} lies in no volume of {container['name']}"
-        if pod.role == "worker" and any("persistentVolumeClaim" in it for it in volumes.values()):
+        if pod.role != "coordinator" and pod.is_medley and any("persistentVolumeClaim" in it for it in volumes.values()):
             yield f"{pod.owner}: a worker needs no volume claim; only the coordinator reads and writes files"
 
 
@@ -183,44 +161,6 @@ def _sources(volume):
         for key, kind in (("secret", "Secret"), ("configMap", "ConfigMap")):
             if key in source:
                 yield kind, source[key]["name"], source[key].get("optional")
-
-
-def restricted(pods):
-    """Pod Security "restricted", and what Medley asks beyond it."""
-    for pod in pods:
-        spec, security = pod.spec, pod.spec.get("securityContext") or {}
-        added = {"IPC_LOCK"} if pod.annotations.get(SECURITY) == "privileged" else set()
-        wants = [
-            (not any(spec.get(key) for key in ("hostNetwork", "hostPID", "hostIPC")), "uses the host's namespaces"),
-            (security.get("runAsNonRoot") is True and security.get("runAsUser") != 0, "may run as root"),
-            (bool(security.get("fsGroup")), "has no fsGroup, so it may not read its secrets"),
-            ((security.get("seccompProfile") or {}).get("type") in ("RuntimeDefault", "Localhost"), "has no seccompProfile"),
-            (spec.get("automountServiceAccountToken") is False, "mounts a service account's token"),
-            (spec.get("enableServiceLinks") is False, "has every Service of its namespace in its environment"),
-            ("terminationGracePeriodSeconds" in spec, "has no terminationGracePeriodSeconds"),
-            (not pod.is_medley or spec.get("terminationGracePeriodSeconds", 0) >= 60, "has no time to save"),
-        ]
-        yield from (f"{pod.owner}: {wrong}" for holds, wrong in wants if not holds)
-        for volume in pod.volumes().values():
-            kinds = set(volume) - {"name"}
-            if len(kinds) != 1 or not kinds <= VOLUMES:
-                yield f"{pod.owner}: volume {volume['name']} is {', '.join(sorted(kinds)) or 'nothing'}"
-        for container in pod.containers():
-            own, where = container.get("securityContext") or {}, f"{pod.owner}: {container['name']}"
-            capabilities = own.get("capabilities") or {}
-            wants = [
-                (own.get("allowPrivilegeEscalation") is False, "may gain privileges"),
-                (own.get("readOnlyRootFilesystem") is True, "can write to its image's files"),
-                (not own.get("privileged"), "is privileged"),
-                (own.get("runAsNonRoot") is not False and own.get("runAsUser") != 0, "may run as root"),
-                ("ALL" in capabilities.get("drop", []), "does not drop all capabilities"),
-                (set(capabilities.get("add", [])) <= added, f"adds capabilities: {capabilities.get('add')}"),
-                (bool(re.search(r":[^/:]+$", container["image"])) and not container["image"].endswith(":latest"),
-                 f"has an image without a version: {container['image']}"),
-                ((container.get("command") or [""])[0] not in ("sh", "bash", "/bin/sh", "/bin/bash"),
-                 "is started by a shell, which keeps SIGTERM for itself"),
-            ]
-            yield from (f"{where} {wrong}" for holds, wrong in wants if not holds)
 
 
 def resources(pods):
@@ -265,7 +205,8 @@ def order(objects):
 
 def exits(pods, codes):
     """podFailurePolicy follows README.md's table of exit codes."""
-    fatal = {"coordinator": {64, 65, 70, 78}, "worker": {64, 65, 78}}
+    # What is done, or stopped and saved, fails nothing; and a worker that broke is started again.
+    fatal = {"coordinator": codes - {0, 75}, "worker": codes - {0, 70, 75}}
     for pod in pods:
         if not pod.is_medley:
             continue

@@ -10,7 +10,8 @@ import threading
 import time
 from pathlib import Path
 
-from . import quantity, rules
+from . import quantity
+from .command import expanded
 
 CONTAIN = Path(__file__).with_name("contain.py")
 BINARIES = "/usr/local/bin"
@@ -58,7 +59,7 @@ class Sandbox:
         gid = security["fsGroup"]
         for mount in container.get("volumeMounts", []):
             mounts.append(self._mount(mount, volumes[mount["name"]], (pod.name, contents, gid)))
-        command, words = rules.expanded(pod, container)
+        command, words = expanded(pod, container)
         name = (command or ["medley-worker" if pod.role == "worker" else "medley"])[0]
         env = {it["name"]: it.get("value", pod.coordinator) for it in container.get("env", [])}
         self.started += 1

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import yaml
 
+from . import models
+
 # The oldest and the newest that are supported: 1.33 is the oldest in which all that `base` uses is stable
 # (backoffLimitPerIndex, podFailurePolicy, gRPC probes).
 VERSIONS = ("1.33", "1.37")
@@ -46,14 +48,27 @@ def definitions(folder):
 
 
 def custom(thing, crds):
-    """What is wrong with a custom object; None where its CRD is not known."""
+    """What is wrong with a custom object, by its CRD or else by a model of it; None where there is neither."""
     import jsonschema
 
-    schema = crds.get((thing["apiVersion"], thing["kind"]))
+    schema, by = crds.get((thing["apiVersion"], thing["kind"])), "its CRD"
+    if schema is None:
+        schema, by = models.schema(thing["apiVersion"], thing["kind"])
     if schema is None:
         return None
-    return [f"{thing['kind']} {thing['metadata']['name']}: {'.'.join(map(str, error.absolute_path))}: {error.message[:300]}"
+    return [f"{thing['kind']} {thing['metadata']['name']}: {by}: {'.'.join(map(str, error.absolute_path))}: {error.message[:300]}"
             for error in jsonschema.Draft7Validator(schema).iter_errors(thing)]
+
+
+def jobs(thing):
+    """The Jobs that a JobSet, or the JobSet of a runtime, makes: Kubernetes' own schemas say more of them."""
+    spec = thing.get("spec") or {}
+    if thing["kind"] in ("TrainingRuntime", "ClusterTrainingRuntime"):
+        spec = spec["template"]["spec"]
+    for replicated in spec.get("replicatedJobs", []):
+        template = replicated["template"]
+        name = f"{thing['metadata']['name']}-{replicated['name']}"
+        yield {"apiVersion": "batch/v1", "kind": "Job", **template, "metadata": {**template.get("metadata", {}), "name": name}}
 
 
 def closed(schema):

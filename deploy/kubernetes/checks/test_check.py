@@ -177,40 +177,10 @@ class References(Case):
         self.get("ConfigMap", "medley-run")["data"] = {"flags.toml": ""}
         self.finds("has no run.toml")
 
-    def test_a_token_in_the_environment(self):
-        source = {"secretKeyRef": {"name": "medley-worker-credentials", "key": "token"}}
-        self.container()["env"].append({"name": "MEDLEY_TOKEN", "valueFrom": source})
-        self.finds("MEDLEY_TOKEN", "mount it as a file")
-
     def test_a_worker_with_the_results(self):
         volumes = self.pod()["volumes"]
         volumes.append({"name": "out", "persistentVolumeClaim": {"claimName": "medley-output"}})
         self.finds("a worker needs no volume claim")
-
-
-class Security(Case):
-    def test_every_line_of_restricted(self):
-        breaks = [
-            ("may run as root", lambda pod, own: pod["securityContext"].pop("runAsNonRoot")),
-            ("has no seccompProfile", lambda pod, own: pod["securityContext"].pop("seccompProfile")),
-            ("service account's token", lambda pod, own: pod.pop("automountServiceAccountToken")),
-            ("has no time to save", lambda pod, own: pod.update(terminationGracePeriodSeconds=30)),
-            ("host's namespaces", lambda pod, own: pod.update(hostNetwork=True)),
-            ("volume host is hostPath", lambda pod, own: pod["volumes"].append({"name": "host", "hostPath": {"path": "/"}})),
-            ("may gain privileges", lambda pod, own: own["securityContext"].pop("allowPrivilegeEscalation")),
-            ("can write to its image", lambda pod, own: own["securityContext"].update(readOnlyRootFilesystem=False)),
-            ("does not drop all", lambda pod, own: own["securityContext"]["capabilities"].update(drop=["NET_RAW"])),
-            ("adds capabilities", lambda pod, own: own["securityContext"]["capabilities"].update(add=["IPC_LOCK"])),
-            ("is privileged", lambda pod, own: own["securityContext"].update(privileged=True)),
-            ("without a version", lambda pod, own: own.update(image="registry:5000/medley-worker")),
-            ("without a version", lambda pod, own: own.update(image="medley-worker:latest")),
-            ("started by a shell", lambda pod, own: own.update(command=["/bin/sh", "-c"])),
-        ]
-        for words, breaking in breaks:
-            with self.subTest(words):
-                self.setUp()
-                breaking(self.pod(), self.container())
-                self.finds(words)
 
 
 class Resources(Case):
