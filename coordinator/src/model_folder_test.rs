@@ -1,5 +1,7 @@
 use std::fs;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::weights_file::{PICKLE_FILE, SAFETENSORS_FILE};
 
@@ -212,4 +214,34 @@ fn the_export_keeps_what_it_does_not_know() {
     let again = open(&folder).unwrap();
     assert_eq!(again.config(&labels), opened.config(&labels));
     assert_eq!(again.labels(), Some(&labels));
+}
+
+fn odd() -> impl Strategy<Value = Value> {
+    let numbers = [0.into(), (-1).into(), 7.into(), u64::MAX.into(), 1e308.into(), 0.5.into()];
+    let others = [Value::Null, "".into(), "gelu".into(), true.into(), Value::Array(vec![Value::Null])];
+    let object = Value::Object(Map::from_iter([("0".to_owned(), 1.into()), ("x".to_owned(), Value::Null)]));
+    prop::sample::select(numbers.into_iter().chain(others).chain([object]).collect::<Vec<_>>())
+}
+
+proptest! {
+    /// A configuration that can be computed with, or a refusal: never a panic.
+    #[test]
+    fn any_configuration_is_taken_or_refused(
+        field in 0usize..64, value in odd(), bytes in prop::collection::vec(any::<u8>(), 0..64), cut in any::<bool>(),
+    ) {
+        let folder = folder_with(|raw| {
+            let own = ["id2label", "label2id", "problem_type", "classifier_dropout", "rope_scaling"].map(str::to_owned);
+            let names: Vec<String> = raw.keys().cloned().chain(own).collect();
+            raw.insert(names[field % names.len()].clone(), value);
+        });
+        if let Ok(opened) = open(&folder) {
+            prop_assert_eq!(opened.config(&LabelSet::default()).validate(), Ok(()));
+            opened.warnings(&LabelSet::default());
+            opened.export_config(&LabelSet::default());
+        }
+        let whole = fs::read(folder.path().join(CONFIG_FILE)).unwrap();
+        let damaged = if cut { whole[..whole.len() * field / 64].to_vec() } else { bytes };
+        fs::write(folder.path().join(CONFIG_FILE), damaged).unwrap();
+        prop_assert!(open(&folder).is_err());
+    }
 }

@@ -33,6 +33,18 @@ fn every_number_of_workers_makes_the_same_run() {
     }
 }
 
+/// Without a GPU, one worker with all cores is the fastest that there is: what nobody says, and `auto`, come to the same.
+#[test]
+fn the_number_of_workers_may_be_left_open() {
+    let digests = ["", "--workers auto", "--workers 1"].map(|workers| {
+        let scratch = Scratch::new(20);
+        let ended = scratch.run(&format!("train {RECIPE} --num_train_epochs 1 --device cpu {workers}")).expect(0);
+        assert!(ended.stderr.contains("1 worker on the CPU"), "{}", ended.stderr);
+        scratch.sha256("out/model.safetensors")
+    });
+    assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
+}
+
 /// INV-1: in an epoch each row enters exactly one update.
 #[test]
 fn every_row_is_seen_once_an_epoch() {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use medley_common::example::Example;
 use medley_proto::details::refusal;
@@ -40,7 +41,7 @@ pub fn examples(examples: Arc<Vec<Example>>) -> impl Stream<Item = Result<v1::Fe
 pub fn file(path: PathBuf) -> impl Stream<Item = Result<v1::FetchArtifactResponse, Status>> {
     let (parts, stream) = mpsc::channel(QUEUED_MESSAGES);
     tokio::spawn(async move {
-        if let Err(error) = send_file(&path, &parts).await {
+        if let Err(error) = send_file(&path, &parts, SLOWEST_READ).await {
             let problem = format!("the coordinator cannot read the state: {}", error.kind());
             let problem = refusal(Code::Internal, problem, "NOT_READ", ("service", "medley.v1.WorkerService"));
             // A closed or full channel means that the worker has hung up, or will.
@@ -52,14 +53,14 @@ pub fn file(path: PathBuf) -> impl Stream<Item = Result<v1::FetchArtifactRespons
 
 type Parts = mpsc::Sender<Result<v1::FetchArtifactResponse, Status>>;
 
-async fn send_file(path: &Path, parts: &Parts) -> std::io::Result<()> {
+async fn send_file(path: &Path, parts: &Parts, slowest: Duration) -> std::io::Result<()> {
     let mut reader = Some(Reader { file: File::open(path)?, hash: Sha256::new() });
     while let Some(unread) = reader.take() {
         let (part, rest) =
             tokio::task::spawn_blocking(move || unread.next()).await.map_err(std::io::Error::other)??;
         reader = rest;
         let sending = parts.send(Ok(v1::FetchArtifactResponse { part: Some(part) }));
-        match tokio::time::timeout(SLOWEST_READ, sending).await {
+        match tokio::time::timeout(slowest, sending).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => return Ok(()),
         }
@@ -83,5 +84,26 @@ impl Reader {
         }
         self.hash.update(&chunk);
         Ok((Part::Chunk(chunk), Some(self)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_does_not_read_gets_no_more_and_holds_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights");
+        std::fs::write(&path, vec![7; (QUEUED_MESSAGES + 3) * CHUNK_BYTES]).unwrap();
+        let (parts, mut unread) = mpsc::channel(QUEUED_MESSAGES);
+        send_file(&path, &parts, Duration::from_millis(1)).await.unwrap();
+        drop(parts);
+        let mut read = 0;
+        while let Some(message) = unread.recv().await {
+            assert!(matches!(message.unwrap().part, Some(Part::Chunk(_))), "a digest of what was not sent");
+            read += 1;
+        }
+        assert_eq!(read, QUEUED_MESSAGES);
     }
 }
