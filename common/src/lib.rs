@@ -14,7 +14,7 @@
 //! | [`spec`] | the recipe of a run that every worker follows |
 //! | [`save`] | one save of the state, and the pieces that its files are sent in |
 //! | [`evaluation`] | predictions and what they add up to |
-//! | [`message`] | what workers report and what the coordinator orders |
+//! | [`message`] | what workers report and what the coordinator orders; the token of a group |
 #![forbid(unsafe_code)]
 
 pub mod evaluation;

@@ -6,6 +6,8 @@
 //!   <------------------------------ Welcome      recipe, model, data and weights to fetch
 //!   Prepared ---------------------------->       model built; layout fingerprint and collective address
 //!   <--------------------------------- Form      rank, peers, lanes
+//!   Token ------------------------------->       of rank 0, where a group needs one to connect..
+//!   <-------------------------------- Token      ..to all its other members
 //!   Formed ------------------------------>
 //!   <------------------------------ Train..      permission to go on through an update; extended as updates finish
 //!   Updated.. --------------------------->
@@ -27,6 +29,7 @@
 //! It is answered by `Reattach` where that is of use, by a new `Welcome` where it is not, and refused by another run.
 
 mod report;
+mod token;
 
 use std::ops::Range;
 
@@ -37,9 +40,10 @@ use crate::save::{Piece, SaveId};
 use crate::spec::TrainSpec;
 
 pub use report::{LaneReport, Timing, UpdateReport};
+pub use token::{Token, TokenSizeError};
 
 /// The version of this protocol. A worker that speaks another is refused.
-pub const PROTOCOL: u32 = 6;
+pub const PROTOCOL: u32 = 7;
 
 /// What a worker reports.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,6 +58,13 @@ pub enum Event {
         endpoint: String,
         /// What a person should know of the weights, e.g. that a classifier is new.
         notes: Vec<String>,
+    },
+    /// What all others of its group need to know before they can connect: of rank 0, once.
+    Token {
+        /// The group.
+        generation: Generation,
+        /// What they need to know.
+        token: Token,
     },
     /// The group of this generation is connected.
     Formed {
@@ -215,6 +226,13 @@ pub enum Command {
     },
     /// Become a member of a new group.
     Form(Form),
+    /// Connect with this: rank 0 of the group has made it.
+    Token {
+        /// The group that is meant.
+        generation: Generation,
+        /// What rank 0 told.
+        token: Token,
+    },
     /// Make every update through this one, then wait.
     Train {
         /// The group that is meant.
@@ -267,7 +285,8 @@ impl Command {
         match self {
             Self::Train { generation, .. } | Self::Evaluate { generation, .. } => Some(*generation),
             // A save outlives the group that stood when it was begun.
-            Self::Save { .. } | Self::Forget { .. } | Self::Form(_) | Self::Disband { .. } => None,
+            Self::Save { .. } | Self::Forget { .. } => None,
+            Self::Form(_) | Self::Token { .. } | Self::Disband { .. } => None,
             Self::Welcome(_) | Self::Reattach { .. } | Self::Stop { .. } => None,
         }
     }

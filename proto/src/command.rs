@@ -9,7 +9,7 @@ use medley_common::spec::{ComputeSpec, GradientDtype, OptimizerKind, OptimizerSp
 
 use crate::v1;
 use crate::v1::session_response::Command as Wire;
-use crate::wire::{WireError, bytes32, digest, piece, ranges, required, to_ranges};
+use crate::wire::{WireError, bytes32, digest, piece, ranges, required, to_ranges, to_token, token};
 
 impl From<Command> for v1::SessionResponse {
     fn from(command: Command) -> Self {
@@ -19,6 +19,7 @@ impl From<Command> for v1::SessionResponse {
                 Wire::Reattach(v1::Reattach { worker: worker.0, heartbeat_ms })
             }
             Command::Form(form) => Wire::Form(form.into()),
+            Command::Token { generation, token } => Wire::Token(to_token(generation, token)),
             Command::Train { generation, through } => {
                 Wire::Train(v1::Train { generation: generation.0, through: through.0 })
             }
@@ -54,6 +55,10 @@ impl TryFrom<v1::SessionResponse> for Command {
                 Self::Reattach { worker: WorkerId(worker), heartbeat_ms }
             }
             Wire::Form(form) => Self::Form(form.try_into()?),
+            Wire::Token(message) => {
+                let (generation, token) = token(message)?;
+                Self::Token { generation, token }
+            }
             Wire::Train(train) => {
                 Self::Train { generation: Generation(train.generation), through: Update(train.through) }
             }

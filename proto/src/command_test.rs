@@ -1,5 +1,5 @@
 use medley_common::identity::{Digest, Split};
-use medley_common::message::{ArtifactKind, Verdict};
+use medley_common::message::{ArtifactKind, Token, Verdict};
 use medley_common::save::Piece;
 
 use super::*;
@@ -65,6 +65,7 @@ fn every_command_survives_the_wire() {
         Command::Welcome(Box::new(welcome())),
         Command::Reattach { worker: WorkerId(3), heartbeat_ms: 500 },
         Command::Form(form),
+        Command::Token { generation, token: Token::new(vec![9; Token::MOST_BYTES]).unwrap() },
         Command::Train { generation, through: Update(12) },
         Command::Save {
             save: SaveId { update: Update(12), generation },

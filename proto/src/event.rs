@@ -7,7 +7,7 @@ use medley_common::save::SaveId;
 
 use crate::v1;
 use crate::v1::session_request::Event as Wire;
-use crate::wire::{WireError, digest, piece, ranges, required, to_ranges};
+use crate::wire::{WireError, digest, piece, ranges, required, to_ranges, to_token, token};
 
 impl From<Event> for v1::SessionRequest {
     fn from(event: Event) -> Self {
@@ -16,6 +16,7 @@ impl From<Event> for v1::SessionRequest {
             Event::Prepared { layout, endpoint, notes } => {
                 Wire::Prepared(v1::Prepared { layout: layout.0.to_vec(), endpoint, notes })
             }
+            Event::Token { generation, token } => Wire::Token(to_token(generation, token)),
             Event::Formed { generation } => Wire::Formed(v1::Formed { generation: generation.0 }),
             Event::Updated { generation, report } => Wire::Updated(updated(generation, report)),
             Event::Saved { save, piece, parameters } => Wire::Saved(v1::Saved {
@@ -62,6 +63,10 @@ impl TryFrom<v1::SessionRequest> for Event {
                 endpoint: prepared.endpoint,
                 notes: prepared.notes,
             },
+            Wire::Token(message) => {
+                let (generation, token) = token(message)?;
+                Self::Token { generation, token }
+            }
             Wire::Formed(formed) => Self::Formed { generation: Generation(formed.generation) },
             Wire::Updated(updated) => {
                 Self::Updated { generation: Generation(updated.generation), report: report(updated)? }
@@ -230,7 +235,7 @@ impl From<v1::Prediction> for Prediction {
 #[cfg(test)]
 mod tests {
     use medley_common::identity::{Digest, Split};
-    use medley_common::message::FailureKind;
+    use medley_common::message::{FailureKind, Token};
     use medley_common::save::Piece;
 
     use super::*;
@@ -290,6 +295,7 @@ mod tests {
             Event::Hello(hello.clone()),
             Event::Hello(Hello { known: Some(known), held: Some(Box::new(held)), ..hello }),
             Event::Prepared { layout: Digest([7; 32]), endpoint: "10.0.0.1:4000".into(), notes: vec!["new".into()] },
+            Event::Token { generation, token: Token::new(vec![0, 255, 7]).unwrap() },
             Event::Formed { generation },
             Event::Updated { generation, report },
             Event::Saved { save, piece: Piece { index: 0, count: 2 }, parameters: Digest([1; 32]) },
@@ -319,6 +325,13 @@ mod tests {
             let request = v1::SessionRequest { event: Some(Wire::StandingBy(standing)) };
             let field = "standing_by.kept";
             assert!(matches!(Event::try_from(request), Err(WireError::Value { field: found, .. }) if found == field));
+        }
+        for bytes in [0, Token::MOST_BYTES + 1] {
+            let token = v1::Token { generation: 1, token: vec![222; bytes] };
+            assert!(!format!("{token:?}").contains("222"), "a token is not shown");
+            let problem = format!("{bytes} bytes; expected 1 to 1024");
+            let refused = Err(WireError::Value { field: "token.token", problem });
+            assert_eq!(Event::try_from(v1::SessionRequest { event: Some(Wire::Token(token)) }), refused);
         }
         let evaluated = v1::Evaluated { generation: 1, split: 99 };
         let request = v1::SessionRequest { event: Some(Wire::Evaluated(evaluated)) };

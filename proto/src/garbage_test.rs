@@ -34,6 +34,7 @@ fn valid() -> Vec<Vec<u8>> {
     let events = [
         E::Hello(hello),
         E::Updated(updated),
+        E::Token(v1::Token { generation: 1, token: vec![5; 128] }),
         E::StandingBy(v1::StandingBy { kept, ..Default::default() }),
         E::Predicted(v1::Predicted { split: 2, predictions, ..Default::default() }),
         E::Failed(v1::Failed { kind: 1, message: "no".to_owned() }),
@@ -67,7 +68,7 @@ proptest! {
 
     #[test]
     fn messages_with_a_few_bytes_changed(
-        which in 0usize..5, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        which in 0usize..6, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         cut in any::<prop::sample::Index>(),
     ) {
         let mut bytes = valid().swap_remove(which);

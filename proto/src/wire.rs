@@ -1,9 +1,10 @@
 //! What all conversions share: the error, and the small values.
 
+use std::fmt;
 use std::ops::Range;
 
-use medley_common::identity::{Digest, Split};
-use medley_common::message::{ArtifactKind, FailureKind, Verdict};
+use medley_common::identity::{Digest, Generation, Split};
+use medley_common::message::{ArtifactKind, FailureKind, Token, Verdict};
 use medley_common::save::Piece;
 
 use crate::v1;
@@ -68,6 +69,25 @@ pub fn piece(index: u32, count: u32, field: &'static str) -> Result<Piece, WireE
         return Ok(Piece { index, count });
     }
     Err(WireError::Value { field, problem: format!("piece {index} of {count}") })
+}
+
+/// The same message both ways: what comes from a group's rank 0 goes on to the others.
+pub(crate) fn to_token(generation: Generation, token: Token) -> v1::Token {
+    v1::Token { generation: generation.0, token: token.into_bytes() }
+}
+
+/// As that of the [`Token`] in it: never the bytes.
+impl fmt::Debug for v1::Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token").field("generation", &self.generation).finish_non_exhaustive()
+    }
+}
+
+/// A token of a size that one may have, and its group.
+pub(crate) fn token(message: v1::Token) -> Result<(Generation, Token), WireError> {
+    let token = Token::new(message.token);
+    let token = token.map_err(|error| WireError::Value { field: "token.token", problem: error.to_string() })?;
+    Ok((Generation(message.generation), token))
 }
 
 pub(crate) fn to_ranges(ranges: Vec<Range<u32>>) -> Vec<v1::Range> {

@@ -2,7 +2,7 @@
 //! bytes as one that nobody attacks, and loses nobody on the way.
 
 use medley_common::identity::{Digest, Generation, ProcessMark, Split, Update};
-use medley_common::message::{Event, Failure, FailureKind, Hello, PROTOCOL};
+use medley_common::message::{Event, Failure, FailureKind, Hello, PROTOCOL, Token};
 use medley_common::save::{Piece, SaveId};
 use medley_proto::access::Access;
 use medley_proto::v1;
@@ -184,6 +184,7 @@ fn lies(generation: u64) -> Vec<v1::SessionRequest> {
     let save = SaveId { update: Update(100), generation };
     [
         Event::Prepared { layout: parameters, endpoint: "127.0.0.1:1".to_owned(), notes: vec!["x".repeat(1000)] },
+        Event::Token { generation, token: Token::new(vec![9; 128]).unwrap() },
         Event::Formed { generation },
         Event::Saved { save, piece: Piece { index: 0, count: 1 }, parameters },
         Event::Predicted { generation, split: Split::Validation, predictions: Vec::new() },

@@ -2,6 +2,7 @@
 //! `cargo run --release -p medley-worker --example step -- --rows 16 --length 64 --threads 2 --dropout 0.1`.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::mpsc;
 use std::time::Instant;
 
 use clap::Parser;
@@ -13,7 +14,7 @@ use medley_common::plan::{UpdatePlan, mix};
 use medley_common::save::SaveId;
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, Precision, Summation, TrainSpec};
-use medley_worker::collective::{AbortSwitch, Collective, Connect, Listener};
+use medley_worker::collective::{AbortSwitch, Collective, Connect, Listener, Rendezvous};
 use medley_worker::device::{Device, Work};
 use medley_worker::layout::Layout;
 use medley_worker::ops::Ops;
@@ -187,7 +188,9 @@ impl Updates {
             line: Generation(0),
             source: None,
         };
-        Ok(connect(&listener, &form, &Layout::new(&model(&self.options)), &AbortSwitch::new()?)?)
+        let (switch, (_, told)) = (AbortSwitch::new()?, mpsc::channel());
+        let rendezvous = Rendezvous { switch: &switch, tell: &|_| {}, told: &told };
+        Ok(connect(&listener, &form, &Layout::new(&model(&self.options)), &rendezvous)?)
     }
 
     fn trainer<O: Ops>(&self, ops: O) -> Result<Trainer<O>, Box<dyn std::error::Error>> {

@@ -383,6 +383,7 @@ fn out_of_turn(settings: &Settings, command: &Command) -> AgentError {
         Command::Welcome(_) => "a welcome",
         Command::Reattach { .. } => "an answer to who comes back",
         Command::Form(_) => "an order to form",
+        Command::Token { .. } => "a token",
         Command::Train { .. } => "an order to train",
         Command::Save { .. } => "an order to save",
         Command::Forget { .. } => "an order to forget",

@@ -10,21 +10,23 @@ use std::sync::{Arc, mpsc as orders};
 
 use medley_common::example::Example;
 use medley_common::identity::{Digest, Generation, RowId, Split, Update};
-use medley_common::message::{ArtifactKind, Command, Event, Failure, FailureKind, Form, Lanes, UpdateReport, Welcome};
+use medley_common::message::{ArtifactKind, Command, Event, Failure, FailureKind, Lanes, UpdateReport, Welcome};
 use medley_common::plan::Plan;
 use medley_common::save::SaveId;
 use tokio::sync::mpsc;
 
-use crate::collective::{AbortSwitch, Collective, CollectiveError, Connect, Listener};
+use crate::collective::{CollectiveError, Connect, Listener};
 use crate::device::{Place, Work};
 use crate::layout::Layout;
 use crate::ops::{DeviceError, Ops};
 use crate::state_copy::StateCopy;
-use crate::trainer::{BLOCK_ROWS, Handover, HandoverError, PredictError, StepError, Trainer, TrainerError};
+use crate::trainer::{BLOCK_ROWS, PredictError, StepError, Trainer, TrainerError};
 use crate::weights;
 
+mod forming;
 mod handle;
 
+use forming::Group;
 use handle::Order;
 
 pub use handle::EngineHandle;
@@ -76,7 +78,7 @@ pub fn spawn(preparation: Preparation, outputs: mpsc::Sender<Output>) -> EngineH
             outputs.blocking_send(Output::Failed(failure)).ok();
         }
     });
-    EngineHandle { orders: sender, switch: None, thread }
+    EngineHandle::new(sender, thread)
 }
 
 /// What an engine starts from, on whatever device.
@@ -105,16 +107,6 @@ struct Engine<O: Ops> {
     examples: BTreeMap<Split, Vec<Example>>,
     listener: Listener,
     group: Option<Group<O::Buffer>>,
-}
-
-/// The group this worker is a member of.
-struct Group<B> {
-    generation: Generation,
-    lanes: Lanes,
-    collective: Box<dyn Collective<B>>,
-    switch: AbortSwitch,
-    /// The last update that may be made.
-    through: Update,
 }
 
 impl<O: Ops> Engine<O> {
@@ -175,7 +167,8 @@ impl<O: Ops> Engine<O> {
                 }
             };
             match order {
-                Some(Order::Obey(command, switch)) => self.obey(command, switch)?,
+                Some(Order::Form(form, bridle)) => self.form(&form, bridle)?,
+                Some(Order::Obey(command)) => self.obey(command)?,
                 Some(Order::Detach) => self.detach(),
                 None => self.step()?,
             }
@@ -186,9 +179,8 @@ impl<O: Ops> Engine<O> {
         self.group.as_ref().is_some_and(|group| self.trainer.update() < group.through.min(self.total))
     }
 
-    fn obey(&mut self, command: Command, switch: Option<AbortSwitch>) -> Result<(), Failure> {
+    fn obey(&mut self, command: Command) -> Result<(), Failure> {
         match command {
-            Command::Form(form) => switch.map_or(Ok(()), |switch| self.form(&form, switch)),
             Command::Disband { generation } => {
                 self.group = None;
                 let (update, kept) = (self.trainer.update(), self.trainer.kept());
@@ -206,8 +198,9 @@ impl<O: Ops> Engine<O> {
             Command::Evaluate { generation, split, rows } if self.member_of(generation).is_some() => {
                 self.evaluate(generation, split, rows)
             }
-            // Orders of a group that is gone (INV-2), and those that the agent keeps to itself.
-            Command::Evaluate { .. } | Command::Forget { .. } => Ok(()),
+            // Orders of a group that is gone (INV-2), those that come by another way, and those that the agent keeps to
+            // itself.
+            Command::Evaluate { .. } | Command::Form(_) | Command::Token { .. } | Command::Forget { .. } => Ok(()),
             Command::Welcome(_) | Command::Reattach { .. } | Command::Stop { .. } => Ok(()),
         }
     }
@@ -219,50 +212,6 @@ impl<O: Ops> Engine<O> {
 
     fn member_of(&mut self, generation: Generation) -> Option<&mut Group<O::Buffer>> {
         self.group.as_mut().filter(|group| group.generation == generation)
-    }
-
-    fn form(&mut self, form: &Form, switch: AbortSwitch) -> Result<(), Failure> {
-        self.group = None;
-        let mut collective = match (self.connect)(&self.listener, form, &self.layout, &switch) {
-            Ok(collective) => collective,
-            Err(error @ CollectiveError::OutOfMemory { .. }) => return Err(no_room(&error)),
-            Err(error) => return self.disconnected(form.generation, &error),
-        };
-        let lanes = form.lanes.get(form.rank.0 as usize).cloned().unwrap_or_default();
-        if let Some(source) = form.source {
-            let handover = Handover { is_source: source == form.rank, lanes: &lanes, update: form.update };
-            match self.trainer.hand_over(handover, collective.as_mut()) {
-                Ok(()) => {}
-                Err(HandoverError::Collective(error @ CollectiveError::OutOfMemory { .. })) => {
-                    return Err(no_room(&error));
-                }
-                Err(HandoverError::Collective(error)) => return self.disconnected(form.generation, &error),
-                Err(HandoverError::Trainer(TrainerError::Device(error))) => {
-                    return Err(device_failed("take the state over", &error));
-                }
-                Err(error @ HandoverError::Trainer(_)) => return Err(internal(error)),
-            }
-        }
-        let through = self.trainer.update();
-        if through != form.update {
-            let message = format!("the group starts from update {}, but this worker holds {through}", form.update);
-            return Err(Failure { kind: FailureKind::Internal, message });
-        }
-        if let Some(line) = collective.describe().filter(|_| form.rank.0 == 0) {
-            self.hand_up(Output::Note(line));
-        }
-        self.group = Some(Group { generation: form.generation, lanes, collective, switch, through });
-        self.report(Event::Formed { generation: form.generation });
-        Ok(())
-    }
-
-    /// The group is no more: the coordinator finds out who was lost, and orders what follows.
-    fn disconnected(&mut self, generation: Generation, error: &CollectiveError) -> Result<(), Failure> {
-        self.group = None;
-        if !matches!(error, CollectiveError::Aborted) {
-            self.report(Event::Disconnected { generation, problem: error.to_string() });
-        }
-        Ok(())
     }
 
     fn step(&mut self) -> Result<(), Failure> {

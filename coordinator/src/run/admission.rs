@@ -22,8 +22,9 @@ impl Run {
             // From the copy that it keeps, whatever group it is in.
             Event::Saved { save, piece, .. } => member.welcomed && !self.is_uncalled_for(worker, *save, *piece),
             // What is left comes from members of the group alone.
-            Event::Formed { .. } | Event::Updated { .. } | Event::StandingBy { .. } => member.rank.is_some(),
-            Event::Predicted { .. } | Event::Evaluated { .. } | Event::Disconnected { .. } => member.rank.is_some(),
+            Event::Token { .. } | Event::Formed { .. } | Event::StandingBy { .. } => member.rank.is_some(),
+            Event::Updated { .. } | Event::Predicted { .. } | Event::Evaluated { .. } => member.rank.is_some(),
+            Event::Disconnected { .. } => member.rank.is_some(),
         };
         (!may).then(|| format!("it reported {} out of turn", name_of(event)))
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use medley_common::identity::{Generation, Rank, Update, WorkerId};
-use medley_common::message::{Command, Form, Hello};
+use medley_common::message::{Command, Form, Hello, Token};
 use medley_common::spec::Summation;
 use sha2::{Digest, Sha256};
 
@@ -26,6 +26,8 @@ pub(super) struct Gathering {
 #[derive(Debug, Default)]
 pub(super) struct Forming {
     formed: BTreeSet<WorkerId>,
+    /// Whether rank 0 has told the group's token, and it was passed on.
+    is_told: bool,
 }
 
 impl Run {
@@ -152,6 +154,21 @@ impl Run {
     fn secret(&self) -> [u8; 32] {
         let generation = self.generation.0.to_le_bytes();
         Sha256::new().chain_update(self.job.secret).chain_update(generation).finalize().into()
+    }
+
+    /// Whether a worker may tell the token of the group that is being connected: rank 0, once.
+    pub(super) fn may_tell(&self, worker: WorkerId) -> bool {
+        let rank = self.roster.get(worker).and_then(|member| member.rank);
+        matches!(&self.phase, Phase::Forming(forming) if !forming.is_told) && rank == Some(Rank(0))
+    }
+
+    /// Tells the group's other ranks what rank 0 has told, whatever that is; nothing of it stays here.
+    pub(super) fn pass_on(&mut self, token: Token, actions: &mut Vec<Action>) {
+        let Phase::Forming(forming) = &mut self.phase else { return };
+        forming.is_told = true;
+        let generation = self.generation;
+        let order = |worker| Action::Order(worker, Command::Token { generation, token: token.clone() });
+        actions.extend(self.roster.ranked().into_iter().skip(1).map(order));
     }
 
     pub(super) fn connected(&mut self, worker: WorkerId, actions: &mut Vec<Action>) {

@@ -229,7 +229,9 @@ impl Run {
             }
             (Phase::Disbanding(_), Event::Updated { report, .. }) => self.late_report(worker, report),
             // On their way when the group was dissolved.
-            (Phase::Disbanding(_), Event::Formed { .. } | Event::Predicted { .. } | Event::Evaluated { .. }) => {}
+            (Phase::Disbanding(_), Event::Token { .. } | Event::Formed { .. }) => {}
+            (Phase::Disbanding(_), Event::Predicted { .. } | Event::Evaluated { .. }) => {}
+            (Phase::Forming(_), Event::Token { token, .. }) if self.may_tell(worker) => self.pass_on(token, actions),
             (Phase::Forming(_), Event::Formed { .. }) => self.connected(worker, actions),
             (Phase::Training(_), Event::Updated { report, .. }) => self.updated(now, worker, report, actions),
             (Phase::Evaluating(_), Event::Predicted { split, predictions, .. }) => {
@@ -240,13 +242,11 @@ impl Run {
             }
             (Phase::Gathering(_) | Phase::Saving, event)
             | (Phase::Forming(_), event @ (Event::Updated { .. } | Event::StandingBy { .. }))
-            | (Phase::Forming(_), event @ (Event::Predicted { .. } | Event::Evaluated { .. }))
-            | (Phase::Training(_), event @ (Event::Formed { .. } | Event::StandingBy { .. }))
+            | (Phase::Forming(_), event @ (Event::Predicted { .. } | Event::Evaluated { .. } | Event::Token { .. }))
+            | (Phase::Training(_), event @ (Event::Token { .. } | Event::Formed { .. } | Event::StandingBy { .. }))
             | (Phase::Training(_), event @ (Event::Predicted { .. } | Event::Evaluated { .. }))
-            | (
-                Phase::Evaluating(_),
-                event @ (Event::Formed { .. } | Event::StandingBy { .. } | Event::Updated { .. }),
-            ) => {
+            | (Phase::Evaluating(_), event @ (Event::Token { .. } | Event::Formed { .. } | Event::StandingBy { .. }))
+            | (Phase::Evaluating(_), event @ Event::Updated { .. }) => {
                 self.out_of_turn(worker, &event, actions);
             }
         }
@@ -283,7 +283,8 @@ impl Run {
     /// Whether an event speaks of a group that is gone (INV-2).
     fn is_stale(&self, event: &Event) -> bool {
         let generation = match event {
-            Event::Formed { generation }
+            Event::Token { generation, .. }
+            | Event::Formed { generation }
             | Event::Updated { generation, .. }
             | Event::Predicted { generation, .. }
             | Event::Evaluated { generation, .. }
@@ -306,6 +307,7 @@ fn name_of(event: &Event) -> &'static str {
     match event {
         Event::Hello(_) => "its name",
         Event::Prepared { .. } => "a built model",
+        Event::Token { .. } => "a token",
         Event::Formed { .. } => "a formed group",
         Event::Updated { .. } => "an update",
         Event::Saved { .. } => "a piece of a state",
@@ -334,6 +336,10 @@ mod ending_tests;
 #[cfg(test)]
 #[path = "orders_test.rs"]
 mod orders_tests;
+
+#[cfg(test)]
+#[path = "token_test.rs"]
+mod token_tests;
 
 #[cfg(test)]
 #[path = "regrouping_test.rs"]

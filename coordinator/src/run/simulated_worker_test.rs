@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use medley_common::evaluation::Prediction;
 use medley_common::identity::{Digest, Known, Rank, RowId};
-use medley_common::message::{Command, Form, Held, Hello, UpdateReport};
+use medley_common::message::{Command, Form, Held, Hello, Token, UpdateReport};
 use medley_common::plan::mix;
 use medley_common::save::{Piece, SaveId};
 
@@ -17,6 +17,8 @@ pub(super) struct Worker {
     form: Option<Form>,
     /// Whether it is connected with its group.
     connected: bool,
+    /// Whether it knows what its group needs to connect.
+    knows: bool,
     update: u64,
     through: u64,
     /// Lanes of the next update that it has computed.
@@ -62,6 +64,7 @@ impl Worker {
             pid,
             form: None,
             connected: false,
+            knows: false,
             update: 0,
             through: 0,
             kept: Lanes::new(),
@@ -135,7 +138,7 @@ impl Worker {
         let (generation, group, world) = (form.generation, form.secret, form.peers.len());
         let complete = |ranks: Option<&BTreeSet<Rank>>| ranks.is_some_and(|ranks| ranks.len() == world);
         let next = self.update + 1;
-        if !self.connected && complete(network.arrived.get(&group)) {
+        if !self.connected && self.knows && complete(network.arrived.get(&group)) {
             self.connected = true;
             if form.source.is_some() && form.source != Some(form.rank) {
                 (self.update, self.kept) = (form.update.0, Lanes::new());
@@ -203,6 +206,14 @@ impl Worker {
                 if !self.kept.iter().all(|run| form.lanes[form.rank.0 as usize].contains(run)) {
                     self.kept = Lanes::new();
                 }
+                // Groups of even numbers need a token, as those of workers with GPUs do.
+                let (generation, world, is_first) = (form.generation, form.peers.len(), form.rank == Rank(0));
+                let needs_token = generation.0 % 2 == 0 && world > 1;
+                self.knows = is_first || !needs_token;
+                if needs_token && is_first {
+                    let token = Token::new(form.secret.to_vec()).unwrap();
+                    self.outbox.push_back(Event::Token { generation, token });
+                }
                 self.form = Some(form);
             }
             Command::Disband { generation } => {
@@ -235,8 +246,14 @@ impl Worker {
                 }
                 self.outbox.push_back(Event::Evaluated { generation, split });
             }
+            Command::Token { generation, token } if current == Some(generation) => {
+                assert!(!self.knows, "a token that is not needed, or came twice");
+                let secret = self.form.as_ref().map(|form| form.secret);
+                assert_eq!(Some(token.bytes()), secret.as_ref().map(<[u8; 32]>::as_slice), "INV-2: of another group");
+                self.knows = true;
+            }
             // Of a group that it has left by itself.
-            Command::Train { .. } | Command::Evaluate { .. } => {}
+            Command::Train { .. } | Command::Evaluate { .. } | Command::Token { .. } => {}
             Command::Stop { .. } => self.dead = true,
         }
     }

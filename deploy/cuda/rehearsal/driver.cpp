@@ -1,7 +1,7 @@
 // Devices, modules and kernels: part of the stand-in for libcuda.so.1. Kernels are those of `worker/kernels`, compiled behind
 // `emulator.h` into a library beside this one; a module's text says which of them it has, and how large their arguments are.
 //
-// By the environment: REHEARSAL_GPUS, REHEARSAL_MIB (memory of each), REHEARSAL_DRIVER (13000 for CUDA 13.0),
+// By the environment: REHEARSAL_GPUS, REHEARSAL_MIB (memory of each; REHEARSAL_MIB_1: of that of the worker in place 1), REHEARSAL_DRIVER (13000 for CUDA 13.0),
 // REHEARSAL_CAPABILITY (80 for 8.0), REHEARSAL_INIT (what cuInit says), REHEARSAL_SEED (of the order of work),
 // REHEARSAL_DEAF (streams that do not wait for events).
 

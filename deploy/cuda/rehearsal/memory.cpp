@@ -18,7 +18,13 @@ void check_walls(const Block& block) {
                 misused("a kernel has written outside of " + std::to_string(block.bytes) + " bytes");
 }
 
-size_t total() { return static_cast<size_t>(setting("REHEARSAL_MIB", 4096)) << 20; }
+// Of the GPU of the worker in place N, REHEARSAL_MIB_N where that is given.
+size_t total() {
+    const long all = setting("REHEARSAL_MIB", 4096);
+    const char* place = std::getenv("LOCAL_RANK");
+    const long own = place == nullptr ? all : setting(("REHEARSAL_MIB_" + std::string(place)).c_str(), all);
+    return static_cast<size_t>(own) << 20;
+}
 
 }  // namespace
 

@@ -31,6 +31,7 @@ pub mod nccl;
 mod parcel;
 mod pool;
 mod reach;
+mod rendezvous;
 mod solo;
 mod tcp;
 mod topology;
@@ -44,6 +45,7 @@ mod words;
 pub use abort::AbortSwitch;
 pub(crate) use group::{cover, leaf};
 pub use listener::Listener;
+pub use rendezvous::Rendezvous;
 pub use solo::Solo;
 pub use tcp::{Tcp, TcpSettings};
 
@@ -146,20 +148,20 @@ pub trait Collective<B = Vec<f32>> {
     fn salvage(&mut self) -> Parts<B>;
 }
 
-/// How workers of a device come together; blocks until the group is connected. The switch aborts that, and the group.
+/// How workers of a device come together; blocks until the group is connected.
 pub type Connect<B> =
-    Box<dyn Fn(&Listener, &Form, &Layout, &AbortSwitch) -> Result<Box<dyn Collective<B>>, CollectiveError>>;
+    Box<dyn Fn(&Listener, &Form, &Layout, &Rendezvous<'_>) -> Result<Box<dyn Collective<B>>, CollectiveError>>;
 
-/// Workers whose buffers are the host's come together by TCP; one alone, with all lanes, needs nobody.
+/// Workers whose buffers are the host's come together by TCP, and need no token; one alone, with all lanes, needs nobody.
 #[must_use]
 pub fn by_tcp(spec: &TrainSpec) -> Connect<Vec<f32>> {
     let (lanes, summation) = (spec.lanes, spec.compute.summation);
-    Box::new(move |listener, form, layout, switch| {
+    Box::new(move |listener, form, layout, rendezvous| {
         if form.peers.len() == 1 {
             return Ok(Box::new(Solo::new(Cpu, layout, lanes)));
         }
         let settings = TcpSettings { summation, ..TcpSettings::default() };
-        Ok(Box::new(Tcp::connect(listener, form, layout, settings, switch.clone())?))
+        Ok(Box::new(Tcp::connect(listener, form, layout, settings, rendezvous.switch.clone())?))
     })
 }
 

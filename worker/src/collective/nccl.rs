@@ -5,23 +5,23 @@
 //! ranks in an order of its own, so sums have the same bits on all ranks, but not for any number of them.
 //! [`LaneExchange`]: NCCL moves the nodes of the lane tree, and each rank adds its share of them in the tree's order.
 //!
-//! The mesh carries the unique id from rank 0 to the others, under the group's secret, and then one or two small exchanges
-//! an update: NCCL notices no peer's end within a machine, and never says whose it was; a closed connection does both.
+//! NCCL's unique id goes from rank 0 to the others as the group's token, through the coordinator. The mesh is there before,
+//! so NCCL is never started with a rank that cannot be called, and carries one or two small exchanges an update: NCCL
+//! notices no peer's end within a machine, and never says whose it was; a closed connection does both.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cudarc::driver::{CudaEvent, CudaStream, DriverError};
 use medley_common::identity::Rank;
-use medley_common::lane::LaneTree;
-use medley_common::message::Form;
+use medley_common::message::{Form, Token};
 use medley_common::spec::{ComputeSpec, GradientDtype, Summation};
 
 use super::abort::AbortSwitch;
 use super::lane_exchange::LaneExchange;
 use super::topology::ranks;
 use super::watchdog::Watchdog;
-use super::{Collective, CollectiveError, Connect, Solo, SparseRows, Tcp, TcpSettings, cover, device_failed};
+use super::{Collective, CollectiveError, Connect, Rendezvous, Solo, Tcp, TcpSettings, device_failed};
 use crate::ops::cuda::device::Gpu;
 use crate::ops::cuda::{Buffer, Cuda};
 
@@ -30,7 +30,7 @@ mod communicator;
 mod transport;
 
 use all_reduce::AllReduce;
-use communicator::{Communicator, TOKEN_BYTES};
+use communicator::{Communicator, UniqueId};
 
 type Memory = Buffer<cudarc::driver::CudaSlice<u8>>;
 
@@ -47,7 +47,7 @@ const PAUSE: Duration = Duration::from_micros(20);
 /// NCCL is too old.
 pub fn by_nccl(cuda: Cuda<Gpu>, lanes: u32, compute: ComputeSpec) -> Result<Connect<Memory>, CollectiveError> {
     communicator::check_version()?;
-    Ok(Box::new(move |listener, form, layout, switch| {
+    Ok(Box::new(move |listener, form, layout, rendezvous| {
         let ComputeSpec { gradient_dtype, summation, .. } = compute;
         if (summation, gradient_dtype) == (Summation::ByLane, GradientDtype::Bfloat16) {
             let problem = "sums lane by lane travel in float32: --gradient_dtype bfloat16 needs --reproducible off";
@@ -56,9 +56,9 @@ pub fn by_nccl(cuda: Cuda<Gpu>, lanes: u32, compute: ComputeSpec) -> Result<Conn
         if form.peers.len() == 1 {
             return Ok(Box::new(Solo::new(cuda.clone(), layout, lanes)));
         }
-        let mesh = Tcp::connect(listener, form, layout, TcpSettings::default(), switch.clone())?;
+        let mesh = Tcp::connect(listener, form, layout, TcpSettings::default(), rendezvous.switch.clone())?;
         let group = Arc::clone(mesh.group());
-        let nccl = Nccl::join(cuda.clone(), form, (mesh, switch.clone()))?;
+        let nccl = Nccl::join(cuda.clone(), form, mesh, rendezvous)?;
         let collective: Box<dyn Collective<Memory>> = match summation {
             Summation::ByLane => {
                 let adding = cuda.on(cuda.driver().on(nccl.stream.clone()));
@@ -89,10 +89,14 @@ struct Nccl {
 }
 
 impl Nccl {
-    fn join(cuda: Cuda<Gpu>, form: &Form, (mut mesh, switch): (Tcp, AbortSwitch)) -> Result<Self, CollectiveError> {
-        let token = hand_round(&mut mesh, form)?;
+    fn join(cuda: Cuda<Gpu>, form: &Form, mut mesh: Tcp, rendezvous: &Rendezvous<'_>) -> Result<Self, CollectiveError> {
+        let switch = rendezvous.switch.clone();
+        let id = unique_id(&mut mesh, rendezvous)?;
         let stopped = || switch.is_aborted().then_some(CollectiveError::Aborted);
-        let communicator = Communicator::join(token, [mesh.rank().0, mesh.world()], PATIENCE, stopped)?;
+        let communicator = Communicator::join(id, [mesh.rank().0, mesh.world()], PATIENCE, stopped)?;
+        // All have joined, so all have begun this exchange.
+        let begun = if mesh.rank() == Rank(0) { mesh.launch_words(Vec::new()) } else { Ok(()) };
+        begun.and_then(|()| mesh.fence()).inspect_err(|_| communicator.abort())?;
         let aborter = communicator.aborter(cuda.driver().stream().context().clone());
         let watchdog = Watchdog::new(switch.clone(), GRACE, move || aborter.abort())
             .map_err(|error| CollectiveError::Invalid { problem: format!("start a watchdog: {error}") })?;
@@ -172,22 +176,19 @@ impl Drop for Nccl {
     }
 }
 
-/// A unique id from rank 0: the sum of rows that one rank alone has is what that rank has.
-fn hand_round(mesh: &mut Tcp, form: &Form) -> Result<[u8; TOKEN_BYTES], CollectiveError> {
-    let (mut mine, hidden) = (Vec::new(), mesh.group().hidden);
+/// The group's unique id: rank 0 makes it and tells the others.
+fn unique_id(mesh: &mut Tcp, rendezvous: &Rendezvous<'_>) -> Result<UniqueId, CollectiveError> {
+    let invalid = |problem: String| CollectiveError::Invalid { problem };
     if mesh.rank() == Rank(0) {
-        let mut values: Vec<f32> = communicator::token()?.iter().map(|byte| f32::from(*byte)).collect();
-        let rows = TOKEN_BYTES.div_ceil(hidden.max(1));
-        values.resize(rows * hidden, 0.0);
-        let lanes = form.lanes.first().map_or(&[][..], |lanes| lanes);
-        let node = cover(LaneTree::new(lane_count(form)), lanes).into_iter().next();
-        let rows = (0..u32::try_from(rows).unwrap_or(0)).collect();
-        mine.extend(node.map(|node| (node, SparseRows { rows, values })));
+        let id = communicator::unique_id()?;
+        (rendezvous.tell)(Token::new(id.to_vec()).map_err(|error| invalid(format!("NCCL's unique id: {error}")))?);
+        return Ok(id);
     }
-    mesh.launch_words(mine)?;
-    let words = mesh.fence()?.words.values;
-    let token: Vec<u8> = words.iter().take(TOKEN_BYTES).map(|value| *value as u8).collect();
-    token.try_into().map_err(|_| CollectiveError::Invalid { problem: "rank 0 sent no unique id".to_owned() })
+    // Open until rank 0 has joined: its end is noticed while it is waited for.
+    mesh.launch_words(Vec::new())?;
+    let token = rendezvous.token(PATIENCE, || mesh.failed_meanwhile())?;
+    let bytes = token.bytes();
+    bytes.try_into().map_err(|_| invalid(format!("rank 0's token of {} bytes is no unique id of NCCL", bytes.len())))
 }
 
 /// The ranks, the versions, and how this rank's machine connects its GPUs, as far as CUDA tells: NCCL alone knows what it
@@ -201,11 +202,6 @@ fn topology(form: &Form, gpu: &Gpu) -> Result<String, CollectiveError> {
     let set = if set.is_empty() { String::new() } else { format!("; {} set", set.join(", ")) };
     let (ranks, gpu) = (ranks(&form.peers), gpu.surroundings().map_err(device_failed)?);
     Ok(format!("{ranks} over NCCL {major}.{minor}.{patch}, {gpu}{set}"))
-}
-
-/// Lanes of all ranks.
-fn lane_count(form: &Form) -> u32 {
-    form.lanes.iter().flatten().map(|run| run.end).max().unwrap_or(0)
 }
 
 fn cuda_failed(error: DriverError) -> CollectiveError {

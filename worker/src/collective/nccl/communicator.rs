@@ -10,8 +10,8 @@ use cudarc::nccl::sys;
 
 use crate::collective::CollectiveError;
 
-/// Bytes of a unique id.
-pub(super) const TOKEN_BYTES: usize = 128;
+/// What ranks find each other by.
+pub(super) type UniqueId = [u8; 128];
 /// `NCCL_CONFIG_INITIALIZER` of the version that the bindings are of, 2.28: NCCL reads only what that version had.
 const CONFIG_MAGIC: u32 = 0xcafe_beef;
 const CONFIG_VERSION: u32 = 22_800;
@@ -96,8 +96,8 @@ pub(super) fn version() -> Result<i32, CollectiveError> {
 }
 
 /// A unique id, for rank 0 to hand out: good for one group.
-pub(super) fn token() -> Result<[u8; TOKEN_BYTES], CollectiveError> {
-    let mut id = sys::ncclUniqueId { internal: [0; TOKEN_BYTES] };
+pub(super) fn unique_id() -> Result<UniqueId, CollectiveError> {
+    let mut id = sys::ncclUniqueId { internal: [0; _] };
     // SAFETY: the call fills the id.
     let code = unsafe { sys::ncclGetUniqueId(&mut id) };
     check(code, std::ptr::null_mut(), 0, "make a unique id")?;
@@ -117,15 +117,15 @@ pub(super) fn check_version() -> Result<(), CollectiveError> {
 }
 
 impl Communicator {
-    /// Joins the group of `token`, and waits until all have, or for `patience`; `is_over` ends the waiting early.
+    /// Joins the group of `id`, and waits until all have, or for `patience`; `is_over` ends the waiting early.
     pub(super) fn join(
-        token: [u8; TOKEN_BYTES],
+        id: UniqueId,
         [rank, world]: [u32; 2],
         patience: Duration,
         mut is_over: impl FnMut() -> Option<CollectiveError>,
     ) -> Result<Self, CollectiveError> {
         let number = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
-        let id = sys::ncclUniqueId { internal: token.map(|byte| byte as i8) };
+        let id = sys::ncclUniqueId { internal: id.map(|byte| byte as i8) };
         let mut config = config();
         let mut comm = std::ptr::null_mut();
         // SAFETY: the configuration is one of the bindings' version; NCCL copies it.
