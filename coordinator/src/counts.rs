@@ -36,7 +36,7 @@ impl Counts {
                 self.tokens += record.tokens;
             }
             Action::Group(_) => self.groups += 1,
-            Action::Replace(..) => self.fault(v1::Fault::WorkerSilent),
+            Action::Replace(..) | Action::Part(_) => self.fault(v1::Fault::WorkerSilent),
             // Its session broke, and it came back before that was noticed.
             Action::Close(_) => self.fault(v1::Fault::WorkerLost),
             Action::Refuse(..) => self.fault(v1::Fault::WorkerRefused),

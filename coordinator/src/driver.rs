@@ -201,6 +201,7 @@ impl Driver {
             }
             Happening::Arrival(Arrival::Broken(failure)) => vec![Input::Broken(failure)],
             Happening::Arrival(Arrival::Left(worker, why)) if self.local.is_empty() => {
+                ties.commands.remove(&worker);
                 vec![Input::Left(worker, why)]
             }
             Happening::Arrival(Arrival::Left(worker, why)) => {
@@ -293,7 +294,7 @@ impl Driver {
                 ties.order(worker, Command::Stop { reason, verdict: Verdict::Released });
                 ties.commands.remove(&worker);
             }
-            Action::Close(worker) => drop(ties.commands.remove(&worker)),
+            Action::Close(worker) | Action::Part(worker) => drop(ties.commands.remove(&worker)),
             Action::Notice(line) => self.display.line(&line),
             Action::Rewind(update, reason) => self.record(Entry::Rewind(update, reason), ties),
             Action::Receive(save, pieces) => self.record(Entry::Receive(save, pieces), ties),

@@ -236,8 +236,7 @@ proptest! {
         });
         if let Ok(opened) = open(&folder) {
             prop_assert_eq!(opened.config(&LabelSet::default()).validate(), Ok(()));
-            opened.warnings(&LabelSet::default());
-            opened.export_config(&LabelSet::default());
+            drop((opened.warnings(&LabelSet::default()), opened.export_config(&LabelSet::default())));
         }
         let whole = fs::read(folder.path().join(CONFIG_FILE)).unwrap();
         let damaged = if cut { whole[..whole.len() * field / 64].to_vec() } else { bytes };

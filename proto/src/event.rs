@@ -1,8 +1,8 @@
 //! Events on the wire: worker -> coordinator.
 
 use medley_common::evaluation::Prediction;
-use medley_common::identity::{Generation, Known, ProcessMark, RowId, Update, WorkerId};
-use medley_common::message::{Event, Failure, GpuUse, Held, Hello, LaneReport, Timing, UpdateReport};
+use medley_common::identity::{Digest, Generation, Known, ProcessMark, RowId, Update, WorkerId};
+use medley_common::message::{Event, Failure, GpuUse, Held, Hello, LaneReport, PROTOCOL, Timing, UpdateReport};
 use medley_common::save::SaveId;
 
 use crate::v1;
@@ -126,7 +126,11 @@ impl TryFrom<v1::Hello> for Hello {
         let held = held.map(Held::try_from).transpose()?.map(Box::new);
         let gpu = gpu.map(|v1::GpuUse { uuid, is_shared }| GpuUse { uuid, is_shared });
         let (known, process) = (known.transpose()?, ProcessMark(process));
-        let program = digest(&program, "hello.program")?;
+        // Another protocol is refused by name, whatever else its hello lacks.
+        let program = match protocol == PROTOCOL {
+            true => digest(&program, "hello.program")?,
+            false => Digest([0; 32]),
+        };
         Ok(Self {
             protocol,
             version,
@@ -234,7 +238,7 @@ impl From<v1::Prediction> for Prediction {
 
 #[cfg(test)]
 mod tests {
-    use medley_common::identity::{Digest, Split};
+    use medley_common::identity::Split;
     use medley_common::message::{FailureKind, Token};
     use medley_common::save::Piece;
 
@@ -250,7 +254,7 @@ mod tests {
             optimizer_seconds: 0.4,
         };
         let hello = Hello {
-            protocol: 1,
+            protocol: PROTOCOL,
             version: "0.1.0".into(),
             host: "node7".into(),
             pid: 41,

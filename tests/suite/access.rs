@@ -46,7 +46,7 @@ fn only_who_has_the_credentials_takes_part_or_looks() {
 fn tokens_are_shown_nowhere() {
     let scratch = Scratch::new(100);
     scratch.run("init-certs keys").expect(0);
-    let serve = format!("serve {RECIPE} --num_train_epochs 20 --save_strategy no --workers 1 --listen 127.0.0.1:0");
+    let serve = format!("serve {RECIPE} --num_train_epochs 100 --save_strategy no --workers 1 --listen 127.0.0.1:0");
     let serve = format!("{serve} --credentials keys/coordinator --http_listen 127.0.0.1:0");
     let mut run = scratch.start(&serve);
     let probes = crate::probes::port(&mut run);

@@ -20,14 +20,16 @@ use crate::probes::{channel, port};
 use crate::serving::address;
 
 const EPOCHS: &str = "--num_train_epochs 30 --save_strategy steps --save_steps 100";
+/// For attacks that take longer.
+const LONG: &str = "--num_train_epochs 150 --save_strategy steps --save_steps 300";
 
 /// Compares with the same run that nobody attacks.
-fn unharmed(scratch: &Scratch, ended: &Ended) {
+fn unharmed(scratch: &Scratch, ended: &Ended, epochs: &str) {
     for word in ["was lost", "panicked", "silent"] {
         assert!(!ended.stderr.contains(word), "{word}:\n{}", ended.stderr);
     }
     let calm = Scratch::new(100);
-    calm.run(&format!("train {RECIPE} {EPOCHS} --workers 1")).expect(0);
+    calm.run(&format!("train {RECIPE} {epochs} --workers 1")).expect(0);
     assert_eq!(scratch.sha256("out/model.safetensors"), calm.sha256("out/model.safetensors"));
     assert_eq!(
         scratch.sha256("out/checkpoint-300/optimizer.safetensors"),
@@ -99,7 +101,7 @@ async fn strangers_can_neither_crash_nor_stall_a_run() {
     }
     drop(silent);
     let ended = run.end().expect(0);
-    unharmed(&scratch, &ended);
+    unharmed(&scratch, &ended, EPOCHS);
 }
 
 /// Answers that nobody takes in are kept; so there are so many of them, and what is ordered does not wait for them.
@@ -210,9 +212,9 @@ async fn upload(client: &mut Insider, generation: u64, (update, bytes): (u64, u6
 }
 
 /// A run under TLS whose workers train.
-fn behind_tls(scratch: &Scratch) -> (Running, String, [Running; 2]) {
+fn behind_tls(scratch: &Scratch, epochs: &str) -> (Running, String, [Running; 2]) {
     scratch.run("init-certs keys").expect(0);
-    let serve = format!("serve {RECIPE} {EPOCHS} --workers 2 --listen 127.0.0.1:0 --credentials keys/coordinator");
+    let serve = format!("serve {RECIPE} {epochs} --workers 2 --listen 127.0.0.1:0 --credentials keys/coordinator");
     let mut run = scratch.start(&serve);
     let port = address(&mut run).rsplit_once(':').unwrap().1.to_owned();
     let line = format!("--coordinator localhost:{port} --threads 1 --credentials keys/worker");
@@ -226,7 +228,7 @@ fn behind_tls(scratch: &Scratch) -> (Running, String, [Running; 2]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_lets_nobody_harm_a_run_either() {
     let scratch = Scratch::new(100);
-    let (run, port, workers) = behind_tls(&scratch);
+    let (run, port, workers) = behind_tls(&scratch, LONG);
     let address = format!("127.0.0.1:{port}");
     let stranger = Access::load(Some(&scratch.path("keys/viewer")), None).unwrap();
     let channel = stranger.endpoint(&format!("localhost:{port}")).unwrap().connect().await.unwrap();
@@ -266,13 +268,13 @@ async fn tls_lets_nobody_harm_a_run_either() {
     drop(silent);
     let ended = run.end().expect(0);
     workers.into_iter().for_each(|worker| drop(worker.end().expect(0)));
-    unharmed(&scratch, &ended);
+    unharmed(&scratch, &ended, LONG);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_a_token_and_no_place_harms_nobody() {
     let scratch = Scratch::new(100);
-    let (run, port, workers) = behind_tls(&scratch);
+    let (run, port, workers) = behind_tls(&scratch, EPOCHS);
     let mut client = insider(&scratch, &port).await;
     let hello = v1::SessionRequest::from(Event::Hello(hello()));
     for generation in [0, 1, 2, u64::MAX] {
@@ -297,5 +299,5 @@ async fn who_has_a_token_and_no_place_harms_nobody() {
     say(&mut client, vec![v1::SessionRequest::from(giant)]).await;
     let ended = run.end().expect(0);
     workers.into_iter().for_each(|worker| drop(worker.end().expect(0)));
-    unharmed(&scratch, &ended);
+    unharmed(&scratch, &ended, EPOCHS);
 }

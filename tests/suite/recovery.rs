@@ -49,7 +49,7 @@ fn faults_of_workers_change_nothing() {
         (3, "stop:worker=1@update=31"),
         (2, "term:worker=0@update=10; kill:worker=1@update=60"),
         (5, "kill:worker=4@update=9; stop:worker=0@update=9; term:worker=2@update=12; kill:worker=3@update=77"),
-        (4, "random:mean=0.3s,seed=5"),
+        (4, "random:mean=0.1s,seed=5"),
     ] {
         let scratch = Scratch::new(100);
         let command = format!("train {RECIPE} {WORK} --workers {workers} --max_restarts 1000");

@@ -53,6 +53,8 @@ pub enum Action {
     Replace(WorkerId, String),
     /// End a session whose process has opened another one.
     Close(WorkerId),
+    /// End a session of which nothing is heard, perhaps because nothing can be: its process may come back.
+    Part(WorkerId),
     /// Let a worker go that wanted to, or makes room, with this reason.
     Dismiss(WorkerId, String),
     /// Tell whoever watches.

@@ -269,6 +269,7 @@ impl Run {
     pub(super) fn send_away(&mut self, now: Instant, worker: WorkerId, problem: String, actions: &mut Vec<Action>) {
         if self.roster.is_ranked(worker) {
             actions.push(Action::Refuse(worker, problem.clone()));
+            self.renounce(worker);
             self.lose(now, worker, &problem, actions);
         } else {
             self.refuse(worker, problem, actions);

@@ -57,7 +57,7 @@ impl Run {
         if let Some((worker, heard)) = self.roster.quietest().filter(|(_, heard)| now >= *heard + limit) {
             let silence = format!("it was not heard of for {:.1} s", (now - heard).as_secs_f64());
             if self.may_be_cut_off(now, worker) {
-                actions.push(Action::Close(worker));
+                actions.push(Action::Part(worker));
             } else {
                 self.renounce(worker);
                 actions.push(Action::Replace(worker, format!("{silence} and has been replaced; start it again")));
@@ -67,7 +67,11 @@ impl Run {
         if let Some((worker, _)) = self.surplus().filter(|(_, since)| now >= *since + limit) {
             let workers = self.job.workers;
             let reason = format!("the group is full: {workers} of {workers} workers have joined");
-            return self.refuse(worker, reason, actions);
+            // One that had a place here may be started again, as any other that has lost it.
+            return match self.names_of(worker).is_empty() {
+                true => self.refuse(worker, reason, actions),
+                false => self.let_go(worker, reason, actions),
+            };
         }
         let join = self.job.patience.join;
         match &self.phase {
@@ -83,6 +87,7 @@ impl Run {
                 if let Some(worker) = self.roster.ranked().first().copied() {
                     let why = format!("it did not leave its group within {} s", join.as_secs());
                     actions.push(Action::Replace(worker, why.clone()));
+                    self.renounce(worker);
                     self.lose(now, worker, &why, actions);
                 }
             }

@@ -159,10 +159,10 @@ fn who_is_silent_with_all_others_may_come_back() {
     drive.now += std::time::Duration::from_secs(1);
     drive.from(2, Event::Heartbeat);
     drive.now = drive.run.deadline().unwrap();
-    assert_eq!(drive.input(Input::Elapsed)[0], Action::Close(WorkerId(1)));
+    assert_eq!(drive.input(Input::Elapsed)[0], Action::Part(WorkerId(1)));
     drive.now = drive.run.deadline().unwrap();
     let actions = drive.input(Input::Elapsed);
-    assert_eq!(actions[0], Action::Close(WorkerId(2)));
+    assert_eq!(actions[0], Action::Part(WorkerId(2)));
     let waits = |action: &Action| matches!(action, Action::Notice(line) if line.contains("hold update 1 to come back"));
     assert!(actions.iter().any(waits), "{actions:?}");
     assert_eq!(drive.run.deadline(), Some(drive.now + std::time::Duration::from_secs(5)));

@@ -307,6 +307,13 @@ impl World {
                 }
             }
             Action::Close(worker) => self.send_away(worker),
+            Action::Part(worker) => {
+                self.send_away(worker);
+                // Whoever looks after workers may start another in its place.
+                if self.random.chance(4) {
+                    self.replace();
+                }
+            }
             Action::Notice(line) => self.noticed(&line),
             Action::Receive(save, pieces) => self.staged = Some((save, pieces, BTreeSet::new())),
             Action::Discard(save) => {

@@ -42,7 +42,7 @@ pub fn file(path: PathBuf) -> impl Stream<Item = Result<v1::FetchArtifactRespons
     let (parts, stream) = mpsc::channel(QUEUED_MESSAGES);
     tokio::spawn(async move {
         if let Err(error) = send_file(&path, &parts, SLOWEST_READ).await {
-            let problem = format!("the coordinator cannot read the state: {}", error.kind());
+            let problem = format!("the coordinator cannot read the state: {error}");
             let problem = refusal(Code::Internal, problem, "NOT_READ", ("service", "medley.v1.WorkerService"));
             // A closed or full channel means that the worker has hung up, or will.
             parts.try_send(Err(problem)).ok();

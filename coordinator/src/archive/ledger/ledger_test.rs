@@ -142,6 +142,20 @@ fn a_torn_last_line_is_told_and_cut_at_any_byte() {
     assert!(Ledger::recover(ledger.path()).unwrap().dropped.is_some());
 }
 
+/// No crash writes a seal: such a line is kept, and the program that knows it is asked for.
+#[test]
+fn a_last_line_of_another_version_is_not_torn() {
+    let (_folder, ledger) = ledger(2);
+    let whole = fs::read_to_string(ledger.path()).unwrap();
+    let last = line::digest(whole.split_inclusive('\n').next_back().unwrap().as_bytes());
+    let body = format!("{{\"previous\":\"{last}\",\"kind\":\"novelty\"");
+    let longer = format!("{whole}{body},\"digest\":\"{}\"}}\n", line::digest(body.as_bytes()));
+    fs::write(ledger.path(), &longer).unwrap();
+    let refused = Ledger::recover(ledger.path()).unwrap_err().to_string();
+    assert!(refused.contains("ledger.jsonl:4: is whole, but no record of this version of Medley"), "{refused}");
+    assert_eq!(fs::read_to_string(ledger.path()).unwrap(), longer);
+}
+
 /// Any changed byte is found, at its line.
 #[test]
 fn a_changed_byte_is_named_with_its_line() {

@@ -70,5 +70,14 @@ pub(super) fn read(line: &[u8]) -> Result<Line, String> {
     if digest(body).to_string().as_bytes() != own {
         return Err("has been changed: its digest differs".to_owned());
     }
-    serde_json::from_slice(&[body, b"}"].concat()).map_err(|error| format!("is no record: {error}"))
+    let problem = |error| format!("is whole, but no record of this version of Medley: {error}");
+    serde_json::from_slice(&[body, b"}"].concat()).map_err(problem)
+}
+
+/// Whether a line was written to its end: such a one was not cut by a crash, whatever it says.
+pub(super) fn is_sealed(line: &[u8]) -> bool {
+    let own = line.strip_suffix(END).and_then(|rest| rest.split_at_checked(rest.len().saturating_sub(DIGITS)));
+    own.is_some_and(|(rest, own)| {
+        rest.strip_suffix(SEAL).is_some_and(|body| digest(body).to_string().as_bytes() == own)
+    })
 }

@@ -99,7 +99,7 @@ impl Lines {
         };
         let is_last = self.reader.fill_buf().map_err(ArchiveError::io("read", &self.path))?.is_empty();
         let torn = TornTail { path: self.path.clone(), line: self.line(), bytes: count as u64 };
-        Ok(if is_last { Next::Torn(torn) } else { Next::Damaged(reason) })
+        Ok(if is_last && !line::is_sealed(&text) { Next::Torn(torn) } else { Next::Damaged(reason) })
     }
 
     /// The number of the line that comes next or was damaged, from 1.
