@@ -49,7 +49,7 @@ pub const PROTOCOL: u32 = 7;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// The first event of a session.
-    Hello(Hello),
+    Hello(Box<Hello>),
     /// The model is built and the data are here.
     Prepared {
         /// Fingerprint of the parameter layout: names, shapes and offsets.
@@ -156,6 +156,12 @@ pub struct Hello {
     pub known: Option<Known>,
     /// What it holds after its session broke, once it had built its model.
     pub held: Option<Box<Held>>,
+}
+
+impl From<Hello> for Event {
+    fn from(hello: Hello) -> Self {
+        Self::Hello(Box::new(hello))
+    }
 }
 
 /// What a worker holds after its session broke.

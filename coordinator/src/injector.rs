@@ -23,8 +23,8 @@ pub struct Injector {
     slow: BTreeMap<usize, Slow>,
     /// The last update that is in the ledger.
     recorded: Update,
-    /// A save or an evaluation that the coordinator may be struck in, once the ledger has what it is of.
-    amidst: Option<(FaultOccasion, Update)>,
+    /// Saves and evaluations that the coordinator may be struck in, once the ledger has what they are of.
+    amidst: Vec<(FaultOccasion, Update)>,
     /// What is due to this process, once that has been said.
     own: Option<Signal>,
 }
@@ -44,7 +44,7 @@ impl Injector {
     #[must_use]
     pub fn new(mut chaos: Chaos, now: Instant) -> Self {
         let strike = chaos.pause().map(|pause| now + pause);
-        Self { chaos, strike, slow: BTreeMap::new(), recorded: Update(0), amidst: None, own: None }
+        Self { chaos, strike, slow: BTreeMap::new(), recorded: Update(0), amidst: Vec::new(), own: None }
     }
 
     /// When [`Self::elapsed`] is due.
@@ -88,8 +88,8 @@ impl Injector {
         let mut due = self.chaos.due(occasion, update, Victim::is_worker);
         if update <= self.recorded {
             due.extend(self.chaos.due(occasion, update, Victim::is_coordinator));
-        } else {
-            self.amidst = Some((occasion, update));
+        } else if !self.amidst.contains(&(occasion, update)) {
+            self.amidst.push((occasion, update));
         }
         self.inject_all(due, Instant::now(), workers)
     }
@@ -98,7 +98,7 @@ impl Injector {
     pub fn recorded(&mut self, update: Update, now: Instant, workers: &LocalWorkers) -> Vec<String> {
         self.recorded = update;
         let mut due = self.chaos.due(FaultOccasion::Update, update, Victim::is_coordinator);
-        if let Some((occasion, of)) = self.amidst.take_if(|(_, of)| *of <= update) {
+        for (occasion, of) in self.amidst.extract_if(.., |(_, of)| *of <= update) {
             due.extend(self.chaos.due(occasion, of, Victim::is_coordinator));
         }
         self.inject_all(due, now, workers)

@@ -12,7 +12,7 @@ use crate::wire::{WireError, digest, piece, ranges, required, to_ranges, to_toke
 impl From<Event> for v1::SessionRequest {
     fn from(event: Event) -> Self {
         let event = match event {
-            Event::Hello(hello) => Wire::Hello(hello.into()),
+            Event::Hello(hello) => Wire::Hello((*hello).into()),
             Event::Prepared { layout, endpoint, notes } => {
                 Wire::Prepared(v1::Prepared { layout: layout.0.to_vec(), endpoint, notes })
             }
@@ -57,7 +57,7 @@ impl TryFrom<v1::SessionRequest> for Event {
 
     fn try_from(request: v1::SessionRequest) -> Result<Self, WireError> {
         Ok(match required(request.event, "session_request.event")? {
-            Wire::Hello(hello) => Self::Hello(hello.try_into()?),
+            Wire::Hello(hello) => Hello::try_from(hello)?.into(),
             Wire::Prepared(prepared) => Self::Prepared {
                 layout: digest(&prepared.layout, "prepared.layout")?,
                 endpoint: prepared.endpoint,
@@ -296,8 +296,8 @@ mod tests {
             copy: Some(save),
         };
         let events = [
-            Event::Hello(hello.clone()),
-            Event::Hello(Hello { known: Some(known), held: Some(Box::new(held)), ..hello }),
+            Event::from(hello.clone()),
+            Event::from(Hello { known: Some(known), held: Some(Box::new(held)), ..hello }),
             Event::Prepared { layout: Digest([7; 32]), endpoint: "10.0.0.1:4000".into(), notes: vec!["new".into()] },
             Event::Token { generation, token: Token::new(vec![0, 255, 7]).unwrap() },
             Event::Formed { generation },

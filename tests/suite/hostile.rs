@@ -276,7 +276,7 @@ async fn who_has_a_token_and_no_place_harms_nobody() {
     let scratch = Scratch::new(100);
     let (run, port, workers) = behind_tls(&scratch, EPOCHS);
     let mut client = insider(&scratch, &port).await;
-    let hello = v1::SessionRequest::from(Event::Hello(hello()));
+    let hello = v1::SessionRequest::from(Event::from(hello()));
     for generation in [0, 1, 2, u64::MAX] {
         for lie in lies(generation) {
             // What is of another group is not heard at all, so that something else must end the session.

@@ -118,7 +118,7 @@ async fn a_worker_of_another_version_is_refused() {
     };
     // The stream stays open, as a worker's does.
     let (events, stream) = tokio::sync::mpsc::channel(1);
-    events.send(v1::SessionRequest::from(Event::Hello(hello))).await.unwrap();
+    events.send(v1::SessionRequest::from(Event::from(hello))).await.unwrap();
     let mut commands = client.session(ReceiverStream::new(stream)).await.unwrap().into_inner();
     let command = Command::try_from(commands.message().await.unwrap().unwrap()).unwrap();
     let Command::Stop { reason, verdict: Verdict::Refused } = command else { panic!("{command:?}") };

@@ -25,7 +25,7 @@ pub async fn greet(
     met: &mut bool,
 ) -> Result<(Session, Option<Command>), AgentError> {
     let greeting = async {
-        let mut session = coordinator.open(Event::Hello(hello)).await?;
+        let mut session = coordinator.open(Event::from(hello)).await?;
         *met = true;
         let first = session.command().await?;
         Ok((session, first))

@@ -90,7 +90,7 @@ pub(super) fn rows() -> SplitRows {
 }
 
 pub(super) fn hello(pid: u32) -> Event {
-    Event::Hello(Hello {
+    Event::from(Hello {
         protocol: PROTOCOL,
         version: "0.1.0".into(),
         host: "node7".into(),

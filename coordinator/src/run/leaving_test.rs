@@ -44,7 +44,7 @@ fn greet(
     let known = Known { run: drive.job.run, names: names.iter().copied().map(WorkerId).collect() };
     let gpu = gpu.map(|uuid| GpuUse { uuid: uuid.into(), is_shared: false });
     let known = Some(known).filter(|known| !known.names.is_empty());
-    drive.from(session, Event::Hello(Hello { known, held: held.map(Box::new), gpu, ..hello }))
+    drive.from(session, Event::from(Hello { known, held: held.map(Box::new), gpu, ..*hello }))
 }
 
 /// What the first worker holds.
@@ -207,7 +207,7 @@ fn late_words_of_a_session_that_is_left_behind_change_nothing() {
     let (mut drive, _) = Drive::formed(job(1));
     let Event::Hello(first) = hello(1) else { unreachable!() };
     drive.input(Input::Joined(WorkerId(5)));
-    let late = drive.from(5, Event::Hello(Hello { session: 0, ..first }));
+    let late = drive.from(5, Event::from(Hello { session: 0, ..*first }));
     assert_eq!(late, [Action::Close(WorkerId(5))]);
     assert!(drive.run.roster.is_ranked(WorkerId(1)));
 }

@@ -215,7 +215,7 @@ impl Run {
         }
         match (&self.phase, event) {
             (_, Event::Heartbeat) | (Phase::Finished(_), _) => {}
-            (_, Event::Hello(hello)) => self.greeted(now, worker, hello, actions),
+            (_, Event::Hello(hello)) => self.greeted(now, worker, *hello, actions),
             (_, Event::Prepared { layout, endpoint, notes: _ }) => {
                 self.prepared(now, worker, (layout, endpoint), actions);
             }

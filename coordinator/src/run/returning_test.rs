@@ -47,7 +47,7 @@ fn known_as(drive: &mut Drive, (worker, names): (u64, &[u64]), run: Digest, held
     drive.input(Input::Joined(WorkerId(worker)));
     let Event::Hello(hello) = hello(worker as u32) else { unreachable!() };
     let known = Some(Known { run, names: names.iter().copied().map(WorkerId).collect() });
-    drive.from(worker, Event::Hello(Hello { known, held: held.map(Box::new), ..hello }))
+    drive.from(worker, Event::from(Hello { known, held: held.map(Box::new), ..*hello }))
 }
 
 /// Worker 1 comes back as 11, worker 2 as 12.
@@ -285,7 +285,7 @@ fn who_comes_back_before_its_loss_is_noticed_has_its_gpu() {
         let Event::Hello(hello) = hello(1) else { unreachable!() };
         let known = Some(Known { run: drive.job.run, names: vec![WorkerId(1)] });
         let held = Some(Box::new(held(&drive.job, 1, 3)));
-        drive.from(session, Event::Hello(Hello { process: ProcessMark(process), known, held, gpu: gpu(uuid), ..hello }))
+        drive.from(session, Event::from(Hello { process: ProcessMark(process), known, held, gpu: gpu(uuid), ..*hello }))
     };
     assert!(is_reattached(&open(11, 7, "GPU-1"), 11));
     let actions = open(12, 7, "GPU-1");
@@ -307,7 +307,7 @@ fn who_comes_back_before_its_loss_is_noticed_saves_a_run_that_stops() {
     drive.input(Input::Joined(WorkerId(11)));
     let Event::Hello(hello) = hello(1) else { unreachable!() };
     let known = Some(Known { run: drive.job.run, names: vec![WorkerId(1)] });
-    let actions = drive.from(11, Event::Hello(Hello { known, held, ..hello }));
+    let actions = drive.from(11, Event::from(Hello { known, held, ..*hello }));
     assert!(actions.contains(&Action::Close(WorkerId(1))), "{actions:?}");
     assert_eq!(forms(&actions)[0].1.update, Update(1), "{actions:?}");
 }

@@ -62,7 +62,7 @@ fn strangers_and_latecomers_are_refused() {
     let mut drive = Drive::new(job(1));
     drive.input(Input::Joined(WorkerId(1)));
     let Event::Hello(old) = hello(1) else { unreachable!() };
-    let actions = drive.from(1, Event::Hello(Hello { version: "0.0.9".into(), ..old }));
+    let actions = drive.from(1, Event::from(Hello { version: "0.0.9".into(), ..*old }));
     let [Action::Refuse(WorkerId(1), reason)] = &actions[..] else { panic!("{actions:?}") };
     assert!(reason.contains("0.0.9") && reason.contains("0.1.0"), "{reason}");
     assert_eq!(drive.from(1, prepared(1)), [], "a refused worker does not exist");
@@ -84,7 +84,7 @@ fn strangers_and_latecomers_are_refused() {
 /// What a worker says that computes on a GPU.
 fn gpu_hello(pid: u32, uuid: &str, is_shared: bool) -> Event {
     let Event::Hello(hello) = hello(pid) else { unreachable!() };
-    Event::Hello(Hello { device: "cuda:0".into(), gpu: Some(GpuUse { uuid: uuid.into(), is_shared }), ..hello })
+    Event::from(Hello { device: "cuda:0".into(), gpu: Some(GpuUse { uuid: uuid.into(), is_shared }), ..*hello })
 }
 
 #[test]

@@ -57,3 +57,10 @@ pub(super) struct Faults {
     /// One in how many workers dies with its coordinator; none where 0.
     pub(super) die_with_it: u64,
 }
+
+/// What a disk that has committed a state says.
+pub(super) fn committed(state: SavedState) -> Vec<Input> {
+    let update = state.save.update;
+    let based = state.purpose.is_checkpoint().then_some(Input::Based(Base { update, artifacts: Vec::new() }));
+    based.into_iter().chain([Input::Committed(update)]).collect()
+}

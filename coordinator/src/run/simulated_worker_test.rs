@@ -101,7 +101,7 @@ impl Worker {
         let held = self.prepared.then(|| Box::new(held));
         self.sessions += 1;
         let (known, session) = (self.known.clone(), self.sessions);
-        self.outbox.push_back(Event::Hello(Hello { known, session, held, ..hello }));
+        self.outbox.push_back(Event::from(Hello { known, session, held, ..*hello }));
     }
 
     pub(super) fn ask_to_leave(&mut self) {
@@ -174,6 +174,24 @@ impl Worker {
         }
     }
 
+    /// It is ordered into a group.
+    fn enter(&mut self, form: Form, network: &mut Network) {
+        self.leave(network);
+        assert!(network.arrived.entry(form.secret).or_default().insert(form.rank), "INV-2: a rank twice");
+        if !self.kept.iter().all(|run| form.lanes[form.rank.0 as usize].contains(run)) {
+            self.kept = Lanes::new();
+        }
+        // Groups of even numbers need a token, as those of workers with GPUs do.
+        let (generation, world, is_first) = (form.generation, form.peers.len(), form.rank == Rank(0));
+        let needs_token = generation.0 % 2 == 0 && world > 1;
+        self.knows = is_first || !needs_token;
+        if needs_token && is_first {
+            let token = Token::new(form.secret.to_vec()).unwrap();
+            self.outbox.push_back(Event::Token { generation, token });
+        }
+        self.form = Some(form);
+    }
+
     fn obey(&mut self, job: &Job, network: &mut Network, command: Command) {
         let current = self.form.as_ref().map(|form| form.generation);
         if let Some(generation) = command.work_of() {
@@ -200,22 +218,7 @@ impl Worker {
                 self.known = Some(Known::named(self.known.take(), job.run, worker));
                 self.outbox.extend(self.leaving.then_some(Event::Leaving));
             }
-            Command::Form(form) => {
-                self.leave(network);
-                assert!(network.arrived.entry(form.secret).or_default().insert(form.rank), "INV-2: a rank twice");
-                if !self.kept.iter().all(|run| form.lanes[form.rank.0 as usize].contains(run)) {
-                    self.kept = Lanes::new();
-                }
-                // Groups of even numbers need a token, as those of workers with GPUs do.
-                let (generation, world, is_first) = (form.generation, form.peers.len(), form.rank == Rank(0));
-                let needs_token = generation.0 % 2 == 0 && world > 1;
-                self.knows = is_first || !needs_token;
-                if needs_token && is_first {
-                    let token = Token::new(form.secret.to_vec()).unwrap();
-                    self.outbox.push_back(Event::Token { generation, token });
-                }
-                self.form = Some(form);
-            }
+            Command::Form(form) => self.enter(form, network),
             Command::Disband { generation } => {
                 self.leave(network);
                 let (update, kept) = (Update(self.update), self.kept.clone());

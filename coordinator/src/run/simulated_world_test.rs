@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use medley_common::save::SaveId;
 
-use super::simulated_fate::{Faults, History, Random};
+use super::simulated_fate::{Faults, History, Random, committed};
 use super::simulated_worker::{Network, Worker};
 use super::*;
 use crate::archive::fixture::identity;
@@ -391,11 +391,4 @@ impl World {
         }
         answers
     }
-}
-
-/// What a disk that has committed a state says.
-fn committed(state: SavedState) -> Vec<Input> {
-    let update = state.save.update;
-    let based = state.purpose.is_checkpoint().then_some(Input::Based(Base { update, artifacts: Vec::new() }));
-    based.into_iter().chain([Input::Committed(update)]).collect()
 }
