@@ -13,6 +13,9 @@ fn only_who_has_the_credentials_takes_part_or_looks() {
     let serve = format!("serve {RECIPE} --num_train_epochs 1 --workers 1 --listen 0.0.0.0:0");
     scratch.run(&serve).expect(64).says(&["other machines can reach", "medley init-certs", "--insecure"]);
     scratch.run(&format!("{serve} --credentials keys/worker")).expect(78).says(&["has no tls.crt"]);
+    let mut open = scratch.start(&format!("{serve} --insecure --output_dir open"));
+    open.wait_for("warning: --insecure: whoever reaches 0.0.0.0:");
+    drop(open);
 
     let mut run = scratch.start(&format!("{serve} --credentials keys/coordinator"));
     let port = address(&mut run).rsplit_once(':').unwrap().1.to_owned();

@@ -73,6 +73,32 @@ fn the_death_of_a_worker_at_the_start_changes_nothing() {
     assert_same(&scratch, &clean(WORK), &ended);
 }
 
+/// Asked to end before anything is trained: a worker under `serve`, whose place another takes, and `medley train`.
+#[test]
+fn a_request_to_end_at_the_start_changes_nothing() {
+    let clean = clean(WORK);
+    let scratch = Scratch::new(100);
+    let mut run = scratch.start(&format!("serve {RECIPE} {WORK} --workers 2 --listen 127.0.0.1:0"));
+    let worker = format!("--coordinator {} --threads 1", serving::address(&mut run));
+    let first = scratch.start_worker(&worker);
+    run.wait_for("worker 1 joined");
+    first.signal(Signal::TERM);
+    first.end().expect(75);
+    let others = [(); 2].map(|()| scratch.start_worker(&worker));
+    let ended = run.end().expect(0);
+    assert_same(&scratch, &clean, &ended);
+    others.into_iter().for_each(|worker| drop(worker.end().expect(0)));
+
+    let scratch = Scratch::new(100);
+    let command = format!("train {RECIPE} {WORK} --workers 2");
+    let mut run = scratch.start(&command);
+    serving::address(&mut run);
+    run.signal(Signal::TERM);
+    run.end().expect(75);
+    let ended = scratch.run(&command).expect(0);
+    assert_same(&scratch, &clean, &ended);
+}
+
 /// A checkpoint is being written, or a split predicted, when they strike; an evaluation is made at the end alone.
 #[test]
 fn deaths_in_the_midst_of_saves_and_evaluations_change_nothing() {
