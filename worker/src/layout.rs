@@ -3,7 +3,7 @@
 //! The order is a pure function of the model's shape, so every process has the same one (candle's `VarMap` iterates a
 //! hash map and has another order in every process). It follows the tensors' names segment by segment, in the order of
 //! the forward pass; within a layer, query, key and value stand side by side, weights before biases, so that one
-//! product computes all three.
+//! product may compute several of them.
 
 use std::ops::Range;
 
