@@ -1,5 +1,6 @@
 """One check of everything, and what is said of it."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -55,6 +56,7 @@ def run(arguments, root):
         if not arguments.folders:
             three = {name: pods.of(render.render(renderer[0], render.HERE / name)) for name in ("base", "jobset", "trainer")}
             report.findings("the same pods in base, jobset and trainer", same_pods(three))
+            check_images(report, renderer[0])
             if there is not None:
                 check_credentials(report, there, three)
     if there is not None:
@@ -109,6 +111,25 @@ def number(version):
 def exit_codes(root):
     """README.md's table."""
     return {int(code) for code in re.findall(r"^\| (\d+) \| ", (root / "README.md").read_text(), re.MULTILINE)}
+
+
+def check_images(report, command):
+    """`from-registry` gives Medley's images another place, and changes nothing else."""
+    if not shutil.which("kubectl"):
+        report.not_checked("from-registry", "kubectl is not installed")
+        return
+    registry = "registry.example:5000/somebody"
+    for name in ("overlays/cpu-demo", "overlays/multi-node", "overlays/single-node-multi-gpu", "jobset", "trainer"):
+        folder = render.HERE / name
+        try:
+            made = render.render([str(render.HERE / "from-registry"), registry], folder)
+        except render.CannotRender as error:
+            report.findings(f"images by from-registry, of {name}", [str(error)])
+            continue
+        expected = json.loads(json.dumps(render.render(command, folder)).replace('"image": "medley-', f'"image": "{registry}/medley-'))
+        by_name = lambda objects: sorted(objects, key=lambda it: (it["kind"], it["metadata"]["name"]))
+        wrong = [] if by_name(made) == by_name(expected) else ["not the same objects with images of the registry"]
+        report.findings(f"images by from-registry, of {name}", wrong)
 
 
 def check_credentials(report, there, three):
