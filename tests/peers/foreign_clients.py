@@ -215,14 +215,16 @@ class OneMachine(unittest.TestCase):
                         return code, body
 
 
-class Cluster(unittest.TestCase):
-    """A coordinator with certificates for both sides, and tokens."""
+class WithKeys:
+    """A coordinator with the keys that `medley init-certs` makes, and how to ask it."""
+
+    flags: list[str]
 
     @classmethod
     def setUpClass(cls) -> None:
         cls.folder = tempfile.TemporaryDirectory()
         folder = Path(cls.folder.name)
-        subprocess.run([MEDLEY, "init-certs", "keys", "--mutual"], cwd=folder, check=True, capture_output=True)
+        subprocess.run([MEDLEY, "init-certs", "keys", *cls.flags], cwd=folder, check=True, capture_output=True)
         flags = "--listen 127.0.0.1:0 --credentials keys/coordinator"
         cls.run_ = Coordinator(folder, "serve", flags, "waiting for workers")
         cls.keys = folder / "keys"
@@ -233,21 +235,59 @@ class Cluster(unittest.TestCase):
         cls.folder.cleanup()
         assert code == 75, code
 
-    def status(self, role: str | None, token: str | None) -> object:
-        """Asks for the status with a role's certificate and a token."""
+    def channel(self, role: str | None, token: str | None) -> grpc.Channel:
+        """A channel with a role's certificate and a token."""
         read = lambda name: (self.keys / name).read_bytes()
         own = (read(f"{role}/tls.key"), read(f"{role}/tls.crt")) if role else (None, None)
         credentials = grpc.ssl_channel_credentials(read("ca.crt"), *own)
         if token:
             bearer = grpc.access_token_call_credentials((self.keys / token / "token").read_text())
             credentials = grpc.composite_channel_credentials(credentials, bearer)
-        with grpc.secure_channel(f"localhost:{self.run_.address}", credentials) as channel:
+        return grpc.secure_channel(f"localhost:{self.run_.address}", credentials)
+
+    def status(self, role: str | None, token: str | None) -> object:
+        """Asks for the status with a role's certificate and a token."""
+        with self.channel(role, token) as channel:
             return Reflected(channel).call("StatusService", "GetStatus").status
 
     def refused(self, code: grpc.StatusCode, role: str | None, token: str | None) -> None:
         with self.assertRaises(grpc.RpcError) as raised:
             self.status(role, token)
         self.assertEqual(raised.exception.code(), code)
+
+
+class ByToken(WithKeys, unittest.TestCase):
+    """The keys as they are made by default: the coordinator shows a certificate, callers a token alone."""
+
+    flags = []
+
+    def test_with_a_token_it_answers(self) -> None:
+        for role in ("viewer", "operator"):
+            self.assertEqual(list(self.status(None, role).waiting), ["workers: 0 of 1 are ready"])
+
+    def test_without_one_or_with_a_worker_s_it_does_not(self) -> None:
+        self.refused(grpc.StatusCode.UNAUTHENTICATED, None, None)
+        self.refused(grpc.StatusCode.PERMISSION_DENIED, None, "worker")
+
+    def test_a_client_that_trusts_another_authority_hangs_up(self) -> None:
+        subprocess.run([MEDLEY, "init-certs", "others"], cwd=self.folder.name, check=True, capture_output=True)
+        credentials = grpc.ssl_channel_credentials((self.keys.parent / "others/ca.crt").read_bytes())
+        with grpc.secure_channel(f"localhost:{self.run_.address}", credentials) as channel:
+            with self.assertRaises(grpc.RpcError) as raised:
+                health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+            self.assertEqual(raised.exception.code(), grpc.StatusCode.UNAVAILABLE)
+
+    def test_an_operator_s_token_gives_orders_and_a_viewer_s_does_not(self) -> None:
+        for role, code in (("operator", grpc.StatusCode.NOT_FOUND), ("viewer", grpc.StatusCode.PERMISSION_DENIED)):
+            with self.channel(None, role) as channel, self.assertRaises(grpc.RpcError) as raised:
+                Reflected(channel).call("OperatorService", "Drain", {"worker": 4711})
+            self.assertEqual(raised.exception.code(), code, role)
+
+
+class Mutual(WithKeys, unittest.TestCase):
+    """Certificates for both sides, and tokens."""
+
+    flags = ["--mutual"]
 
     def test_with_certificate_and_token_it_answers(self) -> None:
         for role in ("viewer", "operator"):

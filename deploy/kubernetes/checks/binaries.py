@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
 from .command import expanded
@@ -109,6 +110,16 @@ def codes(there):
         code = _terminated([*serve, *rows], folder)
         if code != 75:
             yield f"medley serve ends with {code} after SIGTERM, not 75"
+        for number, (after, steps, signalled, sent, expected) in enumerate((
+            ("the run is complete", 3, None, None, (0, 0)),
+            ("the coordinator gets SIGTERM", 1_000_000, 0, signal.SIGTERM, (75, 75)),
+            ("the only worker is killed", 1_000_000, 1, signal.SIGKILL, (70, -signal.SIGKILL)),
+        )):
+            more = [f"--output_dir={folder}/out-{number}", f"--max_steps={steps}", "--logging_steps=1", "--save_strategy=no"]
+            words = [it for it in serve if "--output_dir" not in str(it)] + [*rows, *more, "--join_timeout=5"]
+            ended = _training(words, there["medley-worker"], folder, signalled, sent)
+            if ended != expected:
+                yield f"a run and its worker end with {ended} where {after}, not with {expected}"
 
 
 def _terminated(words, folder):
@@ -121,3 +132,27 @@ def _terminated(words, folder):
         return process.wait(LIMIT_S)
     finally:
         process.kill()
+
+
+def _training(words, worker, folder, signalled, sent):
+    """The exit codes of a coordinator and of its only worker (None: not started), of which one may get a signal in training."""
+    started = [subprocess.Popen([str(word) for word in words], cwd=folder, stderr=subprocess.PIPE, text=True)]
+    late = threading.Timer(LIMIT_S, started[0].kill)
+    late.start()
+    try:
+        for line in started[0].stderr:
+            address = re.search(r"coordinator listens on (\S+?);", line)
+            if address:
+                words = [str(worker), f"--coordinator={address[1]}", "--device=cpu", "--threads=1"]
+                started.append(subprocess.Popen(words, cwd=folder, stderr=subprocess.DEVNULL))
+            if "update 2:" in line and sent:
+                started[signalled].send_signal(sent)
+        codes = [process.wait(LIMIT_S) for process in started]
+        return codes[0], codes[1] if len(codes) > 1 else None
+    except subprocess.TimeoutExpired:
+        return "no exit code", "within a minute"
+    finally:
+        late.cancel()
+        for process in started:
+            process.kill()
+            process.wait(LIMIT_S)

@@ -1,10 +1,15 @@
 """One check of everything, and what is said of it."""
 
+import json
 import re
 import shutil
 import subprocess
 
 from . import binaries, credentials, needs, pods, render, rules, schemas
+
+
+MODEL_ONLY = "held against models alone, which know fewer values and rules than CRDs (--crds or MEDLEY_CRDS names a folder of them)"
+"""Why a custom resource is not checked in full."""
 
 
 class Report:
@@ -30,8 +35,6 @@ def run(arguments, root):
     codes = exit_codes(root)
     crds = schemas.definitions(arguments.crds) if arguments.crds else {}
     there = binaries.programs(arguments.binaries)
-    if not crds:
-        report.not_checked("what values fields of custom resources take, and their rules", "no CRDs are named by --crds")
     if there is None:
         report.not_checked("arguments, exit codes and credentials", f"no medley and medley-worker in {arguments.binaries}")
     renderer = render.renderer()
@@ -53,6 +56,7 @@ def run(arguments, root):
         if not arguments.folders:
             three = {name: pods.of(render.render(renderer[0], render.HERE / name)) for name in ("base", "jobset", "trainer")}
             report.findings("the same pods in base, jobset and trainer", same_pods(three))
+            check_images(report, renderer[0])
             if there is not None:
                 check_credentials(report, there, three)
     if there is not None:
@@ -81,10 +85,12 @@ def check(objects, since, by):
         native = [schemas.native(thing, version) for version in versions]
         wrong = [it for of_version in native if of_version for it in of_version]
         if all(it is None for it in native):
-            wrong = schemas.custom(thing, crds)
+            wrong, model = schemas.custom(thing, crds)
             if wrong is None:
-                report.not_checked(f"{thing['kind']} ({thing['apiVersion']})", "its CRD is not in --crds")
-            elif not wrong:
+                report.not_checked(f"{thing['kind']} ({thing['apiVersion']})", "there is neither its CRD nor a model of it")
+            elif model:
+                report.not_checked(f"{thing['kind']} in full", MODEL_ONLY)
+            if wrong == []:
                 wrong = [it for job in schemas.jobs(thing) for version in versions for it in schemas.native(job, version)]
         found += wrong or []
     if found:
@@ -105,6 +111,25 @@ def number(version):
 def exit_codes(root):
     """README.md's table."""
     return {int(code) for code in re.findall(r"^\| (\d+) \| ", (root / "README.md").read_text(), re.MULTILINE)}
+
+
+def check_images(report, command):
+    """`from-registry` gives Medley's images another place, and changes nothing else."""
+    if not shutil.which("kubectl"):
+        report.not_checked("from-registry", "kubectl is not installed")
+        return
+    registry = "registry.example:5000/somebody"
+    for name in ("overlays/cpu-demo", "overlays/multi-node", "overlays/single-node-multi-gpu", "jobset", "trainer"):
+        folder = render.HERE / name
+        try:
+            made = render.render([str(render.HERE / "from-registry"), registry], folder)
+        except render.CannotRender as error:
+            report.findings(f"images by from-registry, of {name}", [str(error)])
+            continue
+        expected = json.loads(json.dumps(render.render(command, folder)).replace('"image": "medley-', f'"image": "{registry}/medley-'))
+        by_name = lambda objects: sorted(objects, key=lambda it: (it["kind"], it["metadata"]["name"]))
+        wrong = [] if by_name(made) == by_name(expected) else ["not the same objects with images of the registry"]
+        report.findings(f"images by from-registry, of {name}", wrong)
 
 
 def check_credentials(report, there, three):

@@ -48,16 +48,17 @@ def definitions(folder):
 
 
 def custom(thing, crds):
-    """What is wrong with a custom object, by its CRD or else by a model of it; None where there is neither."""
+    """What is wrong with a custom object, by its CRD or else by a model of it, and which model; None where there is neither."""
     import jsonschema
 
-    schema, by = crds.get((thing["apiVersion"], thing["kind"])), "its CRD"
+    schema, model = crds.get((thing["apiVersion"], thing["kind"])), None
     if schema is None:
-        schema, by = models.schema(thing["apiVersion"], thing["kind"])
+        schema, model = models.schema(thing["apiVersion"], thing["kind"])
     if schema is None:
-        return None
-    return [f"{thing['kind']} {thing['metadata']['name']}: {by}: {'.'.join(map(str, error.absolute_path))}: {error.message[:300]}"
-            for error in jsonschema.Draft7Validator(schema).iter_errors(thing)]
+        return None, None
+    about = f"{thing['kind']} {thing['metadata']['name']}: {model or 'its CRD'}"
+    return [f"{about}: {'.'.join(map(str, error.absolute_path))}: {error.message[:300]}"
+            for error in jsonschema.Draft7Validator(schema).iter_errors(thing)], model
 
 
 def jobs(thing):

@@ -316,10 +316,18 @@ class Schemas(Case):
         schema["properties"]["metadata"] = {"type": "object"}
         crds = {("a.b/v1", "Thing"): schema}
         thing = {"apiVersion": "a.b/v1", "kind": "Thing", "metadata": {"name": "x"}, "spec": {"podIndex": 0, "port": "http"}}
-        self.assertEqual(schemas.custom(thing, crds), [])
+        self.assertEqual(schemas.custom(thing, crds), ([], None))
         thing["spec"] = {"podIdx": 0}
-        self.assertIn("podIdx", schemas.custom(thing, crds)[0])
-        self.assertIsNone(schemas.custom({**thing, "kind": "Other"}, crds))
+        self.assertIn("podIdx", schemas.custom(thing, crds)[0][0])
+        self.assertEqual(schemas.custom({**thing, "kind": "Other"}, crds), (None, None))
+
+    def test_what_a_model_alone_was_asked_about_is_said_beside_crds(self):
+        said = report.Report()
+        report.check(JOBSET, None, (said, report.exit_codes(ROOT), {("a.b/v1", "Thing"): {}}, None))
+        self.assertEqual(said.unchecked, {report.MODEL_ONLY: {"JobSet in full"}})
+        said = report.Report()
+        report.check(JOBSET, None, (said, report.exit_codes(ROOT), {("jobset.x-k8s.io/v1alpha2", "JobSet"): {}}, None))
+        self.assertEqual(said.unchecked, {})
 
 
 class Programs(Case):

@@ -95,7 +95,7 @@ class Models(Case):
         self.objects = copy.deepcopy(JOBSET)
 
     def wrong(self):
-        return schemas.custom(self.get("JobSet", "medley"), {})
+        return schemas.custom(self.get("JobSet", "medley"), {})[0]
 
     def test_what_is_no_field_is_missing_or_has_another_type(self):
         self.assertEqual(self.wrong(), [])
