@@ -138,13 +138,13 @@ fn the_death_of_the_launcher_changes_nothing() {
     let clean = clean(WORK);
     let scratch = Scratch::new(100);
     let command = format!("train {RECIPE} {WORK} --workers 2");
+    for never in ["kill:worker=2@update=1", "kill:coordinator@update=79"] {
+        scratch.run_with(&command, &["--chaos", never]).expect(78).says(&["can never come"]);
+    }
     for moment in ["update=30", "save=50", "evaluation=78"] {
         let ended = scratch.run_with(&command, &["--chaos", &format!("kill:coordinator@{moment}")]);
         assert_eq!(ended.code, None, "{moment}: {}", ended.stderr);
         ended.says(&["chaos: SIGKILL to the coordinator\n"]);
-    }
-    for never in ["kill:worker=2@update=1", "kill:coordinator@update=79"] {
-        scratch.run_with(&command, &["--chaos", never]).expect(78).says(&["can never come"]);
     }
     let ended = scratch.run(&command).expect(0);
     assert_same(&scratch, &clean, &ended);
