@@ -62,6 +62,18 @@ pub(super) fn write(previous: Digest, record: &Record) -> io::Result<Vec<u8>> {
 /// # Errors
 /// What is wrong with it.
 pub(super) fn read(line: &[u8]) -> Result<Line, String> {
+    let body = unseal(line)?;
+    let problem = |error| format!("is whole, but no record of this version of Medley: {error}");
+    serde_json::from_slice(&[body, b"}"].concat()).map_err(problem)
+}
+
+/// Whether a line was written to its end: such a one was not cut by a crash, whatever it says.
+pub(super) fn is_sealed(line: &[u8]) -> bool {
+    unseal(line).is_ok()
+}
+
+/// What a line's own digest is of.
+fn unseal(line: &[u8]) -> Result<&[u8], String> {
     let unsealed = || "is no sealed record of a ledger".to_owned();
     let rest = line.strip_suffix(END).ok_or_else(unsealed)?;
     let (rest, own) = rest.split_at_checked(rest.len().saturating_sub(DIGITS)).ok_or_else(unsealed)?;
@@ -70,14 +82,5 @@ pub(super) fn read(line: &[u8]) -> Result<Line, String> {
     if digest(body).to_string().as_bytes() != own {
         return Err("has been changed: its digest differs".to_owned());
     }
-    let problem = |error| format!("is whole, but no record of this version of Medley: {error}");
-    serde_json::from_slice(&[body, b"}"].concat()).map_err(problem)
-}
-
-/// Whether a line was written to its end: such a one was not cut by a crash, whatever it says.
-pub(super) fn is_sealed(line: &[u8]) -> bool {
-    let own = line.strip_suffix(END).and_then(|rest| rest.split_at_checked(rest.len().saturating_sub(DIGITS)));
-    own.is_some_and(|(rest, own)| {
-        rest.strip_suffix(SEAL).is_some_and(|body| digest(body).to_string().as_bytes() == own)
-    })
+    Ok(body)
 }
