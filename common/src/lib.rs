@@ -13,6 +13,7 @@
 //! | [`plan`] | which rows each update takes, and in which lane |
 //! | [`spec`] | the recipe of a run that every worker follows |
 //! | [`save`] | one save of the state, and the pieces that its files are sent in |
+//! | [`secret`] | what a group's members share, and no log shows |
 //! | [`evaluation`] | predictions and what they add up to |
 //! | [`message`] | what workers report and what the coordinator orders; the token of a group |
 #![forbid(unsafe_code)]
@@ -26,4 +27,5 @@ pub mod model;
 pub mod plan;
 pub mod save;
 pub mod schedule;
+pub mod secret;
 pub mod spec;

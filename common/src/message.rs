@@ -37,6 +37,7 @@ use crate::evaluation::Prediction;
 use crate::identity::{Digest, Generation, Known, ProcessMark, Rank, Split, Update, WorkerId};
 use crate::model::ModelConfig;
 use crate::save::{Piece, SaveId};
+use crate::secret::Secret;
 use crate::spec::TrainSpec;
 
 pub use report::{LaneReport, Timing, UpdateReport};
@@ -377,7 +378,7 @@ pub struct Form {
     /// The collective addresses of all ranks, in rank order, this worker's own included.
     pub peers: Vec<String>,
     /// Shared by the group's members alone; whoever connects must show it.
-    pub secret: [u8; 32],
+    pub secret: Secret,
     /// The lanes of each rank; together, each lane once.
     pub lanes: Vec<Lanes>,
     /// Updates done in the state that the group starts from.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use medley_common::example::Example;
 use medley_common::identity::{Digest, Split, Update, WorkerId};
 use medley_common::message::{Artifact, ArtifactKind, Failure, FailureKind};
+use medley_common::secret::Secret;
 
 use crate::archive::{self, ArchiveError, History, OutputDir, Recipe, RunContents, RunIdentity, SpaceNeed};
 use crate::inputs::{INITIAL_WEIGHTS, Inputs, file_digest};
@@ -67,7 +68,7 @@ pub struct Request {
     /// The update after which it is to stop, other than by its recipe.
     pub until: Option<Update>,
     /// What the workers of this run share.
-    pub secret: [u8; 32],
+    pub secret: Secret,
 }
 
 /// Reads everything that the request names and checks that it fits together. Blocks; changes nothing but the download
@@ -90,8 +91,8 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
     let trains = spec.sources().train_file.is_some();
     let recipe = recipe(&bound, &inputs);
     let origin = if trains { Origin::find(spec, &output, &recipe, &mut notes)? } else { Origin::fresh() };
-    let is_complete = origin.complete;
-    let trains = trains && !is_complete;
+    let complete = origin.complete;
+    let trains = trains && complete.is_none();
     if trains {
         output.preflight(&space_need(spec, &bound, &inputs, &origin), origin.checkpoint()).map_err(archived)?;
     }
@@ -108,12 +109,26 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
     let files = store.into_iter().map(|(kind, path)| ((base.update, kind), path)).collect();
     let asked = Asked { run, past: if trains { origin.past() } else { Past::default() }, base, secret: request.secret };
     let job = job(spec, &bound, &inputs, training, asked);
+    let lost = complete.filter(|_| origin.recovered.is_none());
+    let lost = lost.map(|start| Box::new(RunIdentity { start, ..identity.clone() }));
     let contents = trains.then(|| RunContents { identity, model_files: inputs.files.clone(), save_total_limit });
-    let setting = Setting { until: request.until, ..setting(spec, &bound, &inputs, origin, programs(spec)?) };
+    let setting = Setting { until: request.until, lost, ..setting(spec, &bound, &inputs, origin, programs(spec)?) };
     let examples = inputs.splits.into_iter().map(|(split, rows)| (split, Arc::new(rows))).collect();
     let store = Store { examples, files };
     let team = bound.team;
-    Ok(Assembly { job, store, output, contents, setting, log, last_worker, team, summary, notes, is_complete })
+    Ok(Assembly {
+        job,
+        store,
+        output,
+        contents,
+        setting,
+        log,
+        last_worker,
+        team,
+        summary,
+        notes,
+        is_complete: complete.is_some(),
+    })
 }
 
 /// A row file that the run itself would write over or remove is not an input to begin with.
@@ -180,7 +195,7 @@ fn state_files(spec: &RunSpec, inputs: &Inputs, origin: &Origin, output: &Output
     let mut files = BTreeMap::new();
     if let Some(checkpoint) = origin.checkpoint() {
         files.extend(checkpoint.artifacts().into_iter().map(|stored| (stored.artifact.kind, stored.path)));
-    } else if origin.complete {
+    } else if origin.complete.is_some() {
         files.insert(ArtifactKind::Weights, output.path().join(archive::WEIGHTS_FILE));
     } else if spec.sources().weights == InitialWeights::Pretrained {
         files.extend(inputs.folder.weights().map(|weights| (ArtifactKind::Weights, weights.path().to_owned())));
@@ -201,7 +216,7 @@ struct Asked {
     run: Digest,
     past: Past,
     base: Base,
-    secret: [u8; 32],
+    secret: Secret,
 }
 
 fn job(spec: &RunSpec, bound: &Bound, inputs: &Inputs, training: Option<&Vec<Example>>, asked: Asked) -> Job {
@@ -265,6 +280,7 @@ fn setting(
         test_rows: inputs.test_rows.clone(),
         inputs: inputs.digests.clone(),
         programs,
+        lost: None,
         until: None,
     }
 }

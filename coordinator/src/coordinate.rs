@@ -28,8 +28,11 @@ use crate::spec::{Chaos, Device, DeviceChoice, Machine, Placement, Role};
 const BACKLOG: u32 = 1024;
 /// Events that may wait for the run.
 const QUEUED_ARRIVALS: usize = 1024;
-/// SIGTERMs this close to each other ask for the same.
+/// SIGTERMs and SIGHUPs this close to each other ask for the same: a scheduler may signal all processes of a job, and the
+/// parents among them pass it on.
 const ONE_REQUEST: Duration = Duration::from_secs(2);
+/// SIGINTs this close to each other are one that was passed on: nobody types Ctrl-C twice in this time.
+const ONE_KEY: Duration = Duration::from_millis(300);
 /// How long workers may take to end when the run has.
 const WORKERS_GRACE: Duration = Duration::from_secs(5);
 /// How long sessions may take to end when the run has: a stream that somebody else holds open must not hold the end up.
@@ -220,9 +223,8 @@ fn announce(assembly: &Assembly) {
     assembly.notes.iter().for_each(|note| say(note));
 }
 
-/// SIGINT, SIGTERM and SIGHUP as requests to stop; a hang-up that is ignored (`nohup`) stays ignored. A SIGTERM
-/// within [`ONE_REQUEST`] of another is the same one: a scheduler may signal all processes of a job, and the parents among them
-/// pass it on. A person who types Ctrl-C twice means it.
+/// SIGINT, SIGTERM and SIGHUP as requests to stop; a hang-up that is ignored (`nohup`) stays ignored. One that comes
+/// right after another of its kind is the same one; a person who types Ctrl-C twice means it.
 fn stop_requests() -> Result<mpsc::Receiver<()>, Failure> {
     let (sender, receiver) = mpsc::channel(4);
     let hangup = (!ignores_hangup()).then(SignalKind::hangup);
@@ -233,10 +235,9 @@ fn stop_requests() -> Result<mpsc::Receiver<()>, Failure> {
             while signals.recv().await.is_some() {
                 // A full queue holds enough requests already.
                 sender.try_send(()).ok();
-                if kind == SignalKind::terminate() {
-                    let until = tokio::time::Instant::now() + ONE_REQUEST;
-                    while tokio::time::timeout_at(until, signals.recv()).await.is_ok() {}
-                }
+                let same = if kind == SignalKind::interrupt() { ONE_KEY } else { ONE_REQUEST };
+                let until = tokio::time::Instant::now() + same;
+                while tokio::time::timeout_at(until, signals.recv()).await.is_ok() {}
             }
         });
     }

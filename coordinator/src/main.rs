@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use medley_common::identity::Update;
 use medley_common::message::FailureKind;
+use medley_common::secret::Secret;
 use medley_coordinator::assembly::Request;
 use medley_coordinator::cli::{self, Cli, Replay, Verify};
 use medley_coordinator::client::ClientError;
@@ -86,6 +87,7 @@ async fn replay(asked: &Replay) -> ExitCode {
         Ok(rerun) => rerun,
         Err(error) => return fail(65, &error),
     };
+    say(&rerun.to_string());
     match run(rerun.spec.clone(), rerun.command.clone(), Some(rerun.through)).await {
         Ok(Outcome::Completed | Outcome::Stopped { .. }) => {}
         Ok(Outcome::Failed(failure)) => return fail(exit_code(failure.kind), &failure),
@@ -157,11 +159,11 @@ fn prove(asked: &Verify) -> ExitCode {
 }
 
 /// What the workers of a run share, from the kernel's random source.
-fn secret() -> std::io::Result<[u8; 32]> {
+fn secret() -> std::io::Result<Secret> {
     use std::io::Read;
     let mut secret = [0; 32];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut secret)?;
-    Ok(secret)
+    Ok(Secret(secret))
 }
 
 fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {

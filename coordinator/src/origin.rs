@@ -4,8 +4,8 @@ use medley_common::identity::Update;
 use medley_common::message::{Failure, FailureKind};
 
 use crate::archive::{
-    self, ArchiveError, Checkpoint, Found, LEDGER_FILE, Ledger, OutputDir, Recipe, Recovered, Start, StartRequest,
-    Unfinished, recover_for,
+    self, ArchiveError, Checkpoint, Found, LEDGER_FILE, OutputDir, Recipe, Recovered, Start, StartRequest, Unfinished,
+    recover_for,
 };
 use crate::run::Past;
 use crate::spec::{Existing, Output, Resume, Role, RunSpec};
@@ -17,15 +17,15 @@ pub struct Origin {
     pub place: archive::Origin,
     /// The run's ledger, where it has one already.
     pub recovered: Option<Recovered>,
-    /// The folder holds this run, complete: only its results are asked for.
-    pub complete: bool,
+    /// Where the folder holds this run, complete, after so many updates: only its results are asked for.
+    pub complete: Option<Update>,
 }
 
 impl Origin {
     /// Nothing was done before.
     #[must_use]
     pub fn fresh() -> Self {
-        Self { place: archive::Origin::Fresh, recovered: None, complete: false }
+        Self { place: archive::Origin::Fresh, recovered: None, complete: None }
     }
 
     /// The state on the disk that workers start from; `None` for the initial weights, or the final ones.
@@ -103,7 +103,7 @@ impl Origin {
                 notes.push(format!("resuming from {}", checkpoint.path().display()));
                 // A damaged ledger is known before anything starts.
                 let recovered = recover_for(&checkpoint).map_err(archived)?;
-                Ok(Self { place: archive::Origin::Checkpoint(checkpoint), recovered, complete: false })
+                Ok(Self { place: archive::Origin::Checkpoint(checkpoint), recovered, complete: None })
             }
             (Start::Ledger(unfinished), _) => {
                 let Unfinished { recovered, checkpoint } = &*unfinished;
@@ -113,7 +113,7 @@ impl Origin {
                 notes.extend(gone_on_with(spec, checkpoint.as_ref()));
                 notes.push(resuming(spec, recovered.history.last(), checkpoint.as_ref()));
                 let recovered = Some(recovered.clone());
-                Ok(Self { place: archive::Origin::Ledger(unfinished), recovered, complete: false })
+                Ok(Self { place: archive::Origin::Ledger(unfinished), recovered, complete: None })
             }
             (Start::Finished(record), _) => {
                 let differences: Vec<String> =
@@ -125,8 +125,15 @@ impl Origin {
                     )));
                 }
                 notes.push(format!("note: {dir} holds this run, complete: nothing is left to train"));
-                let recovered = Ledger::recover(&output.path().join(LEDGER_FILE)).ok();
-                Ok(Self { place: archive::Origin::Fresh, recovered, complete: true })
+                // As above: results are added to a ledger that is whole, or to a new one.
+                let recovered = output.ledger().map_err(archived)?;
+                if recovered.is_none() {
+                    notes.push(format!(
+                        "warning: {dir} has no {LEDGER_FILE} any more: how this run came about cannot be proved; a new \
+                         one begins with the next result"
+                    ));
+                }
+                Ok(Self { place: archive::Origin::Fresh, recovered, complete: Some(record.update) })
             }
         }
     }

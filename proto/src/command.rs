@@ -5,6 +5,7 @@ use medley_common::message::{Artifact, Command, Form, SplitInfo, Welcome};
 use medley_common::model::ModelConfig;
 use medley_common::save::SaveId;
 use medley_common::schedule::{Decay, LrSchedule};
+use medley_common::secret::Secret;
 use medley_common::spec::{ComputeSpec, GradientDtype, OptimizerKind, OptimizerSpec, Precision, Summation, TrainSpec};
 
 use crate::v1;
@@ -281,7 +282,7 @@ impl From<Form> for v1::Form {
             generation: form.generation.0,
             rank: form.rank.0,
             peers: form.peers,
-            secret: form.secret.to_vec(),
+            secret: form.secret.0.to_vec(),
             lanes: form.lanes.into_iter().map(|lanes| v1::LaneSet { runs: to_ranges(lanes) }).collect(),
             update: form.update.0,
             line: form.line.0,
@@ -304,7 +305,7 @@ impl TryFrom<v1::Form> for Form {
         Ok(Self {
             generation: Generation(form.generation),
             rank: Rank(form.rank),
-            secret: bytes32(&form.secret, "form.secret")?,
+            secret: Secret(bytes32(&form.secret, "form.secret")?),
             peers: form.peers,
             lanes: form.lanes.into_iter().map(|lanes| ranges(lanes.runs, "form.lanes")).collect::<Result<_, _>>()?,
             update: Update(form.update),

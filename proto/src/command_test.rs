@@ -1,6 +1,7 @@
 use medley_common::identity::{Digest, Split};
 use medley_common::message::{ArtifactKind, Token, Verdict};
 use medley_common::save::Piece;
+use medley_common::secret::Secret;
 
 use super::*;
 
@@ -55,7 +56,7 @@ fn every_command_survives_the_wire() {
         generation,
         rank: Rank(1),
         peers: vec!["a:1".into(), "b:2".into()],
-        secret: [9; 32],
+        secret: Secret([9; 32]),
         lanes: vec![vec![0..2, 2..4], vec![4..8]],
         update: Update(6),
         line: Generation(1),

@@ -61,6 +61,34 @@ fn a_run_is_proved_and_a_changed_byte_named() {
     }
 }
 
+/// Results are added to a ledger that is whole, or to a new one: a damaged one is refused before anything is computed.
+#[test]
+fn the_ledger_of_a_complete_run_is_damaged_then_lost() {
+    let scratch = Scratch::new(40);
+    let train = format!("train {RECIPE} --num_train_epochs 1 --workers 1");
+    let evaluate = format!("{train} --do_eval --validation_file dev.jsonl");
+    scratch.run(&train).expect(0);
+    let whole = scratch.read("out/ledger.jsonl");
+    damage(&scratch, "out/ledger.jsonl");
+    for again in [&train, &evaluate] {
+        let refused = scratch.run(again).expect(65).says(&["ledger.jsonl:", "move it away"]);
+        assert!(!refused.stderr.contains("joined"), "{}", refused.stderr);
+    }
+    std::fs::remove_file(scratch.path("out/ledger.jsonl")).unwrap();
+    scratch.run(&train).expect(0).says(&["warning: out has no ledger.jsonl any more"]);
+    let lost = scratch.run("verify out").expect(65);
+    assert!(lost.stdout.contains("ledger.jsonl: does not exist: what the run did cannot be proved"), "{}", lost.stdout);
+    scratch.run(&evaluate).expect(0).says(&["a new one begins with the next result"]);
+    let begun = scratch.run("verify out").expect(65);
+    for found in ["certificate    matches: update 5", "after update 5: what came before is not proved", "1 thing is"] {
+        assert!(begun.stdout.contains(found), "{found:?} in {}", begun.stdout);
+    }
+    scratch.run(&format!("{evaluate} --per_device_eval_batch_size 3")).expect(0);
+    scratch.write("out/ledger.jsonl", &whole);
+    let other = scratch.run("verify out").expect(65);
+    assert!(other.stdout.contains("ledger.jsonl: has not the line"), "{}", other.stdout);
+}
+
 /// Between saves, too, all ranks have the same weights, at any number of them, and the ledger has the proof.
 #[test]
 fn digests_are_taken_when_due_and_are_equal() {

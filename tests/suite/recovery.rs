@@ -272,7 +272,8 @@ fn deaths_during_saves_cost_nothing_and_a_stop_ends() {
         run.wait_for("saved out/checkpoint-");
     }
     run.signal(Signal::INT);
-    run.signal(Signal::INT);
+    run.wait_for("stopping: ");
+    run.signal(Signal::TERM);
     let ended = run.end().expect(75);
     assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
 }

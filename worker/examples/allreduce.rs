@@ -11,6 +11,7 @@ use medley_common::identity::{Generation, Rank, Update};
 use medley_common::lane::LaneTree;
 use medley_common::message::Form;
 use medley_common::model::ModelConfig;
+use medley_common::secret::Secret;
 use medley_worker::collective::{AbortSwitch, Collective, Listener, Tcp, TcpSettings};
 use medley_worker::layout::{Layout, Segment};
 
@@ -48,7 +49,7 @@ fn main() -> Result<()> {
                     generation: Generation(1),
                     rank: Rank(rank),
                     peers: peers.clone(),
-                    secret: [1; 32],
+                    secret: Secret([1; 32]),
                     lanes: lanes.into_iter().map(|run| vec![run]).collect(),
                     update: Update(0),
                     line: Generation(0),

@@ -13,6 +13,7 @@ use medley_common::model::ModelConfig;
 use medley_common::plan::{UpdatePlan, mix};
 use medley_common::save::SaveId;
 use medley_common::schedule::{Decay, LrSchedule};
+use medley_common::secret::Secret;
 use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, Precision, Summation, TrainSpec};
 use medley_worker::collective::{AbortSwitch, Collective, Connect, Listener, Rendezvous};
 use medley_worker::device::{Device, Work};
@@ -182,7 +183,7 @@ impl Updates {
             generation: Generation(1),
             rank: Rank(0),
             peers: vec![listener.endpoint()],
-            secret: [0; 32],
+            secret: Secret([0; 32]),
             lanes: vec![vec![0..self.options.lanes]],
             update: Update(0),
             line: Generation(0),

@@ -146,6 +146,14 @@ pub enum ArchiveError {
         /// What differs.
         differences: Vec<Difference>,
     },
+    /// There is no ledger.
+    #[error(
+        "{} does not exist; name the --output_dir of a run, or put back a copy of its ledger", .path.display()
+    )]
+    NoLedger {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
     /// A line of a ledger cannot be read.
     #[error(
         "{}:{line}: {reason}; put back a copy of the ledger, or move it away: the run then goes on from its newest \
@@ -202,7 +210,7 @@ impl ArchiveError {
             | Self::AnotherRun { .. }
             | Self::Space { .. }
             | Self::RecipeDiffers { .. } => FailureKind::Config,
-            Self::InvalidCheckpoint { .. } | Self::Ledger { .. } => FailureKind::Data,
+            Self::InvalidCheckpoint { .. } | Self::NoLedger { .. } | Self::Ledger { .. } => FailureKind::Data,
             Self::Io { .. }
             | Self::UnknownFile { .. }
             | Self::WrongSize { .. }

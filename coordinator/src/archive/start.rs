@@ -161,6 +161,17 @@ impl OutputDir {
         Err(ArchiveError::Occupied { path, entries, passed_over: Vec::new() })
     }
 
+    /// The folder's ledger, read to its last whole record; `None` where there is none. Blocks.
+    ///
+    /// # Errors
+    /// It is damaged, or cannot be read.
+    pub fn ledger(&self) -> Result<Option<Recovered>, ArchiveError> {
+        match Ledger::recover(&self.path().join(LEDGER_FILE)) {
+            Err(ArchiveError::NoLedger { .. }) => Ok(None),
+            recovered => recovered.map(Some),
+        }
+    }
+
     /// Whether `checkpoint` lies in this folder.
     pub(super) fn holds(&self, checkpoint: &Checkpoint) -> bool {
         let canonical = |path: &Path| path.canonicalize().ok();

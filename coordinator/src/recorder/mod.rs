@@ -13,7 +13,9 @@ use medley_common::message::Failure;
 use medley_common::save::SaveId;
 use tokio::sync::{mpsc, watch};
 
-use crate::archive::{Archive, Cadence, Origin, OutputDir, Patience, RowOrigin, RunContents, StoredArtifact};
+use crate::archive::{
+    Archive, Cadence, Origin, OutputDir, Patience, RowOrigin, RunContents, RunIdentity, StoredArtifact,
+};
 use crate::run::report::{EvaluationReport, GroupRecord, TrainLog, TrainSummary, UpdateRecord};
 use crate::run::{Input, Occasion, SavedState};
 use crate::service::Slot;
@@ -93,6 +95,8 @@ pub struct Setting {
     pub inputs: BTreeMap<String, Digest>,
     /// Digests of the programs, by name.
     pub programs: BTreeMap<String, Digest>,
+    /// What a new ledger begins with, where that of a complete run is gone.
+    pub lost: Option<Box<RunIdentity>>,
     /// The update after which the run is asked to stop, if any.
     pub until: Option<Update>,
 }

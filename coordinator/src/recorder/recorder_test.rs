@@ -16,6 +16,7 @@ fn setting() -> Setting {
         labels: Vec::new(),
         inputs: BTreeMap::new(),
         programs: BTreeMap::new(),
+        lost: None,
         until: None,
     }
 }

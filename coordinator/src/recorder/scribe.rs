@@ -8,8 +8,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Answer, Entry, Setting};
 use crate::archive::{
-    Agreed, Archive, ArchiveError, Begun, Certificate, Checkpoint, Evaluated, LEDGER_FILE, Ledger, LogEntry, Logged,
-    Metrics, ModelSource, Origin, OutputDir, Patience, Record, RewindRecord, RunFacts, Staging, TRAIN_RESULTS_FILE,
+    Agreed, Archive, ArchiveError, Begun, Certificate, Checkpoint, Evaluated, Ledger, LogEntry, Logged, Metrics,
+    ModelSource, Origin, OutputDir, Patience, Record, RewindRecord, RunFacts, Staging, TRAIN_RESULTS_FILE,
     TrainerState, save_predictions,
 };
 use crate::run::report::{EvaluationReport, GroupRecord, TrainLog, TrainSummary, UpdateRecord};
@@ -276,17 +276,23 @@ impl Scribe {
         self.certify()
     }
 
-    /// Opens the ledger of a complete run, whose results are asked for again.
+    /// Opens the ledger of a complete run, whose results are asked for again; where it is gone, a new one begins.
     fn reopen(&mut self) -> Result<(), ArchiveError> {
         let Place::Folder(output) = &self.place else { return Ok(()) };
-        let path = output.path().join(LEDGER_FILE);
-        if self.ledger.is_none() && path.exists() {
-            // Without a valid certificate the folder is not that of a complete run: its ledger is left alone.
-            self.certificate = Certificate::read_alone(output.path()).unwrap_or_default();
-            if self.certificate.is_some() {
-                self.ledger = Some(Box::new(Ledger::reopen(output.path(), Ledger::recover(&path)?)?));
-            }
+        if self.ledger.is_some() {
+            return Ok(());
         }
+        // Without a valid certificate the folder is not that of a complete run: its ledger is left alone.
+        self.certificate = Certificate::read_alone(output.path()).unwrap_or_default();
+        if self.certificate.is_none() {
+            return Ok(());
+        }
+        let ledger = match (output.ledger()?, &self.setting.lost) {
+            (Some(recovered), _) => Some(Ledger::reopen(output.path(), recovered)?),
+            (None, Some(identity)) => Some(Ledger::create(output.path(), (**identity).clone())?),
+            (None, None) => None,
+        };
+        self.ledger = ledger.map(Box::new);
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 
 mod comparison;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use medley_common::identity::Update;
@@ -129,6 +130,13 @@ fn words(recorded: &[String], asked: &Replay, resume: &str, output: &Path) -> Ve
     let recorded = recorded.iter().skip(2).cloned();
     let own = own.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
     head.into_iter().chain(recorded).chain(asked.flags.iter().cloned()).chain(own).collect()
+}
+
+impl fmt::Display for Rerun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (first, folder) = (self.from.next(), self.folder.path().display());
+        write!(f, "making updates {first} to {} again in {folder}, which goes when they are compared", self.through)
+    }
 }
 
 impl Rerun {

@@ -9,6 +9,7 @@ use medley_common::message::{ArtifactKind, Command, Hello, LaneReport, PROTOCOL,
 use medley_common::model::ModelConfig;
 use medley_common::save::{Piece, SaveId};
 use medley_common::schedule::{Decay, LrSchedule};
+use medley_common::secret::Secret;
 use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec};
 
 use super::*;
@@ -77,7 +78,7 @@ pub(super) fn job(workers: u32) -> Job {
             heartbeat_every: Duration::from_secs(1),
             window: 2,
         },
-        secret: [3; 32],
+        secret: Secret([3; 32]),
     }
 }
 

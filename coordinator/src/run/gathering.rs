@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use medley_common::identity::{Generation, Rank, Update, WorkerId};
 use medley_common::message::{Command, Form, Hello, Token};
+use medley_common::secret::Secret;
 use medley_common::spec::Summation;
 use sha2::{Digest, Sha256};
 
@@ -151,9 +152,9 @@ impl Run {
     }
 
     /// A secret for each generation, from which no other follows: who was in an old group cannot enter a new one.
-    fn secret(&self) -> [u8; 32] {
+    fn secret(&self) -> Secret {
         let generation = self.generation.0.to_le_bytes();
-        Sha256::new().chain_update(self.job.secret).chain_update(generation).finalize().into()
+        Secret(Sha256::new().chain_update(self.job.secret.0).chain_update(generation).finalize().into())
     }
 
     /// Whether a worker may tell the token of the group that is being connected: rank 0, once.
@@ -184,6 +185,14 @@ impl Run {
             let line = format!(
                 "warning: the workers have different processors ({kinds}): the last bits of the result may depend on who \
                  computes what"
+            );
+            actions.push(Action::Notice(line));
+        }
+        if let Some((one, other)) = group.different_programs() {
+            let (one, other) = (self.roster.describe(one), self.roster.describe(other));
+            let line = format!(
+                "warning: {one} and {other} run different builds of medley-worker: the last bits of the result may depend \
+                 on who computes what; install the same file on all hosts"
             );
             actions.push(Action::Notice(line));
         }

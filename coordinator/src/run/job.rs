@@ -6,6 +6,7 @@ use std::time::Duration;
 use medley_common::identity::{Digest, Generation, Split, Update, WorkerId};
 use medley_common::message::{Lanes, SplitInfo};
 use medley_common::model::ModelConfig;
+use medley_common::secret::Secret;
 use medley_common::spec::TrainSpec;
 
 use super::Base;
@@ -43,7 +44,7 @@ pub struct Job {
     /// Limits of waiting.
     pub patience: Patience,
     /// Shared by the workers alone; drawn by whoever starts the run.
-    pub secret: [u8; 32],
+    pub secret: Secret,
 }
 
 /// What was done before this process, as the ledger tells it; nothing by default.

@@ -4,7 +4,8 @@
 //! compute them and to report: the rest is waiting for others. A worker is late in an update where its own time is more
 //! than [`LATE`] times what the others would need for its tokens (the median of their times, by token where it depends on
 //! them), by at least [`NOTABLE`]. It is slow once it was late in [`SLOW`] of the last [`WINDOW`] updates, and no more once
-//! it was in no more than [`WELL`]. So one hiccup changes nothing, and a slow worker is named within ten updates.
+//! it was in no more than [`WELL`]. So one hiccup changes nothing, and a slow worker is named within ten updates. One that
+//! is slow again and again is a matter of the machine's load: it is spoken of the 1st, 2nd, 4th, 8th time, and so on.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -60,7 +61,7 @@ pub struct PhaseSeconds {
     pub report: f64,
 }
 
-/// What has changed.
+/// What has changed, and is worth a word.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Change {
     /// A worker is slow: in what, and how many times the others' time its own is.
@@ -82,6 +83,8 @@ pub(super) struct Paces {
 struct Pace {
     samples: VecDeque<Sample>,
     slowness: Option<Slowness>,
+    /// How often it has become slow.
+    spells: u32,
 }
 
 /// One update of one worker.
@@ -206,12 +209,14 @@ impl Pace {
                 let count = |wanted: Slowness| late.iter().filter(|(slowness, _)| *slowness == wanted).count();
                 let phases = [Slowness::Data, Slowness::Compute, Slowness::Report];
                 let slowness = phases.into_iter().max_by_key(|slowness| count(*slowness))?;
+                let times = median(late.iter().map(|(_, times)| *times))?;
                 self.slowness = Some(slowness);
-                Some(Change::Slow(worker, slowness, median(late.iter().map(|(_, times)| *times))?))
+                self.spells += 1;
+                self.spells.is_power_of_two().then_some(Change::Slow(worker, slowness, times))
             }
             Some(_) if late.len() <= WELL => {
                 self.slowness = None;
-                Some(Change::Well(worker))
+                self.spells.is_power_of_two().then_some(Change::Well(worker))
             }
             None | Some(_) => None,
         }

@@ -39,6 +39,25 @@ fn note(paces: &mut Paces, update: u64, reports: Vec<UpdateReport>, late: Option
     paces.note(Update(update), &reports)
 }
 
+/// A loaded machine makes its workers slow in turn: the log is not flooded, and the status always has it.
+#[test]
+fn who_is_slow_again_and_again_is_spoken_of_ever_less() {
+    let mut paces = Paces::default();
+    let mut told = Vec::new();
+    let mut slow_spells = 0;
+    for update in 1..=600 {
+        let is_slow = update % 30 < 15;
+        let was_slow = paces.slowness(WorkerId(2)).is_some();
+        let reports = vec![report(update, 2, 0.1), report(update, 2, if is_slow { 0.4 } else { 0.1 })];
+        let changes = note(&mut paces, update, reports, None);
+        let spell = paces.slowness(WorkerId(2)).is_some() && !was_slow;
+        slow_spells += u32::from(spell);
+        told.extend(changes.iter().filter(|change| matches!(change, Change::Slow(..))).map(|_| slow_spells));
+    }
+    assert_eq!(slow_spells, 20);
+    assert_eq!(told, [1, 2, 4, 8, 16]);
+}
+
 #[test]
 fn a_slow_worker_is_named_after_five_updates_with_what_is_slow() {
     for workers in [2usize, 3, 6] {

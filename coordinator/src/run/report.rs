@@ -43,6 +43,16 @@ pub struct GroupRecord {
     pub members: Vec<MemberRecord>,
 }
 
+impl GroupRecord {
+    /// Two members whose programs are not the same, if there are such.
+    #[must_use]
+    pub fn different_programs(&self) -> Option<(WorkerId, WorkerId)> {
+        let one = self.members.first()?;
+        let other = self.members.iter().find(|member| member.program != one.program)?;
+        Some((one.worker, other.worker))
+    }
+}
+
 /// A worker of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberRecord {

@@ -57,6 +57,24 @@ fn a_group_forms_when_all_are_prepared() {
     assert_eq!(orders, [train(1, 2), train(2, 2)]);
 }
 
+/// Equal bytes are a promise for equal programs; who mixes processors or builds is told, and goes on.
+#[test]
+fn other_builds_and_processors_are_named() {
+    let mut drive = Drive::new(job(2));
+    for (worker, program) in [(1, Digest([6; 32])), (2, Digest([7; 32]))] {
+        drive.input(Input::Joined(WorkerId(worker)));
+        let Event::Hello(hello) = hello(worker as u32) else { unreachable!() };
+        let processor = format!("processor {worker}");
+        drive.from(worker, Event::from(Hello { program, processor, ..*hello }));
+        drive.from(worker, prepared(1));
+    }
+    drive.from(1, Event::Formed { generation: Generation(1) });
+    let actions = drive.from(2, Event::Formed { generation: Generation(1) });
+    let [Action::Notice(processors), Action::Notice(builds), ..] = &actions[..] else { panic!("{actions:?}") };
+    assert!(processors.contains("different processors (processor 1; processor 2)"), "{processors}");
+    assert!(builds.contains("pid 1) and worker 2 (rank 1") && builds.contains("different builds"), "{builds}");
+}
+
 #[test]
 fn strangers_and_latecomers_are_refused() {
     let mut drive = Drive::new(job(1));

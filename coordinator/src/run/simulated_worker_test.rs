@@ -7,6 +7,7 @@ use medley_common::identity::{Digest, Known, Rank, RowId};
 use medley_common::message::{Command, Form, Held, Hello, Token, UpdateReport};
 use medley_common::plan::mix;
 use medley_common::save::{Piece, SaveId};
+use medley_common::secret::Secret;
 
 use super::fixture::{hello, report};
 use super::*;
@@ -42,10 +43,8 @@ pub(super) struct Worker {
     pub(super) dead: bool,
 }
 
-/// What fences a group: coordinators that come back may use the number of one that never stood.
-type Secret = [u8; 32];
-
-/// What the members of each group have done together.
+/// What the members of each group have done together. A secret fences a group: coordinators that come back may use the
+/// number of one that never stood.
 #[derive(Default)]
 pub(super) struct Network {
     /// Who has come to connect, by group.
@@ -186,7 +185,7 @@ impl Worker {
         let needs_token = generation.0 % 2 == 0 && world > 1;
         self.knows = is_first || !needs_token;
         if needs_token && is_first {
-            let token = Token::new(form.secret.to_vec()).unwrap();
+            let token = Token::new(form.secret.0.to_vec()).unwrap();
             self.outbox.push_back(Event::Token { generation, token });
         }
         self.form = Some(form);
@@ -252,7 +251,7 @@ impl Worker {
             Command::Token { generation, token } if current == Some(generation) => {
                 assert!(!self.knows, "a token that is not needed, or came twice");
                 let secret = self.form.as_ref().map(|form| form.secret);
-                assert_eq!(Some(token.bytes()), secret.as_ref().map(<[u8; 32]>::as_slice), "INV-2: of another group");
+                assert_eq!(Some(token.bytes()), secret.as_ref().map(|secret| &secret.0[..]), "INV-2: of another group");
                 self.knows = true;
             }
             // Of a group that it has left by itself.

@@ -258,7 +258,7 @@ impl World {
             }
         }
         let base = Base { update: self.base, artifacts: Vec::new() };
-        self.job.secret[31] += 1;
+        self.job.secret.0[31] += 1;
         let job = Job { past: self.ledger.past(), base, ..self.job.clone() };
         self.run = Run::new(self.now, job);
     }

@@ -63,7 +63,7 @@ pub(super) fn outputs(folder: &Path, proved: Option<&Proved>, verdict: &mut Verd
             let intact = compare(folder, &outputs.files, LEDGER_FILE, verdict);
             verdict.check("outputs", format!("{intact} of {} intact", outputs.files.len()));
         }
-        None if proved.is_none() => verdict.check("outputs", "not compared: the ledger is damaged".to_owned()),
+        None if proved.is_none() => verdict.check("outputs", "not compared: there is no whole ledger".to_owned()),
         None => verdict.check("outputs", "none recorded".to_owned()),
     }
 }

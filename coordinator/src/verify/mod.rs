@@ -12,7 +12,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::archive::{ArchiveError, History, LEDGER_FILE, Lines, Next, Record};
+use crate::archive::{
+    ArchiveError, CERTIFICATE_FILE, History, LEDGER_FILE, Lines, MANIFEST_FILE, Next, Record, checkpoints_of,
+};
 
 use updates::Updates;
 
@@ -90,7 +92,7 @@ impl Verdict {
 /// Verifies the run in `folder`. Blocks: it reads every file of the run.
 ///
 /// # Errors
-/// The folder or a file of it cannot be read at all.
+/// The folder holds no run, or a file of it cannot be read at all.
 pub fn verify(folder: &Path) -> Result<Verdict, ArchiveError> {
     let mut verdict = Verdict { checks: Vec::new(), problems: Vec::new() };
     let history = read_ledger(folder, &mut verdict)?;
@@ -100,9 +102,16 @@ pub fn verify(folder: &Path) -> Result<Verdict, ArchiveError> {
     Ok(verdict)
 }
 
-/// Reads the ledger and checks its updates; `None` where it is damaged, and nothing more can be taken from it.
+/// Reads the ledger and checks its updates; `None` where it is damaged or gone, and nothing more can be taken from it.
 fn read_ledger(folder: &Path, verdict: &mut Verdict) -> Result<Option<Proved>, ArchiveError> {
-    let mut lines = Lines::open(&folder.join(LEDGER_FILE))?;
+    let mut lines = match Lines::open(&folder.join(LEDGER_FILE)) {
+        Err(ArchiveError::NoLedger { .. }) if is_run(folder)? => {
+            verdict.check("ledger", "none".to_owned());
+            verdict.wrong(LEDGER_FILE, None, "does not exist: what the run did cannot be proved; put back a copy");
+            return Ok(None);
+        }
+        lines => lines?,
+    };
     let mut proved: Option<(History, Updates)> = None;
     let mut heads = Vec::new();
     let damage = loop {
@@ -140,6 +149,12 @@ fn read_ledger(folder: &Path, verdict: &mut Verdict) -> Result<Option<Proved>, A
             Ok(None)
         }
     }
+}
+
+/// Whether a run has left anything here beside its ledger.
+fn is_run(folder: &Path) -> Result<bool, ArchiveError> {
+    let mut checkpoints = checkpoints_of(folder)?.into_iter();
+    Ok(folder.join(CERTIFICATE_FILE).exists() || checkpoints.any(|path| path.join(MANIFEST_FILE).exists()))
 }
 
 /// A ledger that is whole.

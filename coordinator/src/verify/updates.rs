@@ -111,7 +111,7 @@ impl Updates {
             found.push_str(&format!("; {again} made again after {rewinds} rewinds"));
         }
         if self.highest_attempt > 1 {
-            found.push_str(&format!("; {} attempts at most", self.highest_attempt));
+            found.push_str(&format!("; the hardest took {} attempts, as workers were lost", self.highest_attempt));
         }
         if !self.digests.is_empty() {
             found.push_str(&format!("; the digest of the parameters after {} of them", self.digests.len()));

@@ -191,5 +191,20 @@ fn an_incomplete_run_is_proved_as_far_as_it_came() {
 #[test]
 fn a_folder_without_a_ledger_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    assert!(verify(folder.path()).unwrap_err().to_string().contains("ledger.jsonl: No such file"));
+    let another_programs = folder.path().join("checkpoint-8");
+    fs::create_dir(another_programs).unwrap();
+    let refused = verify(folder.path()).unwrap_err().to_string();
+    assert!(refused.contains("ledger.jsonl does not exist; name the --output_dir of a run"), "{refused}");
+}
+
+/// What else there is of the run is still held together.
+#[test]
+fn a_ledger_that_is_gone_is_the_one_thing_wrong() {
+    let folder = run(|_| {});
+    fs::remove_file(folder.path().join(LEDGER_FILE)).unwrap();
+    let found = problems(folder.path());
+    assert_eq!(found, ["ledger.jsonl: does not exist: what the run did cannot be proved; put back a copy"]);
+    fs::write(folder.path().join("config.json"), "{ }").unwrap();
+    let found = problems(folder.path());
+    assert!(found.iter().any(|problem| problem.starts_with("config.json: has been changed")), "{found:?}");
 }

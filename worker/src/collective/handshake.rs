@@ -1,6 +1,7 @@
 //! How two ranks make sure of each other: both prove that they know the group's secret, without showing it.
 
 use medley_common::message::Form;
+use medley_common::secret::Secret;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -37,7 +38,7 @@ impl Greeting {
     }
 
     /// What the caller says first.
-    pub(super) fn hello(&self, secret: &[u8; 32]) -> [u8; HELLO_BYTES] {
+    pub(super) fn hello(&self, secret: &Secret) -> [u8; HELLO_BYTES] {
         let mut bytes = [0; HELLO_BYTES];
         bytes[..FIELDS].copy_from_slice(&self.fields());
         bytes[FIELDS..].copy_from_slice(&proof(b"hello", secret, &self.fields()));
@@ -45,12 +46,12 @@ impl Greeting {
     }
 
     /// What the callee answers.
-    pub(super) fn reply(&self, secret: &[u8; 32]) -> [u8; REPLY_BYTES] {
+    pub(super) fn reply(&self, secret: &Secret) -> [u8; REPLY_BYTES] {
         proof(b"reply", secret, &self.fields())
     }
 
     /// Whether `bytes` is the answer of one who knows the secret.
-    pub(super) fn is_reply(&self, bytes: &[u8; REPLY_BYTES], secret: &[u8; 32]) -> bool {
+    pub(super) fn is_reply(&self, bytes: &[u8; REPLY_BYTES], secret: &Secret) -> bool {
         self.reply(secret).ct_eq(bytes).into()
     }
 
@@ -86,8 +87,8 @@ impl Greeting {
 }
 
 /// All inputs have fixed lengths, so the plain hash is a sound code of authentication.
-fn proof(role: &[u8; 5], secret: &[u8; 32], fields: &[u8; FIELDS]) -> [u8; 32] {
-    Sha256::new().chain_update(role).chain_update(secret).chain_update(fields).finalize().into()
+fn proof(role: &[u8; 5], secret: &Secret, fields: &[u8; FIELDS]) -> [u8; 32] {
+    Sha256::new().chain_update(role).chain_update(secret.0).chain_update(fields).finalize().into()
 }
 
 #[cfg(test)]
@@ -101,7 +102,7 @@ mod tests {
             generation: Generation(7),
             rank: Rank(rank),
             peers: vec![String::new(); 3],
-            secret: [9; 32],
+            secret: Secret([9; 32]),
             lanes: vec![vec![0..1], vec![1..2], vec![2..3]],
             update: Update(0),
             line: Generation(0),
@@ -113,20 +114,23 @@ mod tests {
     fn only_the_right_caller_is_let_in() {
         let greeting = Greeting::new(&form(2), 2, 1, 100);
         let caller = |form: &Form, bytes: [u8; HELLO_BYTES]| Greeting::caller(&bytes, form, 100);
-        let hello = greeting.hello(&[9; 32]);
+        let hello = greeting.hello(&Secret([9; 32]));
         assert_eq!(caller(&form(1), hello), Ok(2));
         assert!(caller(&form(0), hello).is_err(), "calls rank 1");
-        assert!(caller(&form(2), Greeting::new(&form(1), 1, 2, 100).hello(&[9; 32])).is_err(), "lower ranks listen");
-        assert!(caller(&form(1), Greeting::new(&form(2), 2, 1, 99).hello(&[9; 32])).is_err());
-        assert_eq!(caller(&form(1), greeting.hello(&[8; 32])), Err("it does not know the secret"));
+        assert!(
+            caller(&form(2), Greeting::new(&form(1), 1, 2, 100).hello(&Secret([9; 32]))).is_err(),
+            "lower ranks listen"
+        );
+        assert!(caller(&form(1), Greeting::new(&form(2), 2, 1, 99).hello(&Secret([9; 32]))).is_err());
+        assert_eq!(caller(&form(1), greeting.hello(&Secret([8; 32]))), Err("it does not know the secret"));
         let old = Greeting { generation: 6, ..greeting };
-        assert_eq!(caller(&form(1), old.hello(&[9; 32])), Err("it is of another generation"));
+        assert_eq!(caller(&form(1), old.hello(&Secret([9; 32]))), Err("it is of another generation"));
         for place in 0..HELLO_BYTES {
             let mut hello = hello;
             hello[place] ^= 1;
             assert!(caller(&form(1), hello).is_err(), "byte {place}");
         }
-        assert!(greeting.is_reply(&greeting.reply(&[9; 32]), &[9; 32]));
-        assert!(!greeting.is_reply(&greeting.reply(&[8; 32]), &[9; 32]));
+        assert!(greeting.is_reply(&greeting.reply(&Secret([9; 32])), &Secret([9; 32])));
+        assert!(!greeting.is_reply(&greeting.reply(&Secret([8; 32])), &Secret([9; 32])));
     }
 }

@@ -8,12 +8,13 @@ use medley_common::identity::{Generation, Rank, Update};
 use medley_common::lane::LaneTree;
 use medley_common::message::Form;
 use medley_common::model::ModelConfig;
+use medley_common::secret::Secret;
 use medley_common::spec::Summation;
 
 use super::{AbortSwitch, CollectiveError, Listener, Tcp, TcpSettings};
 use crate::layout::Layout;
 
-pub(super) const SECRET: [u8; 32] = [7; 32];
+pub(super) const SECRET: Secret = Secret([7; 32]);
 
 pub(super) const SETTINGS: TcpSettings = TcpSettings {
     connect_timeout: Duration::from_secs(30),

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use medley_common::identity::{Generation, Rank, Update};
 use medley_common::message::{Form, Lanes};
+use medley_common::secret::Secret;
 
 use super::group::Group;
 use super::lane_exchange::LaneExchange;
@@ -39,7 +40,7 @@ pub(crate) fn seats(layout: &Layout, lanes: &[Lanes]) -> Vec<Seat> {
         generation: Generation(1),
         rank: Rank(rank),
         peers: vec![String::new(); lanes.len()],
-        secret: [0; 32],
+        secret: Secret([0; 32]),
         lanes: lanes.to_vec(),
         update: Update(0),
         line: Generation(0),

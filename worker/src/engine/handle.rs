@@ -106,6 +106,7 @@ impl EngineHandle {
 #[cfg(test)]
 mod tests {
     use medley_common::identity::{Rank, Update};
+    use medley_common::secret::Secret;
 
     use super::*;
 
@@ -114,7 +115,7 @@ mod tests {
             generation: Generation(generation),
             rank: Rank(1),
             peers: vec![String::new(); 2],
-            secret: [0; 32],
+            secret: Secret([0; 32]),
             lanes: vec![vec![0..1], vec![1..2]],
             update: Update(0),
             line: Generation(0),

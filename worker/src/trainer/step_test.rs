@@ -5,6 +5,7 @@ use medley_common::lane::Node;
 use medley_common::message::Form;
 use medley_common::model::ModelConfig;
 use medley_common::schedule::{Decay, LrSchedule};
+use medley_common::secret::Secret;
 use medley_common::spec::{ComputeSpec, OptimizerKind, Summation, TrainSpec};
 
 use super::*;
@@ -375,7 +376,7 @@ fn hand_over(
             generation: Generation(2),
             rank: Rank(rank as u32),
             peers: listeners.iter().map(Listener::endpoint).collect(),
-            secret: [3; 32],
+            secret: Secret([3; 32]),
             lanes: shares.to_vec(),
             update,
             line: Generation(1),

@@ -152,7 +152,7 @@ fn a_last_line_of_another_version_is_not_torn() {
     let longer = format!("{whole}{body},\"digest\":\"{}\"}}\n", line::digest(body.as_bytes()));
     fs::write(ledger.path(), &longer).unwrap();
     let refused = Ledger::recover(ledger.path()).unwrap_err().to_string();
-    assert!(refused.contains("ledger.jsonl:4: is whole, but no record of this version of Medley"), "{refused}");
+    assert!(refused.contains("ledger.jsonl:4: is whole, but was written by another version of Medley"), "{refused}");
     assert_eq!(fs::read_to_string(ledger.path()).unwrap(), longer);
 }
 

@@ -63,7 +63,7 @@ pub(super) fn write(previous: Digest, record: &Record) -> io::Result<Vec<u8>> {
 /// What is wrong with it.
 pub(super) fn read(line: &[u8]) -> Result<Line, String> {
     let body = unseal(line)?;
-    let problem = |error| format!("is whole, but no record of this version of Medley: {error}");
+    let problem = |error| format!("is whole, but was written by another version of Medley: {error}");
     serde_json::from_slice(&[body, b"}"].concat()).map_err(problem)
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use medley_common::identity::Digest;
@@ -69,9 +69,12 @@ impl Lines {
     /// Opens the ledger `path`. Blocks, as all of its reading does.
     ///
     /// # Errors
-    /// It cannot be opened.
+    /// There is none, or it cannot be opened.
     pub fn open(path: &Path) -> Result<Self, ArchiveError> {
-        let file = File::open(path).map_err(ArchiveError::io("open", path))?;
+        let file = File::open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => ArchiveError::NoLedger { path: path.to_owned() },
+            _ => ArchiveError::io("open", path)(error),
+        })?;
         let head = Head { records: 0, digest: Digest([0; 32]) };
         Ok(Self { path: path.to_owned(), reader: BufReader::new(file), position: 0, head })
     }
