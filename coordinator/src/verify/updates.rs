@@ -106,7 +106,10 @@ impl Updates {
         let (last, start) = (history.last(), self.identity.start);
         let total = self.identity.train.schedule.total_updates;
         let (rewinds, again) = history.rewound();
-        let mut found = format!("{} to {last} of {total}, each applied once", start.next());
+        let mut found = match last == start {
+            true => format!("none of {total}"),
+            false => format!("{} to {last} of {total}, each applied once", start.next()),
+        };
         if rewinds > 0 {
             found.push_str(&format!("; {again} made again after {rewinds} rewinds"));
         }
@@ -126,7 +129,10 @@ impl Updates {
         let whole = last.0 / self.plan.updates_per_epoch();
         if verdict.problems.len() == before {
             let part = if last.0.is_multiple_of(self.plan.updates_per_epoch()) { "" } else { " and a part of one" };
-            let found = format!("{rows} x {whole} epochs{part}: {counted} rows, each exactly once an epoch");
+            let found = match start.0 {
+                0 => format!("{rows} x {whole} epochs{part}: {counted} rows, each exactly once an epoch"),
+                _ => format!("{counted} of the {} updates that there are, none twice an epoch", last.0 - start.0),
+            };
             verdict.check("rows", found);
         } else {
             verdict.check("rows", "not each exactly once an epoch".to_owned());
