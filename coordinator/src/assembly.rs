@@ -205,10 +205,26 @@ fn state_files(spec: &RunSpec, inputs: &Inputs, origin: &Origin, output: &Output
         let unreadable =
             |error| Failure { kind: FailureKind::Data, message: format!("read {}: {error}", path.display()) };
         let bytes = std::fs::metadata(path).map_err(unreadable)?.len();
+        let most = most_state_bytes(inputs.model.parameters());
+        if bytes > most {
+            let message = format!(
+                "{} has {bytes} bytes; expected {most} at most for a model of {} parameters: it is not that of config.json",
+                path.display(),
+                inputs.model.parameters()
+            );
+            return Err(Failure { kind: FailureKind::Data, message });
+        }
         let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         artifacts.push(Artifact { kind: *kind, file_name, bytes });
     }
     Ok((artifacts, files))
+}
+
+/// The largest file of weights or moments that workers are to take into memory: parameters, gradients and moments in
+/// float32, and the heads of pre-training on top.
+fn most_state_bytes(parameters: u64) -> u64 {
+    const HEADS_BYTES: u64 = 256 << 20;
+    parameters.saturating_mul(16).saturating_add(HEADS_BYTES)
 }
 
 /// What a job is made of beside what the flags and the inputs say.

@@ -8,6 +8,7 @@ mod bad_input;
 mod crew;
 mod export;
 mod faults;
+mod giants;
 mod hostile;
 mod launching;
 mod ledger;
