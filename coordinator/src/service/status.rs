@@ -1,6 +1,6 @@
 //! The status service: whoever asks sees the run as the driver last saw it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -82,7 +82,8 @@ impl StatusService for StatusFeed {
         &self,
         _request: Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::GetStatusResponse>, Status> {
-        Ok(Response::new(v1::GetStatusResponse { status: Some(self.status.borrow().clone()) }))
+        let status = told(self.status.borrow().clone(), &self.folder);
+        Ok(Response::new(v1::GetStatusResponse { status: Some(status) }))
     }
 
     async fn list_checkpoints(
@@ -105,7 +106,7 @@ impl StatusService for StatusFeed {
                 refusal(Code::ResourceExhausted, message, "TOO_MANY_CALLS", ("lines", &lines.to_string()))
             })?;
         }
-        let status = self.status.borrow().clone();
+        let status = told(self.status.borrow().clone(), &self.folder);
         let report = self.chronicle.borrow().report(&status);
         Ok(Response::new(v1::GetReportResponse { report: Some(report) }))
     }
@@ -115,18 +116,30 @@ impl StatusService for StatusFeed {
         _request: Request<v1::WatchStatusRequest>,
     ) -> Result<Response<Self::WatchStatusStream>, Status> {
         let (messages, stream) = mpsc::channel(1);
-        tokio::spawn(watch(self.status.clone(), messages));
+        tokio::spawn(watch(self.status.clone(), self.folder.clone(), messages));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
+}
+
+/// The status as callers see it: where the disk has refused, the error names the file, and not the folder.
+fn told(mut status: v1::Status, folder: &Path) -> v1::Status {
+    let (inside, itself) = (format!("{}/", folder.display()), format!("output_dir {}", folder.display()));
+    let without = |text: &str| text.replace(&inside, "").replace(&itself, "output_dir");
+    status.paused = status.paused.as_deref().map(without);
+    if !status.outcome.is_empty() {
+        status.outcome = without(&status.outcome);
+    }
+    status
 }
 
 /// Sends the status at once and after every change, until the watcher hangs up or the run ends.
 async fn watch(
     mut status: watch::Receiver<v1::Status>,
+    folder: PathBuf,
     messages: mpsc::Sender<Result<v1::WatchStatusResponse, Status>>,
 ) {
     loop {
-        let now = status.borrow_and_update().clone();
+        let now = told(status.borrow_and_update().clone(), &folder);
         let over = !now.outcome.is_empty();
         if messages.send(Ok(v1::WatchStatusResponse { status: Some(now) })).await.is_err() || over {
             return;
@@ -137,5 +150,26 @@ async fn watch(
             changed = status.changed() => if changed.is_err() { return },
             () = messages.closed() => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_folder_is_told() {
+        let told = |paused: &str, outcome: &str| {
+            let status =
+                v1::Status { paused: Some(paused.to_owned()), outcome: outcome.to_owned(), ..Default::default() };
+            let told = told(status, Path::new("/data/ward 7/out"));
+            (told.paused.unwrap_or_default(), told.outcome)
+        };
+        let (paused, outcome) = told(
+            "write /data/ward 7/out/checkpoint-20/optimizer.safetensors: No space left on device (os error 28)",
+            "failed: output_dir /data/ward 7/out cannot be written to: it timed out",
+        );
+        assert_eq!(paused, "write checkpoint-20/optimizer.safetensors: No space left on device (os error 28)");
+        assert_eq!(outcome, "failed: output_dir cannot be written to: it timed out");
     }
 }
