@@ -179,7 +179,7 @@ mod tests {
             seed,
             rows_per_update,
             lanes,
-            schedule: LrSchedule { decay: Decay::Linear, peak: 1.0, warmup_updates: 0, total_updates: 1 },
+            schedule: LrSchedule { decay: Decay::linear(), peak: 1.0, warmup_updates: 0, total_updates: 1 },
             optimizer: OptimizerSpec {
                 kind: OptimizerKind::AdamwHf,
                 beta1: 0.9,

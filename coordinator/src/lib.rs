@@ -19,6 +19,7 @@ pub mod injector;
 pub mod inputs;
 pub mod launch;
 pub mod meter;
+pub mod metrics;
 pub mod model_folder;
 pub mod orders_client;
 pub mod origin;

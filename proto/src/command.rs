@@ -131,12 +131,6 @@ impl TryFrom<v1::Welcome> for Welcome {
 
 impl From<TrainSpec> for v1::TrainSpec {
     fn from(spec: TrainSpec) -> Self {
-        let decay = match spec.schedule.decay {
-            Decay::Linear => v1::Decay::Linear,
-            Decay::Cosine => v1::Decay::Cosine,
-            Decay::Constant => v1::Decay::Constant,
-            Decay::ConstantWithWarmup => v1::Decay::ConstantWithWarmup,
-        };
         let optimizer = match spec.optimizer.kind {
             OptimizerKind::AdamwHf => v1::OptimizerKind::AdamwHf,
             OptimizerKind::AdamwTorch => v1::OptimizerKind::AdamwTorch,
@@ -145,7 +139,8 @@ impl From<TrainSpec> for v1::TrainSpec {
             seed: spec.seed,
             rows_per_update: spec.rows_per_update,
             lanes: spec.lanes,
-            decay: decay.into(),
+            lr_scheduler: spec.schedule.decay.name().to_owned(),
+            lr_scheduler_values: spec.schedule.decay.values().to_vec(),
             peak_learning_rate: spec.schedule.peak,
             warmup_updates: spec.schedule.warmup_updates,
             total_updates: spec.schedule.total_updates,
@@ -180,13 +175,8 @@ impl TryFrom<v1::TrainSpec> for TrainSpec {
     type Error = WireError;
 
     fn try_from(spec: v1::TrainSpec) -> Result<Self, WireError> {
-        let decay = match spec.decay() {
-            v1::Decay::Linear => Decay::Linear,
-            v1::Decay::Cosine => Decay::Cosine,
-            v1::Decay::Constant => Decay::Constant,
-            v1::Decay::ConstantWithWarmup => Decay::ConstantWithWarmup,
-            v1::Decay::Unspecified => return Err(WireError::Missing { field: "train_spec.decay" }),
-        };
+        let decay = Decay::of(&spec.lr_scheduler, spec.lr_scheduler_values.clone())
+            .map_err(|error| WireError::Value { field: "train_spec.lr_scheduler", problem: error.to_string() })?;
         let kind = match spec.optimizer() {
             v1::OptimizerKind::AdamwHf => OptimizerKind::AdamwHf,
             v1::OptimizerKind::AdamwTorch => OptimizerKind::AdamwTorch,

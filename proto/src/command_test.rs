@@ -14,7 +14,12 @@ fn welcome() -> Welcome {
             seed: 42,
             rows_per_update: 32,
             lanes: 8,
-            schedule: LrSchedule { decay: Decay::Cosine, peak: 3e-5, warmup_updates: 5, total_updates: 10 },
+            schedule: LrSchedule {
+                decay: Decay::of("polynomial", vec![1e-7, 2.0]).unwrap(),
+                peak: 3e-5,
+                warmup_updates: 5,
+                total_updates: 10,
+            },
             optimizer: OptimizerSpec {
                 kind: OptimizerKind::AdamwTorch,
                 beta1: 0.9,

@@ -213,7 +213,7 @@ fn spec(options: &Options, compute: ComputeSpec) -> TrainSpec {
         seed: 42,
         rows_per_update: options.rows,
         lanes: options.lanes,
-        schedule: LrSchedule { decay: Decay::Constant, peak: 1e-5, warmup_updates: 0, total_updates: options.updates },
+        schedule: LrSchedule { decay: Decay::linear(), peak: 1e-5, warmup_updates: 0, total_updates: options.updates },
         optimizer: OptimizerSpec {
             kind: OptimizerKind::AdamwTorch,
             beta1: 0.9,

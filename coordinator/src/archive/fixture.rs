@@ -22,7 +22,7 @@ pub(crate) fn spec() -> TrainSpec {
         seed: 42,
         rows_per_update: 32,
         lanes: 8,
-        schedule: LrSchedule { decay: Decay::Linear, peak: 3e-5, warmup_updates: 1755, total_updates: 3510 },
+        schedule: LrSchedule { decay: Decay::linear(), peak: 3e-5, warmup_updates: 1755, total_updates: 3510 },
         optimizer: OptimizerSpec {
             kind: OptimizerKind::AdamwHf,
             beta1: 0.9,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use medley_common::identity::Digest;
 use medley_common::model::ModelConfig;
-use medley_common::schedule::LrSchedule;
+use medley_common::schedule::{LrSchedule, Setting};
 use medley_common::spec::{ComputeSpec, OptimizerSpec, Summation, TrainSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -51,7 +51,7 @@ impl Recipe {
             ("seed", Value::from(*seed)),
             ("rows_per_update", Value::from(*rows_per_update)),
             ("lanes", Value::from(*lanes)),
-            ("lr_scheduler_type", value(decay)),
+            ("lr_scheduler_type", Value::from(decay.name())),
             ("learning_rate", number(*peak)),
             ("warmup_steps", Value::from(*warmup_updates)),
             ("max_steps", Value::from(*total_updates)),
@@ -70,6 +70,10 @@ impl Recipe {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
+        let set: JsonObject = decay.settings().map(|(name, setting)| (name.to_owned(), set(&setting))).collect();
+        if !set.is_empty() {
+            fields.insert("lr_scheduler_kwargs".to_owned(), value(&set));
+        }
         if let Value::Object(shape) = value(model) {
             fields.extend(shape.into_iter().map(|(name, value)| (format!("model.{name}"), value)));
         }
@@ -109,6 +113,14 @@ fn shown(value: &Value) -> String {
     match value.as_f64() {
         Some(rate) if value.is_f64() => format!("{rate:?}"),
         _ => value.to_string(),
+    }
+}
+
+/// A parameter of the schedule, as it is typed.
+fn set(setting: &Setting) -> Value {
+    match setting {
+        Setting::Number(value) => number(*value),
+        Setting::Word(word) => Value::from(word.as_str()),
     }
 }
 

@@ -11,6 +11,7 @@ use super::error::ArchiveError;
 use super::json_text::{JsonObject, number, pretty};
 use super::manifest::read_text;
 use super::output_dir::OutputDir;
+use crate::metrics::measure;
 use crate::run::report::{EvaluationReport, TrainSummary};
 
 /// What training came to.
@@ -45,10 +46,11 @@ impl Metrics {
     /// What an evaluation came to; steps are batches of `batch_rows` rows (`--per_device_eval_batch_size`), as
     /// Hugging Face counts them.
     ///
-    /// Accuracy and loss are over the labelled rows, and absent where there are none. As in Hugging Face, `epoch` is
-    /// there for the validation split after training only.
+    /// Accuracy, loss and what else predictions come to (see [`crate::metrics`]) are over the labelled rows, and absent
+    /// where there are none; `names` are those of the labels, by id. As in Hugging Face, `epoch` is there for the validation
+    /// split after training only.
     #[must_use]
-    pub fn of_evaluation(report: &EvaluationReport, batch_rows: u32) -> Self {
+    pub fn of_evaluation(report: &EvaluationReport, batch_rows: u32, names: &[String]) -> Self {
         let prefix = match report.split {
             Split::Train => "train_eval",
             Split::Validation => "eval",
@@ -59,6 +61,8 @@ impl Metrics {
         if let (Some(accuracy), Some(loss)) = (report.tally.accuracy(), report.tally.mean_loss()) {
             values.insert(format!("{prefix}_accuracy"), number(accuracy));
             values.insert(format!("{prefix}_loss"), number(loss));
+            let measured = measure(&report.predictions, &report.labels, names);
+            values.extend(measured.into_iter().map(|(key, value)| (format!("{prefix}_{key}"), value)));
             if report.tally.rows != rows {
                 values.insert(format!("{prefix}_labelled_samples"), Value::from(report.tally.rows));
             }

@@ -24,6 +24,7 @@ fn report(split: Split, tally: Tally, rows: u32, update: u64) -> EvaluationRepor
         epoch: 10.0,
         tally,
         predictions: (0..rows).map(predict).collect(),
+        labels: Vec::new(),
         seconds: 27.4404,
     }
 }
@@ -43,7 +44,7 @@ fn the_training_table_is_hugging_faces() {
 #[test]
 fn the_published_test_split_has_its_published_speeds() {
     let tally = Tally { rows: 1422, correct: 1224, loss_sum: 1422.0 * 0.875 };
-    let metrics = Metrics::of_evaluation(&report(Split::Test, tally, 1422, 3510), 32);
+    let metrics = Metrics::of_evaluation(&report(Split::Test, tally, 1422, 3510), 32, &[]);
     let expected = JsonObject::from(
         [
             ("predict_accuracy", Value::from(1224.0 / 1422.0)),
@@ -61,7 +62,7 @@ fn the_published_test_split_has_its_published_speeds() {
 #[test]
 fn keys_follow_what_is_known() {
     let keys = |split, tally, rows, update| -> Vec<String> {
-        Metrics::of_evaluation(&report(split, tally, rows, update), 8).values().keys().cloned().collect()
+        Metrics::of_evaluation(&report(split, tally, rows, update), 8, &[]).values().keys().cloned().collect()
     };
     let labelled = Tally { rows: 4, correct: 2, loss_sum: 1.0 };
     let speed = ["runtime", "samples", "samples_per_second", "steps_per_second"];
@@ -84,7 +85,7 @@ fn results_are_merged_and_nothing_is_lost() {
     let all = folder.path().join(ALL_RESULTS_FILE);
     fs::write(&all, r#"{"mine": 1, "eval_loss": NaN}"#).unwrap();
     let tally = Tally { rows: 4, correct: 2, loss_sum: f64::NAN };
-    let validation = Metrics::of_evaluation(&report(Split::Validation, tally, 4, 9), 8);
+    let validation = Metrics::of_evaluation(&report(Split::Validation, tally, 4, 9), 8, &[]);
     let aside = validation.save(&output).unwrap();
     assert_eq!(aside, Some(folder.path().join("all_results.json.replaced-1")), "python wrote NaN, which no JSON has");
     assert_eq!(Metrics::of_training(&summary(), 11_232).save(&output).unwrap(), None);
@@ -97,6 +98,6 @@ fn results_are_merged_and_nothing_is_lost() {
 fn no_time_has_no_speed() {
     let mut instant = report(Split::Validation, Tally::default(), 0, 0);
     instant.seconds = 0.0;
-    let metrics = Metrics::of_evaluation(&instant, 0);
+    let metrics = Metrics::of_evaluation(&instant, 0, &[]);
     assert_eq!(metrics.values().keys().collect::<Vec<_>>(), ["eval_runtime", "eval_samples"]);
 }

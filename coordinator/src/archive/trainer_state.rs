@@ -188,12 +188,12 @@ impl LogEntry {
         Self::at(entry, log.epoch, log.update)
     }
 
-    /// An evaluation; steps are batches of `batch_rows` rows.
+    /// An evaluation; steps are batches of `batch_rows` rows, `names` those of the labels. Its numbers alone, no tables.
     #[must_use]
-    pub fn of_evaluation(report: &EvaluationReport, batch_rows: u32) -> Self {
-        let mut entry = Metrics::of_evaluation(report, batch_rows).values().clone();
+    pub fn of_evaluation(report: &EvaluationReport, batch_rows: u32, names: &[String]) -> Self {
+        let mut entry = Metrics::of_evaluation(report, batch_rows, names).values().clone();
         // Hugging Face adds the number of samples after it has logged.
-        entry.retain(|key, _| !key.ends_with("_samples"));
+        entry.retain(|key, value| !key.ends_with("_samples") && !value.is_array());
         Self::at(entry, report.epoch, report.update)
     }
 

@@ -23,9 +23,10 @@ fn state() -> TrainerState {
         epoch: 1.5,
         tally,
         predictions: vec![],
+        labels: vec![],
         seconds: 2.0,
     };
-    state.log(LogEntry::of_evaluation(&report, 8));
+    state.log(LogEntry::of_evaluation(&report, 8, &[]));
     let summary =
         TrainSummary { update: Update(500), epoch: 1.5, mean_loss: 0.5, rows: 16_000, updates: 500, seconds: 100.0 };
     state.log(LogEntry::of_summary(&summary));

@@ -49,7 +49,7 @@ fn the_reference_command_is_read_as_it_is() {
     assert_eq!(sources.max_seq_length, 512);
     let recipe = spec.recipe();
     assert_eq!((recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps), (16, 2));
-    assert_eq!((recipe.peak_learning_rate, recipe.decay), (3e-5, Decay::Linear));
+    assert_eq!((recipe.peak_learning_rate, recipe.decay.clone()), (3e-5, Decay::linear()));
     assert_eq!((recipe.warmup, recipe.length), (Warmup::Share(0.5), RunLength::Epochs(10.0)));
     assert_eq!((recipe.optimizer.kind, recipe.optimizer.max_grad_norm), (OptimizerKind::AdamwHf, Some(1.0)));
     assert_eq!((recipe.seed, recipe.lanes, recipe.batch_meaning), (42, 8, BatchMeaning::Global));

@@ -241,7 +241,6 @@ static UNSUPPORTED: &[Unsupported] = &[
     un("adafactor", Off, ADAMW),
     un("optim_args", Nothing, "use --adam_beta1, --adam_beta2, --adam_epsilon and --weight_decay"),
     un("optim_target_modules", Nothing, ADAMW),
-    un("lr_scheduler_kwargs", Nothing, "use --lr_scheduler_type linear, cosine, constant or constant_with_warmup"),
     un("neftune_noise_alpha", Nothing, EMBEDDINGS),
     un("per_gpu_train_batch_size", Nothing, BATCH),
     un("per_gpu_eval_batch_size", Nothing, "drop the flag; the batch size of evaluation does not change its result"),

@@ -7,7 +7,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
+use medley_common::schedule::Decay;
 
 use super::truth::Truth;
 use crate::spec::DeviceChoice;
@@ -138,9 +140,12 @@ pub(crate) struct OptimizerFlags {
     /// Highest learning rate
     #[arg(long, value_name = "RATE", default_value = "5e-5")]
     pub(crate) learning_rate: f64,
-    /// Its course: linear, cosine, constant or constant_with_warmup
-    #[arg(long, value_name = "NAME", value_enum, default_value_t = SchedulerFlag::Linear)]
-    pub(crate) lr_scheduler_type: SchedulerFlag,
+    /// Its course, as Hugging Face names them
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Decay::names()), default_value = "linear")]
+    pub(crate) lr_scheduler_type: String,
+    /// What is set about its course, as JSON: '{"num_cycles": 2}'
+    #[arg(long, value_name = "JSON", default_value = "{}", hide_default_value = true)]
+    pub(crate) lr_scheduler_kwargs: String,
     /// Share of the run in which it rises from 0
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     pub(crate) warmup_ratio: f64,
@@ -277,15 +282,6 @@ pub(crate) struct PlacementFlags {
 }
 
 // No comments on the variants of these: clap would show them as help, at several lines a flag.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub(crate) enum SchedulerFlag {
-    Linear,
-    Cosine,
-    Constant,
-    ConstantWithWarmup,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OptimFlag {
     #[value(name = "adamw_hf")]

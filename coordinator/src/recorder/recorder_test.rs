@@ -25,7 +25,7 @@ fn entries() -> Vec<Entry> {
     let log = TrainLog { update: Update(2), epoch: 0.5, loss: 1.0, grad_norm: 2.0, learning_rate: 1e-5, skipped: 0 };
     let tally = Tally { rows: 4, correct: 3, loss_sum: 2.0 };
     let (split, update, predictions) = (Split::Validation, Update(2), Vec::new());
-    let report = EvaluationReport { split, update, epoch: 0.5, tally, predictions, seconds: 2.0 };
+    let report = EvaluationReport { split, update, epoch: 0.5, tally, predictions, labels: Vec::new(), seconds: 2.0 };
     vec![
         Entry::Group(GroupRecord { generation: medley_common::identity::Generation(1), members: Vec::new() }),
         Entry::Update(record(1)),

@@ -250,7 +250,7 @@ impl Scribe {
             self.reopen()?;
         }
         let batch_rows = self.setting.eval_batch_rows;
-        let entry = LogEntry::of_evaluation(report, batch_rows);
+        let entry = LogEntry::of_evaluation(report, batch_rows, &self.setting.labels);
         if !self.recorded {
             // A run that only evaluates what an earlier one has trained makes no updates of its own.
             let update = self.ledger.as_ref().map_or(report.update, |ledger| ledger.last());
@@ -266,7 +266,7 @@ impl Scribe {
             return Ok(());
         }
         let output = self.output();
-        Metrics::of_evaluation(report, batch_rows).save(output)?;
+        Metrics::of_evaluation(report, batch_rows, &self.setting.labels).save(output)?;
         if report.split == Split::Test {
             save_predictions(output, &report.predictions, &self.setting.labels, &self.setting.test_rows)?;
         }

@@ -106,7 +106,8 @@ impl Run {
         let labels = self.job.rows(split).map_or(&[][..], |rows| &rows.labels);
         let tally = Tally::of(&predictions, labels);
         let (update, epoch) = (self.progress.done, self.epoch());
-        let report = EvaluationReport { split, update, epoch, tally, predictions, seconds };
+        let labels = labels.to_vec();
+        let report = EvaluationReport { split, update, epoch, tally, predictions, labels, seconds };
         self.evaluations.push(EvaluationView::of(&report));
         self.evaluated = Some(report.clone());
         self.publish(report, occasion, actions);

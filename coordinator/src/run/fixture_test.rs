@@ -21,7 +21,7 @@ pub(super) fn job(workers: u32) -> Job {
         seed: 7,
         rows_per_update: 4,
         lanes: 4,
-        schedule: LrSchedule { decay: Decay::Linear, peak: 1e-3, warmup_updates: 2, total_updates: 6 },
+        schedule: LrSchedule { decay: Decay::linear(), peak: 1e-3, warmup_updates: 2, total_updates: 6 },
         optimizer: OptimizerSpec {
             kind: OptimizerKind::AdamwHf,
             beta1: 0.9,

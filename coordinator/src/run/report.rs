@@ -104,6 +104,8 @@ pub struct EvaluationReport {
     pub tally: Tally,
     /// All rows, in row order.
     pub predictions: Vec<Prediction>,
+    /// Their labels, by row id; `None` for an unlabelled row.
+    pub labels: Vec<Option<u32>>,
     /// Seconds from the order to the last prediction.
     pub seconds: f64,
 }

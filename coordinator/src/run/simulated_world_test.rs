@@ -365,7 +365,7 @@ impl World {
             }
             Action::Publish(mut report, occasion) => {
                 report.seconds = 0.0;
-                let (update, split, entry) = (report.update, report.split, LogEntry::of_evaluation(&report, 8));
+                let (update, split, entry) = (report.update, report.split, LogEntry::of_evaluation(&report, 8, &[]));
                 self.history.evaluations.push((report.split, report.update, report));
                 (Record::Evaluation(Evaluated { update, split, occasion, entry }), vec![Input::Published(update)])
             }

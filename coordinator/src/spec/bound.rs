@@ -1,7 +1,7 @@
 //! A run whose rows are counted and whose machine is known: every number that it needs.
 
 use medley_common::plan::updates_per_epoch;
-use medley_common::schedule::{Decay, LrSchedule};
+use medley_common::schedule::LrSchedule;
 use medley_common::spec::TrainSpec;
 
 use crate::spec::{BatchMeaning, Cadence, Machine, Note, PlanSummary, RunLength, RunSpec, SpecError, Team, Warmup};
@@ -37,7 +37,7 @@ impl RunSpec {
         let total_updates = self.total_updates(train_rows, updates_per_epoch)?;
         let schedule = self.schedule(total_updates);
         if total_updates > 0 {
-            if schedule.decay != Decay::Constant && schedule.warmup_updates >= total_updates {
+            if schedule.decay.has_warmup() && schedule.warmup_updates >= total_updates {
                 notes.push(Note::warning(format!(
                     "the warm-up takes {} updates and the run has {total_updates}, so the learning rate never gets \
                      to its peak",
@@ -99,7 +99,7 @@ impl RunSpec {
             Warmup::Updates(updates) => updates,
             Warmup::Share(share) => (total_updates as f64 * share).ceil() as u64,
         };
-        LrSchedule { decay: recipe.decay, peak: recipe.peak_learning_rate, warmup_updates, total_updates }
+        LrSchedule { decay: recipe.decay.clone(), peak: recipe.peak_learning_rate, warmup_updates, total_updates }
     }
 }
 

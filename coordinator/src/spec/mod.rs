@@ -14,6 +14,7 @@ mod plan_summary;
 mod precision;
 mod recipe;
 mod run_spec;
+mod schedule;
 mod sources;
 mod spec_error;
 

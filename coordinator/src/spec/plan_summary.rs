@@ -3,7 +3,6 @@
 use std::fmt;
 
 use medley_common::lane::LaneTree;
-use medley_common::schedule::Decay;
 use medley_common::spec::{OptimizerKind, Precision, Summation};
 
 use super::number::{Grouped, counted};
@@ -100,12 +99,8 @@ fn learning_rate(bound: &Bound) -> String {
         0 => peak.clone(),
         updates => format!("0 to {peak} over {} of warm-up", counted(updates, "update")),
     };
-    match schedule.decay {
-        Decay::Linear => format!("{warmup}, then straight down to 0"),
-        Decay::Cosine => format!("{warmup}, then down to 0 by a cosine"),
-        Decay::Constant => format!("{peak} throughout"),
-        Decay::ConstantWithWarmup => format!("{warmup}, then constant"),
-    }
+    let words = schedule.decay.words();
+    if schedule.decay.has_warmup() { format!("{warmup}, then {words}") } else { format!("{peak} {words}") }
 }
 
 fn optimizer(bound: &Bound) -> String {

@@ -4,7 +4,8 @@ use medley_common::schedule::Decay;
 use medley_common::spec::{OptimizerKind, OptimizerSpec};
 
 use super::number::Number;
-use crate::cli::run_flags::{BatchFlags, OptimFlag, OptimizerFlags, RunFlags, SchedulerFlag};
+use super::schedule;
+use crate::cli::run_flags::{BatchFlags, OptimFlag, OptimizerFlags, RunFlags};
 use crate::spec::{Note, SpecError};
 
 /// What `--per_device_train_batch_size` times `--gradient_accumulation_steps` counts.
@@ -35,7 +36,7 @@ pub enum Warmup {
 }
 
 /// What makes the result of a training run.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Recipe {
     /// Rows of an evaluation batch: only how `eval_steps_per_second` counts steps, as Hugging Face would.
     pub per_device_eval_batch_size: u32,
@@ -66,14 +67,9 @@ pub struct Recipe {
 impl Recipe {
     pub(super) fn parse(flags: &RunFlags, notes: &mut Vec<Note>) -> Result<Self, SpecError> {
         let (batch, given) = (&flags.batch, &flags.optimizer);
-        let decay = match given.lr_scheduler_type {
-            SchedulerFlag::Linear => Decay::Linear,
-            SchedulerFlag::Cosine => Decay::Cosine,
-            SchedulerFlag::Constant => Decay::Constant,
-            SchedulerFlag::ConstantWithWarmup => Decay::ConstantWithWarmup,
-        };
+        let decay = schedule::decay(given)?;
         let warmup = warmup(given, notes)?;
-        if decay == Decay::Constant && !matches!(warmup, Warmup::Updates(0) | Warmup::Share(0.0)) {
+        if !decay.has_warmup() && !matches!(warmup, Warmup::Updates(0) | Warmup::Share(0.0)) {
             notes.push(Note::warning(
                 "--lr_scheduler_type constant has no warm-up; use constant_with_warmup to have one",
             ));

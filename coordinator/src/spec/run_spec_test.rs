@@ -95,9 +95,25 @@ const REFUSALS: &[(&str, &str)] = &[
          --overwrite_output_dir, as a resumed run adds to its folder anyway",
     ),
     (
-        "--lr_scheduler_type polynomial",
-        "invalid value 'polynomial' for '--lr_scheduler_type <NAME>'\n  [possible values: linear, cosine, \
-         constant, constant_with_warmup]",
+        "--lr_scheduler_type greedy",
+        "invalid value 'greedy' for '--lr_scheduler_type <NAME>'\n  [possible values: linear, cosine, \
+         cosine_with_restarts, polynomial, constant, constant_with_warmup, inverse_sqrt, warmup_stable_decay]",
+    ),
+    (
+        "--lr_scheduler_kwargs num_cycles=2",
+        "--lr_scheduler_kwargs is num_cycles=2; expected a JSON object, such as '{\"num_cycles\": 2}'",
+    ),
+    (
+        "--lr_scheduler_kwargs {\"num_cycles\":[2]}",
+        "--lr_scheduler_kwargs is {\"num_cycles\":[2]}; expected numbers and words alone",
+    ),
+    (
+        "--lr_scheduler_type warmup_stable_decay",
+        "--lr_scheduler_kwargs: warmup_stable_decay needs num_decay_steps, a whole number from 0 to 1e12",
+    ),
+    (
+        "--lr_scheduler_type polynomial --learning_rate 1e-8",
+        "--lr_scheduler_kwargs: lr_end is 1e-7; expected less than the peak, 1e-8",
     ),
     ("--max_steps ten", "invalid value 'ten' for '--max_steps <UPDATES>': invalid digit found in string"),
 ];
@@ -195,7 +211,10 @@ fn values_reach_their_places() {
     let (recipe, placement, output) = (spec.recipe(), spec.placement(), spec.output());
     assert_eq!((recipe.length, recipe.warmup), (RunLength::Updates(7), Warmup::Updates(3)));
     assert_eq!((recipe.optimizer.kind, recipe.optimizer.max_grad_norm), (OptimizerKind::AdamwTorch, None));
-    assert_eq!((recipe.decay, recipe.batch_meaning), (Decay::ConstantWithWarmup, BatchMeaning::PerWorker));
+    assert_eq!(
+        (recipe.decay.clone(), recipe.batch_meaning),
+        (Decay::new("constant_with_warmup", []).unwrap(), BatchMeaning::PerWorker)
+    );
     assert_eq!((placement.workers, placement.device), (Workers::Exactly(16), DeviceChoice::Cpu));
     assert_eq!((placement.threads, placement.heartbeat_timeout), (Some(3), Duration::from_millis(500)));
     assert_eq!(placement.listen, "127.0.0.1:81".parse::<SocketAddr>().unwrap());

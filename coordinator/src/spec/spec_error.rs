@@ -27,6 +27,12 @@ pub enum SpecError {
     /// Faults that cannot be understood.
     #[error(transparent)]
     Chaos(#[from] super::ChaosError),
+    /// Something about the schedule that makes no sense.
+    #[error("--lr_scheduler_kwargs: {problem}")]
+    Schedule {
+        /// What.
+        problem: String,
+    },
     /// No task is asked for.
     #[error("nothing to do; give at least one of --do_train, --do_eval and --do_predict")]
     NothingToDo,

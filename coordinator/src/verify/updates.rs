@@ -138,7 +138,7 @@ impl Updates {
             verdict.check("rows", "not each exactly once an epoch".to_owned());
         }
         let rates = format!("{:?} with {} of warm-up", self.identity.train.schedule.decay, self.warmup());
-        verdict.check("learning rates", rates.to_lowercase());
+        verdict.check("learning rates", rates);
     }
 
     fn warmup(&self) -> u64 {

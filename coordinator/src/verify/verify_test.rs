@@ -16,7 +16,7 @@ use crate::run::report::{GroupRecord, MemberRecord, UpdateRecord};
 
 /// 50 rows, 8 an update: 7 updates an epoch; 14 updates; 4 lanes.
 fn small() -> RunIdentity {
-    let schedule = LrSchedule { decay: Decay::Linear, peak: 1e-3, warmup_updates: 3, total_updates: 14 };
+    let schedule = LrSchedule { decay: Decay::linear(), peak: 1e-3, warmup_updates: 3, total_updates: 14 };
     let train = TrainSpec { rows_per_update: 8, lanes: 4, schedule, ..spec() };
     RunIdentity { train, lengths: (0..50).map(|row| 5 + row % 9).collect(), ..identity() }
 }

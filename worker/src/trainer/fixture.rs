@@ -94,7 +94,7 @@ pub(super) fn spec(kind: OptimizerKind, lanes: u32) -> TrainSpec {
         seed: 42,
         rows_per_update: 8,
         lanes,
-        schedule: LrSchedule { decay: Decay::Linear, peak: 2e-3, warmup_updates: 10, total_updates: 20 },
+        schedule: LrSchedule { decay: Decay::linear(), peak: 2e-3, warmup_updates: 10, total_updates: 20 },
         optimizer: OptimizerSpec {
             kind,
             beta1: 0.9,

@@ -1,0 +1,79 @@
+//! What an evaluation came to beside accuracy and loss: a metric is a file behind one trait, and a line in the table.
+//!
+//! All are over the labelled rows, and over all labels of the model, those included that no row has: as scikit-learn
+//! computes them where it is given `labels`, with 0 where a quotient has no denominator.
+
+mod bootstrap;
+mod calibration;
+mod classes;
+mod confusion;
+mod matthews;
+
+use std::fmt::Debug;
+
+use medley_common::evaluation::Prediction;
+use serde_json::Value;
+
+pub use confusion::Confusion;
+
+/// All metrics. A new one is a file, and a line here.
+const METRICS: &[&dyn Metric] =
+    &[&classes::Classes, &matthews::Matthews, &confusion::Matrix, &calibration::Calibration, &bootstrap::Bootstrap];
+
+/// Something that predictions come to.
+trait Metric: Debug + Sync {
+    /// Its numbers by key, without the prefix of the split.
+    fn values(&self, scored: &Scored<'_>) -> Vec<(String, Value)>;
+}
+
+/// Labelled rows and what was predicted of them.
+#[derive(Debug)]
+struct Scored<'a> {
+    /// The names of the labels, by id.
+    names: &'a [String],
+    rows: Vec<ScoredRow>,
+    confusion: Confusion,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Copy)]
+struct ScoredRow {
+    label: usize,
+    predicted: usize,
+    /// The probability of the predicted label.
+    confidence: f64,
+}
+
+/// What `predictions` come to against `labels` (by row id), for the labels of these `names`: numbers and tables by key.
+/// Nothing where no row has a label.
+#[must_use]
+pub fn measure(predictions: &[Prediction], labels: &[Option<u32>], names: &[String]) -> Vec<(String, Value)> {
+    let row = |prediction: &Prediction| {
+        let label = (*labels.get(prediction.row.0 as usize)?)? as usize;
+        let predicted = prediction.label() as usize;
+        let known = label < names.len() && predicted < names.len();
+        known.then(|| ScoredRow { label, predicted, confidence: confidence(&prediction.logits, predicted) })
+    };
+    let rows: Vec<ScoredRow> = predictions.iter().filter_map(row).collect();
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    let confusion = Confusion::of(names.len(), rows.iter().map(|row| (row.label, row.predicted)));
+    let scored = Scored { names, rows, confusion };
+    METRICS.iter().flat_map(|metric| metric.values(&scored)).collect()
+}
+
+/// The softmax of the predicted label's logit, the highest of all.
+fn confidence(logits: &[f32], predicted: usize) -> f64 {
+    let highest = f64::from(logits.get(predicted).copied().unwrap_or_default());
+    1.0 / logits.iter().map(|logit| (f64::from(*logit) - highest).exp()).sum::<f64>()
+}
+
+/// A quotient; 0 where there is nothing to divide by.
+fn share(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { part / whole } else { 0.0 }
+}
+
+#[cfg(test)]
+#[path = "metrics_test.rs"]
+mod tests;
