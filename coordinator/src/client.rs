@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use medley_proto::access::{Access, AccessError, describe, root_cause};
+use medley_proto::access::{Access, AccessError, describe, is_denied, root_cause};
+use medley_proto::mistake::mistake;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 
@@ -25,6 +26,22 @@ pub enum ClientError {
         /// The innermost reason.
         reason: String,
     },
+    /// Somebody answers, and no waiting will make it the coordinator that was meant.
+    #[error("coordinator at {address}: {reason}")]
+    Mistaken {
+        /// Where it was looked for.
+        address: String,
+        /// What is wrong, and the way out.
+        reason: String,
+    },
+    /// The token is not one that may do this.
+    #[error("coordinator at {address}: {reason}")]
+    Denied {
+        /// The coordinator.
+        address: String,
+        /// What it says.
+        reason: String,
+    },
     /// It refuses, or the answer broke off.
     #[error("coordinator at {address}: {reason}")]
     Call {
@@ -36,6 +53,17 @@ pub enum ClientError {
     /// Standard output is gone.
     #[error("write the answer: {0}")]
     Output(#[from] std::io::Error),
+}
+
+impl ClientError {
+    /// The exit code: 78 where other credentials or another address are needed, else 70.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Access(_) | Self::Mistaken { .. } | Self::Denied { .. } => 78,
+            Self::Unreachable { .. } | Self::Call { .. } | Self::Output(_) => 70,
+        }
+    }
 }
 
 /// A coordinator that can be called.
@@ -59,8 +87,11 @@ impl Client {
             .connect_timeout(ANSWER_TIMEOUT)
             .http2_keep_alive_interval(ANSWER_TIMEOUT)
             .keep_alive_timeout(ANSWER_TIMEOUT);
-        let unreachable = |error| ClientError::Unreachable { address: address.clone(), reason: root_cause(&error) };
-        let channel = endpoint.connect().await.map_err(unreachable)?;
+        let failed = |error| match mistake(&error) {
+            Some(reason) => ClientError::Mistaken { address: address.clone(), reason },
+            None => ClientError::Unreachable { address: address.clone(), reason: root_cause(&error) },
+        };
+        let channel = endpoint.connect().await.map_err(failed)?;
         Ok(Self { address, access, channel })
     }
 
@@ -73,8 +104,11 @@ impl Client {
     /// What a refusal or a broken answer is to a person.
     #[must_use]
     pub fn broken(&self, status: &tonic::Status) -> ClientError {
-        let reason = describe(status, self.access.is_encrypted());
-        ClientError::Call { address: self.address.clone(), reason }
+        let (address, reason) = (self.address.clone(), describe(status, self.access.is_encrypted()));
+        if is_denied(status) {
+            return ClientError::Denied { address, reason };
+        }
+        ClientError::Call { address, reason }
     }
 }
 

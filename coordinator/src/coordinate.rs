@@ -1,6 +1,7 @@
 //! One run from its command to its exit code: assembles it, listens, starts local workers, drives it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use medley_common::identity::Update;
@@ -24,6 +25,8 @@ use crate::run::report::Outcome;
 use crate::service::{Service, StatusFeed, Uploads};
 use crate::spec::{Chaos, Device, DeviceChoice, Machine, Placement, Role};
 
+/// What NVIDIA's driver makes where there is a GPU.
+const NVIDIA: &str = "/dev/nvidiactl";
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 /// Events that may wait for the run.
@@ -74,6 +77,12 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
         }
         (None, _) | (_, DeviceChoice::Cpu) => 0,
     };
+    if binary.is_some() && placement.device == DeviceChoice::Auto && gpus == 0 && Path::new(NVIDIA).exists() {
+        say(
+            "warning: this machine has an NVIDIA GPU, but no worker here can use it, so the CPU computes; build one with \
+             deploy/cuda/build, or say --device cpu",
+        );
+    }
     let assembling = tokio::task::spawn_blocking(move || assemble(&request, &Machine::here(gpus)));
     let assembly = tokio::select! {
         assembly = assembling => assembly.map_err(|error| internal(&error))??,
@@ -88,7 +97,8 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
     }
     let chaos = faults(&placement, &assembly)?;
     let display = Display::new(assembly.job.total(), progress);
-    display.line(&format!("coordinator listens on {address}; medley status --coordinator {address}"));
+    let called = called(address, placement.credentials.is_some());
+    display.line(&format!("coordinator listens on {address}; medley status --coordinator {called}"));
     let local = match binary {
         Some(binary) => {
             let device = match assembly.team.device {
@@ -107,7 +117,7 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
         None => {
             let workers = assembly.team.workers;
             say(&format!(
-                "waiting for workers, {workers} in all; start each with: medley-worker --coordinator {address}"
+                "waiting for workers, {workers} in all; start each with: medley-worker --coordinator {called}"
             ));
             LocalWorkers::default()
         }
@@ -157,6 +167,16 @@ fn reachable(address: SocketAddr) -> SocketAddr {
         IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
         _ => address,
     }
+}
+
+/// What a person types behind `--coordinator`. One that listens on all addresses is called by its machine's name; which
+/// names its certificate is for, who made it knows.
+fn called(address: SocketAddr, is_secured: bool) -> String {
+    let place = match address.ip().is_unspecified() {
+        true => format!("{}:{}", rustix::system::uname().nodename().to_string_lossy(), address.port()),
+        false => address.to_string(),
+    };
+    if is_secured { format!("{place} --credentials DIR") } else { place }
 }
 
 fn unavailable((address, flag): (SocketAddr, &str), error: &std::io::Error) -> Failure {

@@ -77,7 +77,7 @@ fn main() -> ExitCode {
 fn answered(answer: Result<(), ClientError>) -> ExitCode {
     match answer {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(70, &error),
+        Err(error) => fail(error.exit_code(), &error),
     }
 }
 

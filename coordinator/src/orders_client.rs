@@ -51,7 +51,11 @@ pub async fn drain(asked: &Drain) -> Result<(), ClientError> {
     let request = soon(v1::DrainRequest { worker: asked.worker });
     let answer = OperatorServiceClient::new(client.calls()).drain(request).await;
     let update = answer.map_err(|status| client.broken(&status))?.into_inner().update;
-    say(&format!("after update {update} worker {} leaves at the next rest; the run goes on without it", asked.worker))
+    say(&format!(
+        "after update {update} worker {} leaves at the next rest, and the others go on; where it is the last one, `medley \
+         train` saves and stops, and `medley serve` waits for another",
+        asked.worker
+    ))
 }
 
 /// Lists the checkpoints of a run.

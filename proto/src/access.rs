@@ -53,12 +53,12 @@ impl fmt::Debug for Access {
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
     /// A file that cannot be read.
-    #[error("{}: {source}; `medley init-certs` makes such a folder", path.display())]
+    #[error("{}: {reason}; `medley init-certs` makes such a folder", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
+        /// The system's reason. Part of the message, so it is not offered as a source a second time.
+        reason: std::io::Error,
     },
     /// A file that is far too long.
     #[error("{} has over {LIMIT_BYTES} bytes; expected a certificate, a key or a token", path.display())]
@@ -188,15 +188,21 @@ pub fn root_cause(error: &dyn std::error::Error) -> String {
     while let Some(source) = cause.source() {
         cause = source;
     }
-    cause.to_string()
+    let text = cause.to_string();
+    // What rustls says of a connection that was cut ends with a page about it, which is no help to a person.
+    text.split_once(": https://").map_or(text.clone(), |(reason, _)| reason.to_owned())
 }
 
 /// What a call came to, in words: the coordinator's own, or why it was not reached.
 #[must_use]
 pub fn describe(status: &Status, is_encrypted: bool) -> String {
     use std::error::Error;
-    if status.source().is_none() && !status.message().is_empty() {
+    if status.source().is_none() && !status.message().is_empty() && !status.message().contains("404 Not Found") {
         return status.message().to_owned();
+    }
+    // A web server's answer, in the words of a library that expects another protocol.
+    if status.message().contains("404 Not Found") {
+        return "it speaks HTTP, but not this protocol: is it the port of --http_listen?".to_owned();
     }
     let cause = root_cause(status);
     if is_encrypted {
@@ -216,7 +222,7 @@ pub fn is_denied(status: &Status) -> bool {
 /// # Errors
 /// It cannot be read, or is far too long.
 pub fn read(path: &Path) -> Result<Option<Vec<u8>>, AccessError> {
-    let unreadable = |source| AccessError::Unreadable { path: path.to_owned(), source };
+    let unreadable = |reason| AccessError::Unreadable { path: path.to_owned(), reason };
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
         // A folder that is missing is a mistake; a file in it may be.
@@ -240,7 +246,7 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>, AccessError> {
 pub fn identity(folder: &Path) -> Result<Option<Identity>, AccessError> {
     let Some(certificate) = read(&folder.join(CERTIFICATE))? else { return Ok(None) };
     let path = folder.join(KEY);
-    let missing = || AccessError::Unreadable { path: path.clone(), source: std::io::ErrorKind::NotFound.into() };
+    let missing = || AccessError::Unreadable { path: path.clone(), reason: std::io::ErrorKind::NotFound.into() };
     let key = read(&path)?.ok_or_else(missing)?;
     Ok(Some(Identity::from_pem(certificate, key)))
 }

@@ -12,6 +12,7 @@ mod event;
 mod example;
 #[cfg(test)]
 mod garbage_test;
+pub mod mistake;
 mod wire;
 
 pub use wire::{WireError, piece};

@@ -3,7 +3,6 @@
 //! A coordinator that is lost is looked for, with all that the worker holds: it may have died and come back, or the
 //! network was away.
 
-use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use tokio::time::MissedTickBehavior;
 
 pub use crate::agent_error::AgentError;
 use crate::device::Place;
+use crate::display::say;
 use crate::engine::Output;
 use crate::holding::Holding;
 use crate::joining::{fetch, greet, hello, route_to};
@@ -360,11 +360,6 @@ async fn report_failure(session: &mut Session, events: &EventSender, failure: &F
     };
     // The failure itself is what matters: a coordinator that never answers must not keep a failed worker alive.
     tokio::time::timeout(Duration::from_secs(5), heard).await.unwrap_or(Ok(()))
-}
-
-/// Writes a line to standard error, if anybody still reads it.
-pub fn say(line: &str) {
-    writeln!(std::io::stderr().lock(), "medley-worker: {line}").ok();
 }
 
 async fn heartbeat(events: EventSender, every: Duration) {

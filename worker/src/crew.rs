@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::agent::say;
+use crate::display::say;
 
 /// The most workers of a machine.
 const MOST: u32 = 1024;

@@ -6,6 +6,7 @@ pub mod batch;
 pub mod collective;
 pub mod crew;
 pub mod device;
+pub mod display;
 pub mod engine;
 pub mod holding;
 pub mod joining;

@@ -8,6 +8,7 @@ use medley_common::identity::{Digest, Split, Update, WorkerId};
 use medley_common::message::{ArtifactKind, Command, Event};
 use medley_common::save::{Piece, SaveId};
 use medley_proto::access::{self, Access, root_cause};
+use medley_proto::mistake::mistake;
 use medley_proto::v1::fetch_artifact_response::Part as FetchPart;
 use medley_proto::v1::upload_artifact_request::Part as UploadPart;
 use medley_proto::v1::worker_service_client::WorkerServiceClient;
@@ -20,6 +21,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
+use crate::display::say;
 use crate::state_copy::StateCopy;
 
 /// Events that may wait for the network; a full queue makes the worker wait.
@@ -141,15 +143,24 @@ impl Coordinator {
             .http2_keep_alive_interval(Duration::from_secs(10))
             .keep_alive_timeout(Duration::from_secs(20));
         let deadline = tokio::time::Instant::now() + patience;
-        let mut pause = Duration::from_millis(50);
+        let (mut pause, mut told) = (Duration::from_millis(50), false);
         let channel = loop {
             match endpoint.connect().await {
                 Ok(channel) => break channel,
-                Err(error) if tokio::time::Instant::now() + pause > deadline => {
-                    return Err(unreachable(root_cause(&error)));
+                Err(error) => {
+                    if let Some(cause) = mistake(&error) {
+                        return Err(SessionError::Denied { address: address.to_owned(), cause });
+                    }
+                    if tokio::time::Instant::now() + pause > deadline {
+                        return Err(unreachable(root_cause(&error)));
+                    }
+                    // The coordinator may still be reading its data; a launcher starts both at once.
+                    if pause == LONGEST_PAUSE && !std::mem::replace(&mut told, true) {
+                        let (cause, left) = (root_cause(&error), deadline - tokio::time::Instant::now());
+                        say(&format!("no coordinator at {address} yet ({cause}); tried for {} s more", left.as_secs()));
+                    }
+                    tokio::time::sleep(pause).await;
                 }
-                // The coordinator may still be reading its data; a launcher starts both at once.
-                Err(_) => tokio::time::sleep(pause).await,
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         };

@@ -186,7 +186,7 @@ enum Verb {
     Stop(Stop),
     /// Have a run save its state, and wait until it is saved
     Checkpoint(Checkpoint),
-    /// Have a worker leave; the run goes on without it
+    /// Have a worker leave; the others go on without it
     Drain(Drain),
     /// List a run's checkpoints
     Checkpoints(Checkpoints),

@@ -23,8 +23,8 @@ const LISTED_FOR: Duration = Duration::from_secs(1);
 /// Lines of a report that cost as much as a call.
 const LINES_A_CALL: usize = 100;
 
-/// The checkpoints there were, and when.
-type Listing = (Instant, Vec<v1::CheckpointInfo>);
+/// The checkpoints there were, when, and which one the status named as the newest.
+type Listing = (Instant, Option<u64>, Vec<v1::CheckpointInfo>);
 
 /// Serves what the driver publishes; never asks the run, so it never delays it.
 #[derive(Debug, Clone)]
@@ -48,10 +48,12 @@ impl StatusFeed {
         self.status.clone()
     }
 
-    /// The checkpoints on the disk; looks at most once a second, however many ask.
+    /// The checkpoints on the disk; looks at most once a second, however many ask, and after each new one.
     async fn checkpoints(&self) -> Result<Vec<v1::CheckpointInfo>, Status> {
         let mut listed = self.listed.lock().await;
-        if let Some((_, list)) = listed.as_ref().filter(|(at, _)| at.elapsed() < LISTED_FOR) {
+        let newest = self.status.borrow().checkpoint_update;
+        let is_fresh = |(at, of, _): &&Listing| at.elapsed() < LISTED_FOR && *of == newest;
+        if let Some((.., list)) = listed.as_ref().filter(is_fresh) {
             return Ok(list.clone());
         }
         let folder = self.folder.clone();
@@ -63,7 +65,7 @@ impl StatusFeed {
         };
         let found = found.map_err(|_| failed())?.map_err(|_| failed())?;
         let list: Vec<v1::CheckpointInfo> = found.into_iter().map(info).collect();
-        *listed = Some((Instant::now(), list.clone()));
+        *listed = Some((Instant::now(), newest, list.clone()));
         Ok(list)
     }
 }

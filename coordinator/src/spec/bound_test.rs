@@ -93,7 +93,7 @@ fn impossible_sizes_are_refused() {
         refusal("--max_steps 2000000000", 9),
         "a run of 2e9 updates is too long; at most 1e9 are allowed, so lower --max_steps"
     );
-    assert_eq!(refusal("--device cuda", 9), "--device is cuda, but no CUDA device can be used here; use --device cpu");
+    assert!(refusal("--device cuda", 9).starts_with("--device is cuda, but no CUDA device can be used here; build a"));
 }
 
 #[test]

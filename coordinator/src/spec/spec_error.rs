@@ -84,7 +84,10 @@ pub enum SpecError {
         listen: SocketAddr,
     },
     /// `--device cuda` where there is none.
-    #[error("--device is cuda, but no CUDA device can be used here; use --device cpu")]
+    #[error(
+        "--device is cuda, but no CUDA device can be used here; build a worker for one with deploy/cuda/build, or use \
+         --device cpu"
+    )]
     NoCuda,
     /// There are more workers than GPUs.
     #[error(

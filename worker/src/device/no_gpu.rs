@@ -11,7 +11,10 @@ use medley_common::message::Failure;
 use medley_common::spec::TrainSpec;
 
 use super::{Device, Place, Work, config};
+use crate::display::say;
 
+/// What NVIDIA's driver makes where there is a GPU.
+const NVIDIA: &str = "/dev/nvidiactl";
 /// The build with CUDA.
 const CUDA_WORKER: &str = "medley-worker-cuda";
 
@@ -39,6 +42,13 @@ pub fn list() -> Result<Vec<String>, Failure> {
 /// Chooses a device for a worker that is the `local_rank`-th of its machine.
 pub(super) fn place(device: Device, _local_rank: Option<u32>) -> Result<Place, Failure> {
     match (device, beside()) {
+        (Device::Auto, None) if Path::new(NVIDIA).exists() => {
+            say(
+                "warning: this machine has an NVIDIA GPU, but there is no medley-worker-cuda beside this program: it computes \
+                 on the CPU. Build one with deploy/cuda/build, or say --device cpu",
+            );
+            Ok(Place::Cpu)
+        }
         (Device::Cpu, _) | (Device::Auto, None) => Ok(Place::Cpu),
         (Device::Auto | Device::Cuda, Some(worker)) => Err(turn_into(&worker)),
         (Device::Cuda, None) => Err(without_cuda()),
