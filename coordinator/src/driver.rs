@@ -3,6 +3,7 @@
 //! The only place where the run meets the world; it decides nothing itself.
 
 mod exits;
+mod hearing;
 mod orders;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +21,7 @@ use crate::chronicle::Chronicle;
 use crate::counts::Counts;
 use crate::display::Display;
 use crate::injector::Injector;
-use crate::launch::{LocalWorkers, WorkerExit};
+use crate::launch::LocalWorkers;
 use crate::meter::Meter;
 use crate::recorder::{Answer, Entry};
 use crate::run::report::Outcome;
@@ -28,10 +29,12 @@ use crate::run::{Action, Base, Input, PhaseName, Run};
 use crate::service::{Arrival, Files};
 use crate::status_view;
 
+use hearing::Happening;
+
 /// How long a lost connection to a local worker waits for its process to end, which tells more.
 const EXIT_GRACE: Duration = Duration::from_millis(500);
-/// The longest wait of a driver for anything.
-const PULSE: Duration = Duration::from_millis(250);
+/// Notes of workers that are told: all of one run's say the same.
+const MOST_TOLD: usize = 64;
 /// A wait that took this long means that the process was suspended.
 const SUSPENDED: Duration = Duration::from_secs(1);
 
@@ -85,15 +88,9 @@ struct Ties {
     was_training: bool,
     /// What was said of the weights.
     told: BTreeSet<String>,
+    /// Things that have happened.
+    turn: u64,
     outcome: Option<Outcome>,
-}
-
-/// Waits until `instant`; for ever where there is none.
-async fn until(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => tokio::time::sleep_until(instant.into()).await,
-        None => std::future::pending().await,
-    }
 }
 
 fn internal(message: String) -> Input {
@@ -103,17 +100,6 @@ fn internal(message: String) -> Input {
 /// The recorder's thread has ended before the run: it panicked.
 fn recorder_gone() -> Input {
     internal("the thread that writes the results panicked; its message stands above".to_owned())
-}
-
-/// One thing that happened.
-enum Happening {
-    Arrival(Arrival),
-    Answer(Answer),
-    Exit(WorkerExit),
-    Restart,
-    Strike,
-    Stop,
-    Elapsed,
 }
 
 impl Driver {
@@ -128,7 +114,7 @@ impl Driver {
             if let Some(outcome) = ties.outcome.take() {
                 break outcome;
             }
-            let happening = self.next(&ties).await;
+            let happening = self.next(&mut ties).await;
             let asleep = std::mem::replace(&mut awake, Instant::now()).elapsed() > SUSPENDED;
             let overslept = asleep.then_some(Input::Overslept);
             for input in overslept.into_iter().chain(self.inputs(happening, &mut ties)) {
@@ -147,23 +133,6 @@ impl Driver {
         (outcome, self.local)
     }
 
-    async fn next(&mut self, ties: &Ties) -> Happening {
-        let leaving = ties.leaving.values().map(|(until, _)| *until).min();
-        let pulse = Instant::now() + PULSE;
-        let deadline = self.run.deadline().into_iter().chain(leaving).chain([pulse]).min();
-        tokio::select! {
-            // What has arrived is heard before the clock: a busy driver must not take a worker for silent.
-            biased;
-            Some(arrival) = self.arrivals.recv() => Happening::Arrival(arrival),
-            answer = self.answers.recv() => Happening::Answer(answer.unwrap_or(Answer::Ended)),
-            () = until(self.local.restart_at()) => Happening::Restart,
-            exit = self.local.next_exit() => Happening::Exit(exit),
-            Some(()) = self.stops.recv() => Happening::Stop,
-            () = until(self.injector.next()) => Happening::Strike,
-            () = until(deadline) => Happening::Elapsed,
-        }
-    }
-
     /// Notes what an event says of its worker's process.
     fn heard(&self, worker: WorkerId, event: &Event, ties: &mut Ties) {
         match event {
@@ -179,7 +148,8 @@ impl Driver {
             Event::Updated { .. } | Event::Evaluated { .. } => drop(ties.useful.insert(worker)),
             Event::Prepared { notes, .. } => {
                 // All workers read the same weights: what the first one says of them is said once.
-                let new = notes.iter().filter(|note| ties.told.insert((*note).clone()));
+                let is_new = |note: &&String| ties.told.len() < MOST_TOLD && ties.told.insert((*note).clone());
+                let new = notes.iter().filter(is_new);
                 new.for_each(|note| self.display.line(note));
             }
             _ => {}

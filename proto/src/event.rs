@@ -7,7 +7,18 @@ use medley_common::save::SaveId;
 
 use crate::v1;
 use crate::v1::session_request::Event as Wire;
-use crate::wire::{WireError, digest, piece, ranges, required, to_ranges, to_token, token};
+use crate::wire::{WireError, at_most, digest, line, piece, ranges, required, to_ranges, to_token, token};
+
+/// Bytes of a name: a host's, a device's, an address.
+const NAME_BYTES: usize = 512;
+/// Bytes of what is said to people: a failure, a note.
+const WORDS_BYTES: usize = 8 << 10;
+/// Notes of a worker that has built its model.
+const NOTES: usize = 32;
+/// Sessions that a process may have had.
+const NAMES: usize = 10_000;
+/// Updates that may be under way, many times over.
+const REPORTS: usize = 256;
 
 impl From<Event> for v1::SessionRequest {
     fn from(event: Event) -> Self {
@@ -60,8 +71,11 @@ impl TryFrom<v1::SessionRequest> for Event {
             Wire::Hello(hello) => Hello::try_from(hello)?.into(),
             Wire::Prepared(prepared) => Self::Prepared {
                 layout: digest(&prepared.layout, "prepared.layout")?,
-                endpoint: prepared.endpoint,
-                notes: prepared.notes,
+                endpoint: line(prepared.endpoint, NAME_BYTES),
+                notes: at_most(prepared.notes, NOTES, "prepared.notes")?
+                    .into_iter()
+                    .map(|note| line(note, WORDS_BYTES))
+                    .collect(),
             },
             Wire::Token(message) => {
                 let (generation, token) = token(message)?;
@@ -84,9 +98,10 @@ impl TryFrom<v1::SessionRequest> for Event {
             Wire::Evaluated(evaluated) => {
                 Self::Evaluated { generation: Generation(evaluated.generation), split: evaluated.split().try_into()? }
             }
-            Wire::Disconnected(disconnected) => {
-                Self::Disconnected { generation: Generation(disconnected.generation), problem: disconnected.problem }
-            }
+            Wire::Disconnected(disconnected) => Self::Disconnected {
+                generation: Generation(disconnected.generation),
+                problem: line(disconnected.problem, WORDS_BYTES),
+            },
             Wire::StandingBy(standing) => Self::StandingBy {
                 generation: Generation(standing.generation),
                 update: Update(standing.update),
@@ -94,7 +109,9 @@ impl TryFrom<v1::SessionRequest> for Event {
             },
             Wire::Leaving(v1::Leaving {}) => Self::Leaving,
             Wire::Heartbeat(v1::Heartbeat {}) => Self::Heartbeat,
-            Wire::Failed(failed) => Self::Failed(Failure { kind: failed.kind().try_into()?, message: failed.message }),
+            Wire::Failed(failed) => {
+                Self::Failed(Failure { kind: failed.kind().try_into()?, message: line(failed.message, WORDS_BYTES) })
+            }
         })
     }
 }
@@ -121,10 +138,12 @@ impl TryFrom<v1::Hello> for Hello {
         let v1::Hello { protocol, version, host, pid, process, session, .. } = hello;
         let v1::Hello { device, threads, program, held, gpu, processor, known, .. } = hello;
         let known = known.map(|v1::Known { run, names }| {
-            Ok(Known { run: digest(&run, "known.run")?, names: names.into_iter().map(WorkerId).collect() })
+            let names = at_most(names, NAMES, "known.names")?.into_iter().map(WorkerId).collect();
+            Ok(Known { run: digest(&run, "known.run")?, names })
         });
         let held = held.map(Held::try_from).transpose()?.map(Box::new);
-        let gpu = gpu.map(|v1::GpuUse { uuid, is_shared }| GpuUse { uuid, is_shared });
+        let gpu = gpu.map(|v1::GpuUse { uuid, is_shared }| GpuUse { uuid: line(uuid, NAME_BYTES), is_shared });
+        let [version, host, device, processor] = [version, host, device, processor].map(|name| line(name, NAME_BYTES));
         let (known, process) = (known.transpose()?, ProcessMark(process));
         // Another protocol is refused by name, whatever else its hello lacks.
         let program = match protocol == PROTOCOL {
@@ -172,11 +191,14 @@ impl TryFrom<v1::Held> for Held {
     fn try_from(held: v1::Held) -> Result<Self, WireError> {
         Ok(Self {
             layout: digest(&held.layout, "held.layout")?,
-            endpoint: held.endpoint,
+            endpoint: line(held.endpoint, NAME_BYTES),
             generation: Generation(held.generation),
             update: Update(held.update),
             kept: ranges(held.kept.unwrap_or_default().runs, "held.kept")?,
-            reports: held.reports.into_iter().map(report).collect::<Result<_, WireError>>()?,
+            reports: at_most(held.reports, REPORTS, "held.reports")?
+                .into_iter()
+                .map(report)
+                .collect::<Result<_, WireError>>()?,
             copy: held.copy.map(|save| SaveId { update: Update(save.update), generation: Generation(save.generation) }),
         })
     }

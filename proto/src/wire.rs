@@ -56,6 +56,28 @@ pub(crate) fn bytes32(value: &[u8], field: &'static str) -> Result<[u8; 32], Wir
     value.try_into().map_err(|_| WireError::Size { field, expected: 32, found: value.len() })
 }
 
+/// A line that another process has written, for people: without what moves a terminal's cursor, and not longer than a line
+/// of a log may be. What is beyond is cut off.
+pub(crate) fn line(text: String, most_bytes: usize) -> String {
+    let mut end = text.len().min(most_bytes);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    if end == text.len() && !text.contains(char::is_control) {
+        return text;
+    }
+    let cut = if end < text.len() { " ..." } else { "" };
+    text[..end].replace(char::is_control, " ") + cut
+}
+
+/// A list of no more entries than there is a use for.
+pub(crate) fn at_most<T>(list: Vec<T>, most: usize, field: &'static str) -> Result<Vec<T>, WireError> {
+    if list.len() <= most {
+        return Ok(list);
+    }
+    Err(WireError::Value { field, problem: format!("{} entries; expected {most} at most", list.len()) })
+}
+
 pub(crate) fn digest(value: &[u8], field: &'static str) -> Result<Digest, WireError> {
     bytes32(value, field).map(Digest)
 }

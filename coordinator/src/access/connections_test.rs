@@ -65,7 +65,7 @@ async fn viewers_make_room_for_a_newcomer_and_strangers_before_them() {
     let mut incoming = port(3, Idle::UntilProven(LONG)).await;
     let (_a, mut first) = pair(&mut incoming).await;
     let (b, second) = pair(&mut incoming).await;
-    [&first, &second].into_iter().for_each(|viewer| viewer.connect_info().raise(Trust::Viewer));
+    [&first, &second].into_iter().for_each(|viewer| viewer.connect_info().raise(Trust::Known));
     let (_c, mut stranger) = pair(&mut incoming).await;
     let (_d, worker) = pair(&mut incoming).await;
     assert_eq!(reads(&mut stranger).await.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);

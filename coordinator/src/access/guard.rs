@@ -38,7 +38,6 @@ impl Guard {
         };
         match self.keyring.admit(role, token) {
             Admission::Known => Ok(trust(role)),
-            Admission::Free if role == Role::Worker => Ok(Trust::Member),
             Admission::Free => Ok(Trust::Guest),
             Admission::OwnUser if standing.is_some_and(Standing::is_own_user) => Ok(Trust::Guest),
             Admission::OwnUser => Err(refusal(
@@ -57,8 +56,8 @@ impl Guard {
 /// What a connection is known for that has shown a token which opens what `role` may do.
 fn trust(role: Role) -> Trust {
     match role {
-        Role::Viewer => Trust::Viewer,
-        Role::Worker | Role::Operator => Trust::Member,
+        Role::Viewer | Role::Worker => Trust::Known,
+        Role::Operator => Trust::Member,
     }
 }
 
@@ -121,7 +120,7 @@ mod tests {
         assert_eq!(call(&mut guard, &standing, Some("wwwwwwwwwwwwwwww")).as_deref(), Some("TOKEN_WITHOUT_ROLE"));
         assert_eq!(standing.trust(), Trust::Stranger);
         assert_eq!(call(&mut guard, &standing, Some("vvvvvvvvvvvvvvvv")), None);
-        assert_eq!(standing.trust(), Trust::Viewer, "who looks keeps nobody out");
+        assert_eq!(standing.trust(), Trust::Known, "who looks keeps nobody out");
         (0..limits::DENIALS).for_each(|_| drop(call(&mut guard, &standing, Some("guess"))));
         assert!(standing.is_condemned());
     }
@@ -133,8 +132,8 @@ mod tests {
         for (token, trust) in [
             (None, Trust::Stranger),
             (Some("xxxxxxxxxxxxxxxx"), Trust::Stranger),
-            (Some("vvvvvvvvvvvvvvvv"), Trust::Viewer),
-            (Some("wwwwwwwwwwwwwwww"), Trust::Member),
+            (Some("vvvvvvvvvvvvvvvv"), Trust::Known),
+            (Some("wwwwwwwwwwwwwwww"), Trust::Known),
         ] {
             let standing = known(None);
             assert_eq!(call(&mut open, &standing, token), None);

@@ -23,6 +23,8 @@ pub const ANSWERS: usize = 512;
 pub const HEALTH_ANSWERS: usize = 64;
 /// Events of a worker a second, beyond which it is slowed down.
 pub const EVENTS_PER_SECOND: u32 = 5_000;
+/// The same of one that waits for a place: it says who it is, and that it lives.
+pub const WAITING_EVENTS_PER_SECOND: u32 = 20;
 /// How long a caller may take to take in a piece of a file.
 pub const SLOWEST_READ: Duration = Duration::from_secs(60);
 /// Connections to the port for probes and metrics; the oldest makes room for the next.
@@ -31,6 +33,12 @@ pub const HTTP_CONNECTIONS: usize = 64;
 pub const HTTP_CALLS: Calls = Calls { per_second: 20, at_once: 100 };
 /// How long such a connection may be idle.
 pub const HTTP_IDLE: Duration = Duration::from_secs(30);
+
+/// Files and rows that are on their way at once to the workers of a run of so many; who asks for more waits.
+#[must_use]
+pub fn fetches(workers: u32) -> usize {
+    8 + 2 * workers as usize
+}
 
 /// Connections to the coordinator of a run of so many workers: each has two, and one that comes back has them twice.
 #[must_use]

@@ -15,7 +15,7 @@ pub use certificates::{CertificatesError, Hosts, make as make_certificates};
 pub use connections::{Connections, Idle};
 pub use guard::Guard;
 pub use keyring::{Admission, Keyring, Role};
-pub use standing::{Calls, Standing, Trust};
+pub use standing::{Attending, Calls, Standing, Trust};
 
 use std::path::{Path, PathBuf};
 

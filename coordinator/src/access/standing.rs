@@ -15,9 +15,9 @@ pub enum Trust {
     Stranger,
     /// A call that everybody may make.
     Guest,
-    /// A viewer's token, which keeps nobody else out.
-    Viewer,
-    /// A worker's or an operator's token, or a worker's session.
+    /// A viewer's or a worker's token, which keeps nobody else out.
+    Known,
+    /// An operator's token, or a worker's session that is open.
     Member,
 }
 
@@ -39,9 +39,21 @@ struct Known {
     peer: Option<SocketAddr>,
     own: Option<SocketAddr>,
     trust: AtomicU8,
+    /// Workers' sessions that are open on it.
+    sessions: AtomicU32,
     denials: AtomicU32,
     calls: Mutex<Bucket>,
     user: OnceLock<Option<u32>>,
+}
+
+/// A worker's session on a connection.
+#[derive(Debug)]
+pub struct Attending(Standing);
+
+impl Drop for Attending {
+    fn drop(&mut self) {
+        self.0.0.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Standing {
@@ -53,6 +65,7 @@ impl Standing {
             peer,
             own,
             trust: AtomicU8::new(Trust::Stranger as u8),
+            sessions: AtomicU32::new(0),
             denials: AtomicU32::new(0),
             calls: Mutex::new(calls),
             user: OnceLock::new(),
@@ -65,15 +78,25 @@ impl Standing {
         self.0.peer.map(|peer| peer.to_string()).unwrap_or_default()
     }
 
-    /// How much it has shown.
+    /// How much it has shown, for now.
     #[must_use]
     pub fn trust(&self) -> Trust {
+        if self.0.sessions.load(Ordering::Relaxed) > 0 {
+            return Trust::Member;
+        }
         match self.0.trust.load(Ordering::Relaxed) {
             0 => Trust::Stranger,
             1 => Trust::Guest,
-            2 => Trust::Viewer,
+            2 => Trust::Known,
             _ => Trust::Member,
         }
+    }
+
+    /// Notes that a worker's session is open on it, for as long as the answer lives.
+    #[must_use]
+    pub fn attend(&self) -> Attending {
+        self.0.sessions.fetch_add(1, Ordering::Relaxed);
+        Attending(self.clone())
     }
 
     /// Notes that it has shown as much; it never becomes less.

@@ -11,8 +11,8 @@ use medley_proto::details::refusal;
 use medley_proto::v1::fetch_artifact_response::Part;
 use medley_proto::{CHUNK_BYTES, v1};
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
-use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Code, Status};
 
 use crate::access::limits::SLOWEST_READ;
@@ -22,10 +22,14 @@ const MESSAGE_TOKENS: usize = 1 << 17;
 /// Messages that may wait for the network.
 const QUEUED_MESSAGES: usize = 4;
 
-/// All rows of a split, in row order.
-pub fn examples(examples: Arc<Vec<Example>>) -> impl Stream<Item = Result<v1::FetchExamplesResponse, Status>> {
+/// All rows of a split, in row order; takes its `room` for as long.
+pub fn examples(
+    examples: Arc<Vec<Example>>,
+    room: OwnedSemaphorePermit,
+) -> impl Stream<Item = Result<v1::FetchExamplesResponse, Status>> {
     let mut row = 0;
     tokio_stream::iter(std::iter::from_fn(move || {
+        let _held = &room;
         let mut message = v1::FetchExamplesResponse::default();
         let mut tokens = 0;
         while let Some(example) = examples.get(row).filter(|_| tokens < MESSAGE_TOKENS) {
@@ -37,8 +41,12 @@ pub fn examples(examples: Arc<Vec<Example>>) -> impl Stream<Item = Result<v1::Fe
     }))
 }
 
-/// A file in chunks, then its digest. No thread waits for whoever fetches it, and who takes too long gets no more.
-pub fn file(path: PathBuf) -> impl Stream<Item = Result<v1::FetchArtifactResponse, Status>> {
+/// A file in chunks, then its digest; takes its `room` for as long. No thread waits for whoever fetches it, and who takes
+/// too long gets no more.
+pub fn file(
+    path: PathBuf,
+    room: OwnedSemaphorePermit,
+) -> impl Stream<Item = Result<v1::FetchArtifactResponse, Status>> {
     let (parts, stream) = mpsc::channel(QUEUED_MESSAGES);
     tokio::spawn(async move {
         if let Err(error) = send_file(&path, &parts, SLOWEST_READ).await {
@@ -48,7 +56,10 @@ pub fn file(path: PathBuf) -> impl Stream<Item = Result<v1::FetchArtifactRespons
             parts.try_send(Err(problem)).ok();
         }
     });
-    ReceiverStream::new(stream)
+    ReceiverStream::new(stream).map(move |part| {
+        let _held = &room;
+        part
+    })
 }
 
 type Parts = mpsc::Sender<Result<v1::FetchArtifactResponse, Status>>;

@@ -27,7 +27,7 @@ use medley_proto::v1::operator_service_server::OperatorServiceServer;
 use medley_proto::v1::status_service_server::StatusServiceServer;
 use medley_proto::v1::worker_service_server::{WorkerService, WorkerServiceServer};
 use medley_proto::{DESCRIPTORS, MAX_MESSAGE_BYTES, v1};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_stream::Stream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Routes;
@@ -36,7 +36,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_health::pb::health_server::HealthServer;
 
 use crate::access::limits::{self, QUESTION_BYTES};
-use crate::access::{Guard, Role, Security};
+use crate::access::{Guard, Role, Security, Standing};
 
 pub use health::{HealthFeed, is_serving};
 pub use orders::{Order, Orders};
@@ -82,6 +82,7 @@ pub struct Service {
     uploads: Uploads,
     next_worker: Arc<AtomicU64>,
     places: Arc<Semaphore>,
+    fetches: Arc<Semaphore>,
     passes: Passes,
 }
 
@@ -98,8 +99,17 @@ impl Service {
         let (sender, files) = watch::channel(store.files);
         let (examples, next_worker) = (Arc::new(store.examples), Arc::new(AtomicU64::new(last.0 + 1)));
         let places = Arc::new(Semaphore::new(limits::sessions(workers)));
+        let fetches = Arc::new(Semaphore::new(limits::fetches(workers)));
         let passes = Passes::default();
-        (Self { arrivals, examples, files, uploads, next_worker, places, passes }, sender)
+        (Self { arrivals, examples, files, uploads, next_worker, places, fetches, passes }, sender)
+    }
+
+    /// Waits for room to send something to a worker: what is not read stays in memory.
+    async fn room(&self) -> Result<OwnedSemaphorePermit, Status> {
+        let room = Arc::clone(&self.fetches).acquire_owned().await;
+        room.map_err(|_| {
+            refusal(Code::Unavailable, "the run is over".to_owned(), "RUN_OVER", ("service", "medley.v1.WorkerService"))
+        })
     }
 
     /// The tonic router of all services, for callers that `security` lets in.
@@ -166,11 +176,12 @@ impl WorkerService for Service {
             let message = "so many sessions are open that this is none of a worker of this run".to_owned();
             refusal(Code::ResourceExhausted, message, "TOO_MANY_SESSIONS", ("service", "medley.v1.WorkerService"))
         })?;
+        let attending = request.extensions().get::<Standing>().map(Standing::attend);
         let worker = WorkerId(self.next_worker.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
         let (issued, secret) = self.passes.issue(worker).map_err(|_| no_pass())?;
         let mut pass: MetadataValue<Ascii> = secret.parse().map_err(|_| no_pass())?;
         pass.set_sensitive(true);
-        let ties = (place, issued, self.passes.clone());
+        let ties = ((place, attending), issued, self.passes.clone());
         let commands = session::open(worker, request.into_inner(), self.arrivals.clone(), ties).await?;
         let mut response: Response<Self::SessionStream> = Response::new(Box::pin(commands));
         response.metadata_mut().insert(PASS, pass);
@@ -187,7 +198,8 @@ impl WorkerService for Service {
             let message = format!("this run has no {split} split");
             refusal(Code::NotFound, message, "NO_SUCH_SPLIT", ("split", &split.to_string()))
         })?;
-        Ok(Response::new(Box::pin(fetch::examples(Arc::clone(examples)))))
+        let room = self.room().await?;
+        Ok(Response::new(Box::pin(fetch::examples(Arc::clone(examples), room))))
     }
 
     async fn fetch_artifact(
@@ -201,7 +213,8 @@ impl WorkerService for Service {
             let message = format!("there is no such file of update {update}");
             refusal(Code::NotFound, message, "NO_SUCH_FILE", ("update", &update.to_string()))
         })?;
-        Ok(Response::new(Box::pin(fetch::file(path))))
+        let room = self.room().await?;
+        Ok(Response::new(Box::pin(fetch::file(path, room))))
     }
 
     async fn upload_artifact(

@@ -1,9 +1,11 @@
 //! One worker's session: its events go to the driver, the driver's commands to it.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use medley_common::identity::WorkerId;
-use medley_common::message::Event;
+use medley_common::message::{Command, Event};
 use medley_proto::details::refusal;
 use medley_proto::v1;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -12,11 +14,13 @@ use tonic::{Code, Status, Streaming};
 
 use super::Arrival;
 use super::passes::{Issued, Passes};
-use crate::access::Bucket;
-use crate::access::limits::EVENTS_PER_SECOND;
+use crate::access::limits::{EVENTS_PER_SECOND, WAITING_EVENTS_PER_SECOND};
+use crate::access::{Attending, Bucket};
 
 /// Commands that may wait for a worker. A run orders few; a worker that reads none is as good as dead.
 const QUEUED_COMMANDS: usize = 64;
+/// How often it is looked whether a silent session has been dismissed.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Announces the worker and starts to forward its events, which takes its `place` and its pass for as long; the returned
 /// stream carries its commands, and notes in `passes` what they order.
@@ -27,40 +31,92 @@ pub async fn open(
     worker: WorkerId,
     events: Streaming<v1::SessionRequest>,
     arrivals: mpsc::Sender<Arrival>,
-    (place, issued, passes): (OwnedSemaphorePermit, Issued, Passes),
+    (place, issued, passes): ((OwnedSemaphorePermit, Option<Attending>), Issued, Passes),
 ) -> Result<impl Stream<Item = Result<v1::SessionResponse, Status>>, Status> {
     let (commands, outbound) = mpsc::channel(QUEUED_COMMANDS);
+    let standing = Standing { commands: commands.downgrade(), is_placed: Arc::default() };
     arrivals.send(Arrival::Joined(worker, commands)).await.map_err(|_| over())?;
+    let is_placed = Arc::clone(&standing.is_placed);
     tokio::spawn(async move {
-        forward(worker, events, arrivals).await;
+        forward(worker, events, arrivals, standing).await;
         drop((place, issued));
     });
     Ok(ReceiverStream::new(outbound).map(move |command| {
         // Before it is sent: what it orders may come at once.
         passes.note(worker, &command);
+        if matches!(command, Command::Welcome(_) | Command::Reattach { .. }) {
+            is_placed.store(true, Ordering::Relaxed);
+        }
         Ok(v1::SessionResponse::from(command))
     }))
+}
+
+/// What the run thinks of a session.
+struct Standing {
+    /// Nobody holds the other end once the session is dismissed.
+    commands: mpsc::WeakSender<Command>,
+    /// Whether its worker has been let in; until then it has little to say.
+    is_placed: Arc<AtomicBool>,
+}
+
+impl Standing {
+    fn is_dismissed(&self) -> bool {
+        self.commands.upgrade().is_none()
+    }
+
+    fn may_say(&self, event: &Event, is_first: bool) -> bool {
+        match event {
+            Event::Hello(_) => true,
+            _ if is_first => false,
+            Event::Heartbeat | Event::Leaving | Event::Failed(_) => true,
+            _ => self.is_placed.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How much it may say from now on.
+    fn pace(&self) -> u32 {
+        if self.is_placed.load(Ordering::Relaxed) { EVENTS_PER_SECOND } else { WAITING_EVENTS_PER_SECOND }
+    }
 }
 
 fn over() -> Status {
     refusal(Code::Unavailable, "the run is over".to_owned(), "RUN_OVER", ("service", "medley.v1.WorkerService"))
 }
 
-/// Forwards events until the stream ends; then says that the worker has left. Ends with the run.
-async fn forward(worker: WorkerId, mut events: Streaming<v1::SessionRequest>, arrivals: mpsc::Sender<Arrival>) {
-    let mut pace = Bucket::new(EVENTS_PER_SECOND, EVENTS_PER_SECOND, Instant::now());
+/// Forwards events until the stream ends or the session is dismissed; then says that the worker has left. Ends with the
+/// run.
+async fn forward(
+    worker: WorkerId,
+    mut events: Streaming<v1::SessionRequest>,
+    arrivals: mpsc::Sender<Arrival>,
+    standing: Standing,
+) {
+    let mut allowed = standing.pace();
+    let mut pace = Bucket::new(allowed, allowed, Instant::now());
+    let mut is_first = true;
     let why = loop {
+        if allowed != standing.pace() {
+            allowed = standing.pace();
+            pace = Bucket::new(allowed, allowed, Instant::now());
+        }
         // One that says too much waits; the others do not wait for it.
         if let Err(wait) = pace.take(Instant::now()) {
             tokio::time::sleep(wait).await;
         }
-        match events.message().await {
+        let message = match tokio::time::timeout(LOOK, events.message()).await {
+            _ if standing.is_dismissed() => break "the coordinator has ended its session".to_owned(),
+            Ok(message) => message,
+            Err(_) => continue,
+        };
+        match message {
             Ok(Some(message)) => match Event::try_from(message) {
-                Ok(event) => {
+                Ok(event) if standing.may_say(&event, is_first) => {
+                    is_first = false;
                     if arrivals.send(Arrival::From(worker, event)).await.is_err() {
                         return;
                     }
                 }
+                Ok(_) => break "it spoke of work before it had any".to_owned(),
                 Err(error) => break error.to_string(),
             },
             Ok(None) => break "it closed its session".to_owned(),
