@@ -62,6 +62,18 @@ __device__ void cross_entropy(const float* logits, const int* labels, T* dlogits
     losses[sequence] = static_cast<float>(loss);
 }
 
+// One lane a thread, its sequences in their order, in f64: there are few of both.
+KERNEL(lane_losses_f32, (const float* losses, const int* lanes, float* sums, int first, int end, int sequences,
+                         int count)) {
+    const int lane = blockIdx.x * blockDim.x + threadIdx.x;
+    if (lane >= count) return;
+    double sum = 0.0;
+    for (int sequence = 0; sequence < sequences && lane >= first && lane < end; sequence++) {
+        if (lanes[sequence] == lane) sum += losses[sequence];
+    }
+    sums[lane] = static_cast<float>(sum);
+}
+
 #define FIRST(T, S)                                                                                                     \
     KERNEL(first_tokens_##S, (const T* x, const int* offsets, T* y, int width)) { first_tokens(x, offsets, y, width); } \
     KERNEL(first_tokens_backward_##S, (const T* dy, const int* offsets, T* dx, int width)) {                            \

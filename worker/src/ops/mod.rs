@@ -37,7 +37,7 @@ use adamw::{AdamW, AdamWRows};
 use attention::{Attention, AttentionBackward};
 use embedding::{Embedding, EmbeddingBackward, PositionGradient, WordGradient};
 use gelu::{BiasGelu, BiasGeluBackward};
-use head::{CrossEntropy, FirstTokens, FirstTokensBackward, TanhDropout, TanhDropoutBackward};
+use head::{CrossEntropy, FirstTokens, FirstTokensBackward, LaneLosses, TanhDropout, TanhDropoutBackward};
 use linear::{ColumnSum, Linear, LinearInputGradient, LinearWeightGradient};
 use norm::{ResidualNorm, ResidualNormBackward};
 
@@ -238,6 +238,9 @@ pub trait Ops {
 
     /// See [`CrossEntropy`].
     fn cross_entropy(&self, op: CrossEntropy<'_, Self>) -> Result<(), DeviceError>;
+
+    /// See [`LaneLosses`].
+    fn lane_losses(&self, op: LaneLosses<'_, Self>) -> Result<(), DeviceError>;
 
     /// `into += from`, element by element.
     fn add(&self, into: SliceMut<'_, Self::Buffer>, from: Slice<'_, Self::Buffer>) -> Result<(), DeviceError>;

@@ -160,7 +160,7 @@ impl<O: Ops> Trainer<O> {
 
     /// Where this rank's sums stand in the tree.
     fn seat(&self, lanes: u32, rank: Rank, world: u32) -> Seat {
-        if self.keeps_lanes() { Seat::Lanes(LaneTree::new(lanes)) } else { Seat::of(rank, world) }
+        if self.keeps_lanes() { Seat::Lanes(LaneTree::new(lanes)) } else { Seat::of(rank, world, lanes) }
     }
 
     /// The number of updates made.
