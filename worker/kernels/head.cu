@@ -2,6 +2,8 @@
 
 #include "dropout.cuh"
 
+constexpr int MOST_THREADS = 256, LEAST_BLOCKS = 4;
+
 template <class T>
 __device__ void first_tokens(const T* x, const int* offsets, T* y, int width) {
     const size_t from = static_cast<size_t>(offsets[blockIdx.x]) * width, to = static_cast<size_t>(blockIdx.x) * width;
