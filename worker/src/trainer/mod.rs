@@ -36,6 +36,8 @@ mod cuda_test;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod gradients_test;
+#[cfg(test)]
 mod launches_test;
 #[cfg(test)]
 mod parity_test;
