@@ -185,6 +185,9 @@ impl<O: Ops> Trainer<O> {
             self.note = Some(in_smaller_passes(plan.update, &shortage, self.passes));
         };
         clock.lap();
+        // What is enqueued so far is this rank's own work: its time ends here, and that of waiting for others begins.
+        self.ops.wait()?;
+        timing.backward_seconds += clock.lap();
         let launched = launch.finish(plan, lanes);
         timing.wait_seconds = clock.lap();
         Ok((launched, timing))

@@ -128,6 +128,11 @@ impl Ops for Cpu {
         Ok(slice.values().to_vec())
     }
 
+    /// It is computed when it is asked for.
+    fn wait(&self) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
     fn load(&self, batch: Batch) -> Result<Batch, DeviceError> {
         Ok(batch)
     }

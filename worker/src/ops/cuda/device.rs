@@ -213,6 +213,10 @@ impl Driver for Gpu {
         Ok(values)
     }
 
+    fn wait(&self) -> Result<(), DeviceError> {
+        self.stream.synchronize().map_err(failed("wait for the GPU"))
+    }
+
     unsafe fn launch(
         &self,
         kernel: Kernel,

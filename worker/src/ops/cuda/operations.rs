@@ -107,6 +107,10 @@ impl<D: Driver> Ops for Cuda<D> {
         Ok(bits.map(value).collect())
     }
 
+    fn wait(&self) -> Result<(), DeviceError> {
+        self.driver.wait()
+    }
+
     fn load(&self, batch: Batch) -> Result<Self::Pack, DeviceError> {
         self.pack(batch)
     }
