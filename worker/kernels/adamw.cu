@@ -2,6 +2,8 @@
 
 #include "runs.cuh"
 
+constexpr int MOST_THREADS = 256, LEAST_BLOCKS = 4;
+
 struct Coefficients {
     float gradient_scale, beta1, one_minus_beta1, beta2, one_minus_beta2;
     float step_size, root_scale, epsilon, decay_before, decay_after;

@@ -12,6 +12,7 @@ constexpr int COLUMNS = WARP;
 constexpr int ROWS = 4;
 constexpr int WARPS = 4;
 constexpr int TILE = ROWS * WARPS;
+constexpr int MOST_THREADS = WARPS * WARP, LEAST_BLOCKS = 4;
 
 // Which rows a block computes, of which sequence.
 struct Tile {

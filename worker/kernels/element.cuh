@@ -5,7 +5,11 @@
 #pragma once
 
 #ifndef MEDLEY_EMULATED
-#define KERNEL(name, parameters) extern "C" __global__ void name parameters
+// Each file says how many threads a block of its kernels has at most (`ops/cuda` launches no more; the emulator refuses more,
+// as a GPU does), and how many such blocks a multiprocessor is to have room for: that is how many registers the compiler
+// may take. With the first alone it takes too few on compute capability 8.0, and spills (`deploy/cuda/lint`).
+#define KERNEL(name, parameters) \
+    extern "C" __global__ void __launch_bounds__(MOST_THREADS, LEAST_BLOCKS) name parameters
 #define SHARED(name) extern __shared__ float name[]
 #endif
 

@@ -2,6 +2,8 @@
 
 #include "row_norm.cuh"
 
+constexpr int MOST_THREADS = 512, LEAST_BLOCKS = 2;
+
 // The parameters are f32 masters: a gather reads each row once, so a copy would save nothing.
 struct Tables {
     const float* words;

@@ -27,7 +27,7 @@
     extern "C" void name parameters;                                                                                  \
     extern "C" int name##_run(void** arguments, const unsigned* grid, const unsigned* block, unsigned shared_bytes,   \
                               int descending) {                                                                       \
-        return emulator::run(&name, arguments, grid, block, shared_bytes, descending);                                \
+        return emulator::run(&name, arguments, grid, block, shared_bytes, descending, MOST_THREADS);                  \
     }                                                                                                                 \
     extern "C" void name parameters
 
@@ -172,9 +172,9 @@ int run_with(void (*kernel)(A...), void** arguments, const unsigned* grid, bool 
 
 template <class... A>
 int run(void (*kernel)(A...), void** arguments, const unsigned* grid, const unsigned* block, unsigned shared_bytes,
-        int descending) {
+        int descending, unsigned most_threads) {
     running.fault = nullptr;
-    if (block[1] != 1 || block[2] != 1 || block[0] == 0 || block[0] > 1024) return 2;
+    if (block[1] != 1 || block[2] != 1 || block[0] == 0 || block[0] > most_threads) return 2;
     running.blocks = {grid[0], grid[1], grid[2]};
     running.threads = {block[0], 1, 1};
     if (running.fibers.size() != block[0]) running.fibers = std::vector<Fiber>(block[0]);

@@ -2,6 +2,8 @@
 
 #include "element.cuh"
 
+constexpr int MOST_THREADS = 128, LEAST_BLOCKS = 12;
+
 __device__ inline float cumulative(float x) { return 0.5f * (1.0f + erff(x * 0.70710678118654752f)); }
 
 __device__ inline float gelu(float x) { return x * cumulative(x); }

@@ -2,6 +2,8 @@
 
 #include "dropout.cuh"
 
+constexpr int MOST_THREADS = 256, LEAST_BLOCKS = 4;
+
 template <class T>
 __device__ void first_tokens(const T* x, const int* offsets, T* y, int width) {
     const size_t from = static_cast<size_t>(offsets[blockIdx.x]) * width, to = static_cast<size_t>(blockIdx.x) * width;
@@ -60,6 +62,18 @@ __device__ void cross_entropy(const float* logits, const int* labels, T* dlogits
         store(dlogits + static_cast<size_t>(sequence) * width + column, static_cast<float>(gradient));
     }
     losses[sequence] = static_cast<float>(loss);
+}
+
+// One lane a thread, its sequences in their order, in f64: there are few of both.
+KERNEL(lane_losses_f32, (const float* losses, const int* lanes, float* sums, int first, int end, int sequences,
+                         int count)) {
+    const int lane = blockIdx.x * blockDim.x + threadIdx.x;
+    if (lane >= count) return;
+    double sum = 0.0;
+    for (int sequence = 0; sequence < sequences && lane >= first && lane < end; sequence++) {
+        if (lanes[sequence] == lane) sum += losses[sequence];
+    }
+    sums[lane] = static_cast<float>(sum);
 }
 
 #define FIRST(T, S)                                                                                                     \

@@ -2,6 +2,8 @@
 
 #include "element.cuh"
 
+constexpr int MOST_THREADS = 512, LEAST_BLOCKS = 2;
+
 // `y[row] = bias`; the product is then added.
 template <class T>
 __device__ void bias_rows(const float* bias, T* y, int width) {

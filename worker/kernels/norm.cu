@@ -2,6 +2,8 @@
 
 #include "row_norm.cuh"
 
+constexpr int MOST_THREADS = 512, LEAST_BLOCKS = 2;
+
 // One token a warp.
 template <class T>
 __device__ void forward(T* z, const float* bias, const T* residual, Norm norm, float* stats, T* y, Places places,

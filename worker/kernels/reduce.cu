@@ -2,6 +2,8 @@
 
 #include "runs.cuh"
 
+constexpr int MOST_THREADS = 256, LEAST_BLOCKS = 4;
+
 __device__ inline long long first_index() { return static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x; }
 __device__ inline long long index_step() { return static_cast<long long>(gridDim.x) * blockDim.x; }
 

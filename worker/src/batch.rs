@@ -20,6 +20,8 @@ pub struct Batch {
     pub lanes: Vec<LaneSpan>,
     /// The row of each sequence.
     pub rows: Vec<RowId>,
+    /// The lane of the update that the loss of each sequence is reported of.
+    pub loss_lanes: Vec<u32>,
     /// Where each sequence begins among the tokens, and the number of tokens: one more than there are sequences.
     pub offsets: Vec<usize>,
     /// The label of each sequence.
@@ -189,6 +191,7 @@ impl Batch {
             for row in rows {
                 batch.push(*row, source.example(*row)?);
             }
+            batch.loss_lanes.resize(batch.rows.len(), lane);
             batch.push_lane(lane, sequence..batch.rows.len(), token..batch.tokens.len());
         }
         Ok(batch)
@@ -217,6 +220,7 @@ impl Batch {
         let firsts = &self.offsets[..count];
         let mut batch = Self {
             rows: self.rows.clone(),
+            loss_lanes: self.loss_lanes.clone(),
             offsets: (0..=count).collect(),
             labels: self.labels.clone(),
             tokens: firsts.iter().map(|token| self.tokens[*token]).collect(),
@@ -286,10 +290,12 @@ mod tests {
         assert_eq!(batch.positions[40..46], [0, 1, 2, 3, 4, 0]);
         assert_eq!(batch.segments[40..46], [0, 1, 1, 1, 1, 0]);
         assert_eq!(batch.sequences[39..46], [0, 1, 1, 1, 1, 1, 2]);
+        assert_eq!(batch.loss_lanes, [4, 4, 6]);
 
         let firsts = batch.first_tokens();
         assert_eq!((firsts.offsets, firsts.sequences), (vec![0, 1, 2, 3], vec![0, 1, 2]));
         assert_eq!((firsts.rows, firsts.positions), (batch.rows, vec![0; 3]));
+        assert_eq!(firsts.loss_lanes, batch.loss_lanes);
         assert_eq!(firsts.blocks, [0..2, 2..3]);
         let spans: Vec<_> = firsts.lanes.iter().map(|span| (span.lane, span.tokens.clone())).collect();
         assert_eq!(spans, [(4, 0..2), (5, 2..2), (6, 2..3)]);

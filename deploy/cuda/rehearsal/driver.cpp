@@ -1,9 +1,10 @@
 // Devices, modules and kernels: part of the stand-in for libcuda.so.1. Kernels are those of `worker/kernels`, compiled behind
 // `emulator.h` into a library beside this one; a module's text says which of them it has, and how large their arguments are.
 //
-// By the environment: REHEARSAL_GPUS, REHEARSAL_MIB (memory of each; REHEARSAL_MIB_1: of that of the worker in place 1), REHEARSAL_DRIVER (13000 for CUDA 13.0),
-// REHEARSAL_CAPABILITY (80 for 8.0), REHEARSAL_INIT (what cuInit says), REHEARSAL_SEED (of the order of work),
-// REHEARSAL_DEAF (streams that do not wait for events).
+// By the environment: REHEARSAL_GPUS, REHEARSAL_MIG (all are parts of one), REHEARSAL_MIB (memory of each; REHEARSAL_MIB_1: of
+// that of the worker in place 1), REHEARSAL_DRIVER (13000 for CUDA 13.0), REHEARSAL_CAPABILITY (80 for 8.0),
+// REHEARSAL_INIT (what cuInit says), REHEARSAL_SEED (of the order of work), REHEARSAL_DEAF (streams that do not wait for
+// events).
 
 #include <dlfcn.h>
 
@@ -45,6 +46,9 @@ long gpus() {
     }
     return count;
 }
+
+// Whether all are parts of the first GPU.
+bool parts() { return setting("REHEARSAL_MIG", 0) != 0; }
 
 // Which GPU of the machine is the process's n-th.
 long physical(long ordinal) {
@@ -140,7 +144,7 @@ Result cuDeviceGet(int* which, int ordinal) {
 }
 
 Result cuDeviceGetName(char* name, int length, int) {
-    std::snprintf(name, static_cast<size_t>(length), "no GPU (rehearsal)");
+    std::snprintf(name, static_cast<size_t>(length), parts() ? "no GPU (rehearsal) MIG 1g.10gb" : "no GPU (rehearsal)");
     return SUCCESS;
 }
 
@@ -162,8 +166,13 @@ Result cuDeviceGetAttribute(int* value, int attribute, int) {
     return SUCCESS;
 }
 
-Result cuDeviceCanAccessPeer(int* can, int, int) {
-    *can = 0;
+Result cuDeviceGetP2PAttribute(int* value, int, int, int) {
+    *value = 0;
+    return SUCCESS;
+}
+
+Result cuDeviceGetPCIBusId(char* bus, int length, int which) {
+    std::snprintf(bus, static_cast<size_t>(length), "00000000:%02lX:00.0", parts() ? 1 : physical(which) + 1);
     return SUCCESS;
 }
 
@@ -174,7 +183,7 @@ Result cuDevicePrimaryCtxRetain(void** context, int which) {
 }
 
 // Which GPU of the machine the calling thread computes on.
-int rehearsal_gpu() { return static_cast<int>(physical(static_cast<char*>(rehearsal::context()) - contexts)); }
+int rehearsal_gpu() { return parts() ? 0 : static_cast<int>(physical(static_cast<char*>(rehearsal::context()) - contexts)); }
 
 Result cuDevicePrimaryCtxRelease_v2(int) {
     if (--device().holders < 0) misused("a context is released too often");

@@ -4,7 +4,7 @@
 // aborted.
 //
 // By the environment: REHEARSAL_NCCL (22809 for 2.28.9), REHEARSAL_NCCL_FULL (the sum from which on it finds no memory),
-// and NCCL_HOSTID.
+// REHEARSAL_ID_MS (how long an id takes to make, which it then says aloud), and NCCL_HOSTID.
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -255,6 +255,10 @@ int ncclGetVersion(int* version) {
 
 int ncclGetUniqueId(UniqueId* id) {
     static std::atomic<int> made{0};
+    if (const long wait = setting("REHEARSAL_ID_MS", 0)) {
+        std::fprintf(stderr, "rehearsal: process %d makes an id\n", getpid());
+        std::this_thread::sleep_for(std::chrono::milliseconds(wait));
+    }
     std::memset(id, 0, sizeof(*id));
     std::snprintf(id->name, sizeof(id->name), "/medley-rehearsal-%d-%d", getpid(), ++made);
     const Shared* shared = map(id->name, true);

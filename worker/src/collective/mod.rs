@@ -29,6 +29,8 @@ mod mesh;
 pub mod nccl;
 #[cfg(any(feature = "cuda", test))]
 mod parcel;
+#[cfg(any(feature = "cuda", test))]
+mod patience;
 mod pool;
 mod reach;
 mod rendezvous;

@@ -9,8 +9,9 @@
 //! so NCCL is never started with a rank that cannot be called, and carries one or two small exchanges an update: NCCL
 //! notices no peer's end within a machine, and never says whose it was; a closed connection does both.
 
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cudarc::driver::{CudaEvent, CudaStream, DriverError};
 use medley_common::identity::Rank;
@@ -19,7 +20,8 @@ use medley_common::spec::{ComputeSpec, GradientDtype, Summation};
 
 use super::abort::AbortSwitch;
 use super::lane_exchange::LaneExchange;
-use super::topology::ranks;
+use super::patience::Patience;
+use super::topology::{adapters, line};
 use super::watchdog::Watchdog;
 use super::{Collective, CollectiveError, Connect, Rendezvous, Solo, Tcp, TcpSettings, device_failed};
 use crate::ops::cuda::device::Gpu;
@@ -34,12 +36,10 @@ use communicator::{Communicator, UniqueId};
 
 type Memory = Buffer<cudarc::driver::CudaSlice<u8>>;
 
-/// How long the group may take to come together, and a sum to be made.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How long a group that is aborted, or a sum whose patience is over, may still keep the engine's thread.
+/// How long the group may take to come together, once all can be called.
+const JOINING: Duration = Duration::from_secs(60);
+/// How long a group that is aborted, or a sum whose time is over, may still keep the engine's thread.
 const GRACE: Duration = Duration::from_secs(2);
-/// How long to sleep between two looks at a sum.
-const PAUSE: Duration = Duration::from_micros(20);
 
 /// Workers with GPUs come together by NCCL; one alone needs nobody.
 ///
@@ -56,9 +56,10 @@ pub fn by_nccl(cuda: Cuda<Gpu>, lanes: u32, compute: ComputeSpec) -> Result<Conn
         if form.peers.len() == 1 {
             return Ok(Box::new(Solo::new(cuda.clone(), layout, lanes)));
         }
-        let mesh = Tcp::connect(listener, form, layout, TcpSettings::default(), rendezvous.switch.clone())?;
+        let settings = TcpSettings::default();
+        let mesh = Tcp::connect(listener, form, layout, settings, rendezvous.switch.clone())?;
         let group = Arc::clone(mesh.group());
-        let nccl = Nccl::join(cuda.clone(), form, mesh, rendezvous)?;
+        let nccl = Nccl::join(cuda.clone(), form, (mesh, settings.silence_timeout), rendezvous)?;
         let collective: Box<dyn Collective<Memory>> = match summation {
             Summation::ByLane => {
                 let adding = cuda.on(cuda.driver().on(nccl.stream.clone()));
@@ -82,6 +83,9 @@ struct Nccl {
     watchdog: Watchdog,
     /// What NCCL enqueues, and what is added in between.
     stream: Arc<CudaStream>,
+    /// How long a sum may take: as long as over TCP. Who has died is known long before; this is for a peer that lives and
+    /// does not compute, and one that is slow must not be taken for it.
+    silence: Duration,
     /// Who sums with whom over what, in a line.
     topology: String,
     /// Whether sums are on their way that nobody has waited for.
@@ -89,11 +93,16 @@ struct Nccl {
 }
 
 impl Nccl {
-    fn join(cuda: Cuda<Gpu>, form: &Form, mut mesh: Tcp, rendezvous: &Rendezvous<'_>) -> Result<Self, CollectiveError> {
+    fn join(
+        cuda: Cuda<Gpu>,
+        form: &Form,
+        (mut mesh, silence): (Tcp, Duration),
+        rendezvous: &Rendezvous<'_>,
+    ) -> Result<Self, CollectiveError> {
         let switch = rendezvous.switch.clone();
         let id = unique_id(&mut mesh, rendezvous)?;
         let stopped = || switch.is_aborted().then_some(CollectiveError::Aborted);
-        let communicator = Communicator::join(id, [mesh.rank().0, mesh.world()], PATIENCE, stopped)?;
+        let communicator = Communicator::join(id, [mesh.rank().0, mesh.world()], [JOINING, silence], stopped)?;
         // All have joined, so all have begun this exchange.
         let begun = if mesh.rank() == Rank(0) { mesh.launch_words(Vec::new()) } else { Ok(()) };
         begun.and_then(|()| mesh.fence()).inspect_err(|_| communicator.abort())?;
@@ -102,7 +111,7 @@ impl Nccl {
             .map_err(|error| CollectiveError::Invalid { problem: format!("start a watchdog: {error}") })?;
         let stream = cuda.driver().stream().context().new_stream().map_err(cuda_failed)?;
         let topology = topology(form, cuda.driver())?;
-        Ok(Self { cuda, communicator, mesh, switch, watchdog, stream, topology, is_open: false })
+        Ok(Self { cuda, communicator, mesh, switch, watchdog, stream, silence, topology, is_open: false })
     }
 
     /// What is enqueued here from now on comes after all that has been computed before.
@@ -110,7 +119,7 @@ impl Nccl {
         if !self.is_open {
             // Open until every rank has begun this update.
             self.mesh.launch_words(Vec::new())?;
-            self.watchdog.expect(Some(PATIENCE + GRACE));
+            self.watchdog.expect(Some(self.silence + GRACE));
             self.is_open = true;
         }
         let ready = self.cuda.driver().stream().record_event(None).map_err(cuda_failed)?;
@@ -134,7 +143,7 @@ impl Nccl {
 
     /// Waits for the sums, looking after the peers meanwhile. What fails is aborted before it is reported.
     fn wait(&mut self, end: &CudaEvent) -> Result<(), CollectiveError> {
-        let start = Instant::now();
+        let patience = Patience::new(self.silence);
         let failure = loop {
             match end.try_is_complete() {
                 Ok(true) => return Ok(()),
@@ -147,12 +156,11 @@ impl Nccl {
             if let Some(error) = self.mesh.failed_meanwhile().or_else(|| self.communicator.failure()) {
                 break error;
             }
-            if start.elapsed() > PATIENCE {
-                let (rank, seconds) = (self.mesh.rank(), PATIENCE.as_secs());
+            if !patience.lasts() {
+                let (rank, seconds) = (self.mesh.rank(), patience.seconds());
                 let problem = format!("NCCL, rank {rank}: sum gradients: nothing for {seconds} s");
                 break CollectiveError::Invalid { problem };
             }
-            std::thread::sleep(PAUSE);
         };
         self.communicator.abort();
         Err(failure)
@@ -186,22 +194,16 @@ fn unique_id(mesh: &mut Tcp, rendezvous: &Rendezvous<'_>) -> Result<UniqueId, Co
     }
     // Open until rank 0 has joined: its end is noticed while it is waited for.
     mesh.launch_words(Vec::new())?;
-    let token = rendezvous.token(PATIENCE, || mesh.failed_meanwhile())?;
+    let token = rendezvous.token(JOINING, || mesh.failed_meanwhile())?;
     let bytes = token.bytes();
     bytes.try_into().map_err(|_| invalid(format!("rank 0's token of {} bytes is no unique id of NCCL", bytes.len())))
 }
 
-/// The ranks, the versions, and how this rank's machine connects its GPUs, as far as CUDA tells: NCCL alone knows what it
-/// makes of that, and says so with `NCCL_DEBUG=INFO`.
+/// Who sums with whom, in a line.
 fn topology(form: &Form, gpu: &Gpu) -> Result<String, CollectiveError> {
-    let version = communicator::version()?;
-    let (major, minor, patch) = (version / 10_000, version % 10_000 / 100, version % 100);
-    let mut set: Vec<String> = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
-    set.retain(|name| name.starts_with("NCCL_"));
-    set.sort_unstable();
-    let set = if set.is_empty() { String::new() } else { format!("; {} set", set.join(", ")) };
-    let (ranks, gpu) = (ranks(&form.peers), gpu.surroundings().map_err(device_failed)?);
-    Ok(format!("{ranks} over NCCL {major}.{minor}.{patch}, {gpu}{set}"))
+    let surroundings = gpu.surroundings().map_err(device_failed)?.to_string();
+    let adapters = adapters(Path::new("/sys/class/infiniband"));
+    Ok(line(&form.peers, communicator::version()?, &[surroundings, adapters], std::env::vars_os()))
 }
 
 fn cuda_failed(error: DriverError) -> CollectiveError {

@@ -1,6 +1,8 @@
 //! Who sums with whom, in a line for people.
 
 use std::collections::BTreeMap;
+#[cfg(any(feature = "cuda", test))]
+use std::{ffi::OsString, path::Path};
 
 /// `4 ranks on 2 hosts (10.0.0.1: 3, 10.0.0.2: 1)`, by the addresses of the ranks' collectives.
 pub(super) fn ranks(peers: &[String]) -> String {
@@ -14,6 +16,37 @@ pub(super) fn ranks(peers: &[String]) -> String {
     format!("{count} rank{} on {places} host{} ({})", plural(count), plural(places), shares.join(", "))
 }
 
+/// The ranks, NCCL's version, what their first machine says of itself, and the settings that NCCL reads. Which ways it makes
+/// of that, channel by channel, it tells nobody but its own log.
+#[cfg(any(feature = "cuda", test))]
+pub(super) fn line(
+    peers: &[String],
+    version: i32,
+    machine: &[String],
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> String {
+    let variables = variables.into_iter().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    let settings = variables.filter(|(name, _)| name.starts_with("NCCL_"));
+    let mut settings: Vec<String> = settings.map(|(name, value)| format!("{name}={}", value.display())).collect();
+    settings.sort_unstable();
+    let settings = if settings.is_empty() { "no NCCL_ variable set".to_owned() } else { settings.join(" ") };
+    let (ranks, machine) = (ranks(peers), machine.join("; "));
+    let (major, minor, patch) = (version / 10_000, version % 10_000 / 100, version % 100);
+    format!(
+        "{ranks} over NCCL {major}.{minor}.{patch}; {machine}; {settings}; the ways that NCCL has chosen stand in its log \
+         alone: NCCL_DEBUG=INFO"
+    )
+}
+
+/// The InfiniBand and RoCE adapters that `folder` lists: what NCCL can choose from between machines, before Ethernet.
+#[cfg(any(feature = "cuda", test))]
+pub(super) fn adapters(folder: &Path) -> String {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort_unstable();
+    if names.is_empty() { "no InfiniBand adapter".to_owned() } else { format!("InfiniBand {}", names.join(" ")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -23,5 +56,31 @@ mod tests {
         let peers = ["10.0.0.1:4000", "10.0.0.2:4000", "10.0.0.1:4001", "[fe80::1]:4000"].map(str::to_owned);
         assert_eq!(ranks(&peers), "4 ranks on 3 hosts (10.0.0.1: 2, 10.0.0.2: 1, [fe80::1]: 1)");
         assert_eq!(ranks(&peers[..1]), "1 rank on 1 host (10.0.0.1: 1)");
+    }
+
+    /// It says what is known, and where to read what is not.
+    #[test]
+    fn a_line_tells_what_nccl_was_given() {
+        let peers = ["10.0.0.1:4000", "10.0.0.1:4001"].map(str::to_owned);
+        let variables = [("NCCL_SOCKET_IFNAME", "lo"), ("PATH", "/bin"), ("NCCL_NET", "Socket")];
+        let variables = variables.map(|(name, value)| (name.into(), value.into()));
+        let line = line(&peers, 22809, &["GPU a".to_owned(), "no InfiniBand adapter".to_owned()], variables);
+        assert_eq!(
+            line,
+            "2 ranks on 1 host (10.0.0.1: 2) over NCCL 2.28.9; GPU a; no InfiniBand adapter; NCCL_NET=Socket \
+             NCCL_SOCKET_IFNAME=lo; the ways that NCCL has chosen stand in its log alone: NCCL_DEBUG=INFO"
+        );
+        assert!(super::line(&peers, 23007, &[], []).contains("over NCCL 2.30.7; ; no NCCL_ variable set; "));
+    }
+
+    #[test]
+    fn adapters_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(adapters(folder.path()), "no InfiniBand adapter");
+        for name in ["mlx5_1", "mlx5_0"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        assert_eq!(adapters(folder.path()), "InfiniBand mlx5_0 mlx5_1");
+        assert_eq!(adapters(&folder.path().join("none")), "no InfiniBand adapter");
     }
 }

@@ -34,7 +34,8 @@ fn description(gpu: &Description) -> String {
 /// The line of a part of a GPU, of which another process is shown nothing else.
 fn list_part(ordinal: usize, part: &str) -> Result<String, Failure> {
     let failed = |problem: String| config(format!("{}={part}: {problem}", parts::VISIBLE));
-    let output = shown(part, ["--list-devices".into()]).output().map_err(|error| failed(error.to_string()))?;
+    let output =
+        again((parts::VISIBLE, part), ["--list-devices".into()]).output().map_err(|error| failed(error.to_string()))?;
     let line = String::from_utf8_lossy(&output.stdout)
         .lines()
         .find_map(|line| line.strip_prefix("cuda:0 ").map(str::to_owned));
@@ -51,25 +52,33 @@ fn list_part(ordinal: usize, part: &str) -> Result<String, Failure> {
     }
 }
 
-/// This program, shown one part of a GPU.
-fn shown(part: &str, arguments: impl IntoIterator<Item = OsString>) -> Command {
+/// This program, with a variable that the driver or NCCL reads but once.
+fn again((variable, value): (&str, &str), arguments: impl IntoIterator<Item = OsString>) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap_or_default());
-    command.args(arguments).env(parts::VISIBLE, part);
+    command.args(arguments).env(variable, value);
     command
+}
+
+/// Becomes this program with another environment; comes back only where that cannot be.
+fn start_again(variable: (&str, &str)) -> Failure {
+    let error = again(variable, std::env::args_os().skip(1)).exec();
+    config(format!("--device cuda: start again with {}={}: {error}", variable.0, variable.1))
 }
 
 /// Chooses a GPU for a worker that is the `local_rank`-th of its machine.
 pub(super) fn place(_device: Device, local_rank: Option<u32>) -> Result<Place, Failure> {
     let named = std::env::var(parts::VISIBLE).unwrap_or_default();
     if let Some(part) = parts::own(&named, local_rank)? {
-        // Comes back only where that cannot be.
-        let error = shown(part, std::env::args_os().skip(1)).exec();
-        return Err(config(format!("--device cuda: start again with {}={part}: {error}", parts::VISIBLE)));
+        return Err(start_again((parts::VISIBLE, part)));
     }
     let gpus = visible().map_err(|error| config(format!("--device cuda: {error}")))?;
     let ordinal = ordinal(gpus.len(), local_rank)?;
     let gpu = gpus.into_iter().nth(ordinal).ok_or_else(|| config(format!("cuda:{ordinal} is gone")))?;
     gpu.check().map_err(|error| config(format!("--device cuda: cuda:{ordinal}: {error}")))?;
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    if let Some(host) = parts::host(&gpu.uuid, is_set) {
+        return Err(start_again((parts::HOST, host)));
+    }
     Ok(Place::Cuda { ordinal, name: gpu.name, uuid: gpu.uuid })
 }
 

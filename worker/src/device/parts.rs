@@ -1,5 +1,10 @@
 //! Parts of GPUs (MIG instances): CUDA shows a process no more than one of them, the first that `CUDA_VISIBLE_DEVICES`
 //! names, so each worker is shown its own.
+//!
+//! NCCL knows a rank's GPU by its host and its place on the bus, which all parts of a GPU have in common: two of them in a
+//! group it takes for a mistake ("Duplicate GPU detected"; from 2.30 on it can be told otherwise). So a worker that has a
+//! part tells NCCL that it is a host of its own. Parts have no direct way to each other that would be lost by that, but
+//! NCCL moves between them what it would between machines, by the network's loopback.
 
 use medley_common::message::Failure;
 
@@ -7,6 +12,18 @@ use super::config;
 
 /// What CUDA shows a process.
 pub(super) const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
+
+/// What NCCL is told to take for a process's host.
+pub(super) const HOST: &str = "NCCL_HOSTID";
+/// What NCCL, from 2.30 on, is told where several ranks may have one GPU.
+const SEVERAL: &str = "NCCL_MULTI_RANK_GPU_ENABLE";
+
+/// The host that a worker on the device `uuid` tells NCCL to be of: the part, where it has one. `None` where it has a whole
+/// GPU, or where a person has said by `set` variables what NCCL is to make of parts.
+pub(super) fn host(uuid: &str, set: impl Fn(&str) -> bool) -> Option<&str> {
+    let is_said = set(HOST) || set(SEVERAL);
+    Some(uuid).filter(|uuid| uuid.starts_with("MIG-") && !is_said)
+}
 
 /// The parts that the variable names, where there are several and CUDA would show but one.
 pub(super) fn named(visible: &str) -> Vec<&str> {
@@ -45,6 +62,17 @@ mod tests {
         assert_eq!(own(visible, None).unwrap(), None, "CUDA shows the first");
         let message = own(visible, Some(2)).unwrap_err().message;
         assert!(message.contains("local rank is 2, and CUDA_VISIBLE_DEVICES names 2 parts"), "{message}");
+    }
+
+    /// Two parts of a GPU are two hosts, unless somebody has said otherwise; whole GPUs of a machine stay of one.
+    #[test]
+    fn each_part_is_a_host_to_nccl() {
+        let none = |_: &str| false;
+        assert_eq!(host("MIG-3f8c", none), Some("MIG-3f8c"));
+        assert_eq!(host("GPU-3f8c", none), None);
+        for variable in [HOST, SEVERAL] {
+            assert_eq!(host("MIG-3f8c", |name| name == variable), None, "{variable}");
+        }
     }
 
     /// What CUDA shows all of is looked at elsewhere.

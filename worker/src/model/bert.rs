@@ -135,16 +135,8 @@ impl<O: Ops> Bert<O> {
         self.head.logits(&pass.over_firsts(), &self.classification)
     }
 
-    /// The losses of the pass that backward was computed for, one a sequence.
-    ///
-    /// # Errors
-    /// The device failed.
-    pub fn losses(&self, pass: &Pass<'_, O>) -> Result<Vec<f32>, DeviceError> {
-        self.head.losses(&pass.over_firsts(), &self.classification)
-    }
-
-    /// Computes all gradients of the summed loss, from the head to the embeddings, and hands each segment's to `sink` as
-    /// soon as it is ready.
+    /// Computes the losses of the lanes and all gradients of their sum, from the head to the embeddings, and hands each
+    /// segment's to `sink` as soon as it is ready.
     ///
     /// # Errors
     /// The device failed, or the sink did.
@@ -164,6 +156,9 @@ impl<O: Ops> Bert<O> {
         let output = (&self.hidden[self.layers.len()], &mut gradients.hidden);
         self.head.backward(&pass.over_firsts(), &mut self.classification, output, (loss, &mut sums))?;
         sink.segment(Segment::Head, sums.into_nodes())?;
+        let mut sums = SegmentSums::new(pass, share, pool, share.reported_lanes() as usize)?;
+        self.head.sum_losses(&pass.over_firsts(), &self.classification, &mut sums)?;
+        sink.segment(Segment::Losses, sums.into_nodes())?;
 
         for (index, layer) in self.layers.iter().enumerate().rev() {
             // What the last layer keeps is still there.

@@ -127,16 +127,17 @@ impl Head {
         pass.ops.read(Slice { buffer: &kept.logits, range: 0..pass.tokens() * self.labels })
     }
 
-    /// The losses that backward has left, `[S]`.
+    /// Sums the losses that backward has left by lane.
     ///
     /// # Errors
     /// The device failed.
-    pub fn losses<O: Ops>(
+    pub fn sum_losses<O: Ops>(
         &self,
         pass: &Pass<'_, O>,
         kept: &HeadActivations<O::Buffer>,
-    ) -> Result<Vec<f32>, DeviceError> {
-        pass.ops.read(Slice { buffer: &kept.losses, range: 0..pass.tokens() })
+        sums: &mut SegmentSums<'_, O>,
+    ) -> Result<(), DeviceError> {
+        sums.losses(Rows { pack: pass.pack, gradient: &kept.losses })
     }
 
     /// Computes the losses, writes the gradient of `input` to `dinput`, `[S, H]`, and sums those of the parameters.

@@ -11,6 +11,7 @@ use medley_common::lane::{LaneTree, Node};
 use super::Pass;
 use crate::batch::{Batch, LaneSpan};
 use crate::collective::{SparseRows, cover};
+use crate::ops::head::LaneLosses;
 use crate::ops::linear::{ColumnSum, LinearWeightGradient};
 use crate::ops::{DeviceError, Ops, SliceMut};
 
@@ -59,13 +60,33 @@ pub struct LaneShare {
     cover: Vec<Node>,
     /// The lanes, in the order of the batch.
     lanes: Vec<u32>,
+    /// Where the tree's leaves are ranks: how many lanes the update has.
+    of_rank: Option<u32>,
 }
 
 impl LaneShare {
     /// The share of a rank that computes these runs of the lanes of `tree`, in a batch that has just these lanes.
     #[must_use]
     pub fn new(tree: LaneTree, lanes: &[Range<u32>]) -> Self {
-        Self { tree, cover: cover(tree, lanes), lanes: lanes.iter().cloned().flatten().collect() }
+        Self { tree, cover: cover(tree, lanes), lanes: lanes.iter().cloned().flatten().collect(), of_rank: None }
+    }
+
+    /// The share of a rank that sums all its lanes at once, those of an update that has `lanes` of them: `leaf` of the
+    /// `tree` of ranks.
+    #[must_use]
+    pub fn of_rank(tree: LaneTree, leaf: Node, lanes: u32) -> Self {
+        Self { of_rank: Some(lanes), ..Self::new(tree, std::slice::from_ref(&tree.range(leaf))) }
+    }
+
+    /// Lanes of the update, of each of which the losses are reported.
+    #[must_use]
+    pub fn reported_lanes(&self) -> u32 {
+        self.of_rank.unwrap_or(self.tree.lanes())
+    }
+
+    /// The lanes of which the losses are summed below `node`.
+    fn reported_below(&self, node: Node) -> Range<u32> {
+        self.of_rank.map_or_else(|| self.tree.range(node), |lanes| 0..lanes)
     }
 
     /// The share's lanes, in the order of the batch.
@@ -206,6 +227,19 @@ impl<'a, O: Ops> SegmentSums<'a, O> {
     pub fn blocks(&mut self, range: Range<usize>, partials: Rows<'_, O>) -> Result<(), DeviceError> {
         let (ops, lanes, x) = (self.pass.ops, &partials.pack.as_ref().lanes, partials.gradient);
         self.sum(range, &mut |lane, sum| ops.column_sum(ColumnSum { rows: lanes[lane].blocks.clone(), x, sum }))
+    }
+
+    /// The losses of the sequences, each of which is its lane's alone: what is summed are the reports of lanes.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn losses(&mut self, losses: Rows<'_, O>) -> Result<(), DeviceError> {
+        let (ops, share) = (self.pass.ops, self.share);
+        let Rows { pack, gradient: losses } = losses;
+        self.nodes.iter_mut().try_for_each(|(node, buffer)| {
+            let sums = SliceMut { buffer, range: 0..share.reported_lanes() as usize };
+            ops.lane_losses(LaneLosses { pack, lanes: share.reported_below(*node), losses, sums })
+        })
     }
 
     /// Gradients that `leaf` computes for one lane.

@@ -1,7 +1,9 @@
 //! The classification head: what is done to each sequence's first token.
 
-use super::Ops;
+use std::ops::Range;
+
 use super::dropout::Dropout;
+use super::{Ops, SliceMut};
 
 /// `y[sequence] = x[first token of sequence]`.
 pub struct FirstTokens<'a, O: Ops + ?Sized> {
@@ -76,4 +78,17 @@ pub struct CrossEntropy<'a, O: Ops + ?Sized> {
     pub dlogits: &'a mut O::Buffer,
     /// `[S]`.
     pub losses: &'a mut O::Buffer,
+}
+
+/// The losses of each lane: `sums[lane] = Σ losses[sequence]` over the sequences of which the lane is reported, in their
+/// order, added in `f64` and rounded once; 0 for lanes outside of `lanes`.
+pub struct LaneLosses<'a, O: Ops + ?Sized> {
+    /// The sequences.
+    pub pack: &'a O::Pack,
+    /// The lanes that are summed.
+    pub lanes: Range<u32>,
+    /// `[S]`.
+    pub losses: &'a O::Buffer,
+    /// `[lanes of the update]`; all of it is written.
+    pub sums: SliceMut<'a, O::Buffer>,
 }

@@ -11,7 +11,7 @@
 //!   other rows of the pass nor on the number of threads; on a device that keeps lanes only
 //!   [`LaneKeeping::Alone`], on the number of rows and tokens of the pass as well.
 //! * Operations are enqueued in the order called; only [`Ops::read`], [`Ops::host`], [`Ops::download`] and
-//!   [`Ops::square_sum`] wait for a result.
+//!   [`Ops::square_sum`] wait for a result, and [`Ops::wait`] for all of them.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -37,7 +37,7 @@ use adamw::{AdamW, AdamWRows};
 use attention::{Attention, AttentionBackward};
 use embedding::{Embedding, EmbeddingBackward, PositionGradient, WordGradient};
 use gelu::{BiasGelu, BiasGeluBackward};
-use head::{CrossEntropy, FirstTokens, FirstTokensBackward, TanhDropout, TanhDropoutBackward};
+use head::{CrossEntropy, FirstTokens, FirstTokensBackward, LaneLosses, TanhDropout, TanhDropoutBackward};
 use linear::{ColumnSum, Linear, LinearInputGradient, LinearWeightGradient};
 use norm::{ResidualNorm, ResidualNormBackward};
 
@@ -179,6 +179,9 @@ pub trait Ops {
     /// Copies elements to the host.
     fn read(&self, slice: Slice<'_, Self::Buffer>) -> Result<Vec<f32>, DeviceError>;
 
+    /// Waits until all that is enqueued has been computed.
+    fn wait(&self) -> Result<(), DeviceError>;
+
     /// Moves a batch to the device.
     fn load(&self, batch: Batch) -> Result<Self::Pack, DeviceError>;
 
@@ -238,6 +241,9 @@ pub trait Ops {
 
     /// See [`CrossEntropy`].
     fn cross_entropy(&self, op: CrossEntropy<'_, Self>) -> Result<(), DeviceError>;
+
+    /// See [`LaneLosses`].
+    fn lane_losses(&self, op: LaneLosses<'_, Self>) -> Result<(), DeviceError>;
 
     /// `into += from`, element by element.
     fn add(&self, into: SliceMut<'_, Self::Buffer>, from: Slice<'_, Self::Buffer>) -> Result<(), DeviceError>;

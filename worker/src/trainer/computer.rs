@@ -81,7 +81,7 @@ impl<O: Ops> Computer<'_, O> {
 
         let loss = Loss { smoothing: self.spec.label_smoothing, gradient_scale: work.gradient_scale };
         self.model.backward(&pass, Backward { share: &share, pool: &mut *self.pool, loss }, launch)?;
-        launch.end_pass((work.plan, lanes), (&self.model.losses(&pass)?, tokens), self.pool);
+        launch.end_pass(lanes, tokens, self.pool);
         timing.backward_seconds += clock.lap();
         Ok(())
     }
@@ -93,8 +93,9 @@ impl<O: Ops> Computer<'_, O> {
         let all = lanes.iter().cloned().flatten();
         let share = work.seat.share(lanes);
         if matches!(work.seat, Seat::Rank { .. }) {
-            let rows: Vec<RowId> = all.flat_map(|lane| planned[lane as usize].iter().copied()).collect();
-            return Ok((share, Batch::pack([(0, rows.as_slice())], source)?));
+            let of_lane = |lane: u32| planned[lane as usize].iter().map(move |row| (lane, *row));
+            let (loss_lanes, rows): (Vec<u32>, Vec<RowId>) = all.flat_map(of_lane).unzip();
+            return Ok((share, Batch { loss_lanes, ..Batch::pack([(0, rows.as_slice())], source)? }));
         }
         let rows = all.map(|lane| (lane, planned[lane as usize].as_slice()));
         Ok((share, Batch::pack(rows, source)?))

@@ -32,8 +32,8 @@ pub(super) struct Launch<'a, O: Ops> {
     is_last: bool,
     /// What has been handed over: where lanes are computed again for want of memory, it is not handed over again.
     handed: BTreeSet<Segment>,
-    /// The lanes computed, those without rows too, and the sum of each one's losses.
-    losses: Vec<(u32, f32)>,
+    /// The lanes computed, those without rows too.
+    computed: Vec<u32>,
     tokens: u64,
 }
 
@@ -53,14 +53,14 @@ impl<'a, O: Ops> Launch<'a, O> {
         (seat, width): (Seat, usize),
         sums: PartialSums<'a, O>,
     ) -> Self {
-        let (handed, losses) = (BTreeSet::new(), Vec::new());
-        Self { ops, collective, kept, broken: None, seat, width, sums, is_last: false, handed, losses, tokens: 0 }
+        let (handed, computed) = (BTreeSet::new(), Vec::new());
+        Self { ops, collective, kept, broken: None, seat, width, sums, is_last: false, handed, computed, tokens: 0 }
     }
 
     /// All lanes are computed from the first one on.
     pub(super) fn begin(&mut self) {
         self.sums.clear();
-        self.losses.clear();
+        self.computed.clear();
         (self.is_last, self.tokens) = (false, 0);
     }
 
@@ -69,38 +69,18 @@ impl<'a, O: Ops> Launch<'a, O> {
         self.is_last = true;
     }
 
-    /// A pass is over: notes the `losses` of its `lanes`, one a sequence, and its `tokens`.
-    pub(super) fn end_pass(
-        &mut self,
-        (plan, lanes): (&UpdatePlan, &[Range<u32>]),
-        (mut losses, tokens): (&[f32], usize),
-        pool: &mut BufferPool<O>,
-    ) {
-        for lane in lanes.iter().cloned().flatten() {
-            let rows = plan.lanes[lane as usize].len();
-            let (of_lane, rest) = losses.split_at(rows.min(losses.len()));
-            losses = rest;
-            self.losses.push((lane, of_lane.iter().map(|loss| f64::from(*loss)).sum::<f64>() as f32));
-        }
+    /// A pass is over: notes its `lanes` and `tokens`.
+    pub(super) fn end_pass(&mut self, lanes: &[Range<u32>], tokens: usize, pool: &mut BufferPool<O>) {
+        self.computed.extend(lanes.iter().cloned().flatten());
         self.tokens += tokens as u64;
         self.sums.recycle(pool);
     }
 
-    /// Hands over the sum of each lane's losses, notes what there is to report, and waits for the sums. Where they do not
-    /// come about, everything handed over for `lanes` is kept.
-    pub(super) fn finish(
-        mut self,
-        plan: &UpdatePlan,
-        lanes: &[Range<u32>],
-    ) -> Result<Launched<O::Buffer>, DeviceError> {
-        let with_rows = self.losses.iter().filter(|(lane, _)| !plan.lanes[*lane as usize].is_empty());
-        let with_rows: Vec<(u32, f32)> = with_rows.copied().collect();
-        let nodes = self.sums.spread(plan.lanes.len() as u32, &with_rows);
-        let upload = |(node, values)| Ok((node, self.ops.upload(values)?));
-        let nodes = nodes.into_iter().map(upload).collect::<Result<_, DeviceError>>()?;
-        self.hand_over(Segment::Losses, nodes)?;
-        let report = |(lane, _): &(u32, f32)| LaneReport { lane: *lane, rows: plan.lanes[*lane as usize].clone() };
-        self.kept.reports.extend(self.losses.iter().map(report));
+    /// Notes what there is to report, and waits for the sums. Where they do not come about, everything handed over for
+    /// `lanes` is kept.
+    pub(super) fn finish(mut self, plan: &UpdatePlan, lanes: &[Range<u32>]) -> Launched<O::Buffer> {
+        let report = |lane: &u32| LaneReport { lane: *lane, rows: plan.lanes[*lane as usize].clone() };
+        self.kept.reports.extend(self.computed.iter().map(report));
         self.kept.reports.sort_by_key(|report| report.lane);
         self.kept.tokens += self.tokens;
 
@@ -108,7 +88,7 @@ impl<'a, O: Ops> Launch<'a, O> {
             None => self.collective.fence(),
             Some(error) => Err(error),
         };
-        Ok(match fence {
+        match fence {
             Ok(summed) => Launched::Summed { lanes: self.kept.reports, tokens: self.kept.tokens, summed },
             Err(error) => {
                 let Parts { dense, words } = self.collective.salvage();
@@ -117,7 +97,7 @@ impl<'a, O: Ops> Launch<'a, O> {
                 self.kept.lanes = lanes.to_vec();
                 Launched::Broken(error, self.kept)
             }
-        })
+        }
     }
 
     fn hand_over(&mut self, segment: Segment, sums: Vec<(Node, O::Buffer)>) -> Result<(), DeviceError> {

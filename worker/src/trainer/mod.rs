@@ -36,6 +36,8 @@ mod cuda_test;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod gradients_test;
+#[cfg(test)]
 mod launches_test;
 #[cfg(test)]
 mod parity_test;
@@ -160,7 +162,7 @@ impl<O: Ops> Trainer<O> {
 
     /// Where this rank's sums stand in the tree.
     fn seat(&self, lanes: u32, rank: Rank, world: u32) -> Seat {
-        if self.keeps_lanes() { Seat::Lanes(LaneTree::new(lanes)) } else { Seat::of(rank, world) }
+        if self.keeps_lanes() { Seat::Lanes(LaneTree::new(lanes)) } else { Seat::of(rank, world, lanes) }
     }
 
     /// The number of updates made.

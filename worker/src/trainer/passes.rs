@@ -83,7 +83,7 @@ impl<'a, O: Ops> PartialSums<'a, O> {
         let (tree, cover) = match seat {
             Seat::Lanes(tree) => (tree, cover(tree, lanes)),
             // As in its share: a last rank without a neighbour stands for the node above it.
-            Seat::Rank { leaf, world } => {
+            Seat::Rank { leaf, world, .. } => {
                 let tree = LaneTree::new(world);
                 (tree, cover(tree, std::slice::from_ref(&(leaf.index..leaf.index + 1))))
             }
@@ -100,9 +100,10 @@ impl<'a, O: Ops> PartialSums<'a, O> {
 
     /// Adds a pass's sums of a dense segment.
     pub(super) fn add(&mut self, segment: Segment, sums: Vec<(Node, O::Buffer)>) -> Result<(), DeviceError> {
-        let Self { ops, layout, cover, dense, spare, .. } = self;
+        let length = self.length(segment);
+        let Self { ops, cover, dense, spare, .. } = self;
         let known = dense.entry(segment).or_default();
-        let mut add = adder(*ops, layout.range(segment).len(), spare);
+        let mut add = adder(*ops, length, spare);
         sums.into_iter().try_for_each(|(node, sum)| climb(cover, known, (node, sum), &mut add))
     }
 
@@ -115,8 +116,8 @@ impl<'a, O: Ops> PartialSums<'a, O> {
 
     /// Takes out the sums of a dense segment over all passes, one for each node of the share that has rows.
     pub(super) fn take(&mut self, segment: Segment) -> Result<Vec<(Node, O::Buffer)>, DeviceError> {
-        let mut known = self.dense.remove(&segment).unwrap_or_default();
-        let mut add = adder(self.ops, self.layout.range(segment).len(), &mut self.spare);
+        let (length, mut known) = (self.length(segment), self.dense.remove(&segment).unwrap_or_default());
+        let mut add = adder(self.ops, length, &mut self.spare);
         totals(self.tree, &self.cover, &mut known, &mut add)
     }
 
@@ -127,20 +128,12 @@ impl<'a, O: Ops> PartialSums<'a, O> {
         totals(self.tree, &self.cover, &mut known, &mut |left, right| ops.add_rows(left, right, width))
     }
 
-    /// What stands at each lane, in one row for each node of the share that has any; 0 at all other lanes.
-    pub(super) fn spread(&self, lanes: u32, values: &[(u32, f32)]) -> Vec<(Node, Vec<f32>)> {
-        let spread = |node: &Node| {
-            let mut all = vec![0.0; lanes as usize];
-            let below = match self.seat {
-                Seat::Lanes(tree) => tree.range(*node),
-                Seat::Rank { .. } => 0..lanes,
-            };
-            let mut inside = values.iter().filter(|(lane, _)| below.contains(lane)).peekable();
-            inside.peek()?;
-            inside.for_each(|(lane, value)| all[*lane as usize] = *value);
-            Some((*node, all))
-        };
-        self.cover.iter().filter_map(spread).collect()
+    /// Elements of a dense segment's sums.
+    fn length(&self, segment: Segment) -> usize {
+        match segment {
+            Segment::Losses => self.seat.lanes() as usize,
+            segment => self.layout.range(segment).len(),
+        }
     }
 
     /// Gives back the buffers that are of no use any more.

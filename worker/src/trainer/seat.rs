@@ -20,22 +20,30 @@ pub(super) enum Seat {
         leaf: Node,
         /// How many there are.
         world: u32,
+        /// Lanes of the update.
+        lanes: u32,
     },
 }
 
 impl Seat {
-    /// The seat of `rank` among so many.
-    pub(super) fn of(rank: Rank, world: u32) -> Self {
-        Self::Rank { leaf: leaf(rank), world }
+    /// The seat of `rank` among so many, for updates of so many lanes.
+    pub(super) fn of(rank: Rank, world: u32, lanes: u32) -> Self {
+        Self::Rank { leaf: leaf(rank), world, lanes }
+    }
+
+    /// Lanes of the update.
+    pub(super) fn lanes(self) -> u32 {
+        match self {
+            Self::Lanes(tree) => tree.lanes(),
+            Self::Rank { lanes, .. } => lanes,
+        }
     }
 
     /// How a rank that computes these lanes sums.
     pub(super) fn share(self, lanes: &[Range<u32>]) -> LaneShare {
         match self {
             Self::Lanes(tree) => LaneShare::new(tree, lanes),
-            Self::Rank { leaf, world } => {
-                LaneShare::new(LaneTree::new(world), std::slice::from_ref(&(leaf.index..leaf.index + 1)))
-            }
+            Self::Rank { leaf, world, lanes } => LaneShare::of_rank(LaneTree::new(world), leaf, lanes),
         }
     }
 

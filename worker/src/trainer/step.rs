@@ -133,13 +133,14 @@ impl<O: Ops> Trainer<O> {
                 return Err(error.into());
             }
         };
-        let losses = take_losses(&self.ops, &mut summed, planned)?;
-        let (gradients, spare) = Gradients::new(&self.ops, &self.layout, summed)?;
+        let (losses, reported) = take_losses(&self.ops, &mut summed, planned)?;
+        let (gradients, mut spare) = Gradients::new(&self.ops, &self.layout, summed)?;
         timing.wait_seconds += clock.lap();
 
         let applied = self.apply(update, &gradients, rows * gradient_scale, &losses)?;
         let (grad_norm, skipped) = (applied.unwrap_or(0.0), applied.is_none());
         self.update = update;
+        spare.extend(reported);
         self.recycle(gradients, spare, collective);
         timing.optimizer_seconds = clock.lap();
 
@@ -184,7 +185,10 @@ impl<O: Ops> Trainer<O> {
             self.note = Some(in_smaller_passes(plan.update, &shortage, self.passes));
         };
         clock.lap();
-        let launched = launch.finish(plan, lanes)?;
+        // What is enqueued so far is this rank's own work: its time ends here, and that of waiting for others begins.
+        self.ops.wait()?;
+        timing.backward_seconds += clock.lap();
+        let launched = launch.finish(plan, lanes);
         timing.wait_seconds = clock.lap();
         Ok((launched, timing))
     }
@@ -286,13 +290,16 @@ fn out_of_memory(
     }
 }
 
-/// Takes the losses of the `lanes` out of the sums.
-fn take_losses<O: Ops>(ops: &O, summed: &mut Summed<O::Buffer>, lanes: usize) -> Result<Vec<f32>, DeviceError> {
+/// Takes the losses of the `lanes` out of the sums, and what they lay in.
+fn take_losses<O: Ops>(
+    ops: &O,
+    summed: &mut Summed<O::Buffer>,
+    lanes: usize,
+) -> Result<(Vec<f32>, Option<O::Buffer>), DeviceError> {
     let place = summed.segments.iter().position(|(segment, _)| *segment == Segment::Losses);
-    match place.map(|place| summed.segments.remove(place)) {
-        Some((_, buffer)) => ops.read(Slice { buffer: &buffer, range: 0..lanes }),
-        None => Ok(Vec::new()),
-    }
+    let buffer = place.map(|place| summed.segments.remove(place).1);
+    let losses = buffer.as_ref().map(|buffer| ops.read(Slice { buffer, range: 0..lanes })).transpose()?;
+    Ok((losses.unwrap_or_default(), buffer))
 }
 
 fn listed(losses: &[f32]) -> String {

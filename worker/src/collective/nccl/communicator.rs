@@ -3,12 +3,13 @@
 
 use std::ffi::{CStr, c_void};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cudarc::driver::{CudaContext, CudaStream, result as driver};
 use cudarc::nccl::sys;
 
 use crate::collective::CollectiveError;
+use crate::collective::patience::Patience;
 
 /// What ranks find each other by.
 pub(super) type UniqueId = [u8; 128];
@@ -19,8 +20,6 @@ const CONFIG_VERSION: u32 = 22_800;
 const OLDEST: i32 = 22_800;
 /// How long leaving a group in order may take: a peer that is gone must not hold this rank up.
 const LEAVING: Duration = Duration::from_secs(5);
-/// How long to sleep between two looks at what does not block.
-const PAUSE: Duration = Duration::from_micros(20);
 
 /// How the numbers of a sum are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +41,8 @@ pub(super) struct Message {
 pub(super) struct Communicator {
     handle: Arc<Mutex<Handle>>,
     rank: u32,
-    patience: Duration,
+    /// How long NCCL may take to enqueue something.
+    silence: Duration,
 }
 
 /// Ends a communicator from another thread.
@@ -117,11 +117,12 @@ pub(super) fn check_version() -> Result<(), CollectiveError> {
 }
 
 impl Communicator {
-    /// Joins the group of `id`, and waits until all have, or for `patience`; `is_over` ends the waiting early.
+    /// Joins the group of `id`, and waits until all have, or for `patience`; `is_over` ends the waiting early. What is
+    /// enqueued afterwards may take `silence`.
     pub(super) fn join(
         id: UniqueId,
         [rank, world]: [u32; 2],
-        patience: Duration,
+        [patience, silence]: [Duration; 2],
         mut is_over: impl FnMut() -> Option<CollectiveError>,
     ) -> Result<Self, CollectiveError> {
         let number = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
@@ -131,7 +132,7 @@ impl Communicator {
         // SAFETY: the configuration is one of the bindings' version; NCCL copies it.
         let code = unsafe { sys::ncclCommInitRankConfig(&mut comm, number(world), id, number(rank), &mut config) };
         // From here on, dropping it aborts what NCCL has begun.
-        let joined = Self { handle: Arc::new(Mutex::new(Handle(comm))), rank, patience };
+        let joined = Self { handle: Arc::new(Mutex::new(Handle(comm))), rank, silence };
         joined.settle(code, ("join the group", patience), &mut is_over)?;
         Ok(joined)
     }
@@ -168,7 +169,7 @@ impl Communicator {
             // mean the same stream by its pointer.
             unsafe { sys::ncclAllReduce(from, to, count, kind, add, handle.0, stream.cu_stream().cast()) }
         };
-        self.settle(code, ("sum gradients", self.patience), &mut || None).inspect_err(|_| self.abort())
+        self.settle(code, ("sum gradients", self.silence), &mut || None).inspect_err(|_| self.abort())
     }
 
     /// Enqueues messages of `f32`, none of which waits for another. Those between two ranks meet in their order. A failure
@@ -213,7 +214,7 @@ impl Communicator {
         };
         let enqueued = match each {
             Some(code) => self.check(code, doing),
-            None => self.settle(all, (doing, self.patience), &mut || None),
+            None => self.settle(all, (doing, self.silence), &mut || None),
         };
         enqueued.inspect_err(|_| self.abort())
     }
@@ -251,18 +252,17 @@ impl Communicator {
         (doing, patience): (&'static str, Duration),
         is_over: &mut dyn FnMut() -> Option<CollectiveError>,
     ) -> Result<(), CollectiveError> {
-        let start = Instant::now();
+        let patience = Patience::new(patience);
         while code == sys::ncclResult_t::ncclInProgress {
             if let Some(error) = is_over() {
                 return Err(error);
             }
-            if start.elapsed() > patience {
-                let (rank, seconds) = (self.rank, patience.as_secs());
+            if !patience.lasts() {
+                let (rank, seconds) = (self.rank, patience.seconds());
                 let problem =
                     format!("NCCL, rank {rank}: {doing}: nothing for {seconds} s; NCCL_DEBUG=INFO tells more");
                 return Err(CollectiveError::Invalid { problem });
             }
-            std::thread::sleep(PAUSE);
             code = self.state().ok_or(CollectiveError::Aborted)?;
         }
         self.check(code, doing)

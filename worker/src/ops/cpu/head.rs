@@ -1,7 +1,7 @@
 //! The classification head: a handful of rows, computed by the calling thread.
 
 use super::Cpu;
-use crate::ops::head::{CrossEntropy, FirstTokens, FirstTokensBackward, TanhDropout, TanhDropoutBackward};
+use crate::ops::head::{CrossEntropy, FirstTokens, FirstTokensBackward, LaneLosses, TanhDropout, TanhDropoutBackward};
 
 pub(super) fn first_tokens(op: FirstTokens<'_, Cpu>) {
     for (start, y) in op.pack.offsets.iter().zip(op.y.chunks_exact_mut(op.hidden)).take(op.pack.rows.len()) {
@@ -50,6 +50,14 @@ pub(super) fn cross_entropy(op: CrossEntropy<'_, Cpu>) {
             *dlogit = ((log_probability.exp() - target) * op.gradient_scale) as f32;
         }
         *loss = total as f32;
+    }
+}
+
+pub(super) fn lane_losses(op: LaneLosses<'_, Cpu>) {
+    for (lane, sum) in (0..).zip(op.sums.into_values()) {
+        let losses = op.pack.loss_lanes.iter().zip(op.losses).filter(|(of, _)| **of == lane);
+        let losses = losses.filter(|_| op.lanes.contains(&lane)).map(|(_, loss)| f64::from(*loss));
+        *sum = losses.fold(0.0, |sum, loss| sum + loss) as f32;
     }
 }
 

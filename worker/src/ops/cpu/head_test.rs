@@ -1,6 +1,8 @@
 use candle_core::{D, Tensor};
 
 use super::*;
+use crate::batch::Batch;
+use crate::ops::SliceMut;
 use crate::ops::cpu::oracle;
 use crate::ops::cpu::oracle::{assert_close, noise};
 use crate::ops::dropout::Site;
@@ -85,4 +87,23 @@ fn first_tokens_are_taken_and_given_back() {
     assert_eq!(y, [0.0, 1.0, 10.0, 11.0]);
     first_tokens_backward(FirstTokensBackward { pack: &batch, hidden: 2, dy: &y, dx: &mut dx });
     assert_eq!(dx, [1.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 11.0, 12.0, 1.0, 1.0]);
+}
+
+/// In order, in double precision: 1 is not lost beside 1e8, as it would be in single precision.
+#[test]
+fn losses_are_summed_by_the_lanes_that_are_asked_for() {
+    let mut batch = oracle::packed(&[&[0, 1, 2], &[], &[3], &[4]]);
+    let losses = vec![1e8, 1.0, -1e8, 2.5, 3.5];
+    let sum = |batch: &Batch, lanes| {
+        let mut buffer = vec![f32::NAN; 6];
+        let sums = SliceMut { buffer: &mut buffer, range: 0..5 };
+        lane_losses(LaneLosses { pack: batch, lanes, losses: &losses, sums });
+        buffer
+    };
+    assert_eq!(sum(&batch, 0..3)[..5], [1.0, 0.0, 2.5, 0.0, 0.0]);
+    // Where a rank computes all its lanes as one, the batch still says whose each loss is.
+    batch.loss_lanes = vec![1, 1, 1, 4, 4];
+    let sums = sum(&batch, 0..5);
+    assert_eq!(sums[..5], [0.0, 1.0, 0.0, 0.0, 6.0]);
+    assert!(sums[5].is_nan(), "what lies beyond is another's");
 }

@@ -11,7 +11,7 @@ use super::adamw::{AdamW, AdamWRows};
 use super::attention::{Attention, AttentionBackward};
 use super::embedding::{Embedding, EmbeddingBackward, PositionGradient, WordGradient};
 use super::gelu::{BiasGelu, BiasGeluBackward};
-use super::head::{CrossEntropy, FirstTokens, FirstTokensBackward, TanhDropout, TanhDropoutBackward};
+use super::head::{CrossEntropy, FirstTokens, FirstTokensBackward, LaneLosses, TanhDropout, TanhDropoutBackward};
 use super::linear::{ColumnSum, Linear, LinearInputGradient, LinearWeightGradient};
 use super::norm::{ResidualNorm, ResidualNormBackward};
 use super::{DeviceError, LaneKeeping, Ops, Shortage, Slice, SliceMut};
@@ -128,6 +128,11 @@ impl Ops for Cpu {
         Ok(slice.values().to_vec())
     }
 
+    /// It is computed when it is asked for.
+    fn wait(&self) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
     fn load(&self, batch: Batch) -> Result<Batch, DeviceError> {
         Ok(batch)
     }
@@ -223,6 +228,11 @@ impl Ops for Cpu {
 
     fn cross_entropy(&self, op: CrossEntropy<'_, Self>) -> Result<(), DeviceError> {
         head::cross_entropy(op);
+        Ok(())
+    }
+
+    fn lane_losses(&self, op: LaneLosses<'_, Self>) -> Result<(), DeviceError> {
+        head::lane_losses(op);
         Ok(())
     }
 

@@ -34,6 +34,10 @@ impl<D: Driver> Driver for Choosy<D> {
         self.0.read(memory, bytes)
     }
 
+    fn wait(&self) -> Result<(), DeviceError> {
+        self.0.wait()
+    }
+
     unsafe fn launch(
         &self,
         kernel: Kernel,

@@ -19,6 +19,7 @@ use cudarc::driver::{
 };
 
 use super::driver::{Argument, Driver, Element, Grid, Kernel, MODULES, Matrix, Product};
+use super::surroundings::Surroundings;
 use crate::ops::{DeviceError, Shortage};
 
 mod blas;
@@ -27,7 +28,7 @@ mod gpus;
 pub use blas::cublas_version;
 use blas::give_workspace;
 pub use gpus::{Description, visible};
-use gpus::{check_driver, describe};
+use gpus::{check_driver, describe, surroundings};
 
 /// The kernels, compiled for compute capability 8.0: newer devices translate them when they are loaded.
 const SOURCES: [&str; MODULES.len()] = [
@@ -108,34 +109,12 @@ impl Gpu {
         &self.stream
     }
 
-    /// The GPU, its driver, and whether the other GPUs that this process sees can be reached past the host's memory.
+    /// What CUDA tells of this GPU's place among those that this process sees.
     ///
     /// # Errors
     /// The driver failed.
-    pub fn surroundings(&self) -> Result<String, DeviceError> {
-        let failed = || failed("look at the GPUs");
-        let mut version = 0;
-        // SAFETY: the call writes one int.
-        unsafe { driver_sys::cuDriverGetVersion(&mut version) }.result().map_err(failed())?;
-        let own = self.stream.context().cu_device();
-        let (mut others, mut reached) = (0, 0);
-        for ordinal in 0..CudaContext::device_count().map_err(failed())? {
-            let other = driver::device::get(ordinal).map_err(failed())?;
-            if other != own {
-                let mut can = 0;
-                // SAFETY: both devices are ones that the driver has named, and the call writes one int.
-                unsafe { driver_sys::cuDeviceCanAccessPeer(&mut can, own, other) }.result().map_err(failed())?;
-                (others, reached) = (others + 1, reached + usize::from(can != 0));
-            }
-        }
-        let name = driver::device::get_name(own).map_err(failed())?;
-        let (major, minor) = (version / 1000, version % 1000 / 10);
-        let peers = match (others, reached) {
-            (0, _) => "no other GPU of its host visible".to_owned(),
-            (others, 0) => format!("{others} other GPUs of its host, by the host's memory (SHM)"),
-            (others, reached) => format!("{others} other GPUs of its host, {reached} of them directly (P2P)"),
-        };
-        Ok(format!("driver for CUDA {major}.{minor}; {name}, {peers}"))
+    pub fn surroundings(&self) -> Result<Surroundings, DeviceError> {
+        surroundings(self.stream.context().cu_device())
     }
 
     /// What there is of memory for `asked` bytes, that which this process holds unused counted as free.
@@ -232,6 +211,10 @@ impl Driver for Gpu {
         let values = self.stream.clone_dtoh(&memory.slice(bytes)).map_err(failed("copy from the GPU"))?;
         self.stream.synchronize().map_err(failed("copy from the GPU"))?;
         Ok(values)
+    }
+
+    fn wait(&self) -> Result<(), DeviceError> {
+        self.stream.synchronize().map_err(failed("wait for the GPU"))
     }
 
     unsafe fn launch(

@@ -155,6 +155,12 @@ pub trait Driver: Debug {
     /// The device failed, now or at something enqueued before.
     fn read(&self, memory: &Self::Memory, bytes: Range<usize>) -> Result<Vec<u8>, DeviceError>;
 
+    /// Waits until all that is enqueued has been done.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn wait(&self) -> Result<(), DeviceError>;
+
     /// Enqueues a kernel.
     ///
     /// # Safety

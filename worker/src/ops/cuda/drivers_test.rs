@@ -9,6 +9,12 @@ use super::device::Gpu;
 /// Names a GPU, by its number, for the tests to run on in place of the host.
 #[cfg(feature = "cuda")]
 const GPU: &str = "MEDLEY_TEST_GPU";
+/// Lets that GPU round the factors of products of `f32` (TF32).
+#[cfg(feature = "cuda")]
+const TF32: &str = "MEDLEY_TEST_TF32";
+/// Where the GPU is the host after all: `deploy/cuda/rehearse`.
+#[cfg(feature = "cuda")]
+const REHEARSAL: &str = "MEDLEY_REHEARSAL";
 
 /// A test that runs on any driver.
 pub(crate) trait DriverTest {
@@ -22,6 +28,15 @@ pub(crate) fn on_each_driver(test: &impl DriverTest) {
         return on_gpu(test, ordinal.parse().unwrap());
     }
     Emulator::both().into_iter().for_each(|emulator| test.run(emulator));
+}
+
+/// Whether tests run on a GPU, which computes in no time what the host takes minutes for.
+pub(crate) fn is_fast() -> bool {
+    #[cfg(feature = "cuda")]
+    let is_fast = std::env::var_os(GPU).is_some() && std::env::var_os(REHEARSAL).is_none();
+    #[cfg(not(feature = "cuda"))]
+    let is_fast = false;
+    is_fast
 }
 
 /// The host, for tests that the GPU has no part in; none without a C++ compiler, and where the environment names a GPU: its
@@ -53,6 +68,6 @@ fn on_gpu(test: &impl DriverTest, ordinal: usize) {
         OPENED.clear_poison();
         OPENED.lock().unwrap_or_else(PoisonError::into_inner)
     });
-    let gpu = opened.get_or_insert_with(|| Handed(Gpu::open(ordinal, false).unwrap()));
+    let gpu = opened.get_or_insert_with(|| Handed(Gpu::open(ordinal, std::env::var_os(TF32).is_some()).unwrap()));
     test.run(gpu.0.clone());
 }

@@ -144,6 +144,10 @@ impl Driver for Emulator {
         Ok(unsafe { std::slice::from_raw_parts(memory.inside().wrapping_add(bytes.start), bytes.len()) }.to_vec())
     }
 
+    fn wait(&self) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
     unsafe fn launch(
         &self,
         kernel: Kernel,

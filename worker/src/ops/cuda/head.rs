@@ -1,16 +1,17 @@
 //! Launches of `head.cu`.
 
-use super::driver::{Driver, Grid, Kernel};
+use super::driver::{Driver, Element, Grid, Kernel};
 use super::pack::Part;
 use super::{Argument, Cuda, dropout_arguments, int};
 use crate::ops::DeviceError;
-use crate::ops::head::{CrossEntropy, FirstTokens, FirstTokensBackward, TanhDropout, TanhDropoutBackward};
+use crate::ops::head::{CrossEntropy, FirstTokens, FirstTokensBackward, LaneLosses, TanhDropout, TanhDropoutBackward};
 
 const FIRST: Kernel = Kernel { module: "head", name: "first_tokens" };
 const FIRST_BACKWARD: Kernel = Kernel { module: "head", name: "first_tokens_backward" };
 const TANH: Kernel = Kernel { module: "head", name: "tanh_dropout" };
 const TANH_BACKWARD: Kernel = Kernel { module: "head", name: "tanh_dropout_backward" };
 const CROSS_ENTROPY: Kernel = Kernel { module: "head", name: "cross_entropy" };
+const LANE_LOSSES: Kernel = Kernel { module: "head", name: "lane_losses" };
 
 const THREADS: usize = 256;
 
@@ -74,4 +75,18 @@ pub(super) fn cross_entropy<D: Driver>(cuda: &Cuda<D>, op: CrossEntropy<'_, Cuda
         int(op.labels),
     ];
     cuda.enqueue(CROSS_ENTROPY, cuda.element, Grid::new(sequences.div_ceil(32), 32), &arguments)
+}
+
+pub(super) fn lane_losses<D: Driver>(cuda: &Cuda<D>, op: &LaneLosses<'_, Cuda<D>>) -> Result<(), DeviceError> {
+    let (sequences, count) = (op.pack.as_ref().rows.len(), op.sums.range.len());
+    let arguments = [
+        cuda.wide(op.losses, 0..sequences)?,
+        cuda.part(op.pack, Part::LossLanes),
+        cuda.wide_mut(&op.sums)?,
+        int(op.lanes.start as usize),
+        int(op.lanes.end as usize),
+        int(sequences),
+        int(count),
+    ];
+    cuda.enqueue(LANE_LOSSES, Element::F32, Grid::new(count.div_ceil(32), 32), &arguments)
 }

@@ -72,6 +72,10 @@ impl<D: Driver> Driver for Limited<D> {
         self.driver.read(&memory.memory, bytes)
     }
 
+    fn wait(&self) -> Result<(), DeviceError> {
+        self.driver.wait()
+    }
+
     unsafe fn launch(
         &self,
         kernel: Kernel,

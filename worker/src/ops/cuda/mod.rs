@@ -22,6 +22,7 @@ mod operations;
 mod pack;
 mod reduce;
 mod runs;
+pub mod surroundings;
 
 #[cfg(test)]
 pub(crate) mod choosy_test;

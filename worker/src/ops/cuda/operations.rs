@@ -12,7 +12,7 @@ use crate::ops::adamw::{AdamW, AdamWRows};
 use crate::ops::attention::{Attention, AttentionBackward};
 use crate::ops::embedding::{Embedding, EmbeddingBackward, PositionGradient, WordGradient};
 use crate::ops::gelu::{BiasGelu, BiasGeluBackward};
-use crate::ops::head::{CrossEntropy, FirstTokens, FirstTokensBackward, TanhDropout, TanhDropoutBackward};
+use crate::ops::head::{CrossEntropy, FirstTokens, FirstTokensBackward, LaneLosses, TanhDropout, TanhDropoutBackward};
 use crate::ops::linear::{ColumnSum, Linear, LinearInputGradient, LinearWeightGradient};
 use crate::ops::norm::{ResidualNorm, ResidualNormBackward};
 use crate::ops::{DeviceError, LaneKeeping, Ops, Slice, SliceMut};
@@ -107,6 +107,10 @@ impl<D: Driver> Ops for Cuda<D> {
         Ok(bits.map(value).collect())
     }
 
+    fn wait(&self) -> Result<(), DeviceError> {
+        self.driver.wait()
+    }
+
     fn load(&self, batch: Batch) -> Result<Self::Pack, DeviceError> {
         self.pack(batch)
     }
@@ -185,6 +189,10 @@ impl<D: Driver> Ops for Cuda<D> {
 
     fn cross_entropy(&self, op: CrossEntropy<'_, Self>) -> Result<(), DeviceError> {
         head::cross_entropy(self, op)
+    }
+
+    fn lane_losses(&self, op: LaneLosses<'_, Self>) -> Result<(), DeviceError> {
+        head::lane_losses(self, &op)
     }
 
     fn add(&self, into: SliceMut<'_, Self::Buffer>, from: Slice<'_, Self::Buffer>) -> Result<(), DeviceError> {

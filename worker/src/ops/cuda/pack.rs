@@ -47,6 +47,8 @@ pub(super) enum Part {
     Offsets,
     /// The label of each sequence, -1 for none, `[S]`.
     Labels,
+    /// The lane that the loss of each sequence is reported of, `[S]`.
+    LossLanes,
     /// The first token of each block, and the number of tokens, `[B + 1]`.
     Blocks,
     /// Sequence and first token therein of each run of at most [`TILE`] tokens of a sequence, `[.., 2]`.
@@ -59,7 +61,7 @@ pub(super) enum Part {
 }
 
 impl Part {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Positions,
         Self::Sequences,
         Self::Rows,
@@ -67,6 +69,7 @@ impl Part {
         Self::Segments,
         Self::Offsets,
         Self::Labels,
+        Self::LossLanes,
         Self::Blocks,
         Self::Tiles,
         Self::WordStarts,
@@ -99,6 +102,7 @@ impl<D: Driver> Cuda<D> {
             Part::Segments => ints(&batch.segments),
             Part::Offsets => batch.offsets.iter().map(|offset| *offset as i32).collect(),
             Part::Labels => batch.labels.iter().map(|label| label.map_or(-1, |label| label as i32)).collect(),
+            Part::LossLanes => ints(&batch.loss_lanes),
             Part::Blocks => {
                 let starts = batch.blocks.iter().map(|block| block.start as i32);
                 starts.chain([batch.tokens.len() as i32]).collect()

@@ -12,7 +12,7 @@ use crate::ops::attention::{Attention, AttentionBackward, HeadShape};
 use crate::ops::cpu::Cpu;
 use crate::ops::cpu::oracle::{noise, packed};
 use crate::ops::dropout::Site;
-use crate::ops::head::{CrossEntropy, FirstTokens, FirstTokensBackward, TanhDropout, TanhDropoutBackward};
+use crate::ops::head::{CrossEntropy, FirstTokens, FirstTokensBackward, LaneLosses, TanhDropout, TanhDropoutBackward};
 use crate::ops::linear::{ColumnSum, Linear, LinearInputGradient, LinearShape, LinearWeightGradient, Write};
 use crate::ops::{Ops, Slice, SliceMut};
 
@@ -90,6 +90,7 @@ impl Scenario for Head {
 
         let logits = &case.wide(sequences * labels, 6);
         let (mut dlogits, mut losses) = (case.activation_room(sequences * labels), case.room(sequences));
+        let (lanes, mut by_lane) = (40, case.room(40));
         ops.cross_entropy(CrossEntropy {
             pack,
             labels,
@@ -100,6 +101,8 @@ impl Scenario for Head {
             losses: &mut losses,
         })
         .unwrap();
+        let sums = SliceMut { buffer: &mut by_lane, range: 0..lanes };
+        ops.lane_losses(LaneLosses { pack, lanes: 1..3, losses: &losses, sums }).unwrap();
         vec![
             ("firsts", case.values(&firsts, sequences * hidden)),
             ("dx", case.values(&dx, tokens * hidden)),
@@ -108,6 +111,7 @@ impl Scenario for Head {
             ("dpooled", case.values(&gradient, sequences * hidden)),
             ("dlogits", case.values(&dlogits, sequences * labels)),
             ("losses", case.values(&losses, sequences)),
+            ("losses of lanes", case.values(&by_lane, lanes)),
         ]
     }
 }

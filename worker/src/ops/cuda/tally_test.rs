@@ -19,6 +19,8 @@ pub(crate) struct Asked {
     pub(crate) allocations: usize,
     pub(crate) clears: usize,
     pub(crate) writes: usize,
+    /// How often the host waits for all that was asked.
+    pub(crate) waits: usize,
     /// Bytes of each copy to the host, for which the host waits.
     pub(crate) reads: Vec<usize>,
 }
@@ -65,6 +67,11 @@ impl Driver for Tally {
     fn read(&self, _memory: &usize, bytes: Range<usize>) -> Result<Vec<u8>, DeviceError> {
         self.0.borrow_mut().reads.push(bytes.len());
         Ok(vec![0; bytes.len()])
+    }
+
+    fn wait(&self) -> Result<(), DeviceError> {
+        self.0.borrow_mut().waits += 1;
+        Ok(())
     }
 
     unsafe fn launch(

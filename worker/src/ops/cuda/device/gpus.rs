@@ -1,11 +1,14 @@
 //! The GPUs that this process may use.
 
+use std::ffi::CStr;
 use std::ops::Range;
 
-use cudarc::driver::{CudaContext, result as driver, sys as driver_sys};
+use cudarc::driver::sys::{CUdevice, CUdevice_P2PAttribute_enum as PeerAttribute};
+use cudarc::driver::{CudaContext, DriverError, result as driver, sys as driver_sys};
 
 use super::{failed, text};
 use crate::ops::DeviceError;
+use crate::ops::cuda::surroundings::Surroundings;
 
 /// The compute capability that the kernels are compiled for.
 const OLDEST_CAPABILITY: (i32, i32) = (8, 0);
@@ -56,9 +59,7 @@ pub(super) fn check_driver() -> Result<(), DeviceError> {
         doing,
         problem: format!("{}; is the NVIDIA driver installed, and {}", text(error), allowed()),
     })?;
-    let mut version = 0;
-    // SAFETY: the call writes one int.
-    unsafe { driver_sys::cuDriverGetVersion(&mut version) }.result().map_err(failed(doing))?;
+    let version = driver_version().map_err(failed(doing))?;
     let needed: i32 = env!("MEDLEY_CUDA_VERSION").parse().unwrap_or(0);
     if version < needed {
         let [have, need] = [version, needed].map(|version| format!("{}.{}", version / 1000, version % 1000 / 10));
@@ -69,6 +70,14 @@ pub(super) fn check_driver() -> Result<(), DeviceError> {
         return Err(DeviceError::Failed { doing, problem });
     }
     Ok(())
+}
+
+/// The CUDA that the driver is for, 13000 for 13.0.
+fn driver_version() -> Result<i32, DriverError> {
+    let mut version = 0;
+    // SAFETY: the call writes one int.
+    unsafe { driver_sys::cuDriverGetVersion(&mut version) }.result()?;
+    Ok(version)
 }
 
 /// Where there is none that this process may see, CUDA says no more than where there is none.
@@ -103,4 +112,33 @@ pub(super) fn describe(ordinal: usize) -> Result<Description, DeviceError> {
         )
     };
     Ok(Description { ordinal, name, uuid, bytes, capability: (major, minor) })
+}
+
+/// The place of `own` among the GPUs that this process sees.
+pub(super) fn surroundings(own: CUdevice) -> Result<Surroundings, DeviceError> {
+    let failed = || failed("look at the GPUs");
+    let (mut others, mut reached, mut linked) = (0, 0, 0);
+    for ordinal in 0..CudaContext::device_count().map_err(failed())? {
+        let other = driver::device::get(ordinal).map_err(failed())?;
+        if other == own {
+            continue;
+        }
+        let can = |attribute| {
+            let mut can = 0;
+            // SAFETY: both devices are ones that the driver has named, and the call writes one int.
+            let code = unsafe { driver_sys::cuDeviceGetP2PAttribute(&mut can, attribute, own, other) };
+            code.result().map_err(failed()).map(|()| usize::from(can != 0))
+        };
+        others += 1;
+        reached += can(PeerAttribute::CU_DEVICE_P2P_ATTRIBUTE_ACCESS_SUPPORTED)?;
+        linked += can(PeerAttribute::CU_DEVICE_P2P_ATTRIBUTE_NATIVE_ATOMIC_SUPPORTED)?;
+    }
+    let mut bus = [0; 32];
+    // SAFETY: the call writes no more than so many characters, the last of which is a zero.
+    let code = unsafe { driver_sys::cuDeviceGetPCIBusId(bus.as_mut_ptr(), bus.len() as i32, own) };
+    code.result().map_err(failed())?;
+    let bus = bus.map(|character| character as u8);
+    let bus = CStr::from_bytes_until_nul(&bus).unwrap_or_default().to_string_lossy().into_owned();
+    let (name, driver) = (driver::device::get_name(own).map_err(failed())?, driver_version().map_err(failed())?);
+    Ok(Surroundings { name, bus, driver, others, reached, linked })
 }
