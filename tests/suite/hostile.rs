@@ -241,14 +241,19 @@ async fn tls_lets_nobody_harm_a_run_either() {
         assert!(!matches!(denied.code(), Code::Ok | Code::Internal), "{denied}");
     }
 
-    let mut client = insider(&scratch, &port).await;
-    let mut unread = Vec::new();
+    let client = insider(&scratch, &port).await;
+    // Asked for and not read; what does not fit into a connection's buffers keeps its room, and the others wait for some.
+    let mut unread = JoinSet::new();
     for _ in 0..50 {
-        let kind = v1::ArtifactKind::Weights.into();
-        let file = client.fetch_artifact(v1::FetchArtifactRequest { worker: 1, update: 0, kind }).await.unwrap();
-        let split = v1::Split::Train.into();
-        let rows = client.fetch_examples(v1::FetchExamplesRequest { worker: 1, split }).await.unwrap();
-        unread.push((file, rows));
+        let mut client = client.clone();
+        unread.spawn(async move {
+            let kind = v1::ArtifactKind::Weights.into();
+            let file = client.fetch_artifact(v1::FetchArtifactRequest { worker: 1, update: 0, kind }).await;
+            let split = v1::Split::Train.into();
+            let rows = client.fetch_examples(v1::FetchExamplesRequest { worker: 1, split }).await;
+            std::future::pending::<()>().await;
+            drop((file, rows));
+        });
     }
     let mut sessions = Vec::new();
     let refused = loop {
@@ -297,6 +302,60 @@ async fn who_has_a_token_and_no_place_harms_nobody() {
     let notes = vec!["x".repeat(20 << 20)];
     let giant = Event::Prepared { layout: Digest([0; 32]), endpoint: String::new(), notes };
     say(&mut client, vec![v1::SessionRequest::from(giant)]).await;
+    let ended = run.end().expect(0);
+    workers.into_iter().for_each(|worker| drop(worker.end().expect(0)));
+    unharmed(&scratch, &ended, EPOCHS);
+}
+
+/// Who is refused is not listened to any more, whatever it goes on to say, and its place is free; nor does what it says
+/// reach a person's terminal as it was sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_sent_away_is_not_heard_again() {
+    let scratch = Scratch::new(100);
+    let (run, port, workers) = behind_tls(&scratch, EPOCHS);
+    let mut client = insider(&scratch, &port).await;
+    let forged = "\u{1b}[2J\nupdate 99999: mean loss 0.0000";
+    // More sessions than there are places.
+    for _ in 0..100 {
+        let (events, stream) = tokio::sync::mpsc::channel(4);
+        let lie = Event::from(Hello { version: forged.to_owned(), device: forged.repeat(1000), ..hello() });
+        events.send(v1::SessionRequest::from(lie)).await.unwrap();
+        let mut commands = client.session(ReceiverStream::new(stream)).await.unwrap().into_inner();
+        let Some(v1::session_response::Command::Stop(stop)) = commands.message().await.unwrap().unwrap().command else {
+            panic!("it was not refused")
+        };
+        assert!(stop.reason.contains("install the same version"), "{}", stop.reason);
+        let notes = vec![forged.repeat(100); 10];
+        let more = Event::Prepared { layout: Digest([0; 32]), endpoint: String::new(), notes };
+        // Until the coordinator has closed the session.
+        while events.send(v1::SessionRequest::from(more.clone())).await.is_ok() {}
+    }
+    let ended = run.end().expect(0);
+    workers.into_iter().for_each(|worker| drop(worker.end().expect(0)));
+    assert!(!ended.stderr.contains('\u{1b}'), "{}", ended.stderr);
+    let lines: Vec<&str> = ended.stderr.lines().filter(|line| line.contains("99999")).collect();
+    assert!(!lines.is_empty() && lines.iter().all(|line| line.starts_with("refused worker")), "{lines:?}");
+    assert!(lines.iter().all(|line| line.len() < 2_000));
+    unharmed(&scratch, &ended, EPOCHS);
+}
+
+/// A session that says nothing but that it lives does not live long, and keeps nobody from being heard.
+#[tokio::test(flavor = "multi_thread")]
+async fn heartbeats_alone_are_no_worker() {
+    let scratch = Scratch::new(100);
+    let (run, port, workers) = behind_tls(&scratch, EPOCHS);
+    let mut floods = JoinSet::new();
+    for _ in 0..8 {
+        let mut client = insider(&scratch, &port).await;
+        floods.spawn(async move {
+            let (events, stream) = tokio::sync::mpsc::channel(64);
+            let session = client.session(ReceiverStream::new(stream)).await.unwrap();
+            let beat = v1::SessionRequest::from(Event::Heartbeat);
+            while events.send(beat.clone()).await.is_ok() {}
+            drop(session);
+        });
+    }
+    floods.join_all().await;
     let ended = run.end().expect(0);
     workers.into_iter().for_each(|worker| drop(worker.end().expect(0)));
     unharmed(&scratch, &ended, EPOCHS);

@@ -117,6 +117,11 @@ impl Standing {
         self.0.denials.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Has the connection closed: nothing good comes of it any more.
+    pub fn condemn(&self) {
+        self.0.denials.store(limits::DENIALS, Ordering::Relaxed);
+    }
+
     /// Whether so many calls were denied that it guesses.
     #[must_use]
     pub fn is_condemned(&self) -> bool {

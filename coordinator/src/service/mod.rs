@@ -27,7 +27,7 @@ use medley_proto::v1::operator_service_server::OperatorServiceServer;
 use medley_proto::v1::status_service_server::StatusServiceServer;
 use medley_proto::v1::worker_service_server::{WorkerService, WorkerServiceServer};
 use medley_proto::{DESCRIPTORS, MAX_MESSAGE_BYTES, v1};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::Stream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Routes;
@@ -105,11 +105,10 @@ impl Service {
     }
 
     /// Waits for room to send something to a worker: what is not read stays in memory.
-    async fn room(&self) -> Result<OwnedSemaphorePermit, Status> {
-        let room = Arc::clone(&self.fetches).acquire_owned().await;
-        room.map_err(|_| {
-            refusal(Code::Unavailable, "the run is over".to_owned(), "RUN_OVER", ("service", "medley.v1.WorkerService"))
-        })
+    async fn hold<T>(&self, request: &Request<T>) -> Result<fetch::Hold, Status> {
+        let standing = request.extensions().get::<Standing>().cloned();
+        let room = Arc::clone(&self.fetches).acquire_owned().await.map_err(|_| session::over())?;
+        Ok(fetch::Hold { room, standing })
     }
 
     /// The tonic router of all services, for callers that `security` lets in.
@@ -198,8 +197,8 @@ impl WorkerService for Service {
             let message = format!("this run has no {split} split");
             refusal(Code::NotFound, message, "NO_SUCH_SPLIT", ("split", &split.to_string()))
         })?;
-        let room = self.room().await?;
-        Ok(Response::new(Box::pin(fetch::examples(Arc::clone(examples), room))))
+        let hold = self.hold(&request).await?;
+        Ok(Response::new(Box::pin(fetch::examples(Arc::clone(examples), hold))))
     }
 
     async fn fetch_artifact(
@@ -213,8 +212,8 @@ impl WorkerService for Service {
             let message = format!("there is no such file of update {update}");
             refusal(Code::NotFound, message, "NO_SUCH_FILE", ("update", &update.to_string()))
         })?;
-        let room = self.room().await?;
-        Ok(Response::new(Box::pin(fetch::file(path, room))))
+        let hold = self.hold(&request).await?;
+        Ok(Response::new(Box::pin(fetch::file(path, hold))))
     }
 
     async fn upload_artifact(

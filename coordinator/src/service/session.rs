@@ -64,10 +64,10 @@ impl Standing {
         self.commands.upgrade().is_none()
     }
 
-    fn may_say(&self, event: &Event, is_first: bool) -> bool {
+    fn may_say(&self, event: &Event, has_greeted: bool) -> bool {
         match event {
             Event::Hello(_) => true,
-            _ if is_first => false,
+            _ if !has_greeted => false,
             Event::Heartbeat | Event::Leaving | Event::Failed(_) => true,
             _ => self.is_placed.load(Ordering::Relaxed),
         }
@@ -79,7 +79,7 @@ impl Standing {
     }
 }
 
-fn over() -> Status {
+pub(super) fn over() -> Status {
     refusal(Code::Unavailable, "the run is over".to_owned(), "RUN_OVER", ("service", "medley.v1.WorkerService"))
 }
 
@@ -93,7 +93,7 @@ async fn forward(
 ) {
     let mut allowed = standing.pace();
     let mut pace = Bucket::new(allowed, allowed, Instant::now());
-    let mut is_first = true;
+    let (mut has_greeted, mut is_warned) = (false, false);
     let why = loop {
         if allowed != standing.pace() {
             allowed = standing.pace();
@@ -110,13 +110,17 @@ async fn forward(
         };
         match message {
             Ok(Some(message)) => match Event::try_from(message) {
-                Ok(event) if standing.may_say(&event, is_first) => {
-                    is_first = false;
+                Ok(event) => {
+                    // The first such word is for the run, which refuses it by name; more are not worth its time.
+                    let is_out_of_turn = !standing.may_say(&event, has_greeted);
+                    if is_out_of_turn && std::mem::replace(&mut is_warned, true) {
+                        break "it spoke of work before it had any".to_owned();
+                    }
+                    has_greeted |= matches!(event, Event::Hello(_));
                     if arrivals.send(Arrival::From(worker, event)).await.is_err() {
                         return;
                     }
                 }
-                Ok(_) => break "it spoke of work before it had any".to_owned(),
                 Err(error) => break error.to_string(),
             },
             Ok(None) => break "it closed its session".to_owned(),
