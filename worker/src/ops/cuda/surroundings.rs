@@ -24,11 +24,9 @@ impl fmt::Display for Surroundings {
         let Self { name, bus, driver, others, reached, linked } = self;
         write!(f, "{name} at {bus}, driver for CUDA {}.{}, ", driver / 1000, driver % 1000 / 10)?;
         match (others, reached) {
-            (0, _) => f.write_str("sees no other GPU"),
-            (others, 0) => write!(f, "sees {others} other GPUs, none of which it reaches directly"),
-            (others, reached) => {
-                write!(f, "sees {others} other GPUs, {reached} of which it reaches directly, {linked} as by NVLink")
-            }
+            (0, _) => f.write_str("no other GPU"),
+            (others, 0) => write!(f, "other GPUs: {others}, none reached directly"),
+            (others, reached) => write!(f, "other GPUs: {others}, {reached} reached directly, {linked} as by NVLink"),
         }
     }
 }
@@ -44,8 +42,8 @@ mod tests {
             Surroundings { name, bus, driver: 13010, others, reached, linked }.to_string()
         };
         let gpu = "NVIDIA H200 at 00000000:3B:00.0, driver for CUDA 13.1, ";
-        assert_eq!(told(0, 0, 0), format!("{gpu}sees no other GPU"));
-        assert_eq!(told(3, 0, 0), format!("{gpu}sees 3 other GPUs, none of which it reaches directly"));
-        assert_eq!(told(7, 7, 4), format!("{gpu}sees 7 other GPUs, 7 of which it reaches directly, 4 as by NVLink"));
+        assert_eq!(told(0, 0, 0), format!("{gpu}no other GPU"));
+        assert_eq!(told(3, 0, 0), format!("{gpu}other GPUs: 3, none reached directly"));
+        assert_eq!(told(7, 7, 4), format!("{gpu}other GPUs: 7, 7 reached directly, 4 as by NVLink"));
     }
 }
