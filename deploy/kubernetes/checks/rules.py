@@ -15,7 +15,7 @@ def all_rules(objects, pods, codes):
     """Every finding on one set of objects."""
     rules = [ports(objects, pods), names(objects, pods), selectors(objects, pods), network.flows(objects, pods),
              references(objects, pods), security.restricted(pods), security.secrets(pods), needs.needs(pods),
-             resources(pods), exits(pods, codes), workers(objects, pods), order(objects)]
+             resources(pods), exits(pods, codes), workers(objects, pods), order(objects), images(pods)]
     return [finding for rule in rules for finding in rule]
 
 
@@ -190,6 +190,18 @@ def resources(pods):
                      for it in pod.spec.get("containers", []))
         if shared * 2 > memory:
             yield f"{pod.owner}: volumes in memory may take over half of its limit; give them a sizeLimit"
+
+
+def images(pods):
+    """Images come from a registry, all of them, or are on the nodes already, all of them."""
+    named = {}
+    for pod in (it for it in pods if it.is_medley):
+        for container in pod.containers():
+            named.setdefault("/" in container["image"], {}).setdefault(container["image"], f"{pod.owner}: {container['name']}")
+    if len(named) == 2:
+        pulled = next(iter(named[True]))
+        for image, where in named[False].items():
+            yield f"{where} has the image {image}, of no registry, beside {pulled}; `images:` needs a line for each name"
 
 
 def order(objects):

@@ -217,6 +217,19 @@ class Resources(Case):
         self.finds("volumes in memory")
 
 
+class Images(Case):
+    def test_a_registry_for_one_of_two_images(self):
+        for name, other in (("medley-coordinator", "medley-worker:0.1.0-cpu"), ("medley-workers", "medley-coordinator:0.1.0")):
+            with self.subTest(name):
+                self.setUp()
+                container = self.container(name)
+                container["image"] = "registry.example/" + container["image"]
+                self.finds(other, "of no registry", "`images:`")
+        container = self.container("medley-coordinator")
+        container["image"] = "registry.example:5000/somebody/" + container["image"]
+        self.assertEqual(self.found(), [])
+
+
 class Order(Case):
     def test_a_train_job_before_its_runtime(self):
         self.objects = copy.deepcopy(TRAINER)

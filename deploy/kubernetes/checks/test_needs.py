@@ -154,6 +154,52 @@ class Credentials(Case):
         self.assertIn("is not made out to medley-coord,", self.problems()[0])
 
 
+class MakesCredentials(unittest.TestCase):
+    """The script, with a kubectl that has Secrets or none, and a medley that makes folders."""
+
+    def asked(self, *words, there="", **folders):
+        with tempfile.TemporaryDirectory() as folder:
+            tokens = base64.b64encode(b"# role token\nworker w\nviewer v\noperator o\n").decode()
+            Path(folder, "kubectl").write_text(
+                f'#!/bin/sh\ncase "$*" in\n*tokens*) echo {tokens} ;;\n*jsonpath*) echo YQ== ;;\n'
+                f'"get secret --namespace medley "*) {there or "true"} ;;\n"get "*) ;;\n*) echo made: ;;\nesac\n')
+            Path(folder, "medley").write_text(
+                '#!/bin/sh\nfor role in coordinator worker viewer operator; do mkdir -p "$2/$role"; echo "$role" >"$2/$role/token"; done\n')
+            for name in ("kubectl", "medley"):
+                Path(folder, name).chmod(0o755)
+            # As the first folder: the script looks into target/release before.
+            script = Path(folder, "deploy", "kubernetes", "credentials")
+            script.parent.mkdir(parents=True)
+            script.write_text((render.HERE / "credentials").read_text())
+            script.chmod(0o755)
+            more = {name: f"{folder}/{at}" for name, at in folders.items()}
+            done = subprocess.run([script, *words], capture_output=True, text=True,
+                                  env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", **more})
+            kept = {it.parent.name: it.read_text().strip() for it in Path(folder).glob("my-*/token")}
+            return done.returncode, done.stdout.count("made:"), done.stderr, kept
+
+    def test_keys_are_made_and_kept_where_that_is_asked_for(self):
+        code, made, said, kept = self.asked(VIEWER="my-viewer", OPERATOR="my-operator")
+        self.assertEqual((code, made, said, kept), (0, 2, "", {"my-viewer": "viewer", "my-operator": "operator"}))
+
+    def test_keys_that_are_there_are_not_replaced(self):
+        code, made, said, kept = self.asked(there="echo secret/medley-worker-credentials", VIEWER="my-viewer")
+        self.assertEqual((code, made, kept), (78, 0, {}))
+        for words in ("secret/medley-worker-credentials already", "--fetch", "kubectl delete secret --namespace medley"):
+            self.assertIn(words, said)
+
+    def test_a_cluster_that_cannot_be_asked(self):
+        code, made, said, _ = self.asked(there="echo refused >&2; exit 1")
+        self.assertEqual((code, made), (0, 2))
+        self.assertIn("no cluster could be asked whether namespace medley has keys already (refused)", said)
+
+    def test_keys_for_who_looks_on_come_from_the_secret(self):
+        code, made, _, kept = self.asked("--fetch", VIEWER="my-viewer", OPERATOR="my-operator")
+        self.assertEqual((code, made, kept), (0, 0, {"my-viewer": "v", "my-operator": "o"}))
+        self.assertEqual(self.asked("--fetch")[0], 64)
+        self.assertEqual(self.asked("--fatch")[0], 64)
+
+
 class CopyData(unittest.TestCase):
     """The script, with a kubectl that says what it is asked."""
 
@@ -161,17 +207,42 @@ class CopyData(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             log, kubectl = Path(folder, "log"), Path(folder, "kubectl")
             log.touch()
-            kubectl.write_text(f'#!/bin/sh\necho "$*" >> {log}\n[ "$1" != "{fails}" ]\n')
+            kubectl.write_text(f'#!/bin/sh\necho "$*" >> {log}\n[ "$1" != exec ] || cat >/dev/null\n[ "$1" != "{fails}" ]\n')
             kubectl.chmod(0o755)
             path = f"{folder}:{os.environ['PATH']}"
             done = subprocess.run([render.HERE / "copy-data", *words], capture_output=True, env={**os.environ, "PATH": path})
             return done.returncode, [line.split()[0] for line in log.read_text().splitlines()]
 
+    def copied(self, *words):
+        """What arrives, by a kubectl whose `exec` unpacks here."""
+        with tempfile.TemporaryDirectory() as folder:
+            kubectl, data = Path(folder, "kubectl"), Path(folder, "data")
+            data.mkdir()
+            kubectl.write_text(f'#!/bin/sh\ncase $1 in exec) exec tar -xmf - -C {data} ;; esac\n')
+            kubectl.chmod(0o755)
+            path = f"{folder}:{os.environ['PATH']}"
+            subprocess.run([render.HERE / "copy-data", *words], check=True, capture_output=True, env={**os.environ, "PATH": path})
+            return {str(it.relative_to(data)): it.read_text() for it in data.rglob("*") if it.is_file() and not it.is_symlink()}
+
+    def test_links_are_followed(self):
+        # As in the Hugging Face cache.
+        with tempfile.TemporaryDirectory() as folder:
+            blobs, snapshot = Path(folder, "blobs"), Path(folder, "snapshots", "abc")
+            blobs.mkdir()
+            snapshot.mkdir(parents=True)
+            (blobs / "1").write_text("weights")
+            (snapshot / "model.safetensors").symlink_to("../../blobs/1")
+            Path(folder, "model").symlink_to(snapshot)
+            self.assertEqual(self.copied("medley", f"{folder}/model"), {"model/model.safetensors": "weights"})
+            self.assertEqual(self.copied("medley", str(snapshot)), {"abc/model.safetensors": "weights"})
+
     def test_files_are_copied_and_the_pod_goes(self):
-        self.assertEqual(self.asked("medley", __file__, "/tmp"), (0, ["apply", "wait", "cp", "cp", "delete"]))
+        code, asked = self.asked("medley", __file__, str(render.HERE / "storage"))
+        self.assertEqual((code, sorted(asked[:2]), asked[2:]), (0, ["apply", "kustomize"], ["wait", "exec", "exec", "delete"]))
 
     def test_the_pod_goes_where_copying_fails(self):
-        self.assertEqual(self.asked("medley", __file__, fails="cp"), (1, ["apply", "wait", "cp", "delete"]))
+        code, asked = self.asked("medley", __file__, fails="exec")
+        self.assertEqual((code, asked[2:]), (1, ["wait", "exec", "delete"]))
 
     def test_a_file_that_is_not_there(self):
         self.assertEqual(self.asked("medley", "/no/such/file"), (65, []))
