@@ -64,11 +64,10 @@ impl Standing {
         self.commands.upgrade().is_none()
     }
 
-    fn may_say(&self, event: &Event, has_greeted: bool) -> bool {
+    /// Whether that is for it to say at all: what is not of work, it may.
+    fn may_say(&self, event: &Event) -> bool {
         match event {
-            Event::Hello(_) => true,
-            _ if !has_greeted => false,
-            Event::Heartbeat | Event::Leaving | Event::Failed(_) => true,
+            Event::Hello(_) | Event::Heartbeat | Event::Leaving | Event::Failed(_) => true,
             _ => self.is_placed.load(Ordering::Relaxed),
         }
     }
@@ -93,7 +92,7 @@ async fn forward(
 ) {
     let mut allowed = standing.pace();
     let mut pace = Bucket::new(allowed, allowed, Instant::now());
-    let (mut has_greeted, mut is_warned) = (false, false);
+    let mut is_warned = false;
     let why = loop {
         if allowed != standing.pace() {
             allowed = standing.pace();
@@ -112,11 +111,10 @@ async fn forward(
             Ok(Some(message)) => match Event::try_from(message) {
                 Ok(event) => {
                     // The first such word is for the run, which refuses it by name; more are not worth its time.
-                    let is_out_of_turn = !standing.may_say(&event, has_greeted);
+                    let is_out_of_turn = !standing.may_say(&event);
                     if is_out_of_turn && std::mem::replace(&mut is_warned, true) {
                         break "it spoke of work before it had any".to_owned();
                     }
-                    has_greeted |= matches!(event, Event::Hello(_));
                     if arrivals.send(Arrival::From(worker, event)).await.is_err() {
                         return;
                     }
