@@ -12,16 +12,15 @@ use rustls::{CertificateError, Error as TlsError};
 /// Times are left out where a clock may be wrong by a little: a certificate that is not valid yet will be.
 #[must_use]
 pub fn mistake(error: &(dyn Error + 'static)) -> Option<String> {
-    let mut next = Some(error);
-    while let Some(cause) = next {
-        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let tls = inner.and_then(|inner| inner.downcast_ref()).or_else(|| cause.downcast_ref::<TlsError>());
-        if let Some(words) = tls.and_then(words) {
-            return Some(words);
-        }
-        next = cause.source();
+    if let Some(tls) = error.downcast_ref::<TlsError>() {
+        return words(tls);
     }
-    None
+    // An I/O error does not tell of the error in it as its source, only of that one's.
+    let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    match inner {
+        Some(inner) => mistake(inner),
+        None => mistake(error.source()?),
+    }
 }
 
 fn words(error: &TlsError) -> Option<String> {

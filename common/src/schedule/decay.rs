@@ -159,7 +159,7 @@ impl Decay {
         })
     }
 
-    /// Whether it begins with a linear warm-up.
+    /// Whether it begins with a warm-up.
     #[must_use]
     pub fn has_warmup(&self) -> bool {
         self.shape.has_warmup()
@@ -180,7 +180,7 @@ impl Decay {
     /// The factor of the peak after `step` steps of the scheduler.
     pub(super) fn factor(&self, step: u64, (warmup, total): (u64, u64), peak: f64) -> f64 {
         if self.has_warmup() && step < warmup {
-            return step as f64 / warmup as f64;
+            return self.shape.warmup(step as f64 / warmup as f64, &self.values);
         }
         self.shape.factor(&Moment { step, warmup: warmup.min(step), total, peak, values: &self.values })
     }

@@ -26,9 +26,14 @@ pub(super) trait Shape: Debug + Sync {
         &[]
     }
 
-    /// Whether it begins with a linear warm-up from 0.
+    /// Whether it begins with a warm-up.
     fn has_warmup(&self) -> bool {
         true
+    }
+
+    /// The factor of the peak where the warm-up is so far; linear where nothing else is said.
+    fn warmup(&self, progress: f64, _values: &[f64]) -> f64 {
+        progress
     }
 
     /// The factor of the peak, from the end of the warm-up on.

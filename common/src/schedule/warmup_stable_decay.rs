@@ -28,6 +28,12 @@ impl Shape for WarmupStableDecay {
         ]
     }
 
+    /// It begins where it ends.
+    fn warmup(&self, progress: f64, values: &[f64]) -> f64 {
+        let least = values.get(2).copied().unwrap_or_default();
+        progress * (1.0 - least) + least
+    }
+
     fn factor(&self, at: &Moment<'_>) -> f64 {
         let (decay, kind, least, turns) = (at.value(0), at.value(1), at.value(2), at.value(3));
         // Where the warm-up reaches into the decay, that is under way when it ends.

@@ -21,6 +21,8 @@ pub const QUESTION_BYTES: usize = 64 << 10;
 pub const ANSWERS: usize = 512;
 /// Those to who asks for the health.
 pub const HEALTH_ANSWERS: usize = 64;
+/// How long a worker may take to say who it is.
+pub const GREETING: Duration = Duration::from_secs(10);
 /// Events of a worker a second, beyond which it is slowed down.
 pub const EVENTS_PER_SECOND: u32 = 5_000;
 /// The same of one that waits for a place: it says who it is, and that it lives.

@@ -172,10 +172,8 @@ impl Run {
     /// Takes an input in and says what to do about it: the only mutator.
     pub fn handle(&mut self, now: Instant, input: Input) -> Vec<Action> {
         let mut actions = Vec::new();
-        if let Input::From(worker, event) = &input {
+        if let Input::From(worker, _) = &input {
             match self.roster.get_mut(*worker) {
-                // One that has not said who it is may not wait for ever.
-                Some(member) if member.hello.is_none() && !matches!(event, Event::Hello(_)) => {}
                 Some(member) => member.heard = now,
                 // Left or refused: what it still says does not count.
                 None => return actions,

@@ -14,7 +14,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::Arrival;
 use super::passes::{Issued, Passes};
-use crate::access::limits::{EVENTS_PER_SECOND, WAITING_EVENTS_PER_SECOND};
+use crate::access::limits::{EVENTS_PER_SECOND, GREETING, WAITING_EVENTS_PER_SECOND};
 use crate::access::{Attending, Bucket};
 
 /// Commands that may wait for a worker. A run orders few; a worker that reads none is as good as dead.
@@ -92,7 +92,8 @@ async fn forward(
 ) {
     let mut allowed = standing.pace();
     let mut pace = Bucket::new(allowed, allowed, Instant::now());
-    let mut is_warned = false;
+    let opened = Instant::now();
+    let (mut has_greeted, mut is_warned) = (false, false);
     let why = loop {
         if allowed != standing.pace() {
             allowed = standing.pace();
@@ -103,6 +104,8 @@ async fn forward(
             tokio::time::sleep(wait).await;
         }
         let message = match tokio::time::timeout(LOOK, events.message()).await {
+            // What it says meanwhile keeps it alive, but not for ever.
+            _ if !has_greeted && opened.elapsed() > GREETING => break "it did not say who it is".to_owned(),
             _ if standing.is_dismissed() => break "the coordinator has ended its session".to_owned(),
             Ok(message) => message,
             Err(_) => continue,
@@ -115,6 +118,7 @@ async fn forward(
                     if is_out_of_turn && std::mem::replace(&mut is_warned, true) {
                         break "it spoke of work before it had any".to_owned();
                     }
+                    has_greeted |= matches!(event, Event::Hello(_));
                     if arrivals.send(Arrival::From(worker, event)).await.is_err() {
                         return;
                     }
