@@ -77,12 +77,7 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
         }
         (None, _) | (_, DeviceChoice::Cpu) => 0,
     };
-    if binary.is_some() && placement.device == DeviceChoice::Auto && gpus == 0 && Path::new(NVIDIA).exists() {
-        say(
-            "warning: this machine has an NVIDIA GPU, but no worker here can use it, so the CPU computes; build one with \
-             deploy/cuda/build, or say --device cpu",
-        );
-    }
+    warn_of_idle_gpu(&placement, gpus);
     let assembling = tokio::task::spawn_blocking(move || assemble(&request, &Machine::here(gpus)));
     let assembly = tokio::select! {
         assembly = assembling => assembly.map_err(|error| internal(&error))??,
@@ -123,6 +118,17 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
         }
     };
     serve(assembly, listener, Ties { stops, local, display, started, chaos, security, status, feed }).await
+}
+
+/// Says that there is a GPU, and nobody who can use it.
+fn warn_of_idle_gpu(placement: &Placement, usable: u32) {
+    let is_open = placement.role == Role::Train && placement.device == DeviceChoice::Auto;
+    if is_open && usable == 0 && Path::new(NVIDIA).exists() {
+        say(
+            "warning: this machine has an NVIDIA GPU, but no worker here can use it, so the CPU computes; build one with \
+             deploy/cuda/build, or say --device cpu",
+        );
+    }
 }
 
 /// The faults that are still to be injected.

@@ -127,16 +127,20 @@ impl Origin {
                 notes.push(format!("note: {dir} holds this run, complete: nothing is left to train"));
                 // As above: results are added to a ledger that is whole, or to a new one.
                 let recovered = output.ledger().map_err(archived)?;
-                if recovered.is_none() {
-                    notes.push(format!(
-                        "warning: {dir} has no {LEDGER_FILE} any more: how this run came about cannot be proved; a new \
-                         one begins with the next result"
-                    ));
-                }
+                notes.extend(recovered.is_none().then(|| lost(spec)));
                 Ok(Self { place: archive::Origin::Fresh, recovered, complete: Some(record.update) })
             }
         }
     }
+}
+
+/// The note on a complete run without its ledger.
+fn lost(spec: &RunSpec) -> String {
+    let dir = spec.output().dir.display();
+    format!(
+        "warning: {dir} has no {LEDGER_FILE} any more: how this run came about cannot be proved; a new one begins with the \
+         next result"
+    )
 }
 
 /// From where a run goes on, in words.

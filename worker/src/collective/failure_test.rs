@@ -9,11 +9,10 @@ use medley_common::identity::{Generation, Rank};
 use medley_common::lane::{LaneTree, Node};
 use medley_common::message::Form;
 use medley_common::plan::mix;
-use medley_common::secret::Secret;
 
 use super::frame::{Header, Kind};
 use super::handshake::{Greeting, REPLY_BYTES};
-use super::local_group::{SECRET, SETTINGS, forms, join, layout, listener, run, split};
+use super::local_group::{SECRET, SETTINGS, WRONG_SECRET, forms, join, layout, listener, run, split};
 use super::{AbortSwitch, Collective, CollectiveError, Listener, SparseRows, Tcp, TcpSettings};
 use crate::layout::Segment;
 
@@ -202,7 +201,7 @@ fn strangers_are_turned_away_and_block_nobody() {
     let silent: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(address).unwrap()).collect();
     let greeting = Greeting::new(&forms[1], 1, 0, SETTINGS.chunk_elements);
     let hellos = [
-        greeting.hello(&Secret([8; 32])).to_vec(),
+        greeting.hello(&WRONG_SECRET).to_vec(),
         Greeting { generation: 2, ..greeting }.hello(&SECRET).to_vec(),
         Greeting { from: 0, ..greeting }.hello(&SECRET).to_vec(),
         Greeting { from: 9, ..greeting }.hello(&SECRET).to_vec(),

@@ -15,6 +15,8 @@ use super::{AbortSwitch, CollectiveError, Listener, Tcp, TcpSettings};
 use crate::layout::Layout;
 
 pub(super) const SECRET: Secret = Secret([7; 32]);
+/// One that no group has.
+pub(super) const WRONG_SECRET: Secret = Secret([8; 32]);
 
 pub(super) const SETTINGS: TcpSettings = TcpSettings {
     connect_timeout: Duration::from_secs(30),

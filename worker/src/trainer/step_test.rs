@@ -145,12 +145,8 @@ fn a_lost_peer_costs_its_own_lanes_alone_where_workers_sum() {
 fn a_batch_is_memorised_in_spite_of_dropout() {
     let plans: Vec<_> = (0..20).map(|update| plan(update + 1, 0..8, 4)).collect();
     let constant = |seed| {
-        let schedule = LrSchedule {
-            decay: Decay::of("constant", Vec::new()).unwrap(),
-            peak: 2e-3,
-            warmup_updates: 0,
-            total_updates: 20,
-        };
+        let decay = Decay::new("constant", []).unwrap();
+        let schedule = LrSchedule { decay, peak: 2e-3, warmup_updates: 0, total_updates: 20 };
         TrainSpec { seed, schedule, ..spec(OptimizerKind::AdamwTorch, 4) }
     };
     let make = || trainer(&with_dropout(config()), constant(42));
