@@ -74,6 +74,8 @@ struct Ties {
     commands: BTreeMap<WorkerId, mpsc::Sender<Command>>,
     /// The process of each worker that this process has started, and which of its sessions that is, as it has said.
     pids: BTreeMap<WorkerId, (u32, u64)>,
+    /// Workers that were let in.
+    welcomed: BTreeSet<WorkerId>,
     /// Workers that have done some of the work.
     useful: BTreeSet<WorkerId>,
     /// Workers whose connection broke, and until when their process may say why.
@@ -146,7 +148,8 @@ impl Driver {
                 }
             }
             Event::Updated { .. } | Event::Evaluated { .. } => drop(ties.useful.insert(worker)),
-            Event::Prepared { notes, .. } => {
+            // Others may say anything, and one that was sent away still did on its way out.
+            Event::Prepared { notes, .. } if ties.is_member(worker) => {
                 // All workers read the same weights: what the first one says of them is said once.
                 let is_new = |note: &&String| ties.told.len() < MOST_TOLD && ties.told.insert((*note).clone());
                 let new = notes.iter().filter(is_new);
@@ -244,6 +247,7 @@ impl Driver {
         match action {
             Action::Order(worker, command) => {
                 if let Command::Welcome(_) = command {
+                    ties.welcomed.insert(worker);
                     self.welcome(worker);
                 }
                 ties.order(worker, command);
@@ -358,6 +362,11 @@ impl Driver {
 }
 
 impl Ties {
+    /// Whether it was let in, and not sent away since.
+    fn is_member(&self, worker: WorkerId) -> bool {
+        self.welcomed.contains(&worker) && self.commands.contains_key(&worker)
+    }
+
     /// Queues a command. A worker whose queue is full or closed is lost, and its connection will say so.
     fn order(&mut self, worker: WorkerId, command: Command) {
         let lost = self.commands.get(&worker).is_some_and(|commands| commands.try_send(command).is_err());
