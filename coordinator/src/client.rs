@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use medley_proto::access::{Access, AccessError, describe, is_denied, root_cause};
 use medley_proto::mistake::mistake;
+use tonic::Code;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 
@@ -42,6 +43,14 @@ pub enum ClientError {
         /// What it says.
         reason: String,
     },
+    /// What was named is not there.
+    #[error("coordinator at {address}: {reason}")]
+    NotFound {
+        /// The coordinator.
+        address: String,
+        /// What it says, and what there is.
+        reason: String,
+    },
     /// It refuses, or the answer broke off.
     #[error("coordinator at {address}: {reason}")]
     Call {
@@ -56,11 +65,13 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// The exit code: 78 where other credentials or another address are needed, else 70.
+    /// The exit code: 78 where other credentials or another address are needed, 64 where something else is to be named,
+    /// else 70.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Access(_) | Self::Mistaken { .. } | Self::Denied { .. } => 78,
+            Self::NotFound { .. } => 64,
             Self::Unreachable { .. } | Self::Call { .. } | Self::Output(_) => 70,
         }
     }
@@ -105,10 +116,11 @@ impl Client {
     #[must_use]
     pub fn broken(&self, status: &tonic::Status) -> ClientError {
         let (address, reason) = (self.address.clone(), describe(status, self.access.is_encrypted()));
-        if is_denied(status) {
-            return ClientError::Denied { address, reason };
+        match status.code() {
+            _ if is_denied(status) => ClientError::Denied { reason: self.access.denied(&reason), address },
+            Code::NotFound => ClientError::NotFound { address, reason },
+            _ => ClientError::Call { address, reason },
         }
-        ClientError::Call { address, reason }
     }
 }
 

@@ -35,6 +35,8 @@ use hearing::Happening;
 const EXIT_GRACE: Duration = Duration::from_millis(500);
 /// Notes of workers that are told: all of one run's say the same.
 const MOST_TOLD: usize = 64;
+/// How many times as long as it took to publish the status nothing new is published: with many workers it is a long one.
+const PUBLISHING_PAUSE: u32 = 10;
 /// A wait that took this long means that the process was suspended.
 const SUSPENDED: Duration = Duration::from_secs(1);
 
@@ -92,6 +94,10 @@ struct Ties {
     told: BTreeSet<String>,
     /// Things that have happened.
     turn: u64,
+    /// Whether something has happened since the status was published.
+    stale: bool,
+    /// From when on it may be published again.
+    rested: Option<Instant>,
     outcome: Option<Outcome>,
 }
 
@@ -112,11 +118,14 @@ impl Driver {
         let mut ties = Ties::default();
         let mut awake = Instant::now();
         let outcome = loop {
-            self.publish(&ties);
+            if ties.outcome.is_some() || ties.rested.is_none_or(|at| ties.stale && at <= Instant::now()) {
+                self.publish(&mut ties);
+            }
             if let Some(outcome) = ties.outcome.take() {
                 break outcome;
             }
             let happening = self.next(&mut ties).await;
+            ties.stale = true;
             let asleep = std::mem::replace(&mut awake, Instant::now()).elapsed() > SUSPENDED;
             let overslept = asleep.then_some(Input::Overslept);
             for input in overslept.into_iter().chain(self.inputs(happening, &mut ties)) {
@@ -168,7 +177,7 @@ impl Driver {
             }
             Happening::Arrival(Arrival::From(worker, event)) => {
                 self.heard(worker, &event, ties);
-                let lines = self.injector.heard(&event, self.run.view().update, &self.local);
+                let lines = self.injector.heard(&event, self.run.update(), &self.local);
                 self.tell(&lines);
                 vec![Input::From(worker, event)]
             }
@@ -328,7 +337,7 @@ impl Driver {
 
     /// The meter counts training time alone.
     fn watch_phase(&self, ties: &mut Ties) {
-        let training = self.run.view().phase == PhaseName::Training;
+        let training = self.run.phase() == PhaseName::Training;
         if training && !ties.was_training {
             ties.meter.restart(Instant::now());
         }
@@ -354,10 +363,13 @@ impl Driver {
         outcome
     }
 
-    fn publish(&self, ties: &Ties) {
-        let status = status_view::of(&self.run.view(), &ties.meter, self.started, Instant::now());
+    fn publish(&self, ties: &mut Ties) {
+        let start = Instant::now();
+        let status = status_view::of(&self.run.view(), &ties.meter, self.started, start);
         let (paused, counts) = (ties.paused.clone(), Some(v1::Counts::from(&ties.counts)));
         self.status.send_replace(v1::Status { paused, stopping: ties.stopping, counts, ..status });
+        ties.stale = false;
+        ties.rested = Some(start + start.elapsed() * (PUBLISHING_PAUSE + 1));
     }
 }
 

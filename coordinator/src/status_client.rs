@@ -12,6 +12,8 @@ use crate::status_view;
 
 /// How long a coordinator that has died is looked for: whoever started it starts it again, and the run goes on.
 const RETURN: Duration = Duration::from_secs(60);
+/// How often a watch writes its text where nothing can be written over. JSON is for programs, and complete.
+const EVERY: Duration = Duration::from_secs(1);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -57,11 +59,20 @@ async fn follow(arguments: &Status, heard: &mut Option<Instant>, is_lost: &mut b
     let broken = |status: tonic::Status| coordinator.broken(&status);
     let mut client = StatusServiceClient::new(coordinator.calls());
     let mut stream = client.watch_status(v1::WatchStatusRequest {}).await.map_err(broken)?.into_inner();
+    let is_roll = !arguments.json && !std::io::stdout().is_terminal();
+    let (mut written, mut last) = (None::<(Instant, i32)>, None);
     while let Some(message) = stream.message().await.map_err(broken)? {
         (*heard, *is_lost) = (Some(Instant::now()), false);
-        print(arguments, &message.status.unwrap_or_default())?;
+        let status = message.status.unwrap_or_default();
+        let is_old = written.is_none_or(|(when, phase)| when.elapsed() >= EVERY || phase != status.phase);
+        if !is_roll || is_old {
+            print(arguments, &status)?;
+            (written, last) = (Some((Instant::now(), status.phase)), None);
+        } else {
+            last = Some(status);
+        }
     }
-    Ok(())
+    last.map_or(Ok(()), |status| print(arguments, &status))
 }
 
 fn print(arguments: &Status, status: &v1::Status) -> Result<(), ClientError> {

@@ -37,6 +37,8 @@ const LIMIT_BYTES: u64 = 1 << 20;
 pub struct Access {
     tls: Option<ClientTlsConfig>,
     authorization: Option<MetadataValue<Ascii>>,
+    /// Whether the environment's token came before one of the folder's.
+    overrides: bool,
     /// Whether whatever is called is on this machine, by whatever address.
     stays_here: bool,
 }
@@ -44,7 +46,7 @@ pub struct Access {
 /// Never shows the token.
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { tls, authorization, stays_here: _ } = self;
+        let Self { tls, authorization, .. } = self;
         f.debug_struct("Access").field("tls", &tls.is_some()).field("token", &authorization.is_some()).finish()
     }
 }
@@ -115,6 +117,7 @@ impl Access {
             }
         }
         if let Some(token) = token {
+            access.overrides = access.authorization.is_some();
             access.authorization = Some(authorization(token.as_bytes(), || TOKEN_VARIABLE.to_owned())?);
         }
         Ok(access)
@@ -141,6 +144,15 @@ impl Access {
     #[must_use]
     pub fn is_encrypted(&self) -> bool {
         self.tls.is_some()
+    }
+
+    /// What a coordinator says that denies a call, and whose token that was where one might think of another.
+    #[must_use]
+    pub fn denied(&self, message: &str) -> String {
+        if self.overrides {
+            return format!("{message}; the token is {TOKEN_VARIABLE}'s, which comes before that of --credentials");
+        }
+        message.to_owned()
     }
 
     /// The coordinator at `address` (`host:port`), to connect to.
@@ -282,6 +294,17 @@ mod tests {
         let header = request.metadata().get("authorization").unwrap();
         assert_eq!(header.to_str().unwrap(), "Bearer s3cret");
         assert!(!format!("{access:?} {header:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn a_token_that_comes_before_another_is_named_where_it_is_denied() {
+        let folder = std::env::temp_dir().join(format!("medley-access-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(TOKEN), "operators").unwrap();
+        let denied = |token| Access::load(Some(&folder), token).unwrap().denied("no");
+        assert_eq!(denied(None), "no");
+        assert!(denied(Some("viewers")).contains("MEDLEY_TOKEN"), "{}", denied(Some("viewers")));
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

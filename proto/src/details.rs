@@ -40,6 +40,9 @@ struct ErrorInfo {
     metadata: BTreeMap<String, String>,
 }
 
+/// Why a worker cannot have a session yet: others have all there are.
+pub const TOO_MANY_SESSIONS: &str = "TOO_MANY_SESSIONS";
+
 /// A refusal in words, with a `reason` such as `TOKEN_MISSING` and one named value for programs.
 #[must_use]
 pub fn refusal(code: Code, message: String, reason: &str, (name, value): (&str, &str)) -> Status {

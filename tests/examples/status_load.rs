@@ -13,8 +13,8 @@ async fn main() {
     println!(
         "{{\"calls\": {calls}, \"calls_per_second\": {:.1}, \"p50_ms\": {:.3}, \"p99_ms\": {:.3}, \"max_ms\": {:.3}}}",
         load.rate,
-        load.milliseconds(0.5),
-        load.milliseconds(0.99),
-        load.milliseconds(1.0),
+        load.answers.milliseconds(0.5),
+        load.answers.milliseconds(0.99),
+        load.answers.milliseconds(1.0),
     );
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod attack;
+pub mod crowd;
 pub mod http;
 pub mod load;
 mod process;

@@ -1,4 +1,4 @@
-//! Many status calls at a steady rate, as many impatient dashboards make them.
+//! Many status calls at a steady rate, as many impatient dashboards make them, and how long answers take.
 
 use std::time::{Duration, Instant};
 
@@ -6,22 +6,39 @@ use medley_proto::v1::GetStatusRequest;
 use medley_proto::v1::status_service_client::StatusServiceClient;
 use tokio::task::JoinSet;
 
+/// How long things took.
+#[derive(Debug)]
+pub struct Waits(Vec<Duration>);
+
+impl Waits {
+    /// Takes them in any order.
+    #[must_use]
+    pub fn new(mut waits: Vec<Duration>) -> Self {
+        waits.sort_unstable();
+        Self(waits)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The wait that this share of them did not exceed, in milliseconds.
+    #[must_use]
+    pub fn milliseconds(&self, share: f64) -> f64 {
+        let last = self.0.len() - 1;
+        self.0[(last as f64 * share).round() as usize].as_secs_f64() * 1e3
+    }
+}
+
 /// What the calls came to.
 #[derive(Debug)]
 pub struct Load {
     /// Calls a second that were made.
     pub rate: f64,
-    /// How long each took from when it was due, in order.
-    waits: Vec<Duration>,
-}
-
-impl Load {
-    /// The wait that this share of the calls did not exceed, in milliseconds.
-    #[must_use]
-    pub fn milliseconds(&self, share: f64) -> f64 {
-        let last = self.waits.len() - 1;
-        self.waits[(last as f64 * share).round() as usize].as_secs_f64() * 1e3
-    }
+    /// How long each took from when it was due.
+    pub answers: Waits,
 }
 
 /// Makes `calls` calls of `GetStatus`, `rate` a second, whether or not those before are answered: a slow answer delays
@@ -41,8 +58,6 @@ pub async fn status(address: &str, rate: u32, calls: u32) -> Load {
             due.elapsed()
         });
     }
-    let mut waits = answers.join_all().await;
-    let rate = f64::from(calls) / start.elapsed().as_secs_f64();
-    waits.sort_unstable();
-    Load { rate, waits }
+    let waits = answers.join_all().await;
+    Load { rate: f64::from(calls) / start.elapsed().as_secs_f64(), answers: Waits::new(waits) }
 }

@@ -266,7 +266,12 @@ async fn tls_lets_nobody_harm_a_run_either() {
     };
     assert_eq!(medley_proto::details::reason(&refused).as_deref(), Some("TOO_MANY_SESSIONS"), "{refused}");
     assert!(sessions.len() >= 64, "{} sessions", sessions.len());
+    // A genuine newcomer waits until one of them is gone.
+    let line = format!("--coordinator localhost:{port} --threads 1 --credentials keys/worker --connect_timeout 60");
+    let mut late = scratch.start_worker(&line);
+    late.wait_for("so many sessions are open");
     drop((sessions, unread));
+    late.end().expect(78).says(&["full"]);
 
     let silent = attack::silence(&address, 300);
     assert!(attack::garbage(&address, 1) > 0 && attack::frames(&address, 500) > 0, "the attack never arrived");

@@ -91,7 +91,7 @@ async fn a_thousand_status_calls_a_second_are_answered_at_once() {
     run.wait_for("update 1/");
     let load = medley_tests::load::status(&address, 1000, 1000).await;
     // The figure is 10 ms (tests/peers/faults.py); tests share their machine with each other.
-    assert!(load.rate > 500.0 && load.milliseconds(0.5) < 100.0, "{load:?}");
+    assert!(load.rate > 500.0 && load.answers.milliseconds(0.5) < 100.0, "{load:?}");
 }
 
 /// A worker of another version is named, and told both versions.

@@ -2,19 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use medley_common::identity::{Known, ProcessMark};
 use medley_common::message::{Command, Event, Hello, PROTOCOL, Welcome};
 
 use crate::agent::{AgentError, Settings};
 use crate::device::Place;
+use crate::display::say;
 use crate::engine::Preparation;
 use crate::holding::Holding;
 use crate::session::{Coordinator, Session, SessionError};
 
+/// Between two attempts to open a session.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// Opens the session and waits for the first command: whoever listens there may be no coordinator at all. Notes in
-/// `met` that one has opened it.
+/// `met` that one has opened it. Where others have all sessions that there are, it tries again while `patience` lasts.
 ///
 /// # Errors
 /// The session broke, or nothing came.
@@ -24,8 +28,19 @@ pub async fn greet(
     (address, patience): (&str, Duration),
     met: &mut bool,
 ) -> Result<(Session, Option<Command>), AgentError> {
+    let (started, mut told) = (Instant::now(), false);
     let greeting = async {
-        let mut session = coordinator.open(Event::from(hello)).await?;
+        let mut session = loop {
+            match coordinator.open(Event::from(hello.clone())).await {
+                Err(error @ SessionError::Full { .. }) if started.elapsed() < patience.saturating_sub(PAUSE) => {
+                    if !std::mem::replace(&mut told, true) {
+                        say(&format!("{error}; tried for {} s more", (patience - started.elapsed()).as_secs()));
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+                opened => break opened?,
+            }
+        };
         *met = true;
         let first = session.command().await?;
         Ok((session, first))

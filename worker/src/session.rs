@@ -8,6 +8,7 @@ use medley_common::identity::{Digest, Split, Update, WorkerId};
 use medley_common::message::{ArtifactKind, Command, Event};
 use medley_common::save::{Piece, SaveId};
 use medley_proto::access::{self, Access, root_cause};
+use medley_proto::details::{self, TOO_MANY_SESSIONS};
 use medley_proto::mistake::mistake;
 use medley_proto::v1::fetch_artifact_response::Part as FetchPart;
 use medley_proto::v1::upload_artifact_request::Part as UploadPart;
@@ -40,7 +41,7 @@ pub struct Coordinator {
     /// For rows and files, on a connection of its own: on a slow network they would hold the heartbeats up.
     files: Client,
     address: String,
-    is_encrypted: bool,
+    access: Access,
     /// What shows that a piece comes from the open session.
     pass: Arc<Mutex<Option<MetadataValue<Ascii>>>>,
 }
@@ -96,6 +97,14 @@ pub enum SessionError {
         /// What was asked for.
         doing: &'static str,
         /// What came back.
+        cause: String,
+    },
+    /// There are as many sessions as there may be; some of them may soon be gone.
+    #[error("coordinator at {address}: {cause}")]
+    Full {
+        /// The coordinator's address.
+        address: String,
+        /// What it says.
         cause: String,
     },
     /// The coordinator wants other credentials.
@@ -164,14 +173,13 @@ impl Coordinator {
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         };
-        let is_encrypted = access.is_encrypted();
         let client = |channel| {
             WorkerServiceClient::with_interceptor(channel, access.clone())
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES)
         };
         let (client, files) = (client(channel), client(endpoint.connect_lazy()));
-        Ok(Self { client, files, address: address.to_owned(), is_encrypted, pass: Arc::default() })
+        Ok(Self { client, files, address: address.to_owned(), access, pass: Arc::default() })
     }
 
     /// Opens the session stream; `hello` is its first event.
@@ -316,9 +324,13 @@ impl Coordinator {
 
     fn refused(&self, status: &Status, broken: impl Fn(String) -> SessionError) -> SessionError {
         if access::is_denied(status) {
-            return SessionError::Denied { address: self.address.clone(), cause: status.message().to_owned() };
+            let cause = self.access.denied(status.message());
+            return SessionError::Denied { address: self.address.clone(), cause };
         }
-        broken(access::describe(status, self.is_encrypted))
+        if details::reason(status).as_deref() == Some(TOO_MANY_SESSIONS) {
+            return SessionError::Full { address: self.address.clone(), cause: status.message().to_owned() };
+        }
+        broken(access::describe(status, self.access.is_encrypted()))
     }
 
     fn broken(&self, doing: &'static str, cause: String) -> SessionError {

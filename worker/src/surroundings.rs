@@ -196,6 +196,16 @@ fn told<T>(value: T, by: impl Into<String>) -> Told<T> {
     Told { value, by: by.into() }
 }
 
+/// Processes of each node.
+enum Processes {
+    /// Nobody says.
+    Unsaid,
+    /// torchrun counts them; nobody else knows.
+    Counted,
+    /// As many.
+    Told(u32),
+}
+
 /// The variables, and how each kind of value is read from them.
 struct Reader<'a> {
     variables: &'a Variables,
@@ -275,8 +285,12 @@ impl Reader<'_> {
             return Ok(rank);
         };
         let local = local_rank.map_or(0, |rank| rank.value);
-        let among = self.processes()?.and_then(|each| node.checked_mul(each)?.checked_add(local));
-        Ok(among.map(|among| told(among, "PET_NODE_RANK, PET_NPROC_PER_NODE")).or(rank))
+        let among = match self.processes()? {
+            Processes::Unsaid => return Ok(rank),
+            Processes::Counted => None,
+            Processes::Told(each) => node.checked_mul(each).and_then(|before| before.checked_add(local)),
+        };
+        Ok(among.map(|among| told(among, "PET_NODE_RANK, PET_NPROC_PER_NODE")))
     }
 
     fn world(&self) -> Result<Option<Told<u32>>, SurroundingsError> {
@@ -286,7 +300,11 @@ impl Reader<'_> {
         let nodes = self.read("PET_NNODES", "a number of nodes, or a range such as 1:4", nodes)?;
         match nodes {
             Some(Told { value: Some(nodes), .. }) => {
-                let world = self.processes()?.unwrap_or(1).checked_mul(nodes);
+                let world = match self.processes()? {
+                    Processes::Unsaid => Some(nodes),
+                    Processes::Counted => None,
+                    Processes::Told(each) => each.checked_mul(nodes),
+                };
                 Ok(world.map(|world| told(world, "PET_NNODES, PET_NPROC_PER_NODE")))
             }
             // As many as come.
@@ -295,15 +313,15 @@ impl Reader<'_> {
         }
     }
 
-    /// Processes a node as Kubeflow says it; `None` where it is left to torchrun.
-    fn processes(&self) -> Result<Option<u32>, SurroundingsError> {
+    /// Processes a node as Kubeflow says it.
+    fn processes(&self) -> Result<Processes, SurroundingsError> {
         let parse = |text: &str| match text.parse() {
             Ok(0) => None,
-            Ok(count) => Some(Some(count)),
-            Err(_) => COUNTED.contains(&text).then_some(None),
+            Ok(count) => Some(Processes::Told(count)),
+            Err(_) => COUNTED.contains(&text).then_some(Processes::Counted),
         };
         let told = self.read("PET_NPROC_PER_NODE", "a number from 1, or auto, cpu, gpu or xpu", parse)?;
-        Ok(told.and_then(|told| told.value))
+        Ok(told.map_or(Processes::Unsaid, |told| told.value))
     }
 
     fn threads(&self, given: &Given) -> Result<Told<u32>, SurroundingsError> {

@@ -40,12 +40,18 @@ struct Alarms {
 impl Driver {
     /// Waits for what happens next.
     pub(super) async fn next(&mut self, ties: &mut Ties) -> Happening {
-        let leaving = ties.leaving.values().map(|(until, _)| *until).min();
-        let pulse = Instant::now() + PULSE;
-        let deadline = self.run.deadline().into_iter().chain(leaving).chain([pulse]).min();
-        let alarms = Alarms { restart: self.local.restart_at(), strike: self.injector.next(), deadline };
         ties.turn += 1;
-        if ties.turn.is_multiple_of(TURNS) {
+        let is_turn = ties.turn.is_multiple_of(TURNS);
+        // Of many workers much has arrived at once: when to wake is only asked where there is something to wait for.
+        if !is_turn && let Ok(arrival) = self.arrivals.try_recv() {
+            return Happening::Arrival(arrival);
+        }
+        let leaving = ties.leaving.values().map(|(until, _)| *until).min();
+        let stale = ties.rested.filter(|_| ties.stale);
+        let pulse = Instant::now() + PULSE;
+        let deadline = self.run.deadline().into_iter().chain(leaving).chain(stale).chain([pulse]).min();
+        let alarms = Alarms { restart: self.local.restart_at(), strike: self.injector.next(), deadline };
+        if is_turn {
             // What is there already, but never the clock before what has arrived.
             let alarms = Alarms { deadline: None, ..alarms };
             tokio::select! {

@@ -82,6 +82,8 @@ pub(super) struct Paces {
 #[derive(Debug, Default)]
 struct Pace {
     samples: VecDeque<Sample>,
+    /// Medians of theirs.
+    phases: Option<PhaseSeconds>,
     slowness: Option<Slowness>,
     /// How often it has become slow.
     spells: u32,
@@ -116,14 +118,10 @@ impl Sample {
         self.phases.compute - self.optimizer
     }
 
-    /// In what it is later than the `others`, and how many times their time its own is.
-    fn lateness(&self, others: &[&Self]) -> Option<(Slowness, f64)> {
-        let others: Vec<&&Self> = others.iter().filter(|other| other.tokens > 0.0).collect();
-        let usual = |seconds: &dyn Fn(&Self) -> f64| median(others.iter().map(|other| seconds(other)));
-        let data = usual(&|other| other.phases.data / other.tokens)? * self.tokens;
-        let compute = usual(&|other| other.computing() / other.tokens)? * self.tokens;
-        let optimizer = usual(&|other| other.optimizer)?;
-        let report = usual(&|other| other.phases.report)?;
+    /// In what it is later than the others of `usual`, and how many times their time its own is.
+    fn lateness(&self, usual: &Usual) -> Option<(Slowness, f64)> {
+        let [data, compute, optimizer, report] = usual.beside(self)?;
+        let (data, compute) = (data * self.tokens, compute * self.tokens);
         let excess = [
             (Slowness::Data, self.phases.data - data),
             (Slowness::Compute, self.phases.compute - compute - optimizer),
@@ -134,6 +132,38 @@ impl Sample {
         let is_late = own > LATE * expected && own - expected > NOTABLE;
         let most = excess.into_iter().max_by(|left, right| left.1.total_cmp(&right.1)).filter(|_| is_late);
         most.map(|(slowness, _)| (slowness, own / expected.max(f64::MIN_POSITIVE)))
+    }
+}
+
+/// What the workers of an update needed that had any of it to compute: of each measure all values, ascending, so that the
+/// median of all but one costs no more than to find that one.
+struct Usual([Vec<f64>; 4]);
+
+impl Usual {
+    fn of<'s>(samples: impl Iterator<Item = &'s Sample>) -> Self {
+        let mut measures: [Vec<f64>; 4] = Default::default();
+        for sample in samples {
+            measures.iter_mut().zip(Self::measures(sample)).for_each(|(values, value)| values.push(value));
+        }
+        measures.iter_mut().for_each(|values| values.sort_by(f64::total_cmp));
+        Self(measures)
+    }
+
+    /// Packing a token, computing it, the optimizer, and how late the report came.
+    fn measures(sample: &Sample) -> [f64; 4] {
+        let Sample { phases, optimizer, tokens, .. } = sample;
+        [phases.data / tokens, sample.computing() / tokens, *optimizer, phases.report]
+    }
+
+    /// The lower medians of all but `sample`, which is one of them; `None` where there is no other.
+    fn beside(&self, sample: &Sample) -> Option<[f64; 4]> {
+        let mut medians = [0.0; 4];
+        for ((values, own), median) in self.0.iter().zip(Self::measures(sample)).zip(&mut medians) {
+            let middle = values.len().checked_sub(2)? / 2;
+            let place = values.partition_point(|value| value.total_cmp(&own).is_lt());
+            *median = *values.get(if place <= middle { middle + 1 } else { middle })?;
+        }
+        Some(medians)
     }
 }
 
@@ -162,10 +192,9 @@ impl Paces {
         let samples: BTreeMap<WorkerId, Sample> =
             reports.iter().map(|(worker, report)| (*worker, Sample::of(report, lag(worker)))).collect();
         let mut changes = Vec::new();
+        let usual = Usual::of(samples.values().filter(|sample| sample.tokens > 0.0));
         for (worker, sample) in samples.iter().filter(|(_, sample)| sample.tokens > 0.0) {
-            let others: Vec<&Sample> =
-                samples.iter().filter(|(other, _)| *other != worker).map(|(_, sample)| sample).collect();
-            let late = sample.lateness(&others);
+            let late = sample.lateness(&usual);
             let pace = self.workers.entry(*worker).or_default();
             changes.extend(pace.take(*worker, Sample { late, ..*sample }));
         }
@@ -186,8 +215,14 @@ impl Paces {
 
     /// Where the time of a worker's updates goes: medians.
     pub(super) fn phases(&self, worker: WorkerId) -> Option<PhaseSeconds> {
-        let samples = &self.workers.get(&worker)?.samples;
-        let of = |seconds: &dyn Fn(&PhaseSeconds) -> f64| median(samples.iter().map(|sample| seconds(&sample.phases)));
+        self.workers.get(&worker)?.phases
+    }
+}
+
+impl Pace {
+    fn medians(&self) -> Option<PhaseSeconds> {
+        let of =
+            |seconds: &dyn Fn(&PhaseSeconds) -> f64| median(self.samples.iter().map(|sample| seconds(&sample.phases)));
         Some(PhaseSeconds {
             data: of(&|phases| phases.data)?,
             compute: of(&|phases| phases.compute)?,
@@ -195,14 +230,13 @@ impl Paces {
             report: of(&|phases| phases.report)?,
         })
     }
-}
 
-impl Pace {
     fn take(&mut self, worker: WorkerId, sample: Sample) -> Option<Change> {
         self.samples.push_back(sample);
         if self.samples.len() > WINDOW {
             self.samples.pop_front();
         }
+        self.phases = self.medians();
         let late: Vec<(Slowness, f64)> = self.samples.iter().filter_map(|sample| sample.late).collect();
         match self.slowness {
             None if late.len() >= SLOW => {

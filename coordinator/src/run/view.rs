@@ -110,10 +110,16 @@ impl EvaluationView {
 }
 
 impl Run {
-    /// The run as it stands.
+    /// Updates done.
     #[must_use]
-    pub fn view(&self) -> RunView<'_> {
-        let phase = match &self.phase {
+    pub fn update(&self) -> Update {
+        self.progress.done
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub fn phase(&self) -> PhaseName {
+        match &self.phase {
             Phase::Gathering(_) => PhaseName::Gathering,
             Phase::Forming(_) | Phase::Disbanding(_) => PhaseName::Forming,
             Phase::Training(_) => PhaseName::Training,
@@ -121,7 +127,13 @@ impl Run {
             Phase::Evaluating(evaluating) if evaluating.split == Split::Test => PhaseName::Predicting,
             Phase::Evaluating(_) => PhaseName::Evaluating,
             Phase::Finished(_) => PhaseName::Finished,
-        };
+        }
+    }
+
+    /// The run as it stands. Takes the longer the more workers there are.
+    #[must_use]
+    pub fn view(&self) -> RunView<'_> {
+        let phase = self.phase();
         let outcome = match &self.phase {
             Phase::Finished(outcome) => Some(outcome),
             _ => None,

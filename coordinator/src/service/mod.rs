@@ -22,7 +22,7 @@ use medley_common::example::Example;
 use medley_common::identity::{Split, Update, WorkerId};
 use medley_common::message::{ArtifactKind, Command, Event, Failure};
 use medley_proto::access::PASS;
-use medley_proto::details::refusal;
+use medley_proto::details::{TOO_MANY_SESSIONS, refusal};
 use medley_proto::v1::operator_service_server::OperatorServiceServer;
 use medley_proto::v1::status_service_server::StatusServiceServer;
 use medley_proto::v1::worker_service_server::{WorkerService, WorkerServiceServer};
@@ -173,7 +173,7 @@ impl WorkerService for Service {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             let message = "so many sessions are open that this is none of a worker of this run".to_owned();
-            refusal(Code::ResourceExhausted, message, "TOO_MANY_SESSIONS", ("service", "medley.v1.WorkerService"))
+            refusal(Code::ResourceExhausted, message, TOO_MANY_SESSIONS, ("service", "medley.v1.WorkerService"))
         })?;
         let attending = request.extensions().get::<Standing>().map(Standing::attend);
         let worker = WorkerId(self.next_worker.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
