@@ -272,9 +272,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn every_event_survives_the_wire() {
-        let timing = Timing {
+    fn timing() -> Timing {
+        Timing {
             started_us: 12_345_678,
             data_seconds: 0.5,
             forward_seconds: 0.1,
@@ -283,7 +282,11 @@ mod tests {
             optimizer_seconds: 0.4,
             exchange_seconds: 0.6,
             sent_bytes: 1 << 40,
-        };
+        }
+    }
+
+    #[test]
+    fn every_event_survives_the_wire() {
         let hello = Hello {
             protocol: PROTOCOL,
             version: "0.1.0".into(),
@@ -308,7 +311,7 @@ mod tests {
             losses: vec![0.0, 2.25],
             tokens: 90,
             parameters: Some(Digest([8; 32])),
-            timing,
+            timing: timing(),
         };
         let predictions = vec![
             Prediction { row: RowId(1), logits: vec![0.5, -1.0, f32::MIN], loss: Some(0.25) },
