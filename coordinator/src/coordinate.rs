@@ -19,6 +19,7 @@ use crate::driver::Driver;
 use crate::http;
 use crate::injector::Injector;
 use crate::launch::{LocalWorkers, WorkerCommand, count_gpus, find_binary};
+use crate::profile::Profile;
 use crate::recorder;
 use crate::run::Run;
 use crate::run::report::Outcome;
@@ -70,7 +71,7 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
         Role::Train => Some(find_binary().map_err(|error| config(&error))?),
         Role::Serve => None,
     };
-    let progress = request.spec.output().progress;
+    let (progress, profile) = (request.spec.output().progress, request.spec.output().profile);
     let gpus = match (&binary, placement.device) {
         (Some(binary), DeviceChoice::Auto | DeviceChoice::Cuda) => {
             count_gpus(binary).await.map_err(|error| config(&error))?
@@ -117,7 +118,7 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
             LocalWorkers::default()
         }
     };
-    serve(assembly, listener, Ties { stops, local, display, started, chaos, security, status, feed }).await
+    serve(assembly, listener, Ties { stops, local, display, started, chaos, security, profile, status, feed }).await
 }
 
 /// Says that there is a GPU, and nobody who can use it.
@@ -197,6 +198,8 @@ struct Ties {
     started: Instant,
     chaos: Chaos,
     security: Security,
+    /// Whether to write where the time goes.
+    profile: bool,
     status: watch::Sender<v1::Status>,
     feed: watch::Receiver<v1::Status>,
 }
@@ -212,8 +215,9 @@ fn raise_open_files() {
 
 /// Serves the run until it ends.
 async fn serve(assembly: Assembly, listener: TcpListener, ties: Ties) -> Result<Outcome, Failure> {
-    let Ties { stops, local, display, started, chaos, security, status, feed } = ties;
+    let Ties { stops, local, display, started, chaos, security, profile, status, feed } = ties;
     let folder = assembly.output.path().to_owned();
+    let profile = profile.then(|| Profile::new(folder.clone(), started));
     let (slot, uploads) = watch::channel(None);
     let (answer, answers) = mpsc::unbounded_channel();
     let recorder = recorder::spawn(assembly.output, assembly.contents, assembly.setting, slot, answer);
@@ -234,8 +238,21 @@ async fn serve(assembly: Assembly, listener: TcpListener, ties: Ties) -> Result<
     // Waiting for workers begins now, however long the data took.
     let run = Run::new(Instant::now(), assembly.job);
     let injector = Injector::new(chaos, Instant::now());
-    let driver =
-        Driver { run, arrivals, recorder, answers, stops, local, display, status, chronicle, files, injector, started };
+    let driver = Driver {
+        run,
+        arrivals,
+        recorder,
+        answers,
+        stops,
+        local,
+        display,
+        status,
+        chronicle,
+        files,
+        injector,
+        profile,
+        started,
+    };
     let (outcome, local) = driver.drive().await;
     local.stop(WORKERS_GRACE).await;
     over.send_replace(true);

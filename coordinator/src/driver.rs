@@ -23,6 +23,7 @@ use crate::display::Display;
 use crate::injector::Injector;
 use crate::launch::LocalWorkers;
 use crate::meter::Meter;
+use crate::profile::Profile;
 use crate::recorder::{Answer, Entry};
 use crate::run::report::Outcome;
 use crate::run::{Action, Base, Input, PhaseName, Run};
@@ -65,6 +66,8 @@ pub struct Driver {
     pub files: watch::Sender<Files>,
     /// Faults to inject.
     pub injector: Injector,
+    /// Where the time goes, where that is asked for.
+    pub profile: Option<Profile>,
     /// When the coordinator started.
     pub started: Instant,
 }
@@ -139,8 +142,14 @@ impl Driver {
         };
         self.tell(&self.injector.left());
         self.injector.release(&self.local);
+        // While the folder is still this process's own.
+        let profile = match self.profile.take() {
+            Some(profile) => profile.end().await,
+            None => Vec::new(),
+        };
         let outcome = self.settle(outcome).await;
         self.display.finish();
+        profile.iter().for_each(|line| self.display.line(line));
         (outcome, self.local)
     }
 
@@ -252,6 +261,7 @@ impl Driver {
     fn perform(&mut self, action: Action, ties: &mut Ties) {
         let now = Instant::now();
         ties.counts.did(&action);
+        self.profile(|profile, now| profile.did(now, &action));
         self.chronicle.send_if_modified(|chronicle| chronicle.did(&action));
         match action {
             Action::Order(worker, command) => {
@@ -329,10 +339,19 @@ impl Driver {
     }
 
     /// Counts what happens; only a worker that has said who it is can be lost.
-    fn count(&self, input: &Input, ties: &mut Ties) {
+    fn count(&mut self, input: &Input, ties: &mut Ties) {
         let took_part = |worker| self.run.view().workers.iter().any(|it| it.worker == worker && it.pid > 0);
         let lost = matches!(input, Input::Left(worker, _) if took_part(*worker));
         ties.counts.heard(input, lost);
+        self.profile(|profile, now| profile.heard(now, input));
+    }
+
+    /// Has the profile take note, where there is one, and tells what it has to say.
+    fn profile(&mut self, note: impl FnOnce(&mut Profile, Instant)) {
+        if let Some(profile) = &mut self.profile {
+            note(profile, Instant::now());
+            profile.take_complaint().into_iter().for_each(|line| self.display.line(&line));
+        }
     }
 
     /// The meter counts training time alone.

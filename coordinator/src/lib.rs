@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod model_folder;
 pub mod orders_client;
 pub mod origin;
+pub mod profile;
 pub mod quickstart;
 pub mod recorder;
 pub mod replay;

@@ -85,7 +85,7 @@ impl Origin {
                 Err(refused(format!("{dir} holds no valid checkpoint; drop --resume_from_checkpoint to start afresh")))
             }
             (Start::Fresh, _) => {
-                let replaced = output.foreign_replaced().map_err(archived)?;
+                let replaced = output.foreign_replaced(spec.output().profile).map_err(archived)?;
                 if !replaced.is_empty() {
                     notes.push(format!("note: {} in {dir} will be replaced", replaced.join(", ")));
                 }

@@ -222,6 +222,9 @@ fn updated(generation: Generation, report: UpdateReport) -> v1::Updated {
         backward_seconds: report.timing.backward_seconds,
         wait_seconds: report.timing.wait_seconds,
         optimizer_seconds: report.timing.optimizer_seconds,
+        started_us: report.timing.started_us,
+        exchange_seconds: report.timing.exchange_seconds,
+        sent_bytes: report.timing.sent_bytes,
     }
 }
 
@@ -237,11 +240,14 @@ fn report(updated: v1::Updated) -> Result<UpdateReport, WireError> {
         tokens: updated.tokens,
         parameters: updated.parameters.map(|bytes| digest(&bytes, "updated.parameters")).transpose()?,
         timing: Timing {
+            started_us: updated.started_us,
             data_seconds: updated.data_seconds,
             forward_seconds: updated.forward_seconds,
             backward_seconds: updated.backward_seconds,
             wait_seconds: updated.wait_seconds,
             optimizer_seconds: updated.optimizer_seconds,
+            exchange_seconds: updated.exchange_seconds,
+            sent_bytes: updated.sent_bytes,
         },
     })
 }
@@ -266,15 +272,21 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn every_event_survives_the_wire() {
-        let timing = Timing {
+    fn timing() -> Timing {
+        Timing {
+            started_us: 12_345_678,
             data_seconds: 0.5,
             forward_seconds: 0.1,
             backward_seconds: 0.2,
             wait_seconds: 0.3,
             optimizer_seconds: 0.4,
-        };
+            exchange_seconds: 0.6,
+            sent_bytes: 1 << 40,
+        }
+    }
+
+    #[test]
+    fn every_event_survives_the_wire() {
         let hello = Hello {
             protocol: PROTOCOL,
             version: "0.1.0".into(),
@@ -299,7 +311,7 @@ mod tests {
             losses: vec![0.0, 2.25],
             tokens: 90,
             parameters: Some(Digest([8; 32])),
-            timing,
+            timing: timing(),
         };
         let predictions = vec![
             Prediction { row: RowId(1), logits: vec![0.5, -1.0, f32::MIN], loss: Some(0.25) },

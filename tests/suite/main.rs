@@ -15,6 +15,7 @@ mod ledger;
 mod network;
 mod operators;
 mod probes;
+mod profile;
 mod proof;
 mod reattach;
 mod recovery;

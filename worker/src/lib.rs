@@ -15,6 +15,7 @@ pub mod model;
 pub mod node_list;
 pub mod ops;
 pub mod optim;
+pub mod process_clock;
 pub mod program;
 pub mod session;
 pub mod state_copy;

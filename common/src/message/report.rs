@@ -22,7 +22,7 @@ pub struct UpdateReport {
     pub tokens: u64,
     /// Digest of the parameters after it, in layout order; `None` but where one is due ([`digest_every`](super::Welcome::digest_every)).
     pub parameters: Option<Digest>,
-    /// Where this worker's time went.
+    /// Where this worker's time went: of the try that was applied, where it took several.
     pub timing: Timing,
 }
 
@@ -35,17 +35,36 @@ pub struct LaneReport {
     pub rows: Vec<RowId>,
 }
 
-/// Seconds of one update's phases on one worker.
+/// When one update was made on one worker, how long its phases took, and what its sums cost.
+///
+/// Where its rows are computed in several passes, each phase is the sum over them. On a GPU, forward and backward are
+/// only enqueued: forward is then the time to enqueue it, backward that and the wait until the device has done both, and
+/// the optimizer's end is in what comes next. A CPU computes each in its own time.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Timing {
+    /// When it began, in microseconds of the worker's own clock, which begins with its process.
+    pub started_us: u64,
     /// Packing the rows and bringing them to the device.
     pub data_seconds: f64,
     /// Forward pass.
     pub forward_seconds: f64,
     /// Backward pass.
     pub backward_seconds: f64,
-    /// Waiting for the collective after the backward pass.
+    /// Waiting for the collective after the backward pass: what computing did not hide of it.
     pub wait_seconds: f64,
     /// Clipping and optimizer.
     pub optimizer_seconds: f64,
+    /// How long the collective was at work, while the worker computed or waited for it. On a GPU: from the first sum that
+    /// was handed over to the last one's end.
+    pub exchange_seconds: f64,
+    /// Bytes that it sent to other workers; where NCCL adds, the least that such a sum takes.
+    pub sent_bytes: u64,
+}
+
+impl Timing {
+    /// Seconds of all phases; the exchange goes on beside them.
+    #[must_use]
+    pub fn seconds(&self) -> f64 {
+        self.data_seconds + self.forward_seconds + self.backward_seconds + self.wait_seconds + self.optimizer_seconds
+    }
 }

@@ -10,6 +10,7 @@
 //!   model.safetensors, config.json, tokenizer files      the final model
 //!   medley_run.json                 the certificate: how it was made; written last: the run is complete
 //!   {train,eval,predict,all}_results.json, trainer_state.json, predict_results.txt, predictions.jsonl
+//!   profile.json, trace.json        where the time went, where that was asked for
 //! ```
 //!
 //! Everything here blocks on the disk; an async caller runs it on a thread of its own. Nothing here reads a clock,
@@ -34,12 +35,14 @@ mod manifest;
 mod output_dir;
 mod patience;
 mod predictions;
+mod profile_file;
 mod recipe;
 mod results;
 mod sealed;
 mod space;
 mod staging;
 mod start;
+mod trace_file;
 mod trainer_state;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,11 +66,13 @@ pub use manifest::{FileRecord, MANIFEST_FILE, Manifest};
 pub use output_dir::{MODEL_FILES, OutputDir, checkpoints_of, may_replace};
 pub use patience::Patience;
 pub use predictions::{PREDICTIONS_LINES, PREDICTIONS_TABLE, RowOrigin, save_predictions};
+pub use profile_file::{PROFILE_FILE, save_profile};
 pub use recipe::{Difference, Recipe};
 pub use results::{ALL_RESULTS_FILE, Metrics, TRAIN_RESULTS_FILE};
 pub use space::SpaceNeed;
 pub use staging::{OPTIMIZER_FILE, StagedPiece, Staging, WEIGHTS_FILE, artifact_file};
 pub use start::{Existing, Found, Start, StartRequest, Unfinished};
+pub use trace_file::{TRACE_FILE, TraceFile};
 pub use trainer_state::{Cadence, LogEntry, TRAINER_STATE_FILE, TrainerState};
 
 /// What is the same for all checkpoints and the final model of a run.

@@ -12,9 +12,11 @@ use super::ledger::LEDGER_FILE;
 use super::lock::{FolderLock, LOCK_FILE};
 use super::manifest::MANIFEST_FILE;
 use super::predictions::{PREDICTIONS_LINES, PREDICTIONS_TABLE};
+use super::profile_file::PROFILE_FILE;
 use super::results::ALL_RESULTS_FILE;
 use super::space::{Shortfall, SpaceNeed};
 use super::staging::WEIGHTS_FILE;
+use super::trace_file::TRACE_FILE;
 use super::trainer_state::TRAINER_STATE_FILE;
 
 /// The files of a model beside its weights that checkpoints and the final model hold.
@@ -38,6 +40,10 @@ pub(super) const RESULT_FILES: [&str; 7] = [
     PREDICTIONS_TABLE,
     PREDICTIONS_LINES,
 ];
+
+/// What a run leaves there beside its results, where it is asked for: it says how the run went, not what came of it, so no
+/// certificate has it.
+pub(super) const PROFILE_FILES: [&str; 2] = [PROFILE_FILE, TRACE_FILE];
 
 /// A folder that this process alone writes to, as long as the value lives.
 ///
@@ -139,14 +145,16 @@ impl OutputDir {
         Ok(names)
     }
 
-    /// The files here that a run replaces although no ledger and no record says that they are Medley's, by name.
+    /// The files here that a run replaces although no ledger and no record says that they are Medley's, by name. Files of
+    /// the names of a profile count where one is `profiled`.
     ///
     /// # Errors
     /// The folder cannot be read.
-    pub fn foreign_replaced(&self) -> Result<Vec<String>, ArchiveError> {
+    pub fn foreign_replaced(&self, profiled: bool) -> Result<Vec<String>, ArchiveError> {
         let mut names = self.entries()?;
         let is_ours = names.iter().any(|name| name == LEDGER_FILE || name == CERTIFICATE_FILE);
-        names.retain(|name| !is_ours && is_own_file(name));
+        let is_kept = |name: &str| !profiled && PROFILE_FILES.contains(&name);
+        names.retain(|name| !is_ours && is_own_file(name) && !is_kept(name));
         Ok(names)
     }
 
@@ -249,6 +257,7 @@ pub(super) fn is_own_file(name: &str) -> bool {
         || name == LEDGER_FILE
         || name == CERTIFICATE_FILE
         || RESULT_FILES.contains(&name)
+        || PROFILE_FILES.contains(&name)
         || MODEL_FILES.contains(&name)
 }
 

@@ -109,13 +109,14 @@ fn what_a_run_would_replace_is_known_before() {
 #[test]
 fn foreign_files_that_will_be_replaced_are_named() {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["model.safetensors", "notes.txt", "config.json"] {
+    for name in ["model.safetensors", "notes.txt", "config.json", "trace.json"] {
         fs::write(folder.path().join(name), "mine").unwrap();
     }
     let output = OutputDir::open(folder.path()).unwrap();
-    assert_eq!(output.foreign_replaced().unwrap(), ["config.json", "model.safetensors"]);
+    assert_eq!(output.foreign_replaced(false).unwrap(), ["config.json", "model.safetensors"]);
+    assert_eq!(output.foreign_replaced(true).unwrap(), ["config.json", "model.safetensors", "trace.json"]);
     fs::write(folder.path().join("ledger.jsonl"), "").unwrap();
-    assert_eq!(output.foreign_replaced().unwrap(), [""; 0]);
+    assert_eq!(output.foreign_replaced(false).unwrap(), [""; 0]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::checkpoint::{Checkpoint, PassedOver, Scan};
 use super::durable::{self, Operation};
 use super::error::ArchiveError;
 use super::ledger::{LEDGER_FILE, Ledger, Recovered};
-use super::output_dir::{OutputDir, RESULT_FILES, is_own_file};
+use super::output_dir::{OutputDir, PROFILE_FILES, RESULT_FILES, is_own_file};
 use super::recipe::Recipe;
 use super::recover_for;
 
@@ -220,7 +220,7 @@ impl OutputDir {
         let mut files = Vec::new();
         if record.exists() || ledger.exists() {
             files.extend(Certificate::files_of(self.path()));
-            files.extend(RESULT_FILES.map(str::to_owned));
+            files.extend(RESULT_FILES.into_iter().chain(PROFILE_FILES).map(str::to_owned));
         }
         let mut gone = Vec::new();
         for path in files.into_iter().map(|name| self.path().join(name)).chain([record]) {

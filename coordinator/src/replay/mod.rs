@@ -123,6 +123,7 @@ fn words(recorded: &[String], asked: &Replay, resume: &str, output: &Path) -> Ve
         ("--do_predict", "False".to_owned()),
         ("--workers", asked.workers.to_string()),
         ("--listen", "127.0.0.1:0".to_owned()),
+        ("--profile", "False".to_owned()),
         // Not the faults of then.
         ("--chaos", String::new()),
     ];

@@ -14,6 +14,7 @@ fn report(update: u64, lanes: u32, seconds: f64) -> UpdateReport {
         backward_seconds,
         wait_seconds: 0.03,
         optimizer_seconds: 0.01,
+        ..Timing::default()
     };
     UpdateReport {
         update: Update(update),

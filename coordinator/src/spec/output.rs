@@ -50,6 +50,8 @@ pub struct Output {
     pub save_total_limit: Option<u32>,
     /// Whether to show a progress bar.
     pub progress: Progress,
+    /// Whether to write where the time goes.
+    pub profile: bool,
 }
 
 impl Output {
@@ -88,7 +90,7 @@ impl Output {
             });
         }
         let progress = if given.disable_tqdm.0 { Progress::Hidden } else { Progress::Shown };
-        Ok(Self { dir, existing, resume, save_total_limit, progress })
+        Ok(Self { dir, existing, resume, save_total_limit, progress, profile: given.profile.0 })
     }
 }
 

@@ -20,6 +20,7 @@ use super::exchange::Exchanges;
 use super::group::Group;
 use super::link::Link;
 use super::reach::reach;
+use super::traffic::Meter;
 use super::words::Words;
 use super::{CollectiveError, DenseParts, Parts, SparseRows, Summed};
 
@@ -49,6 +50,7 @@ pub(super) struct Courier {
     pub group: Arc<Group>,
     pub links: Vec<Link>,
     pub exchanges: Exchanges,
+    pub meter: Meter,
     pub switch: AbortSwitch,
     pub orders: Receiver<Order>,
     pub replies: Sender<Result<Summed, CollectiveError>>,
@@ -97,9 +99,11 @@ impl Courier {
                 moved |= link.send(&mut self.exchanges, &self.group)?;
             }
             if self.moved_at.is_some()
-                && let Some(summed) = self.exchanges.finish()
+                && let Some(mut summed) = self.exchanges.finish()
             {
                 self.moved_at = None;
+                self.links.iter_mut().for_each(|link| self.meter.send(link.take_sent()));
+                summed.traffic = self.meter.take();
                 match self.replies.send(Ok(summed)) {
                     Ok(()) | Err(_) => {}
                 }
@@ -107,6 +111,9 @@ impl Courier {
                 self.moved_at = self.moved_at.map(|_| Instant::now());
                 self.doubt_at = self.doubt_after;
             } else {
+                if self.exchanges.is_done() {
+                    self.meter.rest();
+                }
                 self.wait()?;
             }
         }
@@ -122,10 +129,12 @@ impl Courier {
                     let pool = &mut self.exchanges.pool;
                     let dense = Dense::new(Arc::clone(&self.group), sequence, parts, pool)?;
                     self.exchanges.launch(Box::new(dense));
+                    self.meter.begin();
                 }
                 Ok(Order::Words(nodes, width)) => {
                     let words = Words::new(Arc::clone(&self.group), sequence, (nodes, width))?;
                     self.exchanges.launch(Box::new(words));
+                    self.meter.begin();
                 }
                 Ok(Order::Reuse(buffers)) => self.exchanges.pool.put_whole(buffers),
                 Ok(Order::Fence) => {

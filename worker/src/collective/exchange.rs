@@ -154,9 +154,14 @@ impl Exchanges {
         }
     }
 
+    /// Whether nothing is to be done with any peer, as far as sums are launched.
+    pub(super) fn is_done(&self) -> bool {
+        self.group.peers().all(|peer| self.outstanding(peer).is_none())
+    }
+
     /// The sums, if nothing is to be done with any peer any more.
     pub(super) fn finish(&mut self) -> Option<Summed> {
-        if self.group.peers().any(|peer| self.outstanding(peer).is_some()) {
+        if !self.is_done() {
             return None;
         }
         self.first = self.next_sequence();

@@ -16,6 +16,7 @@ use medley_common::lane::Node;
 
 use super::group::{Group, number};
 use super::parcel::Parcel;
+use super::traffic::Meter;
 use super::transport::{Received, Sent, Transport};
 use super::tree_sum::{Adder, ChunkSum, Value};
 use super::{Collective, CollectiveError, Parts, SparseRows, Summed, device_failed};
@@ -35,6 +36,9 @@ pub(super) struct LaneExchange<O: Ops, T> {
     words: Option<Words<O>>,
     /// Stands for nodes that are absent: the last one, which is the largest.
     nothing: Vec<O::Buffer>,
+    /// By the host's clock, from the first sum that is handed over to the fence: the device says nothing of when it
+    /// begins to exchange what it has been asked to.
+    meter: Meter,
 }
 
 /// A dense segment whose sum is on its way.
@@ -89,12 +93,18 @@ fn room<O: Ops>(ops: &O, length: usize) -> Result<O::Buffer, DeviceError> {
     Ok(buffer)
 }
 
+/// Bytes of elements for others.
+fn bytes<B>(sent: &[Sent<'_, B>]) -> u64 {
+    let elements: usize = sent.iter().map(|sent| sent.elements.range.len()).sum();
+    (elements * size_of::<f32>()) as u64
+}
+
 impl<O: Ops, T: Transport<O::Buffer>> LaneExchange<O, T> {
     /// Sums of `group`'s ranks. Of the two, which are the same device, `computing` has the order of computing, and
     /// `adding` that of the transport.
     pub(super) fn new(group: Arc<Group>, transport: T, [computing, adding]: [O; 2]) -> Self {
-        let (launched, words, nothing) = (Vec::new(), None, Vec::new());
-        Self { transport, group, computing, adding, launched, words, nothing }
+        let (launched, words, nothing, meter) = (Vec::new(), None, Vec::new(), Meter::default());
+        Self { transport, group, computing, adding, launched, words, nothing, meter }
     }
 
     /// Elements of a dense segment, if this rank may hand over sums of these nodes of it.
@@ -144,6 +154,7 @@ impl<O: Ops, T: Transport<O::Buffer>> LaneExchange<O, T> {
         let shares = peers().map(|from| (from, self.group.share(length, from)));
         let shares = shares.filter(|(_, range)| !range.is_empty());
         let received: Vec<_> = shares.map(|(from, range)| Received { from, buffer: 0, range }).collect();
+        self.meter.send(bytes(&sent));
         self.transport.exchange(&sent, std::slice::from_mut(total), &received)?;
         chunk.write(Some(sum), total).map_err(device_failed)
     }
@@ -174,6 +185,7 @@ impl<O: Ops, T: Transport<O::Buffer>> LaneExchange<O, T> {
         let received: Vec<_> = received
             .map(|(buffer, parcel)| Received { from: parcel.peer, buffer, range: 0..parcel.range.len() })
             .collect();
+        self.meter.send(bytes(&sent));
         self.transport.exchange(&sent, &mut chunks, &received)?;
         Ok(chunks)
     }
@@ -217,6 +229,7 @@ impl<O: Ops, T: Transport<O::Buffer>> Collective<O::Buffer> for LaneExchange<O, 
 
     fn launch(&mut self, segment: Segment, sums: Vec<(Node, O::Buffer)>) -> Result<(), CollectiveError> {
         let length = self.check(segment, &sums)?;
+        self.meter.begin();
         let (nodes, buffers): (Vec<_>, Vec<_>) = sums.into_iter().unzip();
         let mut total = O::Buffer::default();
         let result = self.computing.grow(&mut total, length).map_err(device_failed);
@@ -227,6 +240,7 @@ impl<O: Ops, T: Transport<O::Buffer>> Collective<O::Buffer> for LaneExchange<O, 
     }
 
     fn launch_words(&mut self, sums: Vec<(Node, SparseRows<O::Buffer>)>) -> Result<(), CollectiveError> {
+        self.meter.begin();
         let mut rows: Vec<u32> = sums.iter().flat_map(|(_, sum)| &sum.rows).copied().collect();
         rows.sort_unstable();
         rows.dedup();
@@ -239,7 +253,7 @@ impl<O: Ops, T: Transport<O::Buffer>> Collective<O::Buffer> for LaneExchange<O, 
         self.transport.finish()?;
         // No smaller one is in use any more.
         self.nothing.drain(..self.nothing.len().saturating_sub(1));
-        let mut summed = Summed::default();
+        let mut summed = Summed { traffic: self.meter.take(), ..Summed::default() };
         for Launched { segment, buffers, total, .. } in std::mem::take(&mut self.launched) {
             summed.segments.push((segment, total));
             summed.spare.extend(buffers);

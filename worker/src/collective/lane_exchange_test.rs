@@ -6,7 +6,7 @@ use medley_common::message::Lanes;
 use super::local_group::{layout, split};
 use super::local_transport::seats;
 use super::tcp_test::Update;
-use super::{Collective, CollectiveError, Solo, cover};
+use super::{Collective, CollectiveError, Solo, Traffic, cover};
 use crate::layout::Segment;
 use crate::ops::cpu::Cpu;
 
@@ -67,9 +67,27 @@ fn one_worker_has_them_as_well() {
         let mut solo = Solo::new(Cpu, &layout(), 8);
         for (index, update) in updates(8).iter().enumerate() {
             update.launch(&mut solo, &lanes);
-            update.check(&solo.fence().unwrap(), &format!("update {index}"));
+            let summed = solo.fence().unwrap();
+            update.check(&summed, &format!("update {index}"));
+            assert_eq!(summed.traffic, Traffic::default(), "nobody is there to send anything to");
         }
     }
+}
+
+/// Two ranks with a half each: one half of a segment is sent to be added, the sum of the other half when it is added.
+#[test]
+fn what_is_sent_is_counted() {
+    run(&[vec![0..4], vec![4..8]], |rank, member| {
+        let length = layout().range(Segment::Head).len();
+        let node = cover(LaneTree::new(8), &[rank as u32 * 4..rank as u32 * 4 + 4])[0];
+        for _ in 0..2 {
+            member.launch(Segment::Head, vec![(node, vec![1.0; length])]).unwrap();
+            let summed = member.fence().unwrap();
+            assert_eq!(summed.segments[0].1[0].to_bits(), 2f32.to_bits());
+            assert_eq!(summed.traffic.sent_bytes, 4 * length as u64, "rank {rank}");
+            assert!(!summed.traffic.busy.is_zero());
+        }
+    });
 }
 
 /// What a rank handed over comes back to it where another is lost.

@@ -17,6 +17,8 @@ pub(super) struct Link {
     outbound: Option<Outbound>,
     /// The peer has left; no fault as long as nothing is to be done with it.
     closed: bool,
+    /// Bytes sent since that was last asked.
+    sent_bytes: u64,
 }
 
 /// The frame that is being received.
@@ -45,11 +47,16 @@ impl Inbound {
 
 impl Link {
     pub(super) fn new(stream: TcpStream, peer: usize) -> Self {
-        Self { stream, peer, inbound: Inbound::new(), outbound: None, closed: false }
+        Self { stream, peer, inbound: Inbound::new(), outbound: None, closed: false, sent_bytes: 0 }
     }
 
     pub(super) fn peer(&self) -> usize {
         self.peer
+    }
+
+    /// Bytes sent since this was last asked, headers included.
+    pub(super) fn take_sent(&mut self) -> u64 {
+        std::mem::take(&mut self.sent_bytes)
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -162,6 +169,7 @@ impl Link {
             match self.stream.write_vectored(rest) {
                 Ok(count) => {
                     outbound.written += count;
+                    self.sent_bytes += count as u64;
                     moved = true;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(moved),

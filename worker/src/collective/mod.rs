@@ -37,6 +37,7 @@ mod rendezvous;
 mod solo;
 mod tcp;
 mod topology;
+mod traffic;
 #[cfg(any(feature = "cuda", test))]
 mod transport;
 mod tree_sum;
@@ -50,6 +51,7 @@ pub use listener::Listener;
 pub use rendezvous::Rendezvous;
 pub use solo::Solo;
 pub use tcp::{Tcp, TcpSettings};
+pub use traffic::Traffic;
 
 use tree_sum::{RowsView, merge};
 
@@ -93,11 +95,13 @@ pub struct Summed<B = Vec<f32>> {
     pub words: SparseRows<B>,
     /// Buffers handed over that the sums did not need; for reuse.
     pub spare: Vec<B>,
+    /// What it took; nothing in a group of one.
+    pub traffic: Traffic,
 }
 
 impl<B: Default> Default for Summed<B> {
     fn default() -> Self {
-        Self { segments: Vec::new(), words: SparseRows::default(), spare: Vec::new() }
+        Self { segments: Vec::new(), words: SparseRows::default(), spare: Vec::new(), traffic: Traffic::default() }
     }
 }
 

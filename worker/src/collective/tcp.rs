@@ -18,6 +18,7 @@ use super::link::Link;
 use super::listener::Listener;
 use super::mesh;
 use super::topology::ranks;
+use super::traffic::Meter;
 use super::{Collective, CollectiveError, Parts, SparseRows, Summed};
 use crate::layout::{Layout, Segment};
 
@@ -88,6 +89,7 @@ impl Tcp {
             group: Arc::clone(&group),
             links,
             exchanges: Exchanges::new(Arc::clone(&group)),
+            meter: Meter::default(),
             switch: switch.clone(),
             orders: order_queue,
             replies: reply_queue,

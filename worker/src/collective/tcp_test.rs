@@ -200,3 +200,19 @@ fn full_socket_buffers_do_not_block() {
         }
     });
 }
+
+/// The elements, and a header of 48 bytes for each chunk of a part and of a sum.
+#[test]
+fn what_is_sent_is_counted() {
+    run(&split(8, 2), SETTINGS, |rank, mut member| {
+        let length = layout().range(Segment::Head).len();
+        let node = cover(LaneTree::new(8), &split(8, 2)[rank..=rank])[0];
+        for _ in 0..2 {
+            member.launch(Segment::Head, vec![(node, vec![1.0; length])]).unwrap();
+            let traffic = member.fence().unwrap().traffic;
+            let (least, most) = (4 * length as u64, 4 * length as u64 + 48 * (2 * length.div_ceil(2 * 37) as u64 + 2));
+            assert!((least..=most).contains(&traffic.sent_bytes), "rank {rank}: {traffic:?}, {least} to {most}");
+            assert!(!traffic.busy.is_zero());
+        }
+    });
+}

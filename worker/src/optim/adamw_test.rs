@@ -36,7 +36,12 @@ fn summed(layout: &Layout, update: u64) -> Summed {
     let segments = dense.map(|(segment, range)| (*segment, range.clone().map(|i| value(i, update)).collect()));
     let rows = vec![3, 4, 49];
     let values = rows.iter().flat_map(|row| (row * 20..row * 20 + 20).map(|i| value(i as usize, update))).collect();
-    Summed { segments: segments.rev().collect(), words: SparseRows { rows, values }, spare: Vec::new() }
+    Summed {
+        segments: segments.rev().collect(),
+        words: SparseRows { rows, values },
+        spare: Vec::new(),
+        ..Summed::default()
+    }
 }
 
 /// One element by the formulas of `transformers.AdamW` 4.22 and `torch.optim.AdamW`, in double precision.

@@ -76,7 +76,7 @@ impl<O: Ops> Gradients<O> {
     /// # Errors
     /// The device failed, or the sums are not of this model.
     pub fn new(ops: &O, layout: &Layout, summed: Summed<O::Buffer>) -> Result<(Self, Vec<O::Buffer>), GradientError> {
-        let Summed { mut segments, words, spare } = summed;
+        let Summed { mut segments, words, spare, traffic: _ } = summed;
         check(ops, layout, &segments, &words)?;
         // The norm is a sum over segments: their order must not depend on the collective.
         segments.sort_by_key(|(segment, _)| *segment);

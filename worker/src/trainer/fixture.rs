@@ -225,7 +225,7 @@ impl Collective for Member {
         }
         let known = all.iter().flat_map(|parts| parts.words.clone()).collect();
         self.words = total(self.tree, root, &known, &|left, right| left.plus(&right)).unwrap();
-        Ok(Summed { segments: self.segments.clone(), words: self.words.clone(), spare: Vec::new() })
+        Ok(Summed { segments: self.segments.clone(), words: self.words.clone(), ..Summed::default() })
     }
 }
 

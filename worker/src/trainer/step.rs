@@ -21,6 +21,7 @@ use crate::ops::{DeviceError, Ops, Slice};
 use crate::optim::adamw::StepSize;
 use crate::optim::gradients::{GradientError, Gradients, Origin, clip};
 use crate::optim::loss_scale::LossScale;
+use crate::process_clock;
 
 /// Why an update was not made; parameters and moments are as before.
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +113,7 @@ impl<O: Ops> Trainer<O> {
         if let Some(run) = lanes.iter().find(|run| run.end as usize > planned) {
             return Err(StepError::Lanes { update, lanes: run.clone(), planned });
         }
-        let mut clock = Clock::start();
+        let (started_us, mut clock) = (process_clock::microseconds(), Clock::start());
         let kept = self.kept.take().unwrap_or_default().for_lanes(update, lanes);
         let missing = kept.missing(lanes);
         let rows = f64::from(plan.rows());
@@ -133,9 +134,12 @@ impl<O: Ops> Trainer<O> {
                 return Err(error.into());
             }
         };
+        let traffic = summed.traffic;
         let (losses, reported) = take_losses(&self.ops, &mut summed, planned)?;
         let (gradients, mut spare) = Gradients::new(&self.ops, &self.layout, summed)?;
         timing.wait_seconds += clock.lap();
+        timing.started_us = started_us;
+        (timing.exchange_seconds, timing.sent_bytes) = (traffic.busy.as_secs_f64(), traffic.sent_bytes);
 
         let applied = self.apply(update, &gradients, rows * gradient_scale, &losses)?;
         let (grad_norm, skipped) = (applied.unwrap_or(0.0), applied.is_none());

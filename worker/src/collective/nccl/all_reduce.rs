@@ -9,6 +9,7 @@ use medley_common::spec::GradientDtype;
 use super::communicator::Wire;
 use super::{Memory, Nccl};
 use crate::collective::group::Group;
+use crate::collective::traffic::Meter;
 use crate::collective::{Collective, CollectiveError, Parts, SparseRows, Summed, device_failed};
 use crate::layout::Segment;
 use crate::ops::Ops;
@@ -25,6 +26,9 @@ pub(super) struct AllReduce {
     in_full: bool,
     summed: Vec<Sum>,
     words: Option<Sum>,
+    /// By the host's clock, from the first sum that is handed over to the fence. Of what NCCL sends only the least is
+    /// known that an all-reduce takes.
+    meter: Meter,
 }
 
 /// A sum that is on its way.
@@ -42,7 +46,7 @@ impl AllReduce {
             GradientDtype::Float32 => Wire::Float32,
             GradientDtype::Bfloat16 => Wire::Bfloat16,
         };
-        Self { nccl, group, wire, in_full: false, summed: Vec::new(), words: None }
+        Self { nccl, group, wire, in_full: false, summed: Vec::new(), words: None, meter: Meter::default() }
     }
 
     /// Begins the sum of a gradient as soon as the stream that computes it has come this far.
@@ -56,6 +60,8 @@ impl AllReduce {
         };
         let address = nccl.cuda.address(narrow.as_ref().unwrap_or(&gradient), count).map_err(device_failed)?;
         nccl.follow_computing()?;
+        self.meter.begin();
+        self.meter.send(sent_bytes(count, wire, self.group.world()));
         // SAFETY: the sum is kept until the fence, which the computing stream waits for before it frees anything.
         unsafe { nccl.communicator.sum(address, count, wire, &nccl.stream) }?;
         Ok(Sum { segment, gradient, narrow })
@@ -115,7 +121,7 @@ impl Collective<Memory> for AllReduce {
 
     fn fence(&mut self) -> Result<Summed<Memory>, CollectiveError> {
         self.nccl.finish_sums()?;
-        let mut summed = Summed::default();
+        let mut summed = Summed { traffic: self.meter.take(), ..Summed::default() };
         for sum in std::mem::take(&mut self.summed) {
             let count = self.length(sum.segment);
             summed.segments.push(self.finish(sum, count)?);
@@ -136,6 +142,16 @@ impl Collective<Memory> for AllReduce {
     fn salvage(&mut self) -> Parts<Memory> {
         Parts::default()
     }
+}
+
+/// The least that a rank sends for the sum of `count` elements over `world` ranks: all but its own share of the elements
+/// to be added, and its share of the sum to each other.
+fn sent_bytes(count: usize, wire: Wire, world: usize) -> u64 {
+    let element = match wire {
+        Wire::Float32 => 4,
+        Wire::Bfloat16 => 2,
+    };
+    (2 * element * count * world.saturating_sub(1) / world.max(1)) as u64
 }
 
 /// A rank's only sum; none where it has no rows.
