@@ -5,6 +5,7 @@
 mod exits;
 mod hearing;
 mod orders;
+mod publishing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -28,16 +29,14 @@ use crate::recorder::{Answer, Entry};
 use crate::run::report::Outcome;
 use crate::run::{Action, Base, Input, PhaseName, Run};
 use crate::service::{Arrival, Files};
-use crate::status_view;
 
 use hearing::Happening;
+use publishing::Publication;
 
 /// How long a lost connection to a local worker waits for its process to end, which tells more.
 const EXIT_GRACE: Duration = Duration::from_millis(500);
 /// Notes of workers that are told: all of one run's say the same.
 const MOST_TOLD: usize = 64;
-/// How many times as long as it took to publish the status nothing new is published: with many workers it is a long one.
-const PUBLISHING_PAUSE: u32 = 10;
 /// A wait that took this long means that the process was suspended.
 const SUSPENDED: Duration = Duration::from_secs(1);
 
@@ -97,10 +96,7 @@ struct Ties {
     told: BTreeSet<String>,
     /// Things that have happened.
     turn: u64,
-    /// Whether something has happened since the status was published.
-    stale: bool,
-    /// From when on it may be published again.
-    rested: Option<Instant>,
+    publication: Publication,
     outcome: Option<Outcome>,
 }
 
@@ -121,14 +117,14 @@ impl Driver {
         let mut ties = Ties::default();
         let mut awake = Instant::now();
         let outcome = loop {
-            if ties.outcome.is_some() || ties.rested.is_none_or(|at| ties.stale && at <= Instant::now()) {
+            if ties.outcome.is_some() || ties.publication.is_due(Instant::now()) {
                 self.publish(&mut ties);
             }
             if let Some(outcome) = ties.outcome.take() {
                 break outcome;
             }
             let happening = self.next(&mut ties).await;
-            ties.stale = true;
+            ties.publication.stale = true;
             let asleep = std::mem::replace(&mut awake, Instant::now()).elapsed() > SUSPENDED;
             let overslept = asleep.then_some(Input::Overslept);
             for input in overslept.into_iter().chain(self.inputs(happening, &mut ties)) {
@@ -380,15 +376,6 @@ impl Driver {
             }
         }
         outcome
-    }
-
-    fn publish(&self, ties: &mut Ties) {
-        let start = Instant::now();
-        let status = status_view::of(&self.run.view(), &ties.meter, self.started, start);
-        let (paused, counts) = (ties.paused.clone(), Some(v1::Counts::from(&ties.counts)));
-        self.status.send_replace(v1::Status { paused, stopping: ties.stopping, counts, ..status });
-        ties.stale = false;
-        ties.rested = Some(start + start.elapsed() * (PUBLISHING_PAUSE + 1));
     }
 }
 

@@ -47,7 +47,7 @@ impl Driver {
             return Happening::Arrival(arrival);
         }
         let leaving = ties.leaving.values().map(|(until, _)| *until).min();
-        let stale = ties.rested.filter(|_| ties.stale);
+        let stale = ties.publication.due();
         let pulse = Instant::now() + PULSE;
         let deadline = self.run.deadline().into_iter().chain(leaving).chain(stale).chain([pulse]).min();
         let alarms = Alarms { restart: self.local.restart_at(), strike: self.injector.next(), deadline };

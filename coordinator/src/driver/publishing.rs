@@ -1,0 +1,61 @@
+//! When the status is told anew. With many workers it is a long one, and something happens all the time: it is published so
+//! often that it takes a small part of the driver's time, which for a few workers is as good as always.
+
+use std::time::Instant;
+
+use medley_proto::v1;
+
+use super::{Driver, Ties};
+use crate::status_view;
+
+/// How many times as long as it took to publish it nothing new is published.
+const PAUSE: u32 = 10;
+
+/// What is known of the status that was published last.
+#[derive(Debug, Default)]
+pub(super) struct Publication {
+    /// Whether something has happened since.
+    pub(super) stale: bool,
+    /// From when on it may be published again; `None` before the first time.
+    rested: Option<Instant>,
+}
+
+impl Publication {
+    /// When the status is to be published again, if something has happened since.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.rested.filter(|_| self.stale)
+    }
+
+    /// Whether that is so by `now`.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.rested.is_none() || self.due().is_some_and(|at| at <= now)
+    }
+}
+
+impl Driver {
+    /// Tells whoever asks how the run stands.
+    pub(super) fn publish(&self, ties: &mut Ties) {
+        let start = Instant::now();
+        let status = status_view::of(&self.run.view(), &ties.meter, self.started, start);
+        let (paused, counts) = (ties.paused.clone(), Some(v1::Counts::from(&ties.counts)));
+        self.status.send_replace(v1::Status { paused, stopping: ties.stopping, counts, ..status });
+        ties.publication = Publication { stale: false, rested: Some(start + start.elapsed() * (PAUSE + 1)) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn it_is_due_at_first_and_then_where_something_has_happened_and_it_has_rested() {
+        let now = Instant::now();
+        assert!(Publication::default().is_due(now));
+        let rested = Some(now + Duration::from_millis(5));
+        assert!(!Publication { stale: false, rested }.is_due(now + Duration::from_secs(1)));
+        let stale = Publication { stale: true, rested };
+        assert!(!stale.is_due(now) && stale.is_due(now + Duration::from_millis(5)));
+        assert_eq!((stale.due(), Publication { stale: false, rested }.due()), (rested, None));
+    }
+}
