@@ -97,7 +97,7 @@ pub(crate) struct OutputFlags {
     /// Keep so many checkpoints: the latest, and the best that was evaluated [default: all]
     #[arg(long, value_name = "N")]
     pub(crate) save_total_limit: Option<i64>,
-    /// Write where the time goes to profile.json and trace.json; those of an earlier start are replaced
+    /// Write where time goes to profile.json and trace.json; replaces an earlier start's
     #[arg(long)]
     pub(crate) profile: Truth,
     /// Show no progress bar
