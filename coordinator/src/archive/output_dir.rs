@@ -251,6 +251,11 @@ fn is_leftover(name: &str) -> bool {
         || removed.is_some_and(|name| name.starts_with("checkpoint-"))
 }
 
+/// Whether a leftover is of a checkpoint: another one may be a trace that is being written while the run goes on.
+pub(super) fn is_of_checkpoint(leftover: &Path) -> bool {
+    leftover.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".checkpoint-"))
+}
+
 /// Whether Medley writes a file of this name into an output folder.
 pub(super) fn is_own_file(name: &str) -> bool {
     name == WEIGHTS_FILE

@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use super::durable::{self, Operation};
 use super::error::ArchiveError;
 use super::manifest::FileRecord;
-use super::output_dir::OutputDir;
+use super::output_dir::{OutputDir, is_of_checkpoint};
 use super::patience::Patience;
 
 /// The file of the parameters.
@@ -95,7 +95,7 @@ impl Staging {
         patience: Patience,
     ) -> Result<Self, ArchiveError> {
         static ATTEMPTS: AtomicU64 = AtomicU64::new(1);
-        for leftover in output.leftovers()? {
+        for leftover in output.leftovers()?.into_iter().filter(|leftover| is_of_checkpoint(leftover)) {
             // One that an upload of a save given up still writes to goes with the next save.
             Operation::Remove(leftover).perform().ok();
         }

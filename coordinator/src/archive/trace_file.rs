@@ -69,12 +69,7 @@ impl Drop for TraceFile {
 mod tests {
     use super::*;
     use crate::archive::faults;
-
-    fn names(folder: &Path) -> Vec<String> {
-        let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        names.sort();
-        names.into_iter().map(|name| name.into_string().unwrap()).collect()
-    }
+    use crate::archive::fixture::{begun, names, resume, saved};
 
     #[test]
     fn a_trace_has_its_name_once_it_is_whole() {
@@ -103,5 +98,22 @@ mod tests {
             assert_eq!(names(folder.path()), [TRACE_FILE]);
             assert_eq!(fs::read_to_string(folder.path().join(TRACE_FILE)).unwrap(), "old");
         }
+    }
+
+    /// A save clears away what an earlier save has left, and a run what an earlier process has: not what is being written.
+    #[test]
+    fn a_trace_outlives_saves_and_not_its_process() {
+        let (folder, mut writing) = begun(None);
+        let mut trace = TraceFile::create(folder.path()).unwrap();
+        trace.write("all of it").unwrap();
+        saved(&mut writing, 5);
+        trace.finish().unwrap();
+        assert_eq!(fs::read_to_string(folder.path().join(TRACE_FILE)).unwrap(), "all of it");
+        std::mem::forget(TraceFile::create(folder.path()).unwrap());
+        drop(writing);
+        resume(folder.path(), None);
+        let left: Vec<String> = names(folder.path());
+        assert!(left.iter().any(|name| name == TRACE_FILE), "{left:?}");
+        assert!(!left.iter().any(|name| name.ends_with(".partial")), "{left:?}");
     }
 }
