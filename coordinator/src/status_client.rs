@@ -61,7 +61,12 @@ async fn follow(arguments: &Status, heard: &mut Option<Instant>, is_lost: &mut b
     let mut stream = client.watch_status(v1::WatchStatusRequest {}).await.map_err(broken)?.into_inner();
     let is_roll = !arguments.json && !std::io::stdout().is_terminal();
     let (mut written, mut last) = (None::<(Instant, i32)>, None);
-    while let Some(message) = stream.message().await.map_err(broken)? {
+    let end = loop {
+        let message = match stream.message().await {
+            Ok(Some(message)) => message,
+            Ok(None) => break Ok(()),
+            Err(status) => break Err(broken(status)),
+        };
         (*heard, *is_lost) = (Some(Instant::now()), false);
         let status = message.status.unwrap_or_default();
         let is_old = written.is_none_or(|(when, phase)| when.elapsed() >= EVERY || phase != status.phase);
@@ -71,8 +76,9 @@ async fn follow(arguments: &Status, heard: &mut Option<Instant>, is_lost: &mut b
         } else {
             last = Some(status);
         }
-    }
-    last.map_or(Ok(()), |status| print(arguments, &status))
+    };
+    last.map_or(Ok(()), |status| print(arguments, &status))?;
+    end
 }
 
 fn print(arguments: &Status, status: &v1::Status) -> Result<(), ClientError> {

@@ -1,5 +1,5 @@
 //! Many workers, simulated: they speak the protocol to a real coordinator, each over a connection of its own, and compute
-//! nothing. What they report of an update is what its plan says, so the coordinator checks and records it as ever.
+//! nothing; they send no heartbeats, so their updates must not be rarer. What they report of an update is what its plan says, so the coordinator checks and records it as ever.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

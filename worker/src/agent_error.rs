@@ -52,7 +52,11 @@ impl AgentError {
         match self {
             // One that is suspended accepts connections, and says nothing.
             Self::Abandoned { .. } | Self::Silent { .. } => true,
-            Self::Session(error) => matches!(error, SessionError::Unreachable { .. } | SessionError::Call { .. }),
+            // Where all sessions are taken, some of them may be those of who is gone.
+            Self::Session(SessionError::Unreachable { .. } | SessionError::Call { .. } | SessionError::Full { .. }) => {
+                true
+            }
+            Self::Session(_) => false,
             Self::OutOfTurn { .. } | Self::NoRoute { .. } | Self::Engine(_) => false,
         }
     }

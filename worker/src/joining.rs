@@ -34,7 +34,10 @@ pub async fn greet(
             match coordinator.open(Event::from(hello.clone())).await {
                 Err(error @ SessionError::Full { .. }) if started.elapsed() < patience.saturating_sub(PAUSE) => {
                     if !std::mem::replace(&mut told, true) {
-                        say(&format!("{error}; tried for {} s more", (patience - started.elapsed()).as_secs()));
+                        say(&format!(
+                            "{error}; tried for {} s more",
+                            patience.saturating_sub(started.elapsed()).as_secs()
+                        ));
                     }
                     tokio::time::sleep(PAUSE).await;
                 }

@@ -42,7 +42,8 @@ impl Driver {
     pub(super) async fn next(&mut self, ties: &mut Ties) -> Happening {
         ties.turn += 1;
         let is_turn = ties.turn.is_multiple_of(TURNS);
-        // Of many workers much has arrived at once: when to wake is only asked where there is something to wait for.
+        // Of many workers much has arrived at once: when to wake is only asked where there is something to wait for. It
+        // shares its thread with nobody, whom this could keep waiting.
         if !is_turn && let Ok(arrival) = self.arrivals.try_recv() {
             return Happening::Arrival(arrival);
         }

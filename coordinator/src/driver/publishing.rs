@@ -1,7 +1,7 @@
 //! When the status is told anew. With many workers it is a long one, and something happens all the time: it is published so
 //! often that it takes a small part of the driver's time, which for a few workers is as good as always.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use medley_proto::v1;
 
@@ -10,6 +10,9 @@ use crate::status_view;
 
 /// How many times as long as it took to publish it nothing new is published.
 const PAUSE: u32 = 10;
+/// The longest time that nothing new is published for: the driver may have been held up meanwhile, by its system or by
+/// somebody who reads, and that says nothing of what it costs.
+const LONGEST: Duration = Duration::from_millis(50);
 
 /// What is known of the status that was published last.
 #[derive(Debug, Default)]
@@ -39,14 +42,18 @@ impl Driver {
         let status = status_view::of(&self.run.view(), &ties.meter, self.started, start);
         let (paused, counts) = (ties.paused.clone(), Some(v1::Counts::from(&ties.counts)));
         self.status.send_replace(v1::Status { paused, stopping: ties.stopping, counts, ..status });
-        ties.publication = Publication { stale: false, rested: Some(start + start.elapsed() * (PAUSE + 1)) };
+        ties.publication = Publication { stale: false, rested: Some(Instant::now() + pause(start.elapsed())) };
     }
+}
+
+/// For how long nothing new is published after what took so long.
+fn pause(taken: Duration) -> Duration {
+    taken.saturating_mul(PAUSE).min(LONGEST)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn it_is_due_at_first_and_then_where_something_has_happened_and_it_has_rested() {
@@ -56,6 +63,8 @@ mod tests {
         assert!(!Publication { stale: false, rested }.is_due(now + Duration::from_secs(1)));
         let stale = Publication { stale: true, rested };
         assert!(!stale.is_due(now) && stale.is_due(now + Duration::from_millis(5)));
+        assert_eq!(pause(Duration::from_micros(7)), Duration::from_micros(70));
+        assert_eq!(pause(Duration::MAX), LONGEST);
         assert_eq!((stale.due(), Publication { stale: false, rested }.due()), (rested, None));
     }
 }

@@ -119,7 +119,9 @@ impl Spent {
     fn plus(&self, other: &Self) -> Self {
         let mut seconds = self.seconds.all();
         seconds.iter_mut().zip(other.seconds.all()).for_each(|(sum, seconds)| *sum += seconds);
-        let counts = [self.updates + other.updates, self.rows + other.rows, self.tokens + other.tokens];
+        let own = [self.updates, self.rows, self.tokens];
+        let mut counts = [other.updates, other.rows, other.tokens];
+        counts.iter_mut().zip(own).for_each(|(sum, own)| *sum = sum.saturating_add(own));
         let busy_seconds = self.all_reduce.busy_seconds + other.all_reduce.busy_seconds;
         let sent_bytes = self.all_reduce.sent_bytes.saturating_add(other.all_reduce.sent_bytes);
         Self::new(counts, Phases::of(seconds), (busy_seconds, sent_bytes))

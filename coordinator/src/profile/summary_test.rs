@@ -55,6 +55,8 @@ fn nonsense_does_no_harm() {
     assert!(close(lines[0].spent.shares.sum(), 1.0));
     assert_eq!((lines[1].spent.shares.sum(), lines[1].spent.all_reduce.bytes_per_second), (0.0, None));
     assert_eq!(total(&[]), Spent::default());
+    let most = Spent { tokens: u64::MAX, ..Spent::default() };
+    assert_eq!(most.plus(&most).tokens, u64::MAX);
 }
 
 #[test]

@@ -92,7 +92,7 @@ struct Place {
 pub(super) struct Counts {
     /// Those that are in it, of all workers together.
     pub updates: u64,
-    /// Those that it had no room for, or the disk no time.
+    /// Those that it had no room for; in `profile.json`, those that the disk had no time for as well.
     #[serde(rename = "updates_left_out")]
     pub left_out: u64,
 }
