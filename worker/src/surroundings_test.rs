@@ -111,7 +111,7 @@ fn what_makes_no_sense_is_named_with_its_value() {
 #[test]
 fn numbers_that_overflow_are_not_known() {
     let far = "PET_NODE_RANK=4000000000 PET_NPROC_PER_NODE=4000000000 PET_NNODES=4000000000";
-    assert_eq!(brief(far), "- 4000000000/- - 8");
+    assert_eq!(brief(far), "- -/- - 8");
 }
 
 #[test]
