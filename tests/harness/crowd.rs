@@ -220,7 +220,9 @@ impl Member {
     }
 }
 
-fn hello(pid: u32) -> Hello {
+/// What a worker of this version says first.
+#[must_use]
+pub fn hello(pid: u32) -> Hello {
     Hello {
         protocol: PROTOCOL,
         version: env!("CARGO_PKG_VERSION").to_owned(),

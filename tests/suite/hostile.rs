@@ -1,13 +1,14 @@
 //! Attacks on a run that goes on: by strangers on its machine, and by somebody with a worker's token. It ends in the same
 //! bytes as one that nobody attacks, and loses nobody on the way.
 
-use medley_common::identity::{Digest, Generation, ProcessMark, Split, Update};
-use medley_common::message::{Event, Failure, FailureKind, Hello, PROTOCOL, Token};
+use medley_common::identity::{Digest, Generation, Split, Update};
+use medley_common::message::{Event, Failure, FailureKind, Hello, Token};
 use medley_common::save::{Piece, SaveId};
 use medley_proto::access::Access;
 use medley_proto::v1;
 use medley_proto::v1::status_service_client::StatusServiceClient;
 use medley_proto::v1::worker_service_client::WorkerServiceClient;
+use medley_tests::crowd::hello;
 use medley_tests::{Ended, Running, Scratch, attack};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
@@ -143,24 +144,6 @@ async fn insider(scratch: &Scratch, port: &str) -> Insider {
     WorkerServiceClient::with_interceptor(channel, access)
 }
 
-fn hello() -> Hello {
-    Hello {
-        protocol: PROTOCOL,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        host: "elsewhere".to_owned(),
-        pid: 1,
-        process: ProcessMark(1),
-        session: 1,
-        device: "cpu".to_owned(),
-        threads: 1,
-        program: Digest([6; 32]),
-        known: None,
-        held: None,
-        gpu: None,
-        processor: String::new(),
-    }
-}
-
 /// Says things in a session of its own until it is sent away; what it was told.
 async fn say(client: &mut Insider, said: Vec<v1::SessionRequest>) -> String {
     let (events, stream) = tokio::sync::mpsc::channel(64);
@@ -286,7 +269,7 @@ async fn who_has_a_token_and_no_place_harms_nobody() {
     let scratch = Scratch::new(100);
     let (run, port, workers) = behind_tls(&scratch, EPOCHS);
     let mut client = insider(&scratch, &port).await;
-    let hello = v1::SessionRequest::from(Event::from(hello()));
+    let hello = v1::SessionRequest::from(Event::from(hello(1)));
     for generation in [0, 1, 2, u64::MAX] {
         for lie in lies(generation) {
             // What is of another group is not heard at all, so that something else must end the session.
@@ -323,7 +306,7 @@ async fn who_is_sent_away_is_not_heard_again() {
     // More sessions than there are places.
     for _ in 0..100 {
         let (events, stream) = tokio::sync::mpsc::channel(4);
-        let lie = Event::from(Hello { version: forged.to_owned(), device: forged.repeat(1000), ..hello() });
+        let lie = Event::from(Hello { version: forged.to_owned(), device: forged.repeat(1000), ..hello(1) });
         events.send(v1::SessionRequest::from(lie)).await.unwrap();
         let mut commands = client.session(ReceiverStream::new(stream)).await.unwrap().into_inner();
         let Some(v1::session_response::Command::Stop(stop)) = commands.message().await.unwrap().unwrap().command else {

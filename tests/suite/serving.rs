@@ -1,10 +1,10 @@
 //! The coordinator and its workers as separate commands, and the status RPCs.
 
-use medley_common::identity::{Digest, ProcessMark};
-use medley_common::message::{Command, Event, Hello, PROTOCOL, Verdict};
+use medley_common::message::{Command, Event, Hello, Verdict};
 use medley_proto::v1;
 use medley_proto::v1::status_service_client::StatusServiceClient;
 use medley_proto::v1::worker_service_client::WorkerServiceClient;
+use medley_tests::crowd::hello;
 use medley_tests::{Running, Scratch};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -101,21 +101,7 @@ async fn a_worker_of_another_version_is_refused() {
     let mut run = scratch.start(&format!("serve {RECIPE} --num_train_epochs 1 --workers 1 --listen 127.0.0.1:0"));
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", address(&mut run))).unwrap();
     let mut client = WorkerServiceClient::new(endpoint.connect().await.unwrap());
-    let hello = Hello {
-        protocol: PROTOCOL,
-        version: "9.9.9".to_owned(),
-        host: "elsewhere".to_owned(),
-        pid: 1,
-        process: ProcessMark(1),
-        session: 1,
-        device: "cpu".to_owned(),
-        threads: 1,
-        program: Digest([6; 32]),
-        known: None,
-        held: None,
-        gpu: None,
-        processor: String::new(),
-    };
+    let hello = Hello { version: "9.9.9".to_owned(), ..hello(1) };
     // The stream stays open, as a worker's does.
     let (events, stream) = tokio::sync::mpsc::channel(1);
     events.send(v1::SessionRequest::from(Event::from(hello))).await.unwrap();
