@@ -6,7 +6,7 @@ repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 # Puts the binaries on PATH, those in MEDLEY_BIN or target/release, built where they are missing; and deploy/launch.
 tiny_binaries() {
   if [ -z "${MEDLEY_BIN-}" ]; then
-    (cd "$repository" && cargo build --quiet --release --locked --bins -p medley-coordinator -p medley-worker)
+    (cd "$repository" && cargo build --quiet --release --locked --workspace --bins)
     MEDLEY_BIN=${CARGO_TARGET_DIR:-$repository/target}/release
   fi
   PATH=$MEDLEY_BIN:$repository/deploy/launch:$PATH

@@ -18,7 +18,7 @@ pub fn binaries() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let built = Command::new(env!("CARGO"))
-            .args(["build", "--release", "--locked", "--bins", "-p", "medley-coordinator", "-p", "medley-worker"])
+            .args(["build", "--release", "--locked", "--workspace", "--bins"])
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
             .output()
             .expect("run cargo");
