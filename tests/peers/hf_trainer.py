@@ -56,7 +56,8 @@ class DataArguments:
     resume_newest: bool = field(default=False, metadata={"help": "go on from the newest whole checkpoint, if there is "
                                                                  "one, and save on SIGTERM to any rank (exit code 75)"})
     row_cache: Path | None = field(default=None, metadata={"help": "a file that keeps the tokenised training rows"})
-    progress_file: Path | None = field(default=None, metadata={"help": "gets the number of every update as it is made"})
+    progress_file: Path | None = field(default=None, metadata={"help": "gets a line of JSON for every update and every "
+                                                                       "accuracy in training, as it is made"})
 
 
 def main() -> None:
@@ -86,6 +87,8 @@ def main() -> None:
 
     if training.do_train:
         trainer.train_dataset = cached(data.row_cache, lambda: rows("train_file", data.train_file))
+        if training.eval_strategy != "no":
+            trainer.eval_dataset = rows("validation_file", data.validation_file)
         if data.progress_file:
             trainer.add_callback(Progress(data.progress_file))
         preemption = Preemption()
@@ -181,16 +184,26 @@ class Preemption(TrainerCallback):
 
 
 class Progress(TrainerCallback):
-    """Appends the number of every update to a file, as somebody who watches from outside cannot see it."""
+    """Appends what is done to a file, as somebody who watches from outside cannot see it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def write(self, state: TrainerState, **more: float) -> None:
+        """Adds a line, once for all processes."""
+        if state.is_world_process_zero:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="ascii") as file:
+                file.write(json.dumps({"update": state.global_step} | more) + "\n")
+
     def on_step_end(self, arguments: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
         """An update is made."""
-        if state.is_world_process_zero:
-            with self.path.open("a", encoding="ascii") as file:
-                file.write(f"{state.global_step}\n")
+        self.write(state)
+
+    def on_evaluate(self, arguments: TrainingArguments, state: TrainerState, control: TrainerControl,
+                    metrics: dict[str, float], **__: object) -> None:
+        """The validation rows are predicted."""
+        self.write(state, accuracy=metrics["eval_accuracy"])
 
 
 def train(trainer: Trainer, checkpoint: str | None) -> None:

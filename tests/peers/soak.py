@@ -201,7 +201,7 @@ class Torchrun(Side):
     def look(self) -> None:
         """Takes in the updates that were made since the last look."""
         if self.progress.exists():
-            numbers = [int(number) for number in self.progress.read_text().split()]
+            numbers = [json.loads(line)["update"] for line in self.progress.read_text().splitlines()]
             self.seen += [(time.monotonic(), number) for number in numbers[len(self.seen):]]
 
     def soak(self) -> None:

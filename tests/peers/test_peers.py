@@ -3,13 +3,17 @@
 Run with `python -m unittest discover -s tests/peers`.
 """
 
+import argparse
 import contextlib
 import io
 import json
+import os
+import random
 import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import unittest
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +26,10 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 import compare
 import hf_trainer
 import interop
+import sides
+import torch_train
 from numpy_bert import NumpyBert
+from observed import observe
 from pairs import LABELS, Pair, read_pairs
 from predictions import LINES_FILE, TABLE_FILE, write_predictions
 from ratio import ratios, table
@@ -210,21 +217,58 @@ class Comparison(unittest.TestCase):
     """`compare.py`, and what it reads."""
 
     def test_ratios_are_taken_pair_by_pair(self) -> None:
-        rounds = [{"medley": 30.0, "torch": 10.0}, {"medley": 10.0, "torch": 10.0}, {"medley": 12.0, "torch": 6.0}]
+        speeds = [(30.0, 10.0), (10.0, 10.0), (12.0, 6.0)]
+        rounds = [{"medley": {"rows_per_s": ours, "peak_mb": 50.0}, "torch": {"rows_per_s": theirs, "peak_mb": 100.0}}
+                  for ours, theirs in speeds]
         expected = {"median": 2.0, "min": 1.0, "max": 3.0, "pairs": [3.0, 1.0, 2.0]}
-        self.assertEqual(ratios(rounds), {"torch": expected})
-        self.assertIn("| torch | 10.00 | 2.00x | 1.00x | 3.00x | 3 |", table(rounds))
+        self.assertEqual(ratios(rounds, "rows_per_s"), {"torch": expected})
+        # Less memory is better.
+        self.assertIn("| torch | 10.00 | 2.00x (1.00 to 3.00) | 100.00 | 2.00x (2.00 to 2.00) |", table(rounds))
 
     def test_the_last_step_time_counts(self) -> None:
-        self.assertEqual(compare.step_ms('{"update": 1}\n{"ms_per_update": 2.5}\nbye\n'), 2.5)
+        self.assertEqual(sides.number('{"ms_per_update": 1}\n{"ms_per_update": 2.5}\nbye\n', "ms_per_update"), 2.5)
         with self.assertRaises(ValueError):
-            compare.step_ms('{"update": 1}\n')
+            sides.number('{"update": 1}\n', "ms_per_update")
 
     def test_a_run_over_other_rows_is_refused(self) -> None:
         results = {"train_runtime": 10.0, "train_samples_per_second": 16.0, "train_loss": 1.1}
-        self.assertEqual(compare.training_speed(results, 160)["rows_per_s"], 16.0)
+        self.assertEqual(sides.training_speed(results, 160)["rows_per_s"], 16.0)
         with self.assertRaises(ValueError):
-            compare.training_speed(results, 320)
+            sides.training_speed(results, 320)
+
+    def test_milestones_and_memory_are_seen_from_outside(self) -> None:
+        script = textwrap.dedent("""
+            import json, pathlib, sys, time
+            full = bytearray(100_000_000)
+            time.sleep(0.5)
+            folder = pathlib.Path(sys.argv[1])
+            folder.mkdir()
+            with (folder / "progress.jsonl").open("w", buffering=1) as progress:
+                for update, accuracy in ((1, None), (2, 0.5), (3, 0.75)):
+                    progress.write(json.dumps({"update": update, "accuracy": accuracy}) + "\\n")
+                    time.sleep(0.1)
+        """)
+        side = sides.Side("peer", [], lambda _stdout, _folder: {}, sides.PROGRESS, sides.of_peer)
+        with tempfile.TemporaryDirectory() as parent:
+            output = Path(parent) / "output"
+            seen = observe(side, [sys.executable, "-c", script, str(output)], dict(os.environ), output)
+        self.assertEqual((seen.code, len(seen.milestones)), (0, 3), seen.stderr)
+        self.assertGreater(seen.first_update_s(), 0.5)
+        self.assertGreater(seen.reached_s(0.6), seen.reached_s(0.5))
+        self.assertIsNone(seen.reached_s(0.8))
+        self.assertTrue(100 < seen.peak_mb < 200, seen.peak_mb)
+
+    def test_a_record_of_the_ledger_is_a_milestone_or_none(self) -> None:
+        lines = ['{"kind": "update", "update": 3}', '{"kind": "group"}',
+                 '{"kind": "evaluation", "update": 4, "entry": {"eval_accuracy": 0.5}}']
+        found = [sides.of_ledger(line) for line in lines]
+        self.assertEqual(found, [sides.Progress(3), None, sides.Progress(4, 0.5)])
+
+    def test_the_strong_peer_takes_every_row_once_an_epoch(self) -> None:
+        rows = [{"input_ids": list(range(1 + number % 7)), "number": number} for number in range(50)]
+        batches = torch_train.drawn(rows, 8, random.Random(1))
+        epoch = [next(batches) for _ in range(7)]
+        self.assertEqual(sorted(row["number"] for batch in epoch for row in batch), list(range(50)))
 
     def test_a_step_is_compared_from_end_to_end(self) -> None:
         with tempfile.TemporaryDirectory() as parent:
@@ -238,7 +282,7 @@ class Comparison(unittest.TestCase):
                 ])
             report = json.loads((Path(parent) / "report.json").read_text(encoding="utf-8"))
             self.assertEqual(report["rounds"][0]["medley"]["rows_per_s"], 2e6)
-            self.assertGreater(report["ratios"]["torch"]["median"], 1000)
+            self.assertGreater(report["ratios"]["rows_per_s"]["torch"]["median"], 1000)
             self.assertIn("| torch |", (Path(parent) / "report.md").read_text(encoding="utf-8"))
 
     def test_training_that_favours_a_side_is_refused(self) -> None:
@@ -257,9 +301,9 @@ class Comparison(unittest.TestCase):
             compare.main(["step", "--medley_step", "missing/step"])
 
     def test_a_failing_side_ends_the_comparison(self) -> None:
-        side = compare.Side("torch", ["false"], lambda _stdout, _folder: {})
+        side = sides.Side("torch", ["false"], lambda _stdout, _folder: {})
         with self.assertRaises(SystemExit) as raised:
-            compare.measure(side, 1, 1)
+            compare.measure(side, 1, argparse.Namespace(threads=1))
         self.assertIn("exit status 1", str(raised.exception))
 
 

@@ -1,4 +1,4 @@
-"""Times PyTorch's training step on a BERT classifier of MiniLM's shape: the peer of Medley's example `step`.
+"""Times PyTorch's training step on a BERT classifier, by default of MiniLM's shape: the peer of Medley's example `step`.
 
 The loop is plain: forward, backward, fused AdamW on random token ids of one length, so nothing is padded. The last
 line is `{"ms_per_update": ...}`, the median over the timed updates.
@@ -25,6 +25,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--hidden", type=int, default=384, help="width of the hidden states")
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--head", type=int, default=32, help="width of an attention head")
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--updates", type=int, default=20, help="timed updates")
     parser.add_argument("--max_grad_norm", type=float, default=0.0, help="clip gradients to it; 0: do not [default: 0]")
@@ -33,7 +36,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(42)
 
-    model = build_model(options.dropout)
+    model = build_model(options)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-5, fused=True)
     forward = torch.compile(model) if options.compile else model
     times = []
@@ -52,17 +55,17 @@ def main() -> None:
     print(json.dumps({"ms_per_update": round(statistics.median(times[WARMUP_UPDATES:]), 3)}))
 
 
-def build_model(dropout: float) -> BertForSequenceClassification:
-    """A classifier with three labels and all-MiniLM-L6-v2's shape, randomly initialised, in training mode."""
+def build_model(options: argparse.Namespace) -> BertForSequenceClassification:
+    """A classifier with three labels, randomly initialised, in training mode."""
     config = BertConfig(
         vocab_size=30522,
-        hidden_size=384,
-        num_hidden_layers=6,
-        num_attention_heads=12,
-        intermediate_size=1536,
+        hidden_size=options.hidden,
+        num_hidden_layers=options.layers,
+        num_attention_heads=options.hidden // options.head,
+        intermediate_size=4 * options.hidden,
         max_position_embeddings=512,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
+        hidden_dropout_prob=options.dropout,
+        attention_probs_dropout_prob=options.dropout,
         num_labels=3,
         attn_implementation="sdpa",
     )

@@ -1,0 +1,143 @@
+"""Fine-tunes a BERT classifier as somebody would who knows PyTorch well: the strong peer of `medley train`.
+
+A loop without a framework: rows tokenised in one call, batches of rows of like length and padded to their longest, scaled
+dot-product attention, fused AdamW, gradients clipped, the learning rate falling linearly after its warm-up, nothing read
+from the device but what the log needs. It takes those of `medley train`'s flags that such a run has.
+"""
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, get_linear_schedule_with_warmup
+
+from hf_trainer import load_model
+from pairs import LABELS, Pair, read_pairs
+
+POOL = 50
+"""Batches that are drawn together and sorted by length, as Trainer's group_by_length does."""
+
+Batch = dict[str, torch.Tensor]
+
+
+def main() -> None:
+    """Trains, evaluates when it is due, and writes train_results.json."""
+    options = parse()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    labels = options.labels.split(",")
+    tokenizer = AutoTokenizer.from_pretrained(options.model_name_or_path)
+    model = load_model(options.model_name_or_path, labels).train()
+    rows = encode(read_pairs(options.train_file, labels), tokenizer, options.max_seq_length)
+    validation = []
+    if options.validation_file:
+        validation = encode(read_pairs(options.validation_file, labels), tokenizer, options.max_seq_length)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=0.0, fused=True)
+    schedule = get_linear_schedule_with_warmup(optimizer, int(options.warmup_steps * options.max_steps), options.max_steps)
+    forward = torch.compile(model, dynamic=True) if options.compile else model
+    batches = drawn(rows, options.per_device_train_batch_size, random.Random(options.seed))
+    losses = torch.zeros(())
+    start = time.perf_counter()
+    for update in range(1, options.max_steps + 1):
+        for _ in range(options.gradient_accumulation_steps):
+            loss = forward(**collate(next(batches), tokenizer.pad_token_id)).loss / options.gradient_accumulation_steps
+            loss.backward()
+            losses += loss.detach()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        tell(options, update=update)
+        if validation and update % options.eval_steps == 0:
+            tell(options, update=update, accuracy=accuracy(model, validation, options, tokenizer.pad_token_id))
+    runtime = time.perf_counter() - start
+    made = options.max_steps * options.per_device_train_batch_size * options.gradient_accumulation_steps
+    results = {
+        "train_runtime": runtime,
+        "train_samples_per_second": made / runtime,
+        "train_loss": losses.item() / options.max_steps,
+    }
+    (options.output_dir / "train_results.json").write_text(json.dumps(results, indent=4), encoding="utf-8")
+
+
+def parse() -> argparse.Namespace:
+    """Reads the command line; what it does not know is of other programs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("model_name_or_path", "labels", "optim", "save_strategy", "report_to", "disable_tqdm", "eval_strategy"):
+        parser.add_argument(f"--{name}", default=",".join(LABELS))
+    for name in ("train_file", "validation_file", "output_dir", "progress_file"):
+        parser.add_argument(f"--{name}", type=Path)
+    for name, default in (("max_seq_length", 128), ("per_device_train_batch_size", 16), ("eval_steps", 50),
+                          ("per_device_eval_batch_size", 8), ("gradient_accumulation_steps", 1), ("max_steps", 100),
+                          ("threads", 2), ("seed", 42)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--learning_rate", type=float, default=3e-5)
+    parser.add_argument("--warmup_steps", type=float, default=0.5, help="a share of all updates")
+    parser.add_argument("--do_train", action="store_true")
+    parser.add_argument("--do_eval", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="use torch.compile")
+    return parser.parse_args()
+
+
+def encode(pairs: list[Pair], tokenizer: object, length: int) -> list[dict]:
+    """Tokenises all rows in one call, which uses all cores."""
+    encoded = tokenizer([pair.premise for pair in pairs], [pair.hypothesis for pair in pairs], truncation=True,
+                        max_length=length, return_attention_mask=False)
+    return [{"input_ids": ids, "token_type_ids": types, "label": pair.label}
+            for ids, types, pair in zip(encoded["input_ids"], encoded["token_type_ids"], pairs, strict=True)]
+
+
+def drawn(rows: list[dict], size: int, dice: random.Random) -> Iterator[list[dict]]:
+    """Batches without end, epoch after epoch: rows in random order, those of a pool of batches sorted by length, and the
+    batches in random order again, so that short and long ones alternate."""
+    while True:
+        order = dice.sample(rows, len(rows))
+        batches = []
+        for start in range(0, len(order), POOL * size):
+            pool = sorted(order[start : start + POOL * size], key=lambda row: len(row["input_ids"]))
+            batches += [pool[at : at + size] for at in range(0, len(pool), size)]
+        # The last batch of an epoch may be smaller: no comparison goes so far.
+        dice.shuffle(batches)
+        yield from batches
+
+
+def collate(rows: list[dict], pad: int) -> Batch:
+    """Rows padded to the longest; without padding there is no mask, and attention takes its fastest way."""
+    longest = max(len(row["input_ids"]) for row in rows)
+    ids = torch.full((len(rows), longest), pad)
+    types = torch.zeros((len(rows), longest), dtype=torch.long)
+    for number, row in enumerate(rows):
+        ids[number, : len(row["input_ids"])] = torch.tensor(row["input_ids"])
+        types[number, : len(row["token_type_ids"])] = torch.tensor(row["token_type_ids"])
+    batch = {"input_ids": ids, "token_type_ids": types, "labels": torch.tensor([row["label"] for row in rows])}
+    mask = ids != pad
+    return batch if mask.all() else batch | {"attention_mask": mask.long()}
+
+
+@torch.inference_mode()
+def accuracy(model: torch.nn.Module, rows: list[dict], options: argparse.Namespace, pad: int) -> float:
+    """The share of rows that are right."""
+    model.eval()
+    size, right = options.per_device_eval_batch_size, 0
+    ordered = sorted(rows, key=lambda row: len(row["input_ids"]))
+    for start in range(0, len(ordered), size):
+        batch = collate(ordered[start : start + size], pad)
+        right += (model(**batch).logits.argmax(dim=1) == batch["labels"]).sum().item()
+    model.train()
+    return right / len(rows)
+
+
+def tell(options: argparse.Namespace, **progress: float) -> None:
+    """Appends a line to the file for somebody who watches."""
+    if options.progress_file:
+        with options.progress_file.open("a", encoding="ascii") as file:
+            file.write(json.dumps(progress) + "\n")
+
+
+if __name__ == "__main__":
+    main()
