@@ -27,6 +27,7 @@ pub mod profile;
 pub mod quickstart;
 pub mod recorder;
 pub mod replay;
+pub mod report_page;
 pub mod run;
 pub mod service;
 pub mod spec;

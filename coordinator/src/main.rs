@@ -6,13 +6,14 @@ use std::process::ExitCode;
 use medley_common::identity::Update;
 use medley_common::message::FailureKind;
 use medley_common::secret::Secret;
+use medley_coordinator::archive::LEDGER_FILE;
 use medley_coordinator::assembly::Request;
-use medley_coordinator::cli::{self, Cli, Replay, Verify};
+use medley_coordinator::cli::{self, Cli, Replay, Report, Verify};
 use medley_coordinator::client::ClientError;
 use medley_coordinator::display::say;
 use medley_coordinator::run::report::Outcome;
 use medley_coordinator::spec::RunSpec;
-use medley_coordinator::{coordinate, orders_client, quickstart, replay, status_client, verify};
+use medley_coordinator::{coordinate, orders_client, quickstart, replay, report_page, status_client, verify};
 use tokio::signal::unix::SignalKind;
 
 /// Exit codes: 0 done, 64 usage, 65 data, 70 internal or lost, 75 stopped: run the same command again, 78 settings.
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         Cli::Drain(asked) => answered(runtime.block_on(orders_client::drain(&asked))),
         Cli::Checkpoints(asked) => answered(runtime.block_on(orders_client::checkpoints(&asked))),
         Cli::Verify(asked) => prove(&asked),
+        Cli::Report(asked) => draw(&asked),
         Cli::Replay(asked) => runtime.block_on(replay(&asked)),
         Cli::InitCerts(asked) => match asked.make() {
             Ok(text) => {
@@ -116,6 +118,13 @@ async fn train(spec: RunSpec, command: Vec<String>) -> ExitCode {
     };
     match outcome {
         Outcome::Completed => {
+            // A run that only evaluates has no ledger, and nothing to draw.
+            if dir.join(LEDGER_FILE).exists() {
+                say(&match report_page::conclude(&dir) {
+                    Ok(path) => format!("pictures of the run are in {}", path.display()),
+                    Err(error) => format!("warning: no pictures of the run are drawn: {error}"),
+                });
+            }
             say(&format!("done: the results are in {}", dir.display()));
             ExitCode::SUCCESS
         }
@@ -155,6 +164,18 @@ fn prove(asked: &Verify) -> ExitCode {
         Ok(()) if verdict.holds() => ExitCode::SUCCESS,
         Ok(()) => ExitCode::from(65),
         Err(error) => fail(70, &error),
+    }
+}
+
+/// Draws runs; 65 where one cannot be read.
+fn draw(asked: &Report) -> ExitCode {
+    let path = asked.path();
+    match report_page::draw(&asked.runs, &path) {
+        Ok(()) => {
+            say(&format!("the page is {}", path.display()));
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(65, &error),
     }
 }
 

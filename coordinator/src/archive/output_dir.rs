@@ -13,6 +13,7 @@ use super::lock::{FolderLock, LOCK_FILE};
 use super::manifest::MANIFEST_FILE;
 use super::predictions::{PREDICTIONS_LINES, PREDICTIONS_TABLE};
 use super::profile_file::PROFILE_FILE;
+use super::report_file::REPORT_FILE;
 use super::results::ALL_RESULTS_FILE;
 use super::space::{Shortfall, SpaceNeed};
 use super::staging::WEIGHTS_FILE;
@@ -263,6 +264,7 @@ pub(super) fn is_own_file(name: &str) -> bool {
         || name == CERTIFICATE_FILE
         || RESULT_FILES.contains(&name)
         || PROFILE_FILES.contains(&name)
+        || name == REPORT_FILE
         || MODEL_FILES.contains(&name)
 }
 

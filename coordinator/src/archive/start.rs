@@ -12,6 +12,7 @@ use super::ledger::{LEDGER_FILE, Ledger, Recovered};
 use super::output_dir::{OutputDir, PROFILE_FILES, RESULT_FILES, is_own_file};
 use super::recipe::Recipe;
 use super::recover_for;
+use super::report_file::REPORT_FILE;
 
 /// What to do with a run that lies in the output folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,7 +221,7 @@ impl OutputDir {
         let mut files = Vec::new();
         if record.exists() || ledger.exists() {
             files.extend(Certificate::files_of(self.path()));
-            files.extend(RESULT_FILES.into_iter().chain(PROFILE_FILES).map(str::to_owned));
+            files.extend(RESULT_FILES.into_iter().chain(PROFILE_FILES).chain([REPORT_FILE]).map(str::to_owned));
         }
         let mut gone = Vec::new();
         for path in files.into_iter().map(|name| self.path().join(name)).chain([record]) {

@@ -19,6 +19,7 @@ mod init_certs;
 mod orders;
 mod quickstart;
 mod replay;
+mod report;
 pub(crate) mod run_flags;
 mod spelling;
 mod status;
@@ -30,6 +31,7 @@ pub use init_certs::InitCerts;
 pub use orders::{Checkpoint, Checkpoints, Drain, Stop};
 pub use quickstart::Quickstart;
 pub use replay::Replay;
+pub use report::Report;
 pub use status::{Reach, Status};
 pub use verify::Verify;
 
@@ -56,6 +58,8 @@ pub enum Cli {
     Checkpoints(Checkpoints),
     /// `medley verify`: prove from its ledger what a run did.
     Verify(Verify),
+    /// `medley report`: draw a run, or several side by side.
+    Report(Report),
     /// `medley replay`: make updates of a run again and compare.
     Replay(Replay),
     /// `medley init-certs`: certificates and tokens for a cluster.
@@ -192,6 +196,8 @@ enum Verb {
     Checkpoints(Checkpoints),
     /// Prove from its ledger what a run did, and check its files
     Verify(Verify),
+    /// Draw a run, or several side by side, in a page for a browser
+    Report(Report),
     /// Make updates of a run again, and compare them with its ledger
     Replay(Replay),
     /// Make certificates and tokens for a coordinator that other machines reach
@@ -223,6 +229,7 @@ impl Verb {
             Self::Drain(drain) => Cli::Drain(drain),
             Self::Checkpoints(checkpoints) => Cli::Checkpoints(checkpoints),
             Self::Verify(verify) => Cli::Verify(verify),
+            Self::Report(asked) => Cli::Report(asked),
             Self::Replay(replay) => Cli::Replay(replay),
             Self::InitCerts(asked) => Cli::InitCerts(asked),
             Self::Quickstart(quickstart) => Cli::Quickstart(quickstart),

@@ -166,4 +166,4 @@ struct Proved {
 
 #[cfg(test)]
 #[path = "verify_test.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -41,7 +41,7 @@ fn true_record(update: u64) -> UpdateRecord {
 }
 
 /// A complete run that once went back from update 9 to 8; `spoil` may change what it records.
-fn run(spoil: impl Fn(&mut UpdateRecord)) -> TempDir {
+pub(crate) fn run(spoil: impl Fn(&mut UpdateRecord)) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let contents = RunContents { identity: small(), ..contents(None) };
     let archive = Archive::new(OutputDir::open(folder.path()).unwrap(), contents);
