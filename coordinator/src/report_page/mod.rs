@@ -40,8 +40,15 @@ pub fn conclude(folder: &Path) -> Result<PathBuf, ArchiveError> {
 /// # Errors
 /// A folder has no ledger, or something cannot be read or written.
 pub fn draw(folders: &[PathBuf], path: &Path) -> Result<(), ArchiveError> {
-    let sitter = |folder: &PathBuf| Ok(Sitter { portrait: Portrait::read(folder)?, verdict: Some(verify(folder)?) });
-    let sitters = folders.iter().map(sitter).collect::<Result<Vec<_>, ArchiveError>>()?;
+    let mut sitters = Vec::new();
+    for folder in folders {
+        let mut portrait = Portrait::read(folder)?;
+        if folders.len() > 1 {
+            // Folders of several runs may all be called "out".
+            portrait.name = folder.display().to_string();
+        }
+        sitters.push(Sitter { portrait, verdict: Some(verify(folder)?) });
+    }
     save_report(path, &page::page(&sitters))
 }
 

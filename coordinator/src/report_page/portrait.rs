@@ -14,7 +14,7 @@ use crate::bounded_file::read_object;
 /// A run, as far as its ledger can be read.
 #[derive(Debug)]
 pub(crate) struct Portrait {
-    /// The folder's name.
+    /// The folder's name, or what it is called to tell it from others.
     pub(super) name: String,
     pub(super) identity: RunIdentity,
     pub(super) updates: Vec<PastUpdate>,
@@ -88,9 +88,8 @@ impl Portrait {
             }
         };
         let absolute = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-        let name = absolute.file_name().unwrap_or(absolute.as_os_str()).to_string_lossy().into_owned();
         Ok(Self {
-            name,
+            name: absolute.file_name().unwrap_or(absolute.as_os_str()).to_string_lossy().into_owned(),
             identity,
             updates: history.updates().to_vec(),
             evaluations: told.evaluations,

@@ -23,14 +23,14 @@ fn a_run_is_drawn_from_its_ledger_and_results() {
     let text = drawn(folder.path());
     for shown in [
         "14 of 14 updates, complete",
-        "validation accuracy</th><td>0.7500 <small>(0.5000 to 0.8750)</small>",
+        "validation accuracy</th><td>0.75 <small>(0.5 to 0.875)</small>",
         "<figcaption>Loss of the updates</figcaption>",
-        "from 0.0714 to 1.0000",
+        "from 0.0714 to 1",
         "after update 0: 2 workers",
         "after update 9: back to update 8",
         "<td class=\"right\" style=\"--share:0.750\">3 <small>75 %</small></td>",
         "no &lt;b&gt;",
-        "4 rows at 0.6000 were right by 0.5000",
+        "4 rows at 0.6 were right by 0.5",
         "<th scope=\"row\">learning_rate</th>",
         "nothing is proved here",
     ] {
@@ -51,7 +51,7 @@ fn runs_are_laid_side_by_side_and_proved() {
     assert_eq!(text.matches("14 of 14 updates, complete").count(), 2, "{text}");
     assert_eq!(text.matches("medley verify").count(), 2, "{text}");
     // The other has no results, and a line of its own.
-    assert!(text.contains("<small>(0.5000 to 0.8750)</small></td><td>-</td>"), "{text}");
+    assert!(text.contains("<small>(0.5 to 0.875)</small></td><td>-</td>"), "{text}");
     assert!(text.contains("class=\"line s1\"") && text.contains("class=\"legend\""), "{text}");
 }
 
