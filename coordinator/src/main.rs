@@ -167,13 +167,17 @@ fn prove(asked: &Verify) -> ExitCode {
     }
 }
 
-/// Draws runs; 65 where one cannot be read.
+/// Draws runs; 65 where one cannot be read, or is not as its ledger says.
 fn draw(asked: &Report) -> ExitCode {
     let path = asked.path();
     match report_page::draw(&asked.runs, &path) {
-        Ok(()) => {
+        Ok(true) => {
             say(&format!("the page is {}", path.display()));
             ExitCode::SUCCESS
+        }
+        Ok(false) => {
+            say(&format!("the page is {}; not all is as the ledger says: see there, or medley verify", path.display()));
+            ExitCode::from(65)
         }
         Err(error) => fail(65, &error),
     }

@@ -22,8 +22,9 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=90)
     parser.add_argument("--rounds", type=int, default=20)
     options = parser.parse_args()
-    with tempfile.NamedTemporaryFile() as meeting:
-        processes.spawn(rank, args=(meeting.name, options), nprocs=options.ranks)
+    with tempfile.TemporaryDirectory() as folder:
+        # gloo makes the file, and removes it.
+        processes.spawn(rank, args=(f"{folder}/meeting", options), nprocs=options.ranks)
 
 
 def rank(number: int, meeting: str, options: argparse.Namespace) -> None:

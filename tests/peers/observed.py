@@ -1,6 +1,8 @@
 """A command that is run to its end, with what is seen of it meanwhile: memory, milestones, company on the machine."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import tempfile
 import threading
@@ -45,16 +47,14 @@ def observe(side: Side, command: list[str], environment: dict[str, str], folder:
     start = Moment.now()
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         began = time.monotonic()
-        # A session of its own: by it all its processes are known, and none outlives what measures it.
         running = subprocess.Popen(command, env=environment, stdout=out, stderr=err, text=True, start_new_session=True)
         watcher = Watcher(side, folder, running.pid, began)
         try:
             code = running.wait()
         finally:
             wall_s = time.monotonic() - began
+            # None outlives what measures it.
             watcher.end()
-            if running.poll() is None:
-                os.killpg(running.pid, 9)
         texts = []
         for stream in (out, err):
             stream.seek(0)
@@ -63,11 +63,12 @@ def observe(side: Side, command: list[str], environment: dict[str, str], folder:
 
 
 class Watcher:
-    """A thread that looks at a session of processes, and at the file that tells its progress."""
+    """A thread that looks at a command's processes, and at the file that tells its progress."""
 
-    def __init__(self, side: Side, folder: Path, session: int, began: float) -> None:
+    def __init__(self, side: Side, folder: Path, first: int, began: float) -> None:
         self.milestones: list[tuple[float, Progress]] = []
-        self._side, self._session, self._began = side, session, began
+        self._side, self._began = side, began
+        self._known = {first}
         self._path = folder / side.progress_file if side.progress_file else None
         self._offset = 0
         self._peaks: dict[int, int] = {}
@@ -80,7 +81,7 @@ class Watcher:
         while not self._stop.wait(LOOK_S if self._path else WEIGH_S):
             self._look()
             if (now := time.monotonic()) >= weigh_at:
-                self._peaks |= peaks_kb(self._session)
+                self._weigh()
                 weigh_at = now + WEIGH_S
 
     def _look(self) -> None:
@@ -98,29 +99,43 @@ class Watcher:
         found = (self._side.progress(line.decode()) for line in whole.splitlines())
         self.milestones.extend((now, progress) for progress in found if progress)
 
+    def _weigh(self) -> None:
+        """Takes in the largest resident set so far of the command's processes."""
+        self._known = descendants(self._known)
+        for process in self._known:
+            try:
+                status = Path(f"/proc/{process}/status").read_text(encoding="utf-8", errors="replace")
+                self._peaks[process] = int(status.split("VmHWM:")[1].split()[0])
+            except (OSError, IndexError):
+                # It has just ended, or has no memory any more.
+                continue
+
     def peak_mb(self) -> float:
-        """The largest resident set of each process, summed: no more than was ever in use at once, and seldom less."""
-        return sum(self._peaks.values()) / 1000
+        """The largest resident set of each process, summed: what was in use at once is no more."""
+        return sum(self._peaks.values()) * 1024 / 1e6
 
     def end(self) -> None:
-        """Looks a last time."""
+        """Looks a last time, and ends what is still there."""
         self._stop.set()
         self._thread.join()
         self._look()
+        for process in descendants(self._known):
+            with contextlib.suppress(OSError):
+                os.kill(process, signal.SIGKILL)
 
 
-def peaks_kb(session: int) -> dict[int, int]:
-    """The largest resident set so far of every process of a session, by its id."""
-    peaks = {}
+def descendants(known: set[int]) -> set[int]:
+    """Those of `known` that are still there, whoever has adopted them, and all that they have started: torchrun's ranks
+    have sessions of their own, so that parents alone tell."""
+    parents = {}
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            fields = (entry / "stat").read_text(encoding="ascii", errors="replace").rsplit(")", 1)[1].split()
-            if int(fields[3]) == session:
-                status = (entry / "status").read_text(encoding="utf-8", errors="replace")
-                peaks[int(entry.name)] = int(status.split("VmHWM:")[1].split()[0])
-        except (OSError, IndexError):
-            # It has just ended, or has no memory any more.
-            continue
-    return peaks
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text(encoding="ascii", errors="replace")
+                parents[int(entry.name)] = int(stat.rsplit(")", 1)[1].split()[1])
+            except (OSError, IndexError):
+                continue
+    found = known & parents.keys()
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found

@@ -269,6 +269,18 @@ class Comparison(unittest.TestCase):
         batches = torch_train.drawn(rows, 8, random.Random(1))
         epoch = [next(batches) for _ in range(7)]
         self.assertEqual(sorted(row["number"] for batch in epoch for row in batch), list(range(50)))
+        # The speed is that of full batches.
+        self.assertEqual([len(batch) for batch in epoch], [8] * 6 + [2])
+
+    def test_processes_in_sessions_of_their_own_are_seen_and_ended(self) -> None:
+        script = ("import subprocess, sys, time; child = subprocess.Popen([sys.executable, '-c', "
+                  "'full = bytearray(100_000_000); import time; time.sleep(1000)'], start_new_session=True); "
+                  "print(child.pid, flush=True); time.sleep(1)")
+        side = sides.Side("peer", [], lambda _stdout, _folder: {})
+        with tempfile.TemporaryDirectory() as parent:
+            seen = observe(side, [sys.executable, "-c", script], dict(os.environ), Path(parent))
+        self.assertGreater(seen.peak_mb, 100)
+        self.assertFalse(alive(int(seen.stdout)))
 
     def test_a_step_is_compared_from_end_to_end(self) -> None:
         with tempfile.TemporaryDirectory() as parent:

@@ -42,6 +42,11 @@ def main() -> None:
     forward = torch.compile(model, dynamic=True) if options.compile else model
     batches = drawn(rows, options.per_device_train_batch_size, random.Random(options.seed))
     losses = torch.zeros(())
+    if options.compile:
+        # Compiling is start-up: with a mask, and without.
+        for rows_of_batch in (rows[: options.per_device_train_batch_size], rows[:1] * options.per_device_train_batch_size):
+            forward(**collate(rows_of_batch, tokenizer.pad_token_id)).loss.backward()
+        optimizer.zero_grad()
     start = time.perf_counter()
     for update in range(1, options.max_steps + 1):
         for _ in range(options.gradient_accumulation_steps):
@@ -62,6 +67,7 @@ def main() -> None:
         "train_samples_per_second": made / runtime,
         "train_loss": losses.item() / options.max_steps,
     }
+    model.save_pretrained(options.output_dir)
     (options.output_dir / "train_results.json").write_text(json.dumps(results, indent=4), encoding="utf-8")
 
 
@@ -101,9 +107,11 @@ def drawn(rows: list[dict], size: int, dice: random.Random) -> Iterator[list[dic
         for start in range(0, len(order), POOL * size):
             pool = sorted(order[start : start + POOL * size], key=lambda row: len(row["input_ids"]))
             batches += [pool[at : at + size] for at in range(0, len(pool), size)]
-        # The last batch of an epoch may be smaller: no comparison goes so far.
+        # A smaller one comes last, where no comparison goes.
+        small = [batch for batch in batches if len(batch) < size]
+        batches = [batch for batch in batches if len(batch) == size]
         dice.shuffle(batches)
-        yield from batches
+        yield from batches + small
 
 
 def collate(rows: list[dict], pad: int) -> Batch:

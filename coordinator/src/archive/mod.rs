@@ -69,7 +69,7 @@ pub use patience::Patience;
 pub use predictions::{PREDICTIONS_LINES, PREDICTIONS_TABLE, RowOrigin, save_predictions};
 pub use profile_file::{PROFILE_FILE, save_profile};
 pub use recipe::{Difference, Recipe};
-pub use report_file::{REPORT_FILE, save_report};
+pub use report_file::{PAGE_BEGINNING, REPORT_FILE, may_save_report, save_report};
 pub use results::{ALL_RESULTS_FILE, Metrics, TRAIN_RESULTS_FILE};
 pub use space::SpaceNeed;
 pub use staging::{OPTIMIZER_FILE, StagedPiece, Staging, WEIGHTS_FILE, artifact_file};

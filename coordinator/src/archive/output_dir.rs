@@ -154,7 +154,8 @@ impl OutputDir {
     pub fn foreign_replaced(&self, profiled: bool) -> Result<Vec<String>, ArchiveError> {
         let mut names = self.entries()?;
         let is_ours = names.iter().any(|name| name == LEDGER_FILE || name == CERTIFICATE_FILE);
-        let is_kept = |name: &str| !profiled && PROFILE_FILES.contains(&name);
+        // What is no page of ours is kept in the place of one.
+        let is_kept = |name: &str| name == REPORT_FILE || !profiled && PROFILE_FILES.contains(&name);
         names.retain(|name| !is_ours && is_own_file(name) && !is_kept(name));
         Ok(names)
     }

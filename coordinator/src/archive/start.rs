@@ -12,7 +12,7 @@ use super::ledger::{LEDGER_FILE, Ledger, Recovered};
 use super::output_dir::{OutputDir, PROFILE_FILES, RESULT_FILES, is_own_file};
 use super::recipe::Recipe;
 use super::recover_for;
-use super::report_file::REPORT_FILE;
+use super::report_file::{REPORT_FILE, is_page};
 
 /// What to do with a run that lies in the output folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,6 +189,7 @@ impl OutputDir {
         self.clear_leftovers()?;
         let mut gone = Vec::new();
         remove_file(self.path().join(CERTIFICATE_FILE), &mut gone)?;
+        self.clear_report(&mut gone)?;
         Operation::Sync(self.path().to_owned()).perform()?;
         Ok(gone)
     }
@@ -221,9 +222,10 @@ impl OutputDir {
         let mut files = Vec::new();
         if record.exists() || ledger.exists() {
             files.extend(Certificate::files_of(self.path()));
-            files.extend(RESULT_FILES.into_iter().chain(PROFILE_FILES).chain([REPORT_FILE]).map(str::to_owned));
+            files.extend(RESULT_FILES.into_iter().chain(PROFILE_FILES).map(str::to_owned));
         }
         let mut gone = Vec::new();
+        self.clear_report(&mut gone)?;
         for path in files.into_iter().map(|name| self.path().join(name)).chain([record]) {
             remove_file(path, &mut gone)?;
         }
@@ -231,6 +233,13 @@ impl OutputDir {
         remove_file(ledger, &mut gone)?;
         Operation::Sync(self.path().to_owned()).perform()?;
         Ok(gone)
+    }
+
+    /// Removes the page of a run that goes on or is replaced.
+    fn clear_report(&self, gone: &mut Vec<PathBuf>) -> Result<(), ArchiveError> {
+        let path = self.path().join(REPORT_FILE);
+        // What cannot be read is not known for ours.
+        if is_page(&path).unwrap_or(false) { remove_file(path, gone) } else { Ok(()) }
     }
 
     fn clear_leftovers(&self) -> Result<(), ArchiveError> {

@@ -12,7 +12,7 @@ const TOP: f64 = 10.0;
 const BOTTOM: f64 = 30.0;
 /// Columns that a line is drawn with; with more points, a column is their mean, in a band from the least to the greatest.
 const COLUMNS: usize = 288;
-/// Lines that are told apart by colour and dashes.
+/// Colours of lines, and kinds of dashes: with both, 36 lines can be told apart.
 const STYLES: usize = 6;
 
 /// Values of one run over its updates, in their order.
@@ -70,22 +70,22 @@ pub(super) fn chart(title: &str, lines: &[Line]) -> String {
     .ok();
     grid(&mut out, frame);
     for (number, line, columns) in &drawn {
-        let style = number % STYLES;
+        let (colour, style) = (number % STYLES, style(*number));
         if columns.len() < line.points.len() {
             let edge = |value: fn(&Column) -> f64| {
                 columns.iter().map(move |column| (frame.across(column.x), frame.down(value(column))))
             };
             let back: Vec<(f64, f64)> = edge(|column| column.least).collect();
             let around: Vec<(f64, f64)> = edge(|column| column.greatest).chain(back.into_iter().rev()).collect();
-            write!(out, "<polygon class=\"band s{style}\" points=\"{}\"/>", points(&around)).ok();
+            write!(out, "<polygon class=\"band c{colour}\" points=\"{}\"/>", points(&around)).ok();
         }
         let middle: Vec<(f64, f64)> =
             columns.iter().map(|column| (frame.across(column.x), frame.down(column.mean))).collect();
-        write!(out, "<polyline class=\"line s{style}\" points=\"{}\"/>", points(&middle)).ok();
+        write!(out, "<polyline class=\"{style}\" points=\"{}\"/>", points(&middle)).ok();
         // A line of a few points shows each.
         if middle.len() <= 30 {
             for (x, y) in &middle {
-                write!(out, "<circle class=\"dot s{style}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.5\"/>").ok();
+                write!(out, "<circle class=\"dot c{colour}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.5\"/>").ok();
             }
         }
     }
@@ -97,12 +97,17 @@ pub(super) fn chart(title: &str, lines: &[Line]) -> String {
     out
 }
 
+/// The classes of a line.
+fn style(number: usize) -> String {
+    format!("line c{} d{}", number % STYLES, (number + number / STYLES) % STYLES)
+}
+
 /// Which line is whose.
 fn legend<'a>(names: impl Iterator<Item = (usize, &'a str)>) -> String {
     let entry = |(number, name): (usize, &str)| {
-        let style = number % STYLES;
+        let style = style(number);
         format!(
-            "<span><svg viewBox=\"0 0 30 10\" aria-hidden=\"true\"><path class=\"line s{style}\" d=\"M1 5H29\"/></svg>{}</span> ",
+            "<span><svg viewBox=\"0 0 30 10\" aria-hidden=\"true\"><path class=\"{style}\" d=\"M1 5H29\"/></svg>{}</span> ",
             escaped(name)
         )
     };

@@ -8,8 +8,8 @@ fn line(points: Vec<(f64, f64)>) -> Line {
 fn a_long_line_is_drawn_by_means_in_a_band() {
     let points = (0..10_000).map(|x| (f64::from(x), if x % 2 == 0 { 1.0 } else { 3.0 })).collect();
     let text = chart("loss", &[line(points)]);
-    assert!(text.contains("<polygon class=\"band s0\""), "{text}");
-    let middle = text.split("class=\"line s0\" points=\"").nth(1).unwrap().split('"').next().unwrap();
+    assert!(text.contains("<polygon class=\"band c0\""), "{text}");
+    let middle = text.split("class=\"line c0 d0\" points=\"").nth(1).unwrap().split('"').next().unwrap();
     let ys: Vec<&str> = middle.split(' ').map(|point| point.split_once(',').unwrap().1).collect();
     // Columns of 35 points have one more of one kind than of the other.
     assert!(ys.len() <= COLUMNS && ys.iter().all(|y| (95.0..105.0).contains(&y.parse::<f64>().unwrap())), "{ys:?}");
@@ -32,7 +32,13 @@ fn several_lines_are_named_and_names_are_text() {
     let named = |name: &str| Line { name: name.to_owned(), points: vec![(1.0, 1.0), (2.0, 2.0)] };
     let text = chart("loss", &[named("a<b"), named("c")]);
     assert!(text.contains("a&lt;b") && !text.contains("a<b"), "{text}");
-    assert!(text.contains("class=\"line s1\""), "{text}");
+    assert!(text.contains("class=\"line c1 d1\""), "{text}");
+}
+
+#[test]
+fn many_lines_look_different() {
+    let styles: std::collections::BTreeSet<String> = (0..36).map(style).collect();
+    assert_eq!(styles.len(), 36);
 }
 
 #[test]

@@ -10,15 +10,18 @@ use super::portrait::Portrait;
 /// Side of the square that a reliability diagram is drawn in.
 const SIDE: f64 = 200.0;
 const EDGE: f64 = 34.0;
+/// Labels of a matrix that can still be read.
+const MOST_LABELS: usize = 40;
 
-/// The confusion matrix of a split (`eval` or `predict`), a row for each true label; nothing where there is none.
+/// The confusion matrix of a split (`eval` or `predict`), a row for each true label; nothing where there is none, or too
+/// many labels.
 pub(super) fn confusion(portrait: &Portrait, prefix: &str, split: &str) -> String {
     let rows: Vec<Vec<u64>> = portrait
         .results
         .get(&format!("{prefix}_confusion_matrix"))
         .and_then(|matrix| serde_json::from_value(matrix.clone()).ok())
         .unwrap_or_default();
-    if rows.is_empty() {
+    if rows.is_empty() || rows.len() > MOST_LABELS {
         return String::new();
     }
     let heads: String =

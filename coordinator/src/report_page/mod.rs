@@ -13,7 +13,7 @@ mod timeline;
 
 use std::path::{Path, PathBuf};
 
-use crate::archive::{ArchiveError, REPORT_FILE, save_report};
+use crate::archive::{ArchiveError, REPORT_FILE, may_save_report, save_report};
 use crate::verify::{Verdict, verify};
 use portrait::Portrait;
 
@@ -35,11 +35,13 @@ pub fn conclude(folder: &Path) -> Result<PathBuf, ArchiveError> {
     Ok(path)
 }
 
-/// Draws the runs in `folders`, verified, and writes the page to `path`. Blocks: it reads every file of the runs.
+/// Draws the runs in `folders`, verified, and writes the page to `path`; answers whether all are as their ledgers say.
+/// Blocks: it reads every file of the runs.
 ///
 /// # Errors
 /// A folder has no ledger, or something cannot be read or written.
-pub fn draw(folders: &[PathBuf], path: &Path) -> Result<(), ArchiveError> {
+pub fn draw(folders: &[PathBuf], path: &Path) -> Result<bool, ArchiveError> {
+    may_save_report(path)?;
     let mut sitters = Vec::new();
     for folder in folders {
         let mut portrait = Portrait::read(folder)?;
@@ -49,7 +51,8 @@ pub fn draw(folders: &[PathBuf], path: &Path) -> Result<(), ArchiveError> {
         }
         sitters.push(Sitter { portrait, verdict: Some(verify(folder)?) });
     }
-    save_report(path, &page::page(&sitters))
+    save_report(path, &page::page(&sitters))?;
+    Ok(sitters.iter().all(|sitter| sitter.verdict.as_ref().is_none_or(Verdict::holds)))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::matrix::{confusion, reliability};
 use super::portrait::Portrait;
 use super::settings::settings;
 use super::timeline::timeline;
+use crate::archive::PAGE_BEGINNING;
 
 const STYLE: &str = include_str!("page.css");
 
@@ -43,8 +44,7 @@ pub(super) fn page(sitters: &[Sitter]) -> String {
     let names: Vec<String> = portraits.iter().map(|portrait| escaped(&portrait.name)).collect();
     let title = names.join(", ");
     let mut out = format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width\"><title>{title} - Medley</title>\
+        "{PAGE_BEGINNING}<meta name=\"viewport\" content=\"width=device-width\"><title>{title} - Medley</title>\
          <style>{STYLE}</style></head><body><main>\n<h1>{title}</h1>\n"
     );
     for portrait in &portraits {

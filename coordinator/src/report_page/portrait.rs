@@ -24,7 +24,7 @@ pub(crate) struct Portrait {
     /// `all_results.json`.
     pub(super) results: Map<String, Value>,
     /// The names of the labels, by id.
-    pub(super) labels: Vec<String>,
+    pub(super) labels: BTreeMap<usize, String>,
     /// Why the ledger ends where it does, if a line of it is damaged.
     pub(super) damage: Option<String>,
     /// Whether the final model is in its place.
@@ -79,14 +79,15 @@ impl Portrait {
                 Next::End | Next::Torn(_) => break None,
                 Next::Damaged(reason) => Err(reason),
                 Next::Record(record) => {
-                    told.take(history.last(), &record);
-                    history.take(record)
+                    let last = history.last();
+                    history.take(record.clone()).map(|()| told.take(last, &record))
                 }
             };
             if let Err(reason) = taken {
                 break Some(format!("{LEDGER_FILE}:{line}: {reason}"));
             }
         };
+        let complete = history.outputs().is_some();
         let absolute = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
         Ok(Self {
             name: absolute.file_name().unwrap_or(absolute.as_os_str()).to_string_lossy().into_owned(),
@@ -94,11 +95,15 @@ impl Portrait {
             updates: history.updates().to_vec(),
             evaluations: told.evaluations,
             events: told.events,
-            // A report needs no results: there are none before the end.
-            results: read_object(&folder.join(ALL_RESULTS_FILE)).unwrap_or_default(),
+            // Before the end there are none, or those of an earlier one.
+            results: if complete {
+                read_object(&folder.join(ALL_RESULTS_FILE)).unwrap_or_default()
+            } else {
+                Map::new()
+            },
             labels: labels(&read_object(&folder.join("config.json")).unwrap_or_default()),
             damage,
-            complete: history.outputs().is_some(),
+            complete,
         })
     }
 
@@ -109,7 +114,7 @@ impl Portrait {
 
     /// The name of a label.
     pub(super) fn label(&self, id: usize) -> String {
-        self.labels.get(id).cloned().unwrap_or_else(|| id.to_string())
+        self.labels.get(&id).cloned().unwrap_or_else(|| id.to_string())
     }
 
     /// Values over the updates.
@@ -153,9 +158,7 @@ impl Told {
 }
 
 /// The names in `id2label`, by id.
-fn labels(config: &Map<String, Value>) -> Vec<String> {
-    let Some(Value::Object(names)) = config.get("id2label") else { return Vec::new() };
-    let by_id: BTreeMap<usize, String> =
-        names.iter().filter_map(|(id, name)| Some((id.parse().ok()?, name.as_str()?.to_owned()))).collect();
-    by_id.into_values().collect()
+fn labels(config: &Map<String, Value>) -> BTreeMap<usize, String> {
+    let Some(Value::Object(names)) = config.get("id2label") else { return BTreeMap::new() };
+    names.iter().filter_map(|(id, name)| Some((id.parse().ok()?, name.as_str()?.to_owned()))).collect()
 }

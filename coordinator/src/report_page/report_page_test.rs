@@ -27,6 +27,7 @@ fn a_run_is_drawn_from_its_ledger_and_results() {
         "<figcaption>Loss of the updates</figcaption>",
         "from 0.0714 to 1",
         "after update 0: 2 workers",
+        "1 groups of workers, 0 updates made again after a loss, 1 ways back, 1 checkpoints",
         "after update 9: back to update 8",
         "<td class=\"right\" style=\"--share:0.750\">3 <small>75 %</small></td>",
         "no &lt;b&gt;",
@@ -46,13 +47,13 @@ fn runs_are_laid_side_by_side_and_proved() {
     let (one, other) = (run(|_| {}), run(|record| record.loss *= 2.0));
     drawn(one.path());
     let page = one.path().join("comparison.html");
-    draw(&[one.path().to_owned(), other.path().to_owned()], &page).unwrap();
+    assert!(draw(&[one.path().to_owned(), other.path().to_owned()], &page).unwrap());
     let text = fs::read_to_string(&page).unwrap();
     assert_eq!(text.matches("14 of 14 updates, complete").count(), 2, "{text}");
     assert_eq!(text.matches("medley verify").count(), 2, "{text}");
     // The other has no results, and a line of its own.
     assert!(text.contains("<small>(0.5 to 0.875)</small></td><td>-</td>"), "{text}");
-    assert!(text.contains("class=\"line s1\"") && text.contains("class=\"legend\""), "{text}");
+    assert!(text.contains("class=\"line c1 d1\"") && text.contains("class=\"legend\""), "{text}");
 }
 
 #[test]
@@ -60,12 +61,15 @@ fn what_is_wrong_is_on_the_page() {
     let folder = run(|_| {});
     let ledger = folder.path().join("ledger.jsonl");
     let text = fs::read_to_string(&ledger).unwrap();
-    fs::write(&ledger, text.replacen("\"loss\":0.5", "\"loss\":0.6", 1)).unwrap();
     let page = folder.path().join("report.html");
-    draw(&[folder.path().to_owned()], &page).unwrap();
+    drawn(folder.path());
+    fs::write(&ledger, text.replacen("\"loss\":0.5", "\"loss\":0.6", 1)).unwrap();
+    assert!(!draw(&[folder.path().to_owned()], &page).unwrap());
     let text = fs::read_to_string(&page).unwrap();
     assert!(text.contains("<strong>damaged: ledger.jsonl:"), "{text}");
     assert!(text.contains("1 of 14 updates") && text.contains("<strong>wrong: ledger.jsonl:"), "{text}");
+    // What the results say is of a run that is not shown.
+    assert!(!text.contains("validation accuracy</th>"), "{text}");
 }
 
 #[test]

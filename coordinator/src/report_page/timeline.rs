@@ -1,5 +1,6 @@
 //! What happened to a run, along its updates.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::html::escaped;
@@ -18,7 +19,14 @@ pub(super) fn timeline(portrait: &Portrait) -> String {
     let across = |update: u64| LEFT + update as f64 / total as f64 * (WIDTH - LEFT - RIGHT);
     let mut out = String::new();
     let told = words(&portrait.events);
-    let label = if told.is_empty() { "nothing happened".to_owned() } else { told.join("; ") };
+    let count = |is: fn(&What) -> bool| portrait.events.iter().filter(|event| is(&event.what)).count();
+    let label = format!(
+        "{} groups of workers, {} updates made again after a loss, {} ways back, {} checkpoints",
+        count(|what| matches!(what, What::Group(_))),
+        count(|what| matches!(what, What::Retry(_))),
+        count(|what| matches!(what, What::Rewind { .. })),
+        count(|what| matches!(what, What::Checkpoint))
+    );
     // Writing to a string cannot fail.
     write!(
         out,
@@ -41,14 +49,17 @@ pub(super) fn timeline(portrait: &Portrait) -> String {
             write!(out, "<text x=\"{:.1}\" y=\"30\" class=\"middle in\">{workers}</text>", (start + end) / 2.0).ok();
         }
     }
-    for event in &portrait.events {
-        let (class, x) = match &event.what {
-            What::Group(_) => continue,
-            What::Checkpoint => ("saved", across(event.update.0)),
-            What::Retry(_) | What::Rewind { .. } => ("lost", across(event.update.0)),
+    let mark = |event: &Event| {
+        let class = match &event.what {
+            What::Group(_) => return None,
+            What::Checkpoint => "saved",
+            What::Retry(_) | What::Rewind { .. } => "lost",
         };
-        write!(out, "<path class=\"{class}\" d=\"M{x:.1} 8V42\"/>").ok();
-    }
+        Some(format!("<path class=\"{class}\" d=\"M{:.0} 8V42\"/>", across(event.update.0)))
+    };
+    // However many there are, a column shows one of each kind.
+    let marks: BTreeSet<String> = portrait.events.iter().filter_map(mark).collect();
+    out.extend(marks);
     write!(
         out,
         "<text x=\"{LEFT}\" y=\"58\">0</text><text x=\"{:.1}\" y=\"58\" class=\"end\">{total}</text></svg>",
