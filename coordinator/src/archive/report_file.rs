@@ -88,7 +88,7 @@ mod tests {
         let path = folder.path().join(REPORT_FILE);
         let output = OutputDir::open(folder.path()).unwrap();
         save_report(&path, PAGE_BEGINNING).unwrap();
-        assert_eq!(output.clear_unfinished().unwrap(), [path.clone()]);
+        assert_eq!(output.clear_unfinished().unwrap(), std::slice::from_ref(&path));
         assert!(!path.exists());
         std::fs::write(&path, "<!doctype html>mine").unwrap();
         assert!(output.foreign_replaced(true).unwrap().is_empty());
