@@ -12,6 +12,7 @@ from pathlib import Path
 
 from machine import Moment
 from sides import Progress, Side
+from watched import alive, wait_until
 
 LOOK_S = 0.005
 """How often milestones are looked for: by the length of a file, which costs nothing."""
@@ -119,9 +120,11 @@ class Watcher:
         self._stop.set()
         self._thread.join()
         self._look()
-        for process in descendants(self._known):
+        left = descendants(self._known)
+        for process in left:
             with contextlib.suppress(OSError):
                 os.kill(process, signal.SIGKILL)
+        wait_until(lambda: not any(map(alive, left)), f"the end of {left}")
 
 
 def descendants(known: set[int]) -> set[int]:
