@@ -72,23 +72,23 @@ def main() -> None:
     labels = data.labels.split(",")
     tokenizer = AutoTokenizer.from_pretrained(data.model_name_or_path)
     model = load_model(data.model_name_or_path, labels)
-    trainer = Trainer(
-        model=model,
-        args=training,
-        processing_class=tokenizer,
-        data_collator=default_data_collator if data.padding == "max_length" else DataCollatorWithPadding(tokenizer),
-        compute_metrics=accuracy,
-    )
 
     def rows(flag: str, path: Path | None) -> list[dict]:
         if path is None:
             raise SystemExit(f"--{flag} is needed")
         return encode(read_pairs(path, labels), tokenizer, data)
 
+    trainer = Trainer(
+        model=model,
+        eval_dataset=rows("validation_file", data.validation_file) if training.eval_strategy != "no" else None,
+        args=training,
+        processing_class=tokenizer,
+        data_collator=default_data_collator if data.padding == "max_length" else DataCollatorWithPadding(tokenizer),
+        compute_metrics=accuracy,
+    )
+
     if training.do_train:
         trainer.train_dataset = cached(data.row_cache, lambda: rows("train_file", data.train_file))
-        if training.eval_strategy != "no":
-            trainer.eval_dataset = rows("validation_file", data.validation_file)
         if data.progress_file:
             trainer.add_callback(Progress(data.progress_file))
         preemption = Preemption()
