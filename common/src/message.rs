@@ -34,6 +34,7 @@ mod token;
 use std::ops::Range;
 
 use crate::evaluation::Prediction;
+use crate::example::Example;
 use crate::identity::{Digest, Generation, Known, ProcessMark, Rank, Split, Update, WorkerId};
 use crate::model::ModelConfig;
 use crate::save::{Piece, SaveId};
@@ -270,6 +271,8 @@ pub enum Command {
         split: Split,
         /// The rows, ascending.
         rows: Vec<Range<u32>>,
+        /// All rows of the split, where it is a chunk of a stream; none where the worker has fetched them.
+        examples: Vec<Example>,
     },
     /// Leave the group, whatever is under way, and stand by.
     Disband {

@@ -125,6 +125,7 @@ fn job(workers: u32, updates: u64) -> Job {
         training: Some(TrainingJob { lengths: (0..rows).map(|row| 10 + row * 7919 % 100).collect(), cadence }),
         validation: None,
         test: None,
+        is_stream: false,
         past: Past::default(),
         base: Base { update: Update(0), artifacts: Vec::new() },
         workers,

@@ -16,11 +16,13 @@ use crate::inputs::{INITIAL_WEIGHTS, Inputs, file_digest};
 use crate::launch::find_binary;
 use crate::model_folder::CONFIG_FILE;
 use crate::origin::Origin;
-use crate::recorder::Setting;
+use crate::recorder::{Keeper, Recorder, Setting};
 use crate::run::report::TrainLog;
 use crate::run::{Base, Job, Past, Patience, SplitRows, TrainingJob};
 use crate::service::Store;
-use crate::spec::{Bound, Device, InitialWeights, Machine, Note, PlanSummary, Role, RunLength, RunSpec, Team};
+use crate::spec::{
+    Bound, Device, InitialWeights, Machine, Note, Placement, PlanSummary, Role, RunLength, RunSpec, Team,
+};
 
 /// Updates that workers may make ahead of the slowest one's report: enough to hide a round trip, few enough that a
 /// stop comes at once.
@@ -36,20 +38,18 @@ pub struct Assembly {
     pub job: Job,
     /// What workers fetch.
     pub store: Store,
-    /// The output folder, locked.
-    pub output: OutputDir,
-    /// What all checkpoints share; `None` where nothing is trained.
-    pub contents: Option<RunContents>,
-    /// What the recorder needs to know.
-    pub setting: Setting,
+    /// Who takes in what the run produces.
+    pub keeper: Box<dyn Keeper>,
+    /// The output folder; empty where there is none.
+    pub folder: PathBuf,
     /// The lines of the training log that were written before this process.
     pub log: Vec<TrainLog>,
     /// The last worker that has computed for this run; later ones are numbered after it.
     pub last_worker: WorkerId,
     /// Who computes.
     pub team: Team,
-    /// The plan, for people.
-    pub summary: PlanSummary,
+    /// The plan, for people; `None` for a run that is to say nothing but warnings.
+    pub summary: Option<PlanSummary>,
     /// What to tell before the run starts.
     pub notes: Vec<String>,
     /// Whether the folder holds this run, trained: only results are asked for.
@@ -119,13 +119,12 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
     Ok(Assembly {
         job,
         store,
-        output,
-        contents,
-        setting,
+        folder: output.path().to_owned(),
+        keeper: Box::new(Recorder { output, contents, setting }),
         log,
         last_worker,
         team,
-        summary,
+        summary: Some(summary),
         notes,
         is_complete: complete.is_some(),
     })
@@ -189,7 +188,7 @@ fn lengths(rows: &[Example]) -> Vec<u32> {
 }
 
 /// The files that workers read the state from: as they are announced, and where they lie.
-type StateFiles = (Vec<Artifact>, BTreeMap<ArtifactKind, std::path::PathBuf>);
+type StateFiles = (Vec<Artifact>, BTreeMap<ArtifactKind, PathBuf>);
 
 fn state_files(spec: &RunSpec, inputs: &Inputs, origin: &Origin, output: &OutputDir) -> Result<StateFiles, Failure> {
     let mut files = BTreeMap::new();
@@ -200,24 +199,32 @@ fn state_files(spec: &RunSpec, inputs: &Inputs, origin: &Origin, output: &Output
     } else if spec.sources().weights == InitialWeights::Pretrained {
         files.extend(inputs.folder.weights().map(|weights| (ArtifactKind::Weights, weights.path().to_owned())));
     }
+    Ok((artifacts(&files, inputs.model.parameters())?, files))
+}
+
+/// How workers are told of files of the state of a model with so many parameters.
+///
+/// # Errors
+/// A file is not there, or is not that of such a model.
+pub fn artifacts(files: &BTreeMap<ArtifactKind, PathBuf>, parameters: u64) -> Result<Vec<Artifact>, Failure> {
     let mut artifacts = Vec::new();
-    for (kind, path) in &files {
+    for (kind, path) in files {
         let unreadable =
             |error| Failure { kind: FailureKind::Data, message: format!("read {}: {error}", path.display()) };
         let bytes = std::fs::metadata(path).map_err(unreadable)?.len();
-        let most = most_state_bytes(inputs.model.parameters());
+        let most = most_state_bytes(parameters);
         if bytes > most {
             let message = format!(
-                "{} has {bytes} bytes; expected {most} at most for a model of {} parameters: it is not that of config.json",
-                path.display(),
-                inputs.model.parameters()
+                "{} has {bytes} bytes; expected {most} at most for a model of {parameters} parameters: it is not that of \
+                 config.json",
+                path.display()
             );
             return Err(Failure { kind: FailureKind::Data, message });
         }
         let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         artifacts.push(Artifact { kind: *kind, file_name, bytes });
     }
-    Ok((artifacts, files))
+    Ok(artifacts)
 }
 
 /// The largest file of weights or moments that workers are to take into memory: parameters, gradients and moments in
@@ -238,7 +245,11 @@ struct Asked {
 fn job(spec: &RunSpec, bound: &Bound, inputs: &Inputs, training: Option<&Vec<Example>>, asked: Asked) -> Job {
     let rows = |split| {
         let rows: &Vec<Example> = inputs.splits.get(&split)?;
-        Some(SplitRows { lengths: lengths(rows), labels: rows.iter().map(|row| row.label).collect() })
+        Some(SplitRows {
+            lengths: lengths(rows),
+            labels: rows.iter().map(|row| row.label).collect(),
+            examples: Vec::new(),
+        })
     };
     let placement = spec.placement();
     Job {
@@ -249,21 +260,28 @@ fn job(spec: &RunSpec, bound: &Bound, inputs: &Inputs, training: Option<&Vec<Exa
         training: training.map(|rows| TrainingJob { lengths: lengths(rows), cadence: bound.cadence }),
         validation: rows(Split::Validation),
         test: rows(Split::Test),
+        is_stream: false,
         past: asked.past,
         base: asked.base,
         workers: bound.team.workers,
         on_gpus: bound.team.device == Device::Cuda,
         min_workers: placement.min_workers.min(bound.team.workers),
         rebalance: placement.rebalance.then_some(REBALANCE_EVERY),
-        patience: Patience {
-            join: placement.join_timeout,
-            heartbeat: placement.heartbeat_timeout,
-            // Local workers end with their launcher.
-            reattach: if placement.role == Role::Serve { placement.heartbeat_timeout } else { Duration::ZERO },
-            heartbeat_every: (placement.heartbeat_timeout / 5).max(Duration::from_millis(20)),
-            window: WINDOW,
-        },
+        patience: patience(placement),
         secret: asked.secret,
+    }
+}
+
+/// How long a run waits for what.
+#[must_use]
+pub fn patience(placement: &Placement) -> Patience {
+    Patience {
+        join: placement.join_timeout,
+        heartbeat: placement.heartbeat_timeout,
+        // Local workers end with their launcher.
+        reattach: if placement.role == Role::Serve { placement.heartbeat_timeout } else { Duration::ZERO },
+        heartbeat_every: (placement.heartbeat_timeout / 5).max(Duration::from_millis(20)),
+        window: WINDOW,
     }
 }
 

@@ -1,7 +1,7 @@
 //! One run from its command to its exit code: assembles it, listens, starts local workers, drives it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use medley_common::identity::Update;
@@ -20,11 +20,10 @@ use crate::http;
 use crate::injector::Injector;
 use crate::launch::{LocalWorkers, WorkerCommand, count_gpus, find_binary};
 use crate::profile::Profile;
-use crate::recorder;
 use crate::run::Run;
 use crate::run::report::Outcome;
 use crate::service::{Service, StatusFeed, Uploads};
-use crate::spec::{Chaos, Device, DeviceChoice, Machine, Placement, Role};
+use crate::spec::{Chaos, DeviceChoice, Machine, Placement, Role, RunSpec, Team};
 
 /// What NVIDIA's driver makes where there is a GPU.
 const NVIDIA: &str = "/dev/nvidiactl";
@@ -39,6 +38,8 @@ const ONE_REQUEST: Duration = Duration::from_secs(2);
 const ONE_KEY: Duration = Duration::from_millis(300);
 /// How long workers may take to end when the run has.
 const WORKERS_GRACE: Duration = Duration::from_secs(5);
+/// The same where a stream is over.
+const STREAM_GRACE: Duration = Duration::from_millis(300);
 /// How long sessions may take to end when the run has: a stream that somebody else holds open must not hold the end up.
 const SESSIONS_GRACE: Duration = Duration::from_secs(2);
 
@@ -46,17 +47,31 @@ const SESSIONS_GRACE: Duration = Duration::from_secs(2);
 ///
 /// Must be awaited on the main thread, with which its local workers end.
 pub async fn run(request: Request) -> Outcome {
-    match prepare_and_run(request).await {
+    let spec = request.spec.clone();
+    run_assembled(&spec, move |machine| assemble(&request, machine)).await
+}
+
+/// Makes the run that is put together by `assemble`, which may block, on the machines that `spec` asks for.
+///
+/// Must be awaited on the main thread, with which its local workers end.
+pub async fn run_assembled(
+    spec: &RunSpec,
+    assemble: impl FnOnce(&Machine) -> Result<Assembly, Failure> + Send + 'static,
+) -> Outcome {
+    match prepare_and_run(spec, assemble).await {
         Ok(outcome) => outcome,
         Err(failure) => Outcome::Failed(failure),
     }
 }
 
-async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
+async fn prepare_and_run(
+    spec: &RunSpec,
+    assemble: impl FnOnce(&Machine) -> Result<Assembly, Failure> + Send + 'static,
+) -> Result<Outcome, Failure> {
     let started = Instant::now();
     // Before anything slow: a signal that comes while the data are read must stop the run as well.
     let mut stops = stop_requests()?;
-    let placement = request.spec.placement().clone();
+    let placement = spec.placement().clone();
     let mut security = match &placement.credentials {
         Some(folder) => Security::load(folder).map_err(|error| config(&error))?,
         None => Security::default(),
@@ -71,7 +86,7 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
         Role::Train => Some(find_binary().map_err(|error| config(&error))?),
         Role::Serve => None,
     };
-    let (progress, profile) = (request.spec.output().progress, request.spec.output().profile);
+    let (progress, profile) = (spec.output().progress, spec.output().profile);
     let gpus = match (&binary, placement.device) {
         (Some(binary), DeviceChoice::Auto | DeviceChoice::Cuda) => {
             count_gpus(binary).await.map_err(|error| config(&error))?
@@ -79,7 +94,7 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
         (None, _) | (_, DeviceChoice::Cpu) => 0,
     };
     warn_of_idle_gpu(&placement, gpus);
-    let assembling = tokio::task::spawn_blocking(move || assemble(&request, &Machine::here(gpus)));
+    let assembling = tokio::task::spawn_blocking(move || assemble(&Machine::here(gpus)));
     let assembly = tokio::select! {
         assembly = assembling => assembly.map_err(|error| internal(&error))??,
         _ = stops.recv() => return Ok(Outcome::Stopped { update: Update(0), saved: None }),
@@ -87,29 +102,19 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
     let listener = socket.listen(BACKLOG).map_err(|error| unavailable((placement.listen, "--listen"), &error))?;
     let address = listener.local_addr().map_err(|error| internal(&error))?;
     announce(&assembly);
-    if assembly.job.splits().is_empty() {
+    if assembly.job.splits().is_empty() && !assembly.job.is_stream {
         // All that was asked for is there.
         return Ok(Outcome::Completed);
     }
     let chaos = faults(&placement, &assembly)?;
-    let display = Display::new(assembly.job.total(), progress);
+    let display = match &assembly.summary {
+        Some(_) => Display::new(assembly.job.total(), progress),
+        None => Display::quiet(),
+    };
     let called = called(address, placement.credentials.is_some());
     display.line(&format!("coordinator listens on {address}; medley status --coordinator {called}"));
     let local = match binary {
-        Some(binary) => {
-            let device = match assembly.team.device {
-                Device::Cpu => "cpu",
-                Device::Cuda => "cuda",
-            };
-            let threads = assembly.team.threads;
-            // Even on one machine: others may use it as well, and what is trained on may be confidential.
-            let token = security.admit_local().map_err(|error| internal(&error))?;
-            let credentials = placement.credentials;
-            let (coordinator, device) = (reachable(address), device.to_owned());
-            let command = WorkerCommand { binary, coordinator, device, threads, credentials, token };
-            let (workers, restarts) = (assembly.team.workers, placement.max_restarts);
-            LocalWorkers::start(command, workers, restarts).map_err(|error| config(&error))?
-        }
+        Some(binary) => local_workers(binary, &assembly.team, (address, placement), &mut security)?,
         None => {
             let workers = assembly.team.workers;
             say(&format!(
@@ -119,6 +124,22 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
         }
     };
     serve(assembly, listener, Ties { stops, local, display, started, chaos, security, profile, status, feed }).await
+}
+
+/// Starts this machine's own workers, with a token of their own.
+fn local_workers(
+    binary: PathBuf,
+    team: &Team,
+    (address, placement): (SocketAddr, Placement),
+    security: &mut Security,
+) -> Result<LocalWorkers, Failure> {
+    let device = team.device.to_string();
+    // Even on one machine: others may use it as well, and what is trained on may be confidential.
+    let token = security.admit_local().map_err(|error| internal(&error))?;
+    let credentials = placement.credentials;
+    let coordinator = reachable(address);
+    let command = WorkerCommand { binary, coordinator, device, threads: team.threads, credentials, token };
+    LocalWorkers::start(command, team.workers, placement.max_restarts).map_err(|error| config(&error))
 }
 
 /// Says that there is a GPU, and nobody who can use it.
@@ -216,11 +237,11 @@ fn raise_open_files() {
 /// Serves the run until it ends.
 async fn serve(assembly: Assembly, listener: TcpListener, ties: Ties) -> Result<Outcome, Failure> {
     let Ties { stops, local, display, started, chaos, security, profile, status, feed } = ties;
-    let folder = assembly.output.path().to_owned();
+    let (folder, is_stream) = (assembly.folder, assembly.job.is_stream);
     let profile = profile.then(|| Profile::new(folder.clone(), started));
     let (slot, uploads) = watch::channel(None);
     let (answer, answers) = mpsc::unbounded_channel();
-    let recorder = recorder::spawn(assembly.output, assembly.contents, assembly.setting, slot, answer);
+    let recorder = assembly.keeper.start(slot, answer);
     let (arrive, arrivals) = mpsc::channel(QUEUED_ARRIVALS);
     let (chronicle, chronicled) = watch::channel(Chronicle::new(assembly.log));
     let workers = assembly.job.workers;
@@ -254,15 +275,18 @@ async fn serve(assembly: Assembly, listener: TcpListener, ties: Ties) -> Result<
         started,
     };
     let (outcome, local) = driver.drive().await;
-    local.stop(WORKERS_GRACE).await;
+    // Workers of a stream hold nothing that is to be saved, and whoever waits for its end waits for these.
+    let (workers_grace, sessions_grace) =
+        if is_stream { (STREAM_GRACE, Duration::ZERO) } else { (WORKERS_GRACE, SESSIONS_GRACE) };
+    local.stop(workers_grace).await;
     over.send_replace(true);
     // A session that does not end is cut off with the process: all that matters is written.
-    tokio::time::timeout(SESSIONS_GRACE, server).await.ok();
+    tokio::time::timeout(sessions_grace, server).await.ok();
     Ok(outcome)
 }
 
 fn announce(assembly: &Assembly) {
-    say(assembly.summary.to_string().trim_end());
+    assembly.summary.iter().for_each(|summary| say(summary.to_string().trim_end()));
     assembly.notes.iter().for_each(|note| say(note));
 }
 

@@ -28,6 +28,7 @@ pub struct Display {
     bar: Option<ProgressBar>,
     total: Update,
     last_line: Option<Instant>,
+    is_quiet: bool,
 }
 
 impl Display {
@@ -36,11 +37,20 @@ impl Display {
     pub fn new(total: Update, wanted: Progress) -> Self {
         let shows_bar = wanted == Progress::Shown && std::io::stderr().is_terminal() && total.0 > 0;
         let bar = shows_bar.then(|| bar(total));
-        Self { bar, total, last_line: None }
+        Self { bar, total, last_line: None, is_quiet: false }
+    }
+
+    /// A display that shows warnings alone.
+    #[must_use]
+    pub fn quiet() -> Self {
+        Self { bar: None, total: Update(0), last_line: None, is_quiet: true }
     }
 
     /// Shows a line for good.
     pub fn line(&self, text: &str) {
+        if self.is_quiet && !text.starts_with("warning:") {
+            return;
+        }
         match &self.bar {
             Some(bar) => bar.suspend(|| say(text)),
             None => say(text),

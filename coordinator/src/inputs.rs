@@ -13,11 +13,9 @@ use crate::archive::{MODEL_FILES, ModelFile, RowOrigin};
 use crate::dataset::encode::encode_pairs;
 use crate::dataset::labels::LabelSet;
 use crate::dataset::rows::{Labels, Pair, read_pairs};
-use crate::dataset::sequence_limit::SequenceLimit;
-use crate::hub::{self, environment::HubEnv, progress_bar::DownloadBar};
+use crate::encoder::Encoder;
 use crate::model_folder::{self, ModelFolder};
 use crate::spec::{InitialWeights, RunSpec};
-use crate::tokenizer::WordPieceTokenizer;
 
 /// The name of the initial weights' digest in the recipe and in the run's record.
 pub const INITIAL_WEIGHTS: &str = "initial_weights_sha256";
@@ -50,9 +48,7 @@ impl Inputs {
     /// The first thing that is wrong, with whose fault it is.
     pub fn read(spec: &RunSpec) -> Result<Self, Failure> {
         let sources = spec.sources();
-        let environment = HubEnv::from_env();
-        let mut bar = DownloadBar::new(environment.bars);
-        let path = hub::resolve(&sources.model, &environment, &mut |transfer| bar.show(transfer)).map_err(data)?;
+        let path = Encoder::locate(&sources.model)?;
         let start = match sources.weights {
             InitialWeights::Pretrained => model_folder::Start::Pretrained,
             InitialWeights::Random => model_folder::Start::Scratch,
@@ -62,18 +58,10 @@ impl Inputs {
         if sources.train_file.is_none() {
             refuse_other_labels(&folder, &labels)?;
         }
-        let model = folder.config(&labels);
-        model.validate().map_err(data)?;
-        let tokenizer = WordPieceTokenizer::load(&path, None).map_err(data)?;
-        tokenizer.check_fits(model.vocab_size).map_err(data)?;
-        let limit =
-            SequenceLimit::new(sources.max_seq_length, &tokenizer, model.max_position_embeddings).map_err(config)?;
-        let mut notes: Vec<String> = tokenizer.warnings().iter().map(|warning| format!("warning: {warning}")).collect();
-        notes.extend(folder.warnings(&labels).iter().map(|warning| format!("warning: {warning}")));
-        if limit.tokens() < sources.max_seq_length {
-            let (tokens, asked) = (limit.tokens(), sources.max_seq_length);
-            notes.push(format!("warning: the model takes {tokens} tokens, so pairs are cut there, not at {asked}"));
-        }
+        let encoder = Encoder::new(folder, labels, sources.max_seq_length)?;
+        let shortened = encoder.shortened(sources.max_seq_length);
+        let Encoder { folder, model, labels, tokenizer, limit, mut notes } = encoder;
+        notes.extend(shortened);
         let (mut splits, mut digests, mut test_rows) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         for (split, _, file) in sources.files() {
             let need = if split == Split::Test { Labels::Optional } else { Labels::Required };

@@ -13,6 +13,7 @@ pub mod counts;
 pub mod dataset;
 pub mod display;
 pub mod driver;
+pub mod encoder;
 pub mod http;
 pub mod hub;
 pub mod injector;

@@ -12,6 +12,8 @@ use crate::dataset::labels::LabelSet;
 use crate::tokenizer::{TOKENIZER_FILE, VOCABULARY_FILE};
 use crate::weights_file::{WeightsFile, WeightsFileError};
 
+mod classifier;
+
 /// The settings of the model.
 pub const CONFIG_FILE: &str = "config.json";
 /// Fields of `config.json` that tell of another place, or that would mislead a reader of the fine-tuned model.
@@ -103,6 +105,14 @@ pub enum ModelFolderError {
         path: PathBuf,
         /// What does not fit.
         source: ModelError,
+    },
+    /// It does not say what its classifier tells apart.
+    #[error("{} {why}; expected a model that was trained to classify; train it first, with medley train", path.display())]
+    NoClassifier {
+        /// The file.
+        path: PathBuf,
+        /// What shows it.
+        why: String,
     },
     /// There is no tokenizer.
     #[error("{} has neither tokenizer.json nor vocab.txt; copy them from the model's repository", folder.display())]

@@ -13,7 +13,7 @@ fn fixture() -> PathBuf {
 }
 
 /// A folder with the fixture's configuration, changed, a vocabulary and a file of weights.
-fn folder_with(change: impl FnOnce(&mut Map<String, Value>)) -> tempfile::TempDir {
+pub(super) fn folder_with(change: impl FnOnce(&mut Map<String, Value>)) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut raw = read_object(&fixture().join(CONFIG_FILE)).unwrap();
     change(&mut raw);
@@ -23,7 +23,7 @@ fn folder_with(change: impl FnOnce(&mut Map<String, Value>)) -> tempfile::TempDi
     folder
 }
 
-fn open(folder: &tempfile::TempDir) -> Result<ModelFolder, String> {
+pub(super) fn open(folder: &tempfile::TempDir) -> Result<ModelFolder, String> {
     ModelFolder::open(folder.path(), Start::Pretrained)
         .map_err(|error| error.to_string().replace(&folder.path().display().to_string(), "m"))
 }

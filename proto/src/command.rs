@@ -32,10 +32,11 @@ impl From<Command> for v1::SessionResponse {
                 pieces: piece.count,
             }),
             Command::Forget { update } => Wire::Forget(v1::Forget { update: update.0 }),
-            Command::Evaluate { generation, split, rows } => Wire::Evaluate(v1::Evaluate {
+            Command::Evaluate { generation, split, rows, examples } => Wire::Evaluate(v1::Evaluate {
                 generation: generation.0,
                 split: v1::Split::from(split).into(),
                 rows: to_ranges(rows),
+                examples: examples.iter().map(v1::Example::from).collect(),
             }),
             Command::Disband { generation } => Wire::Disband(v1::Disband { generation: generation.0 }),
             Command::Stop { reason, verdict } => {
@@ -73,6 +74,7 @@ impl TryFrom<v1::SessionResponse> for Command {
                 generation: Generation(evaluate.generation),
                 split: evaluate.split().try_into()?,
                 rows: ranges(evaluate.rows, "evaluate.rows")?,
+                examples: evaluate.examples.into_iter().map(TryInto::try_into).collect::<Result<_, WireError>>()?,
             },
             Wire::Disband(disband) => Self::Disband { generation: Generation(disband.generation) },
             Wire::Stop(stop) => {

@@ -1,3 +1,4 @@
+use medley_common::example::Example;
 use medley_common::identity::{Digest, Split};
 use medley_common::message::{ArtifactKind, Token, Verdict};
 use medley_common::save::Piece;
@@ -79,7 +80,13 @@ fn every_command_survives_the_wire() {
             piece: Piece { index: 1, count: 3 },
         },
         Command::Forget { update: Update(12) },
-        Command::Evaluate { generation, split: Split::Validation, rows: vec![0..3, 7..9] },
+        Command::Evaluate { generation, split: Split::Validation, rows: vec![0..3, 7..9], examples: Vec::new() },
+        Command::Evaluate {
+            generation,
+            split: Split::Test,
+            rows: vec![0..1],
+            examples: vec![Example { tokens: vec![2, 7, 3, 9, 3], first_segment: 3, label: None }],
+        },
         Command::Disband { generation },
         Command::Stop { reason: "done".into(), verdict: Verdict::Refused },
     ];

@@ -195,7 +195,10 @@ impl<O: Ops> Engine<O> {
             }
             // At rest after that update, and whatever has become of the group since.
             Command::Save { save, parts, piece: _ } => self.copy(save, &parts),
-            Command::Evaluate { generation, split, rows } if self.member_of(generation).is_some() => {
+            Command::Evaluate { generation, split, rows, examples } if self.member_of(generation).is_some() => {
+                if !examples.is_empty() {
+                    self.examples.insert(split, examples);
+                }
                 self.evaluate(generation, split, rows)
             }
             // Orders of a group that is gone (INV-2), those that come by another way, and those that the agent keeps to

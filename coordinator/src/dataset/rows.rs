@@ -164,33 +164,78 @@ pub enum LineProblem {
 /// # Errors
 /// The file cannot be read or has no rows, or a line is not a row of this task.
 pub fn read_pairs(path: &Path, labels: &LabelSet, need: Labels) -> Result<Pairs, DataError> {
-    if path.is_dir() {
-        return Err(DataError::Folder { path: path.into() });
-    }
-    let file = File::open(path).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => DataError::Missing { path: path.into() },
-        _ => DataError::Read { path: path.into(), source },
-    })?;
-    let mut lines = Lines { reader: BufReader::with_capacity(1 << 18, file), buffer: Vec::new(), number: 0 };
+    let mut stream = PairStream::open(path, labels, need)?;
     let mut pairs = Pairs::default();
-    loop {
-        let text = match lines.next() {
-            Ok(Some(text)) => text,
-            Ok(None) => break,
-            Err(LineFailure::Io(source)) => return Err(DataError::Read { path: path.into(), source }),
-            Err(LineFailure::Problem(problem)) => return Err(at(path, lines.number, problem)),
-        };
-        match parse_row(text, labels, need) {
-            Ok(Some(row)) => pairs.push(Pair { line: lines.number, ..row }),
-            Ok(None) => {}
-            Err(Skip::NoConsensus) => pairs.no_consensus += 1,
-            Err(Skip::Problem(problem)) => return Err(at(path, lines.number, problem)),
-        }
+    while let Some(pair) = stream.next_pair()? {
+        pairs.push(pair);
     }
+    pairs.no_consensus = stream.no_consensus;
     match pairs.rows.len() {
         0 => Err(DataError::Empty { path: path.into(), no_consensus: pairs.no_consensus }),
         rows if u32::try_from(rows).is_err() => Err(DataError::TooManyRows { path: path.into() }),
         _ => Ok(pairs),
+    }
+}
+
+/// Rows one after the other, each as soon as its line is there.
+pub struct PairStream {
+    path: PathBuf,
+    labels: LabelSet,
+    need: Labels,
+    lines: Lines,
+    no_consensus: u64,
+}
+
+impl PairStream {
+    /// The rows of a file. Blocks.
+    ///
+    /// # Errors
+    /// There is no such file, or none that can be read.
+    pub fn open(path: &Path, labels: &LabelSet, need: Labels) -> Result<Self, DataError> {
+        if path.is_dir() {
+            return Err(DataError::Folder { path: path.into() });
+        }
+        let file = File::open(path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => DataError::Missing { path: path.into() },
+            _ => DataError::Read { path: path.into(), source },
+        })?;
+        Ok(Self::new(file, path, labels, need))
+    }
+
+    /// The rows of a text, which errors call `path`.
+    #[must_use]
+    pub fn new(text: impl Read + Send + 'static, path: &Path, labels: &LabelSet, need: Labels) -> Self {
+        let reader = BufReader::with_capacity(1 << 18, Box::new(text) as Box<dyn Read + Send>);
+        let lines = Lines { reader, buffer: Vec::new(), number: 0 };
+        Self { path: path.into(), labels: labels.clone(), need, lines, no_consensus: 0 }
+    }
+
+    /// The next row; `None` at the end. Blocks until its line is there.
+    ///
+    /// # Errors
+    /// The text cannot be read, or the line is not a row of this task.
+    pub fn next_pair(&mut self) -> Result<Option<Pair>, DataError> {
+        let (path, labels, need) = (&self.path, &self.labels, self.need);
+        loop {
+            let text = match self.lines.next() {
+                Ok(Some(text)) => text,
+                Ok(None) => return Ok(None),
+                Err(LineFailure::Io(source)) => return Err(DataError::Read { path: path.clone(), source }),
+                Err(LineFailure::Problem(problem)) => return Err(at(path, self.lines.number, problem)),
+            };
+            match parse_row(text, labels, need) {
+                Ok(Some(row)) => return Ok(Some(Pair { line: self.lines.number, ..row })),
+                Ok(None) => {}
+                Err(Skip::NoConsensus) => self.no_consensus += 1,
+                Err(Skip::Problem(problem)) => return Err(at(path, self.lines.number, problem)),
+            }
+        }
+    }
+
+    /// Lines left out so far because their label is [`NO_CONSENSUS`].
+    #[must_use]
+    pub fn no_consensus(&self) -> u64 {
+        self.no_consensus
     }
 }
 
@@ -208,13 +253,19 @@ impl fmt::Debug for Pair {
     }
 }
 
+impl fmt::Debug for PairStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PairStream").field("path", &self.path).field("line", &self.lines.number).finish_non_exhaustive()
+    }
+}
+
 fn at(path: &Path, line: u64, problem: LineProblem) -> DataError {
     DataError::Line { path: path.into(), line, problem }
 }
 
-/// The lines of a file, one at a time in one buffer.
+/// The lines of a text, one at a time in one buffer.
 struct Lines {
-    reader: BufReader<File>,
+    reader: BufReader<Box<dyn Read + Send>>,
     buffer: Vec<u8>,
     number: u64,
 }

@@ -7,6 +7,7 @@
 mod scribe;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use medley_common::identity::{Digest, Update};
 use medley_common::message::Failure;
@@ -23,7 +24,7 @@ use crate::service::Slot;
 use scribe::{Place, Scribe};
 
 /// Orders that may wait for the disk.
-const QUEUED_ENTRIES: usize = 1024;
+pub(crate) const QUEUED_ENTRIES: usize = 1024;
 
 /// What there is to write.
 #[derive(Debug)]
@@ -65,9 +66,16 @@ pub enum Answer {
     Ended,
 }
 
-/// Says that the recorder has ended, however it ends. The channel itself may stay open: an upload that is still on its
+/// Says that a keeper has ended, however it ends. The channel itself may stay open: an upload that is still on its
 /// way has a hold of it.
-struct Farewell(mpsc::UnboundedSender<Answer>);
+pub(crate) struct Farewell(mpsc::UnboundedSender<Answer>);
+
+impl Farewell {
+    /// Says it to `answers` when it is dropped.
+    pub(crate) fn of(answers: &mpsc::UnboundedSender<Answer>) -> Self {
+        Self(answers.clone())
+    }
+}
 
 impl Drop for Farewell {
     fn drop(&mut self) {
@@ -101,39 +109,60 @@ pub struct Setting {
     pub until: Option<Update>,
 }
 
-/// Starts the recorder's thread. It ends when `entries` does; [`Answer::Ended`] is its last answer.
-///
-/// `contents` is what all checkpoints share; `None` where nothing is trained. `slot` is where uploads are told to go.
-#[must_use]
-pub fn spawn(
-    output: OutputDir,
-    contents: Option<RunContents>,
-    setting: Setting,
-    slot: watch::Sender<Option<Slot>>,
-    answers: mpsc::UnboundedSender<Answer>,
-) -> mpsc::Sender<Entry> {
-    let (sender, entries) = mpsc::channel(QUEUED_ENTRIES);
-    let wanted = sender.downgrade();
-    let told = answers.clone();
-    let tell = move |reason: Option<&str>| {
-        let line = match reason {
-            Some(reason) => format!("paused: {reason}; what is to be written waits and goes on when the disk lets it"),
-            None => "the pause is over".to_owned(),
+/// Who takes in what a run produces, on a thread of its own.
+pub trait Keeper: fmt::Debug + Send {
+    /// Starts the thread. It ends when its entries do; [`Answer::Ended`] is its last answer. `slot` is where uploads are
+    /// told to go.
+    fn start(
+        self: Box<Self>,
+        slot: watch::Sender<Option<Slot>>,
+        answers: mpsc::UnboundedSender<Answer>,
+    ) -> mpsc::Sender<Entry>;
+}
+
+/// Writes what a run produces to its output folder.
+#[derive(Debug)]
+pub struct Recorder {
+    /// The folder, locked.
+    pub output: OutputDir,
+    /// What all checkpoints share; `None` where nothing is trained.
+    pub contents: Option<RunContents>,
+    /// What it needs to know of the run.
+    pub setting: Setting,
+}
+
+impl Keeper for Recorder {
+    fn start(
+        self: Box<Self>,
+        slot: watch::Sender<Option<Slot>>,
+        answers: mpsc::UnboundedSender<Answer>,
+    ) -> mpsc::Sender<Entry> {
+        let Self { output, contents, setting } = *self;
+        let (sender, entries) = mpsc::channel(QUEUED_ENTRIES);
+        let wanted = sender.downgrade();
+        let told = answers.clone();
+        let tell = move |reason: Option<&str>| {
+            let line = match reason {
+                Some(reason) => {
+                    format!("paused: {reason}; what is to be written waits and goes on when the disk lets it")
+                }
+                None => "the pause is over".to_owned(),
+            };
+            // A closed channel means that the run is over.
+            told.send(Answer::Line(line)).ok();
+            told.send(Answer::Paused(reason.map(str::to_owned))).ok();
         };
-        // A closed channel means that the run is over.
-        told.send(Answer::Line(line)).ok();
-        told.send(Answer::Paused(reason.map(str::to_owned))).ok();
-    };
-    let patience = Patience::new(tell, move || wanted.strong_count() > 0);
-    std::thread::spawn(move || {
-        let _farewell = Farewell(answers.clone());
-        let place = match contents {
-            Some(contents) => Place::Run(Box::new(Archive::new(output, contents))),
-            None => Place::Folder(output),
-        };
-        follow(Scribe::new(place, setting, slot, answers.clone(), patience.clone()), entries, &answers, &patience);
-    });
-    sender
+        let patience = Patience::new(tell, move || wanted.strong_count() > 0);
+        std::thread::spawn(move || {
+            let _farewell = Farewell::of(&answers);
+            let place = match contents {
+                Some(contents) => Place::Run(Box::new(Archive::new(output, contents))),
+                None => Place::Folder(output),
+            };
+            follow(Scribe::new(place, setting, slot, answers.clone(), patience.clone()), entries, &answers, &patience);
+        });
+        sender
+    }
 }
 
 /// Carries orders out, each until it is done or has failed for good.

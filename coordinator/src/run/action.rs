@@ -5,6 +5,7 @@ use medley_common::message::{Artifact, Command, Event, Failure};
 use medley_common::save::SaveId;
 use serde::{Deserialize, Serialize};
 
+use super::job::SplitRows;
 use super::report::{EvaluationReport, GroupRecord, Outcome, TrainLog, TrainSummary, UpdateRecord};
 
 /// What happened.
@@ -26,6 +27,11 @@ pub enum Input {
     Committed(Update),
     /// There is a newer state on the disk for newcomers to start from.
     Based(Base),
+    /// The next rows of a stream, which are of its only split, the test split. One chunk at a time: the next is offered
+    /// when the result of the one before was ordered to be published.
+    Offered(SplitRows),
+    /// The stream is at its end: the results of all its chunks are published.
+    Exhausted,
     /// Something outside the workers failed: a disk, a launcher.
     Broken(Failure),
     /// The run is to stop: what is under way is finished and saved. Asked again is asked once.

@@ -257,7 +257,7 @@ impl Run {
         match &self.phase {
             Phase::Gathering(_) => self.reform(now, actions),
             // It takes part from the next rest on.
-            Phase::Forming(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) => {
+            Phase::Forming(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) | Phase::Idle => {
                 self.changed = true;
                 self.rest(now, actions);
             }

@@ -1,4 +1,4 @@
-//! What is done between updates, and in which order.
+//! What is done between updates, or between the chunks of a stream, and in which order.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use super::report::Outcome;
 use super::{Action, Occasion, Phase, Run, SavePurpose};
 
 impl Run {
-    /// Does the next thing on the agenda; with an empty agenda, trains on.
+    /// Does the next thing on the agenda; with an empty agenda, trains on, or waits for the next rows of a stream.
     pub(super) fn go_on(&mut self, now: Instant, actions: &mut Vec<Action>) {
         self.renew_orphan(actions);
         if self.stopping && !matches!(self.agenda.back(), Some(Task::Stop)) {
@@ -33,6 +33,7 @@ impl Run {
             return;
         }
         match self.agenda.pop_front() {
+            None if self.job.is_stream => self.phase = Phase::Idle,
             None => self.train(now, actions),
             Some(Task::Evaluate(split, occasion)) => self.evaluate(now, split, occasion, actions),
             Some(Task::Save(purpose)) => {

@@ -25,6 +25,7 @@ impl Run {
             Phase::Evaluating(evaluating) if evaluating.occasion == Occasion::End => {
                 self.finish(self.stopped(), actions);
             }
+            Phase::Idle => self.finish(self.stopped(), actions),
             // Workers come to rest where they may not go on, or when their share is done.
             Phase::Training(_) if !self.is_moving() => self.go_on(now, actions),
             Phase::Forming(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) => {}
@@ -110,7 +111,8 @@ impl Run {
                 gathering.returns = gathering.returns.map(|_| now + self.job.patience.reattach);
             }
             Phase::Disbanding(disbanding) => disbanding.since = now,
-            Phase::Forming(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) | Phase::Finished(_) => {}
+            Phase::Forming(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) => {}
+            Phase::Idle | Phase::Finished(_) => {}
         }
     }
 
@@ -205,7 +207,9 @@ impl Run {
             Phase::Forming(_) => "the workers connected to each other".to_owned(),
             Phase::Training(_) => format!("training update {}", self.progress.done.next()),
             Phase::Saving => format!("the state after update {} was saved", self.progress.done),
+            Phase::Evaluating(_) if self.job.is_stream => "predicting".to_owned(),
             Phase::Evaluating(evaluating) => format!("predicting the {} split", evaluating.split),
+            Phase::Idle => "rows to predict were waited for".to_owned(),
             Phase::Finished(_) => "the run ended".to_owned(),
         }
     }

@@ -43,8 +43,10 @@ impl Run {
         let group = self.roster.ranked();
         let shares: BTreeMap<_, _> = group.into_iter().zip(shares(&missing, lengths, self.shares.len())).collect();
         let generation = self.generation;
+        let examples = self.job.rows(split).map_or(&[][..], |rows| &rows.examples);
         let order = |(worker, rows): (&WorkerId, &Vec<Range<u32>>)| {
-            Action::Order(*worker, Command::Evaluate { generation, split, rows: rows.clone() })
+            let (rows, examples) = (rows.clone(), examples.to_vec());
+            Action::Order(*worker, Command::Evaluate { generation, split, rows, examples })
         };
         actions.extend(shares.iter().map(order));
         let done = BTreeSet::new();
@@ -108,6 +110,10 @@ impl Run {
         let (update, epoch) = (self.progress.done, self.epoch());
         let labels = labels.to_vec();
         let report = EvaluationReport { split, update, epoch, tally, predictions, labels, seconds };
+        if self.job.is_stream {
+            // It has no end: the chunks before are not kept in mind.
+            self.evaluations.clear();
+        }
         self.evaluations.push(EvaluationView::of(&report));
         self.evaluated = Some(report.clone());
         self.publish(report, occasion, actions);

@@ -65,6 +65,7 @@ pub(super) fn job(workers: u32) -> Job {
         training: Some(TrainingJob { lengths: (0..10).map(|row| 5 + row % 3).collect(), cadence }),
         validation: None,
         test: None,
+        is_stream: false,
         past: Past::default(),
         base: Base { update: Update(0), artifacts: Vec::new() },
         workers,
@@ -87,7 +88,7 @@ pub(super) fn every(updates: u64) -> Every {
 }
 
 pub(super) fn rows() -> SplitRows {
-    SplitRows { lengths: vec![5; 5], labels: vec![Some(0), Some(1), None, Some(2), Some(0)] }
+    SplitRows { lengths: vec![5; 5], labels: vec![Some(0), Some(1), None, Some(2), Some(0)], examples: Vec::new() }
 }
 
 pub(super) fn hello(pid: u32) -> Event {

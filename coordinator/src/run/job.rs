@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use medley_common::example::Example;
 use medley_common::identity::{Digest, Generation, Split, Update, WorkerId};
 use medley_common::message::{Lanes, SplitInfo};
 use medley_common::model::ModelConfig;
@@ -27,8 +28,10 @@ pub struct Job {
     pub training: Option<TrainingJob>,
     /// Rows to evaluate at the end, and during training by its cadence; `None` where nothing is evaluated.
     pub validation: Option<SplitRows>,
-    /// Rows to predict at the end; `None` where nothing is predicted.
+    /// Rows to predict at the end, or the present chunk of a stream; `None` where nothing is predicted.
     pub test: Option<SplitRows>,
+    /// Whether the test rows come while the run goes on, chunk after chunk: nothing else is done then.
+    pub is_stream: bool,
     /// What was done before this process.
     pub past: Past,
     /// The state on the disk that newcomers start from; older than the past where only workers hold the newest.
@@ -78,12 +81,14 @@ pub struct TrainingJob {
 }
 
 /// The rows of a split to predict.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct SplitRows {
     /// Tokens of every row.
     pub lengths: Vec<u32>,
     /// The label of every row; `None` for a row without one.
     pub labels: Vec<Option<u32>>,
+    /// The rows themselves, where they are those of a stream: workers are told them. Else they fetch them.
+    pub examples: Vec<Example>,
 }
 
 /// How long the run waits for what.
@@ -133,7 +138,7 @@ impl Job {
             |split, lengths: &Vec<u32>| SplitInfo { split, rows: u32::try_from(lengths.len()).unwrap_or(u32::MAX) };
         let training = self.training.as_ref().map(|training| info(Split::Train, &training.lengths));
         let validation = self.validation.as_ref().map(|rows| info(Split::Validation, &rows.lengths));
-        let test = self.test.as_ref().map(|rows| info(Split::Test, &rows.lengths));
+        let test = self.test.as_ref().filter(|_| !self.is_stream).map(|rows| info(Split::Test, &rows.lengths));
         [training, validation, test].into_iter().flatten().collect()
     }
 }

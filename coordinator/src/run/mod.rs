@@ -26,6 +26,7 @@ pub mod report;
 mod returning;
 mod roster;
 mod saving;
+mod streaming;
 mod training;
 mod view;
 mod waiting;
@@ -120,6 +121,8 @@ enum Phase {
     Saving,
     /// A split is being predicted.
     Evaluating(Evaluating),
+    /// The next rows of a stream are waited for.
+    Idle,
     /// Workers leave their group, for another to be formed.
     Disbanding(Disbanding),
     /// Nothing happens any more.
@@ -197,6 +200,8 @@ impl Run {
             (_, Input::Recorded(update)) => self.recorded(now, update, &mut actions),
             (_, Input::Published(_)) => self.published(now, &mut actions),
             (_, Input::Committed(update)) => self.committed(now, update, &mut actions),
+            (_, Input::Offered(rows)) => self.offered(now, rows, &mut actions),
+            (_, Input::Exhausted) => self.finish(Outcome::Completed, &mut actions),
             (_, Input::From(worker, event)) => self.reported(now, worker, event, &mut actions),
         }
         self.tend_save(now, &mut actions);
@@ -240,7 +245,7 @@ impl Run {
             (Phase::Evaluating(_), Event::Evaluated { split, .. }) => {
                 self.share_evaluated(now, worker, split, actions);
             }
-            (Phase::Gathering(_) | Phase::Saving, event)
+            (Phase::Gathering(_) | Phase::Saving | Phase::Idle, event)
             | (Phase::Forming(_), event @ (Event::Updated { .. } | Event::StandingBy { .. }))
             | (Phase::Forming(_), event @ (Event::Predicted { .. } | Event::Evaluated { .. } | Event::Token { .. }))
             | (Phase::Training(_), event @ (Event::Token { .. } | Event::Formed { .. } | Event::StandingBy { .. }))
@@ -270,7 +275,7 @@ impl Run {
                 Some(gathering.returns.map_or(join, |until| until.min(join)))
             }
             Phase::Disbanding(disbanding) => Some(disbanding.since + self.job.patience.join),
-            Phase::Forming(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) => None,
+            Phase::Forming(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) | Phase::Idle => None,
         };
         silence.into_iter().chain(phase).min()
     }

@@ -23,7 +23,7 @@ impl Run {
     /// Goes over to a new group if one is due and everybody is at rest.
     pub(super) fn rest(&mut self, now: Instant, actions: &mut Vec<Action>) {
         // A group that is still being formed, or predicts, comes to rest by itself.
-        if self.changed && matches!(self.phase, Phase::Training(_) | Phase::Saving) && !self.is_moving() {
+        if self.changed && matches!(self.phase, Phase::Training(_) | Phase::Saving | Phase::Idle) && !self.is_moving() {
             self.go_on(now, actions);
         }
     }
@@ -40,7 +40,7 @@ impl Run {
                 self.interrupted = Some(evaluating);
             }
             // What waits for the save still stands in the agenda.
-            Phase::Saving => {}
+            Phase::Saving | Phase::Idle => {}
             Phase::Forming(_) | Phase::Gathering(_) | Phase::Disbanding(_) | Phase::Finished(_) => {}
         }
         self.disband(now, actions);
@@ -233,7 +233,7 @@ impl Run {
                 // Those that alone hold the newest state are enough to save it.
                 self.reform(now, actions);
             }
-            Phase::Forming(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) => {
+            Phase::Forming(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) | Phase::Idle => {
                 self.changed = true;
                 self.rest(now, actions);
             }
@@ -254,10 +254,12 @@ impl Run {
             Phase::Disbanding(_) => self.disbanded(now, actions),
             // All of the state has arrived: it is made durable whoever is left.
             Phase::Saving if was_ranked && self.is_committing() => self.changed = true,
-            Phase::Forming(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) if was_ranked => {
+            Phase::Forming(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) | Phase::Idle
+                if was_ranked =>
+            {
                 self.interrupt(now, actions);
             }
-            Phase::Forming(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) => {}
+            Phase::Forming(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) | Phase::Idle => {}
             Phase::Gathering(_) if held_more => self.wait_for_returns(now),
             Phase::Gathering(_) | Phase::Finished(_) => {}
         }

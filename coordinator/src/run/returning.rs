@@ -79,9 +79,10 @@ impl Run {
         let stays = |held: &Held| match &self.phase {
             // What is held elsewhere shows when all have left the group, or stand in the next one.
             Phase::Disbanding(_) | Phase::Forming(_) => self.is_expected(worker, held),
-            Phase::Gathering(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) | Phase::Finished(_) => {
+            Phase::Gathering(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) => {
                 self.is_needed(worker, held)
             }
+            Phase::Idle | Phase::Finished(_) => self.is_needed(worker, held),
         };
         if let Some(held) = held.filter(|held| stays(held)) {
             self.come_back(worker, *held, actions);
@@ -220,6 +221,9 @@ impl Run {
 
     /// What follows when the group stands for the first time: what is left to do after the last update of the past.
     pub(super) fn first_agenda(&self) -> VecDeque<Task> {
+        if self.job.is_stream {
+            return VecDeque::new();
+        }
         if self.job.training.is_none() {
             return self.results().chain([Task::Finish(Outcome::Completed)]).collect();
         }

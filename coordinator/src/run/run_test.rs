@@ -28,7 +28,8 @@ fn save_final(worker: u64, update: u64) -> Action {
 
 fn evaluate(worker: u64) -> Action {
     let rows = vec![if worker == 1 { 0..2 } else { 2..5 }];
-    Action::Order(WorkerId(worker), Command::Evaluate { generation: Generation(1), split: Split::Validation, rows })
+    let (generation, split, examples) = (Generation(1), Split::Validation, Vec::new());
+    Action::Order(WorkerId(worker), Command::Evaluate { generation, split, rows, examples })
 }
 
 #[test]

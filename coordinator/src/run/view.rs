@@ -125,6 +125,7 @@ impl Run {
             Phase::Training(_) => PhaseName::Training,
             Phase::Saving => PhaseName::Saving,
             Phase::Evaluating(evaluating) if evaluating.split == Split::Test => PhaseName::Predicting,
+            Phase::Idle => PhaseName::Predicting,
             Phase::Evaluating(_) => PhaseName::Evaluating,
             Phase::Finished(_) => PhaseName::Finished,
         }

@@ -27,6 +27,7 @@ impl Run {
             Phase::Training(_) if !self.is_moving() && self.progress.recorded < self.progress.done => {
                 vec![format!("update {} to be in the ledger", self.progress.recorded.next())]
             }
+            Phase::Idle => vec!["rows to predict".to_owned()],
             Phase::Training(_) | Phase::Evaluating(_) | Phase::Finished(_) => Vec::new(),
         }
     }

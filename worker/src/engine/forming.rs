@@ -51,7 +51,9 @@ impl<O: Ops> Engine<O> {
             let message = format!("the group starts from update {}, but this worker holds {through}", form.update);
             return Err(Failure { kind: FailureKind::Internal, message });
         }
-        if let Some(line) = collective.describe().filter(|_| form.rank.0 == 0) {
+        // How sums travel is of interest where there are any.
+        let is_told = form.rank.0 == 0 && self.total > Update(0);
+        if let Some(line) = collective.describe().filter(|_| is_told) {
             self.hand_up(Output::Note(line));
         }
         self.group = Some(Group { generation: form.generation, lanes, collective, switch, through });

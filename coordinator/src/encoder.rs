@@ -1,0 +1,74 @@
+//! A model's folder as it stands before rows are read: its shape for certain labels, and what turns sentence pairs into
+//! its token ids.
+
+use std::path::{Path, PathBuf};
+
+use medley_common::message::{Failure, FailureKind};
+use medley_common::model::ModelConfig;
+
+use crate::dataset::labels::LabelSet;
+use crate::dataset::sequence_limit::SequenceLimit;
+use crate::hub::{self, environment::HubEnv, progress_bar::DownloadBar};
+use crate::model_folder::ModelFolder;
+use crate::tokenizer::WordPieceTokenizer;
+
+/// A model that rows can be encoded for.
+#[derive(Debug)]
+pub struct Encoder {
+    /// Its folder.
+    pub folder: ModelFolder,
+    /// Its shape, with a classifier for the labels.
+    pub model: ModelConfig,
+    /// The labels, by id.
+    pub labels: LabelSet,
+    /// What cuts sentences into tokens.
+    pub tokenizer: WordPieceTokenizer,
+    /// How many a row may have.
+    pub limit: SequenceLimit,
+    /// What to tell before it is used, each a warning.
+    pub notes: Vec<String>,
+}
+
+impl Encoder {
+    /// The folder of a model by its name on the hub, or that folder. Blocks; changes nothing but the download cache.
+    ///
+    /// # Errors
+    /// There is no such model, or it cannot be fetched.
+    pub fn locate(model: &str) -> Result<PathBuf, Failure> {
+        let environment = HubEnv::from_env();
+        let mut bar = DownloadBar::new(environment.bars);
+        hub::resolve(model, &environment, &mut |transfer| bar.show(transfer)).map_err(data)
+    }
+
+    /// Reads the tokenizer of a folder. Rows are cut to `max_seq_length` tokens, or to what the model takes. Blocks.
+    ///
+    /// # Errors
+    /// Its files are not those of one model, or the model takes no pair of this length.
+    pub fn new(folder: ModelFolder, labels: LabelSet, max_seq_length: u32) -> Result<Self, Failure> {
+        let model = folder.config(&labels);
+        model.validate().map_err(data)?;
+        let path: &Path = folder.path();
+        let tokenizer = WordPieceTokenizer::load(path, None).map_err(data)?;
+        tokenizer.check_fits(model.vocab_size).map_err(data)?;
+        let limit = SequenceLimit::new(max_seq_length, &tokenizer, model.max_position_embeddings).map_err(config)?;
+        let mut notes: Vec<String> = tokenizer.warnings().iter().map(|warning| format!("warning: {warning}")).collect();
+        notes.extend(folder.warnings(&labels).iter().map(|warning| format!("warning: {warning}")));
+        Ok(Self { folder, model, labels, tokenizer, limit, notes })
+    }
+
+    /// The warning that the model takes less tokens than were `asked` for, if it does.
+    #[must_use]
+    pub fn shortened(&self, asked: u32) -> Option<String> {
+        let tokens = self.limit.tokens();
+        let warning = || format!("warning: the model takes {tokens} tokens, so pairs are cut there, not at {asked}");
+        (tokens < asked).then(warning)
+    }
+}
+
+fn data(error: impl std::error::Error) -> Failure {
+    Failure { kind: FailureKind::Data, message: error.to_string() }
+}
+
+fn config(error: impl std::error::Error) -> Failure {
+    Failure { kind: FailureKind::Config, message: error.to_string() }
+}
