@@ -24,6 +24,7 @@ pub mod metrics;
 pub mod model_folder;
 pub mod orders_client;
 pub mod origin;
+pub mod predict;
 pub mod profile;
 pub mod quickstart;
 pub mod recorder;

@@ -8,12 +8,14 @@ use medley_common::message::FailureKind;
 use medley_common::secret::Secret;
 use medley_coordinator::archive::LEDGER_FILE;
 use medley_coordinator::assembly::Request;
-use medley_coordinator::cli::{self, Cli, Replay, Report, Verify};
+use medley_coordinator::cli::{self, Cli, Evaluate, Predict, Replay, Report, Verify};
 use medley_coordinator::client::ClientError;
 use medley_coordinator::display::say;
 use medley_coordinator::run::report::Outcome;
 use medley_coordinator::spec::RunSpec;
-use medley_coordinator::{coordinate, orders_client, quickstart, replay, report_page, status_client, verify};
+use medley_coordinator::{
+    coordinate, orders_client, predict as prediction, quickstart, replay, report_page, status_client, verify,
+};
 use tokio::signal::unix::SignalKind;
 
 /// Exit codes: 0 done, 64 usage, 65 data, 70 internal or lost, 75 stopped: run the same command again, 78 settings.
@@ -43,6 +45,8 @@ fn main() -> ExitCode {
     let command: Vec<String> = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let code = match parsed {
         Cli::Train(spec) | Cli::Serve(spec) => runtime.block_on(train(*spec, command)),
+        Cli::Predict(asked) => runtime.block_on(predict(*asked)),
+        Cli::Evaluate(asked) => runtime.block_on(evaluate(*asked)),
         Cli::Status(status) => answered(runtime.block_on(status_client::show(&status))),
         Cli::Stop(asked) => answered(runtime.block_on(orders_client::stop(&asked))),
         Cli::Checkpoint(asked) => answered(runtime.block_on(orders_client::checkpoint(&asked))),
@@ -142,6 +146,41 @@ async fn train(spec: RunSpec, command: Vec<String>) -> ExitCode {
             ExitCode::from(75)
         }
         Outcome::Failed(failure) => fail(exit_code(failure.kind), &failure),
+    }
+}
+
+/// Has a trained model predict rows.
+async fn predict(asked: Predict) -> ExitCode {
+    match secret() {
+        Ok(secret) => answered_with(&prediction::predict(asked, secret).await),
+        Err(error) => fail(70, &error),
+    }
+}
+
+/// Has a trained model predict labelled rows, and prints what that comes to.
+async fn evaluate(asked: Evaluate) -> ExitCode {
+    let json = asked.json;
+    let (outcome, table) = match secret() {
+        Ok(secret) => prediction::evaluate(asked, secret).await,
+        Err(error) => return fail(70, &error),
+    };
+    let Some(table) = table else { return answered_with(&outcome) };
+    let text = if json { table.to_json() } else { table.to_string() };
+    match writeln!(std::io::stdout(), "{text}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(70, &error),
+    }
+}
+
+/// What the end of a stream is to a shell. Rows that were answered are answered.
+fn answered_with(outcome: &Outcome) -> ExitCode {
+    match outcome {
+        Outcome::Completed => ExitCode::SUCCESS,
+        Outcome::Stopped { .. } => {
+            say("stopped");
+            ExitCode::from(75)
+        }
+        Outcome::Failed(failure) => fail(exit_code(failure.kind), failure),
     }
 }
 

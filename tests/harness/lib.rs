@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod attack;
+mod conversation;
 pub mod crowd;
 pub mod http;
 pub mod load;
@@ -11,6 +12,7 @@ mod process;
 mod proxy;
 mod scratch;
 
-pub use process::{Ended, Running, binaries};
+pub use conversation::Conversation;
+pub use process::{Ended, Running, binaries, lines};
 pub use proxy::Proxy;
 pub use scratch::Scratch;

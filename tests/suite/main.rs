@@ -14,6 +14,7 @@ mod launching;
 mod ledger;
 mod network;
 mod operators;
+mod predict;
 mod probes;
 mod profile;
 mod proof;

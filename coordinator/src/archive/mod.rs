@@ -67,6 +67,7 @@ pub use manifest::{FileRecord, MANIFEST_FILE, Manifest};
 pub use output_dir::{MODEL_FILES, OutputDir, checkpoints_of, may_replace};
 pub use patience::Patience;
 pub use predictions::{PREDICTIONS_LINES, PREDICTIONS_TABLE, RowOrigin, save_predictions};
+pub(crate) use predictions::{label_name, softmax};
 pub use profile_file::{PROFILE_FILE, save_profile};
 pub use recipe::{Difference, Recipe};
 pub use report_file::{PAGE_BEGINNING, REPORT_FILE, may_save_report, save_report};

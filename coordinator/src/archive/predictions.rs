@@ -72,11 +72,13 @@ struct Line<'a> {
     probabilities: Vec<f64>,
 }
 
-fn label_name(labels: &[String], label: usize) -> String {
+/// The name of a label; one that lacks is called `LABEL_<n>`.
+pub(crate) fn label_name(labels: &[String], label: usize) -> String {
     labels.get(label).cloned().unwrap_or_else(|| format!("LABEL_{label}"))
 }
 
-fn softmax(logits: &[f32]) -> Vec<f64> {
+/// The probabilities that logits stand for.
+pub(crate) fn softmax(logits: &[f32]) -> Vec<f64> {
     let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let powers: Vec<f64> = logits.iter().map(|logit| f64::from(logit - highest).exp()).collect();
     let sum: f64 = powers.iter().sum();

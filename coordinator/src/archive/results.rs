@@ -80,6 +80,12 @@ impl Metrics {
         &self.values
     }
 
+    /// The numbers as the file has them.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        pretty(&self.values, INDENT)
+    }
+
     /// Writes `<prefix>_results.json` and merges the numbers into `all_results.json`. Blocks.
     ///
     /// An `all_results.json` that cannot be merged with is renamed, never lost; the answer is its new name.
@@ -88,7 +94,7 @@ impl Metrics {
     /// The folder cannot be written to.
     pub fn save(&self, output: &OutputDir) -> Result<Option<PathBuf>, ArchiveError> {
         let own = output.path().join(format!("{}_results.json", self.prefix));
-        durable::replace(&own, pretty(&self.values, INDENT))?;
+        durable::replace(&own, self.to_json())?;
         let all = output.path().join(ALL_RESULTS_FILE);
         let (mut merged, aside) = read_results(&all)?;
         merged.extend(self.values.clone());

@@ -17,6 +17,7 @@ mod config_file;
 mod huggingface;
 mod init_certs;
 mod orders;
+mod predict;
 mod quickstart;
 mod replay;
 mod report;
@@ -29,12 +30,14 @@ mod verify;
 pub use config_file::ConfigProblem;
 pub use init_certs::InitCerts;
 pub use orders::{Checkpoint, Checkpoints, Drain, Stop};
+pub use predict::{Evaluate, Predict, Source, TrainedModel};
 pub use quickstart::Quickstart;
 pub use replay::Replay;
 pub use report::Report;
 pub use status::{Reach, Status};
 pub use verify::Verify;
 
+use predict::{EvaluateFlags, PredictFlags};
 use run_flags::RunFlags;
 use spelling::Spelling;
 use truth::Truth;
@@ -46,6 +49,10 @@ pub enum Cli {
     Train(Box<RunSpec>),
     /// `medley serve`: coordinate a run, and wait for workers.
     Serve(Box<RunSpec>),
+    /// `medley predict`: what a trained model says of rows.
+    Predict(Box<Predict>),
+    /// `medley evaluate`: how well a trained model does on rows.
+    Evaluate(Box<Evaluate>),
     /// `medley status`: show how a run is doing.
     Status(Status),
     /// `medley stop`: have a run end.
@@ -184,6 +191,10 @@ enum Verb {
     /// Coordinate a run, and wait for workers to join
     #[command(args_override_self = true)]
     Serve(RunFlags),
+    /// Have a trained model predict rows, or one pair
+    Predict(PredictFlags),
+    /// Measure a trained model on labelled rows
+    Evaluate(EvaluateFlags),
     /// Show how a run is doing
     Status(Status),
     /// Have a run finish what is under way, save it and end
@@ -211,7 +222,8 @@ const EXAMPLES: &str = "\
 Examples:
   medley quickstart
   medley train --model_name_or_path michiyasunaga/BioLinkBERT-base --do_train --train_file train.jsonl \\
-      --do_eval --validation_file dev.jsonl --output_dir out --workers 2";
+      --do_eval --validation_file dev.jsonl --output_dir out --workers 2
+  medley predict --model out test.jsonl";
 
 impl Verb {
     fn checked(self, given: &ArgMatches) -> Result<Cli, CliError> {
@@ -223,6 +235,8 @@ impl Verb {
         Ok(match self {
             Self::Train(flags) => Cli::Train(run(Role::Train, &flags)?),
             Self::Serve(flags) => Cli::Serve(run(Role::Serve, &flags)?),
+            Self::Predict(flags) => Cli::Predict(Box::new(flags.checked()?)),
+            Self::Evaluate(flags) => Cli::Evaluate(Box::new(flags.checked()?)),
             Self::Status(status) => Cli::Status(status),
             Self::Stop(stop) => Cli::Stop(stop),
             Self::Checkpoint(checkpoint) => Cli::Checkpoint(checkpoint),
