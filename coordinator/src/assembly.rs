@@ -83,13 +83,14 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
     let inputs = Inputs::read(spec)?;
     let train_rows = inputs.splits.get(&Split::Train).map_or(0, |rows| rows.len() as u64);
     let bound = spec.bind(train_rows, machine).map_err(config)?;
+    spec.check_criterion(&bound.cadence, inputs.labels.names()).map_err(config)?;
     refuse_own_model(spec, &inputs)?;
     let output = OutputDir::open(&spec.output().dir).map_err(archived)?;
     let mut notes: Vec<String> = bound.notes.iter().map(Note::to_string).collect();
     notes.extend(inputs.notes.iter().cloned());
     notes.extend(output.warning().map(|warning| format!("warning: {warning}")));
     let trains = spec.sources().train_file.is_some();
-    let recipe = recipe(&bound, &inputs);
+    let recipe = recipe(spec, &bound, &inputs);
     let origin = if trains { Origin::find(spec, &output, &recipe, &mut notes)? } else { Origin::fresh() };
     let complete = origin.complete;
     let trains = trains && complete.is_none();
@@ -107,7 +108,12 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
     let training = trains.then(|| inputs.splits.get(&Split::Train)).flatten();
     let base = Base { update: origin.start(), artifacts };
     let files = store.into_iter().map(|(kind, path)| ((base.update, kind), path)).collect();
-    let asked = Asked { run, past: if trains { origin.past() } else { Past::default() }, base, secret: request.secret };
+    let asked = Asked {
+        run,
+        past: if trains { origin.past(spec.criterion()) } else { Past::default() },
+        base,
+        secret: request.secret,
+    };
     let job = job(spec, &bound, &inputs, training, asked);
     let lost = complete.filter(|_| origin.recovered.is_none());
     let lost = lost.map(|start| Box::new(RunIdentity { start, ..identity.clone() }));
@@ -165,10 +171,16 @@ fn last_name(history: &History, coordinators: u64) -> WorkerId {
     history.last_worker().max(WorkerId(1_000 * coordinators))
 }
 
-fn recipe(bound: &Bound, inputs: &Inputs) -> Recipe {
+fn recipe(spec: &RunSpec, bound: &Bound, inputs: &Inputs) -> Recipe {
     let rows = inputs.digests.get("train_rows").copied().unwrap_or(Digest([0; 32]));
     let weights = inputs.digests.get(INITIAL_WEIGHTS).map_or_else(|| "from scratch".to_owned(), Digest::to_string);
-    Recipe::new(&bound.train, &inputs.model, rows).with(INITIAL_WEIGHTS, weights)
+    let recipe = Recipe::new(&bound.train, &inputs.model, rows).with(INITIAL_WEIGHTS, weights);
+    let Some(criterion) = spec.criterion() else { return recipe };
+    // Where evaluations decide, all that decides them is part of the recipe.
+    let rows = inputs.digests.get("validation_rows").map(Digest::to_string);
+    let settings = criterion.settings().into_iter().chain(bound.cadence.evaluation_settings());
+    let recipe = recipe.with("validation_rows_sha256", rows);
+    settings.fold(recipe, |recipe, (name, value)| recipe.with(name, value))
 }
 
 /// What the first record of the ledger says.
@@ -178,6 +190,8 @@ fn identity(request: &Request, bound: &Bound, inputs: &Inputs, recipe: Recipe) -
         recipe,
         train: bound.train.clone(),
         lengths: inputs.splits.get(&Split::Train).map_or_else(Vec::new, |rows| lengths(rows)),
+        criterion: request.spec.criterion().cloned(),
+        cadence: request.spec.criterion().map(|_| bound.cadence),
         start: Update(0),
         command: request.command.clone(),
         folder: request.folder.clone(),
@@ -246,9 +260,14 @@ fn job(spec: &RunSpec, bound: &Bound, inputs: &Inputs, training: Option<&Vec<Exa
         run: asked.run,
         spec: bound.train.clone(),
         model: inputs.model.clone(),
-        training: training.map(|rows| TrainingJob { lengths: lengths(rows), cadence: bound.cadence }),
+        training: training.map(|rows| TrainingJob {
+            lengths: lengths(rows),
+            cadence: bound.cadence,
+            criterion: spec.criterion().cloned(),
+        }),
         validation: rows(Split::Validation),
         test: rows(Split::Test),
+        labels: inputs.labels.names().to_vec(),
         past: asked.past,
         base: asked.base,
         workers: bound.team.workers,

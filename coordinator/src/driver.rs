@@ -302,7 +302,7 @@ impl Driver {
                 self.record(Entry::Log(log), ties);
             }
             Action::Commit(state) => self.record(Entry::Commit(state), ties),
-            Action::Summarise(summary) => self.record(Entry::Summary(summary), ties),
+            Action::Summarise(summary, best) => self.record(Entry::Summary(summary, best), ties),
             Action::Publish(report, occasion) => {
                 self.display.evaluation(&report, occasion);
                 self.record(Entry::Evaluation(report, occasion), ties);

@@ -8,12 +8,12 @@ use medley_common::message::FailureKind;
 use medley_common::secret::Secret;
 use medley_coordinator::archive::LEDGER_FILE;
 use medley_coordinator::assembly::Request;
-use medley_coordinator::cli::{self, Cli, Replay, Report, Verify};
+use medley_coordinator::cli::{self, Cli, Replay, Report, Sweep, Verify};
 use medley_coordinator::client::ClientError;
 use medley_coordinator::display::say;
 use medley_coordinator::run::report::Outcome;
 use medley_coordinator::spec::RunSpec;
-use medley_coordinator::{coordinate, orders_client, quickstart, replay, report_page, status_client, verify};
+use medley_coordinator::{coordinate, orders_client, quickstart, replay, report_page, status_client, sweep, verify};
 use tokio::signal::unix::SignalKind;
 
 /// Exit codes: 0 done, 64 usage, 65 data, 70 internal or lost, 75 stopped: run the same command again, 78 settings.
@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         Cli::Verify(asked) => prove(&asked),
         Cli::Report(asked) => draw(&asked),
         Cli::Replay(asked) => runtime.block_on(replay(&asked)),
+        Cli::Sweep(asked) => runtime.block_on(sweep(asked)),
         Cli::InitCerts(asked) => match asked.make() {
             Ok(text) => {
                 say(&text);
@@ -102,6 +103,42 @@ async fn replay(asked: &Replay) -> ExitCode {
         }
         Err(error) => fail(70, &error),
     }
+}
+
+/// Makes the runs of a sweep, one after the other; a stop ends it, and its command goes on with it.
+async fn sweep(asked: Sweep) -> ExitCode {
+    let failed = |error: &sweep::SweepError| fail(error.exit_code(), error);
+    let mut sweeping = match sweep::Sweeping::begin(asked) {
+        Ok(sweeping) => sweeping,
+        Err(error) => return failed(&error),
+    };
+    loop {
+        let trial = match sweeping.next() {
+            Ok(Some(trial)) => trial,
+            Ok(None) => break,
+            Err(error) => return failed(&error),
+        };
+        say(&format!("\n{}", trial.title));
+        let diverged = match run(trial.spec.clone(), trial.command.clone(), None).await {
+            Ok(Outcome::Completed) => false,
+            Ok(Outcome::Failed(failure)) if failure.kind == FailureKind::Diverged => {
+                say(&format!("medley: {failure}"));
+                true
+            }
+            Ok(Outcome::Failed(failure)) => return fail(exit_code(failure.kind), &failure),
+            Ok(Outcome::Stopped { .. }) => {
+                say("stopped: the same command goes on with this run, and those after it");
+                return ExitCode::from(75);
+            }
+            Err(error) => return fail(70, &error),
+        };
+        match sweeping.note(&trial, diverged) {
+            Ok(line) => say(&format!("{}: {line}", trial.title)),
+            Err(error) => return failed(&error),
+        }
+    }
+    say(&format!("\n{}", sweeping.conclusion()));
+    ExitCode::SUCCESS
 }
 
 /// Runs what is asked for, through `until` where that comes first.

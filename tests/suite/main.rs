@@ -21,8 +21,10 @@ mod reattach;
 mod recovery;
 mod resume;
 mod saving;
+mod selection;
 mod serving;
 mod slowness;
+mod sweep;
 mod training;
 
 /// The flags that every run of the suite shares: 8 rows an update, dropout on.

@@ -55,6 +55,7 @@ use medley_common::identity::{Digest, Update};
 pub use certificate::{CERTIFICATE_FILE, Certificate};
 pub use checkpoint::{Checkpoint, PassedOver, Scan, StoredArtifact};
 pub use commit::{Agreed, Committed, ModelFile};
+pub(crate) use durable::replace as write_whole;
 pub use error::ArchiveError;
 pub use export::ModelSource;
 pub use json_text::JsonObject;
@@ -102,6 +103,8 @@ pub struct RunFacts {
     pub epoch: f64,
     /// What the workers agree on.
     pub agreed: Agreed,
+    /// The checkpoint that the model is, where it is not the last model.
+    pub best: Option<Update>,
     /// Digests of what went in, by name.
     pub inputs: BTreeMap<String, Digest>,
     /// Digests of the programs, by name.
@@ -228,7 +231,7 @@ impl Archive {
         ledger.sync()?;
         let mut committed = self.frame().commit(staging, agreed, state)?;
         ledger.append(Record::Checkpoint(committed.checkpoint.record()))?;
-        self.frame().rotate(&mut committed, ledger.history().best());
+        self.frame().rotate(&mut committed, ledger.history().best().map(|best| best.update));
         Ok(committed)
     }
 
@@ -251,13 +254,14 @@ impl Archive {
     ) -> Result<Certificate, ArchiveError> {
         let RunContents { identity, model_files, .. } = &self.contents;
         let files = export::export(&self.output, source, model_files)?;
-        let RunFacts { epoch, agreed: Agreed { layout, parameters }, inputs, programs } = facts;
+        let RunFacts { epoch, agreed: Agreed { layout, parameters }, best, inputs, programs } = facts;
         let mut certificate = Certificate {
             version: identity.version.clone(),
             update: ledger.last(),
             epoch,
             layout,
             parameters,
+            best,
             recipe: identity.recipe.clone(),
             command: identity.command.clone(),
             inputs,

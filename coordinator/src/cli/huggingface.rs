@@ -171,8 +171,6 @@ const MEMORY: &str = "activations are kept for the backward pass; to need less m
 const EVALUATE_HALF: &str = "evaluation is in the precision of --fp16 or --bf16";
 const COMPILED: &str = "there is no Python to compile; drop the flag";
 const HUB: &str = "nothing is uploaded; upload --output_dir after the run, e.g. with huggingface-cli upload";
-const BEST: &str = "the last model is the result; use --evaluation_strategy epoch --save_strategy epoch and take the \
-                    checkpoint with the best eval_accuracy in trainer_state.json";
 const TRACKER: &str = "no tracker is called; the log is in trainer_state.json of --output_dir";
 const SAMPLES: &str = "all rows of a file are used; give a shorter file, e.g. made with head -n";
 const DATASETS: &str = "data are JSONL files; use --train_file, --validation_file and --test_file";
@@ -250,11 +248,6 @@ static UNSUPPORTED: &[Unsupported] = &[
     un("train_sampling_strategy", Is(&["random"]), "rows are shuffled, and lanes balanced by their tokens"),
     un("data_seed", Nothing, "use --seed, which orders the rows, too"),
     // Evaluation, log and checkpoints.
-    un("load_best_model_at_end", Off, BEST),
-    un("metric_for_best_model", Nothing, BEST),
-    un("greater_is_better", Nothing, BEST),
-    un("eval_delay", Is(&["0", "0.0"]), "evaluations start with the first that is due; see --evaluation_strategy"),
-    un("eval_on_start", Off, "run --do_eval without --do_train to evaluate the model as it is"),
     un("evaluate_during_training", Off, "use --evaluation_strategy steps"),
     un("prediction_loss_only", Off, METRICS),
     un("include_inputs_for_metrics", Off, METRICS),

@@ -23,6 +23,7 @@ mod report;
 pub(crate) mod run_flags;
 mod spelling;
 mod status;
+mod sweep;
 mod truth;
 mod verify;
 
@@ -33,6 +34,7 @@ pub use quickstart::Quickstart;
 pub use replay::Replay;
 pub use report::Report;
 pub use status::{Reach, Status};
+pub use sweep::Sweep;
 pub use verify::Verify;
 
 use run_flags::RunFlags;
@@ -62,6 +64,8 @@ pub enum Cli {
     Report(Report),
     /// `medley replay`: make updates of a run again and compare.
     Replay(Replay),
+    /// `medley sweep`: a run for each of many settings.
+    Sweep(Sweep),
     /// `medley init-certs`: certificates and tokens for a cluster.
     InitCerts(InitCerts),
     /// `medley quickstart`: a small run on data that come with the program.
@@ -200,6 +204,8 @@ enum Verb {
     Report(Report),
     /// Make updates of a run again, and compare them with its ledger
     Replay(Replay),
+    /// Train with each of many settings and seeds, and compare what they come to
+    Sweep(Sweep),
     /// Make certificates and tokens for a coordinator that other machines reach
     #[command(name = "init-certs")]
     InitCerts(InitCerts),
@@ -231,6 +237,7 @@ impl Verb {
             Self::Verify(verify) => Cli::Verify(verify),
             Self::Report(asked) => Cli::Report(asked),
             Self::Replay(replay) => Cli::Replay(replay),
+            Self::Sweep(asked) => Cli::Sweep(asked),
             Self::InitCerts(asked) => Cli::InitCerts(asked),
             Self::Quickstart(quickstart) => Cli::Quickstart(quickstart),
         })

@@ -34,6 +34,8 @@ pub(crate) struct RunFlags {
     #[command(flatten)]
     pub(crate) cadence: CadenceFlags,
     #[command(flatten)]
+    pub(crate) selection: SelectionFlags,
+    #[command(flatten)]
     pub(crate) precision: PrecisionFlags,
     #[command(flatten)]
     pub(crate) placement: PlacementFlags,
@@ -201,6 +203,12 @@ pub(crate) struct CadenceFlags {
     /// Updates between evaluations, or a share of the run [default: --logging_steps]
     #[arg(long, value_name = "UPDATES")]
     pub(crate) eval_steps: Option<f64>,
+    /// Updates, or epochs, before the first evaluation that may be due
+    #[arg(long, value_name = "UPDATES|EPOCHS", default_value_t = 0.0)]
+    pub(crate) eval_delay: f64,
+    /// Evaluate before the first update, too
+    #[arg(long)]
+    pub(crate) eval_on_start: Truth,
     /// When to save a checkpoint
     #[arg(long, value_name = "no|steps|epoch", value_enum, default_value_t = StrategyFlag::Steps)]
     pub(crate) save_strategy: StrategyFlag,
@@ -210,6 +218,27 @@ pub(crate) struct CadenceFlags {
     /// Updates between digests of the weights; 0: at saves only
     #[arg(long, value_name = "UPDATES", default_value_t = 0)]
     pub(crate) digest_steps: i64,
+}
+
+/// Which model the run ends with.
+#[derive(Debug, Clone, Args)]
+#[command(rename_all = "snake_case", next_help_heading = "Best model and early stopping")]
+pub(crate) struct SelectionFlags {
+    /// End with the best checkpoint that was evaluated, instead of the last model
+    #[arg(long)]
+    pub(crate) load_best_model_at_end: Truth,
+    /// What it is best by: loss, accuracy, macro_f1, f1_LABEL, ... [default: loss]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) metric_for_best_model: Option<String>,
+    /// Whether more of it is better [default: True, but for losses]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "True")]
+    pub(crate) greater_is_better: Option<Truth>,
+    /// End training after so many evaluations in a row without an improvement
+    #[arg(long, value_name = "N")]
+    pub(crate) early_stopping_patience: Option<i64>,
+    /// What an improvement must be more than
+    #[arg(long, value_name = "DIFFERENCE", default_value_t = 0.0)]
+    pub(crate) early_stopping_threshold: f64,
 }
 
 /// Which numbers to compute with.

@@ -113,7 +113,8 @@ impl Run {
         self.overdue = false;
         self.evaluated = self.evaluated.take().filter(|report| report.update <= update);
         self.evaluations.retain(|evaluation| evaluation.update <= update);
-        if update >= self.job.total() && self.job.training.is_some() {
+        self.selecting.rewind(update);
+        if update >= self.end() && self.job.training.is_some() {
             self.agenda = self.results().chain([Task::Finish(super::Outcome::Completed)]).collect();
         }
     }
@@ -258,6 +259,7 @@ impl Run {
                 self.interrupt(now, actions);
             }
             Phase::Forming(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) => {}
+            Phase::Gathering(_) if self.selecting.is_loading() => self.reform(now, actions),
             Phase::Gathering(_) if held_more => self.wait_for_returns(now),
             Phase::Gathering(_) | Phase::Finished(_) => {}
         }

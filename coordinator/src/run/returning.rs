@@ -225,8 +225,8 @@ impl Run {
         }
         let Past { update, evaluated, .. } = self.job.past;
         let is_saved = self.base.update == update;
-        let mut agenda = if update.0 > 0 { self.agenda_after(update) } else { VecDeque::new() };
-        if update >= self.job.total() && agenda.is_empty() {
+        let mut agenda = self.agenda_after(update);
+        if update >= self.end() && agenda.is_empty() {
             agenda = self.end_agenda(SavePurpose::Final);
         }
         agenda.retain(|task| match task {

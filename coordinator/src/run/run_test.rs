@@ -303,7 +303,7 @@ fn the_end_saves_summarises_and_gives_the_results() {
     assert!(last.ends_with(&[save_final(1, 6), save_final(2, 6)]), "{last:?}");
     assert_eq!(drive.save(6), [commit(6, SavePurpose::Final)]);
     let actions = drive.input(Input::Committed(Update(6)));
-    let [_, _, Action::Summarise(summary), one, two] = &actions[..] else { panic!("{actions:?}") };
+    let [_, _, Action::Summarise(summary, _), one, two] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!((summary.update, summary.rows, summary.updates, summary.epoch), (Update(6), 20, 6, 2.0));
     assert_eq!((one, two), (&evaluate(1), &evaluate(2)));
     drive.predict(1, 0..2);

@@ -254,8 +254,13 @@ impl Run {
         self.saving.as_ref().is_some_and(|saving| saving.committing)
     }
 
+    /// Whether the run can do nothing before the disk has.
+    pub(super) fn awaits_disk(&self) -> bool {
+        self.awaits_commit() || (matches!(self.phase, Phase::Gathering(_)) && self.selecting.awaits_choice())
+    }
+
     /// Whether the newest state that is left is about to be on the disk: the run does not go back behind it.
-    pub(super) fn awaits_commit(&self) -> bool {
+    fn awaits_commit(&self) -> bool {
         let newest = self.saving.as_ref().filter(|saving| saving.committing).map(|saving| saving.save.update);
         let holds = |member: &Member, update| member.is_ready() && member.update >= update;
         let waits = matches!(self.phase, Phase::Gathering(_));
