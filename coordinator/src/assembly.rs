@@ -89,7 +89,7 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
     notes.extend(inputs.notes.iter().cloned());
     notes.extend(output.warning().map(|warning| format!("warning: {warning}")));
     let trains = spec.sources().train_file.is_some();
-    let recipe = recipe(&bound, &inputs);
+    let recipe = recipe(spec, &bound, &inputs);
     let origin = if trains { Origin::find(spec, &output, &recipe, &mut notes)? } else { Origin::fresh() };
     let complete = origin.complete;
     let trains = trains && complete.is_none();
@@ -165,10 +165,15 @@ fn last_name(history: &History, coordinators: u64) -> WorkerId {
     history.last_worker().max(WorkerId(1_000 * coordinators))
 }
 
-fn recipe(bound: &Bound, inputs: &Inputs) -> Recipe {
+fn recipe(spec: &RunSpec, bound: &Bound, inputs: &Inputs) -> Recipe {
     let rows = inputs.digests.get("train_rows").copied().unwrap_or(Digest([0; 32]));
     let weights = inputs.digests.get(INITIAL_WEIGHTS).map_or_else(|| "from scratch".to_owned(), Digest::to_string);
-    Recipe::new(&bound.train, &inputs.model, rows).with(INITIAL_WEIGHTS, weights)
+    let recipe = Recipe::new(&bound.train, &inputs.model, rows).with(INITIAL_WEIGHTS, weights);
+    // Absent where all is read, as it was before there was a choice.
+    match spec.sources().baseline {
+        Some(baseline) => recipe.with(baseline.name(), true),
+        None => recipe,
+    }
 }
 
 /// What the first record of the ledger says.

@@ -6,6 +6,7 @@
 mod bound;
 mod cadence;
 mod chaos;
+mod label_choice;
 mod note;
 mod number;
 mod output;
@@ -17,10 +18,12 @@ mod run_spec;
 mod schedule;
 mod sources;
 mod spec_error;
+mod text;
 
 pub use bound::Bound;
 pub use cadence::{Cadence, Every};
 pub use chaos::{Blow, Chaos, ChaosError, Fault, Occasion as FaultOccasion, Victim};
+pub use label_choice::LabelChoice;
 pub use note::{Note, NoteKind};
 pub use output::{Existing, Output, Progress, Resume};
 pub use placement::{Device, DeviceChoice, Machine, Placement, Role, Team, Workers};
@@ -30,3 +33,4 @@ pub use recipe::{BatchMeaning, Recipe, RunLength, Warmup};
 pub use run_spec::RunSpec;
 pub use sources::{InitialWeights, Sources};
 pub use spec_error::SpecError;
+pub use text::Baseline;
