@@ -8,7 +8,7 @@ use super::truth::Truth;
 #[derive(Debug, Clone, Args)]
 #[command(rename_all = "snake_case", next_help_heading = "Rows")]
 pub(crate) struct RowFlags {
-    /// Columns of a row's texts: two are a pair, one is a single sentence
+    /// Columns of the texts: two for pairs, or one
     #[arg(long, value_name = "NAMES", default_value = "sentence1,sentence2")]
     pub(crate) text_column_names: String,
     /// Column of a row's label

@@ -76,7 +76,7 @@ pub(crate) struct DataFlags {
     /// Rows to predict
     #[arg(long, value_name = "FILE")]
     pub(crate) test_file: Option<PathBuf>,
-    /// Classes in the order of their ids; auto: the training file's, sorted
+    /// Classes by id; auto: those of the rows
     #[arg(long, value_name = "LIST", default_value = "entailment,neutral,contradiction")]
     pub(crate) labels: String,
     /// Longer rows are cut to so many tokens

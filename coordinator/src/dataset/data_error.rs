@@ -122,22 +122,22 @@ pub enum LineProblem {
         found: &'static str,
     },
     /// A field is not there.
-    #[error("{field} is missing; {}", there("the line has", present, flag))]
+    #[error("{field} is missing; the line has {present}: give {flag}")]
     Missing {
         /// The field.
         field: String,
-        /// Those that are there.
-        present: Vec<String>,
+        /// Those that are there, as [`plain_names`] tells them.
+        present: String,
         /// The flag that names another.
         flag: &'static str,
     },
     /// The first line does not name a column.
-    #[error("there is no column {column}; {}", there("the first line names", present, flag))]
+    #[error("there is no column {column}; the first line names {present}: give {flag}")]
     NoColumn {
         /// The column.
         column: String,
-        /// Those that it names.
-        present: Vec<String>,
+        /// Those that it names, as [`plain_names`] tells them.
+        present: String,
         /// The flag that names another.
         flag: &'static str,
     },
@@ -220,20 +220,18 @@ pub(super) fn shown(word: &str) -> String {
     text
 }
 
-/// What is there instead of a column. What has a space in it may be a sentence of a file without names, and is only
-/// counted.
-fn there(who: &str, present: &[String], flag: &str) -> String {
-    let is_name = |name: &&String| !name.trim().is_empty() && !name.contains(' ') && name.len() <= 80;
+/// The columns that are there. What has a space in it may be a sentence of a file without names, and is only counted.
+pub(super) fn plain_names(present: &[&str]) -> String {
+    let is_name = |name: &&&str| !name.is_empty() && !name.contains(' ') && name.len() <= 80;
     let mut words: Vec<String> = present.iter().filter(is_name).take(SHOWN_COLUMNS).map(|name| shown(name)).collect();
     match present.len() - words.len() {
         0 => {}
         others if words.is_empty() => words.push(format!("{others} that are no plain names")),
         others => words.push(format!("{others} more")),
     }
-    let list = match words.split_last() {
+    match words.split_last() {
         None => "none".to_owned(),
         Some((last, [])) => last.clone(),
         Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
-    };
-    format!("{who} {list}: give {flag}")
+    }
 }

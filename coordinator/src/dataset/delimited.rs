@@ -2,7 +2,7 @@
 
 use std::io::BufRead;
 
-use super::data_error::LineProblem;
+use super::data_error::{LineProblem, plain_names};
 use super::fields::FieldReader;
 use super::format::{Column, Failure, Field, Record, Records};
 use super::layout::Quoting;
@@ -48,7 +48,7 @@ fn names(names: &[&str], columns: &[Column<'_>]) -> Result<Vec<Option<usize>>, L
         match (places.next(), places.next(), column.flag) {
             (Some(_), Some(_), _) => Err(LineProblem::TwoColumns { column: column.name.to_owned() }),
             (None, _, Some(flag)) => {
-                let present = names.iter().map(|name| name.trim().to_owned()).collect();
+                let present = plain_names(&names.iter().map(|name| name.trim()).collect::<Vec<_>>());
                 Err(LineProblem::NoColumn { column: column.name.to_owned(), present, flag })
             }
             (place, _, _) => Ok(place),

@@ -5,7 +5,7 @@ use std::io::{BufRead, Read};
 
 use serde::de::{DeserializeSeed, IgnoredAny};
 
-use super::data_error::LineProblem;
+use super::data_error::{LineProblem, plain_names};
 use super::format::{Column, Failure, RECORD_LIMIT_BYTES, Record, Records};
 use super::json_line::{Line, LineSeed};
 
@@ -49,7 +49,7 @@ fn parse(text: &str, columns: &[Column<'_>]) -> Result<Record, LineProblem> {
     for (column, field) in columns.iter().zip(&fields) {
         if let (Some(flag), None) = (column.flag, field) {
             let present: BTreeMap<String, IgnoredAny> = serde_json::from_str(text).unwrap_or_default();
-            let present = present.into_keys().collect();
+            let present = plain_names(&present.keys().map(String::as_str).collect::<Vec<_>>());
             return Err(LineProblem::Missing { field: column.name.to_owned(), present, flag });
         }
     }
