@@ -114,10 +114,13 @@ fn wrong_lines_are_named() {
             r#"{"SECRET is a word": 1, "text": 2}"#,
             "sentence1 is missing; the line has text and 1 more: give --text_column_names",
         ),
-        (r#"{"sentence1": "SECRET", "sentence2": 5}"#, "sentence2 is a number; expected a string"),
-        (r#"{"sentence1": null, "sentence2": "SECRET"}"#, "sentence1 is null; expected a string"),
-        (r#"{"sentence1": ["SECRET"], "sentence2": ""}"#, "sentence1 is an array; expected a string"),
-        (r#"{"sentence1": {"SECRET": 1}, "sentence2": ""}"#, "sentence1 is an object; expected a string"),
+        (r#"{"sentence1": "SECRET", "sentence2": 5, "gold_label": ""}"#, "sentence2 is a number; expected a string"),
+        (r#"{"sentence1": null, "sentence2": "SECRET", "gold_label": ""}"#, "sentence1 is null; expected a string"),
+        (r#"{"sentence1": ["SECRET"], "sentence2": "", "gold_label": ""}"#, "sentence1 is an array; expected a string"),
+        (
+            r#"{"sentence1": {"SECRET": 1}, "sentence2": "", "gold_label": ""}"#,
+            "sentence1 is an object; expected a string",
+        ),
         (&GOOD.replace("\"neutral\"", "1"), "gold_label is \"1\"; expected entailment, neutral or contradiction"),
         (
             &GOOD.replace("\"neutral\"", "1.5"),
