@@ -175,6 +175,11 @@ fn recipe(spec: &RunSpec, bound: &Bound, inputs: &Inputs) -> Recipe {
     let rows = inputs.digests.get("train_rows").copied().unwrap_or(Digest([0; 32]));
     let weights = inputs.digests.get(INITIAL_WEIGHTS).map_or_else(|| "from scratch".to_owned(), Digest::to_string);
     let recipe = Recipe::new(&bound.train, &inputs.model, rows).with(INITIAL_WEIGHTS, weights);
+    // Absent where all is read, as it was before there was a choice.
+    let recipe = match spec.sources().baseline {
+        Some(baseline) => recipe.with(baseline.name(), true),
+        None => recipe,
+    };
     let Some(criterion) = spec.criterion() else { return recipe };
     // Where evaluations decide, all that decides them is part of the recipe.
     let rows = inputs.digests.get("validation_rows").map(Digest::to_string);

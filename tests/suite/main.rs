@@ -8,6 +8,7 @@ mod bad_input;
 mod crew;
 mod export;
 mod faults;
+mod formats;
 mod giants;
 mod hostile;
 mod launching;

@@ -173,8 +173,9 @@ const COMPILED: &str = "there is no Python to compile; drop the flag";
 const HUB: &str = "nothing is uploaded; upload --output_dir after the run, e.g. with huggingface-cli upload";
 const TRACKER: &str = "no tracker is called; the log is in trainer_state.json of --output_dir";
 const SAMPLES: &str = "all rows of a file are used; give a shorter file, e.g. made with head -n";
-const DATASETS: &str = "data are JSONL files; use --train_file, --validation_file and --test_file";
-const COLUMNS: &str = "rows have the fields sentence1, sentence2 and gold_label; rename those of the file";
+const DATASETS: &str = "data are JSONL, CSV or TSV files; use --train_file, --validation_file and --test_file";
+const PAIR: &str = "two columns are a pair of sentences with [SEP] between them; for one text, join them in the file and \
+                    name the one column";
 const BATCH: &str = "use --per_device_train_batch_size";
 const TPU: &str = "TPUs are not supported; use --device cpu or --device cuda";
 const DEVICE: &str = "use --device cpu or --device cuda";
@@ -302,10 +303,8 @@ static UNSUPPORTED: &[Unsupported] = &[
     un("validation_split_name", Nothing, DATASETS),
     un("test_split_name", Nothing, DATASETS),
     un("remove_splits", Nothing, DATASETS),
-    un("remove_columns", Nothing, COLUMNS),
-    un("text_column_names", Nothing, COLUMNS),
-    un("text_column_delimiter", Nothing, COLUMNS),
-    un("label_column_name", Is(&["gold_label"]), COLUMNS),
+    un("remove_columns", Nothing, "columns that --text_column_names and --label_column_name do not name are not read"),
+    un("text_column_delimiter", Nothing, PAIR),
     un("max_train_samples", Nothing, SAMPLES),
     un("max_eval_samples", Nothing, SAMPLES),
     un("max_val_samples", Nothing, SAMPLES),

@@ -20,6 +20,7 @@ mod orders;
 mod quickstart;
 mod replay;
 mod report;
+pub(crate) mod row_flags;
 pub(crate) mod run_flags;
 mod spelling;
 mod status;

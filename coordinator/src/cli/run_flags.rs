@@ -11,6 +11,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use medley_common::schedule::Decay;
 
+use super::row_flags::RowFlags;
 use super::truth::Truth;
 use crate::spec::DeviceChoice;
 
@@ -25,6 +26,8 @@ pub(crate) struct RunFlags {
     pub(crate) tasks: TaskFlags,
     #[command(flatten)]
     pub(crate) data: DataFlags,
+    #[command(flatten)]
+    pub(crate) rows: RowFlags,
     #[command(flatten)]
     pub(crate) output: OutputFlags,
     #[command(flatten)]
@@ -66,19 +69,19 @@ pub(crate) struct DataFlags {
     /// Draw new weights; the model needs a config and a tokenizer only
     #[arg(long)]
     pub(crate) from_scratch: Truth,
-    /// Rows to train on, JSONL
+    /// Rows to train on: .csv, .tsv, or else JSONL
     #[arg(long, value_name = "FILE")]
     pub(crate) train_file: Option<PathBuf>,
-    /// Rows to evaluate on, JSONL
+    /// Rows to evaluate on
     #[arg(long, value_name = "FILE")]
     pub(crate) validation_file: Option<PathBuf>,
-    /// Rows to predict, JSONL
+    /// Rows to predict
     #[arg(long, value_name = "FILE")]
     pub(crate) test_file: Option<PathBuf>,
-    /// Classes in the order of their ids
+    /// Classes by id; auto: those of the rows
     #[arg(long, value_name = "LIST", default_value = "entailment,neutral,contradiction")]
     pub(crate) labels: String,
-    /// Longer pairs of sentences are cut to so many tokens
+    /// Longer rows are cut to so many tokens
     #[arg(long, value_name = "TOKENS", default_value_t = 128)]
     pub(crate) max_seq_length: i64,
 }
