@@ -8,7 +8,6 @@ use medley_common::identity::Update;
 use medley_common::message::{Failure, FailureKind};
 use medley_proto::v1;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::access::{Connections, Idle, Security, limits};
@@ -25,6 +24,7 @@ use crate::run::Run;
 use crate::run::report::Outcome;
 use crate::service::{Service, StatusFeed, Uploads};
 use crate::spec::{Chaos, Device, DeviceChoice, Machine, Placement, Role};
+use crate::stop_requests::{self, StopRequests};
 
 /// What NVIDIA's driver makes where there is a GPU.
 const NVIDIA: &str = "/dev/nvidiactl";
@@ -32,11 +32,6 @@ const NVIDIA: &str = "/dev/nvidiactl";
 const BACKLOG: u32 = 1024;
 /// Events that may wait for the run.
 const QUEUED_ARRIVALS: usize = 1024;
-/// SIGTERMs and SIGHUPs this close to each other ask for the same: a scheduler may signal all processes of a job, and the
-/// parents among them pass it on.
-const ONE_REQUEST: Duration = Duration::from_secs(2);
-/// SIGINTs this close to each other are one that was passed on: nobody types Ctrl-C twice in this time.
-const ONE_KEY: Duration = Duration::from_millis(300);
 /// How long workers may take to end when the run has.
 const WORKERS_GRACE: Duration = Duration::from_secs(5);
 /// How long sessions may take to end when the run has: a stream that somebody else holds open must not hold the end up.
@@ -44,18 +39,19 @@ const SESSIONS_GRACE: Duration = Duration::from_secs(2);
 
 /// Makes the run that is asked for.
 ///
-/// Must be awaited on the main thread, with which its local workers end.
-pub async fn run(request: Request) -> Outcome {
-    match prepare_and_run(request).await {
-        Ok(outcome) => outcome,
-        Err(failure) => Outcome::Failed(failure),
-    }
+/// Must be awaited on the main thread, with which its local workers end. Whoever made `stops` before anything slow has a
+/// signal that comes while the data are read stop the run as well.
+pub async fn run(request: Request, stops: &mut StopRequests) -> Outcome {
+    let (sender, receiver) = stop_requests::channel();
+    let outcome = tokio::select! {
+        outcome = prepare_and_run(request, receiver) => outcome,
+        never = stops.pass_on(sender) => match never {},
+    };
+    outcome.unwrap_or_else(Outcome::Failed)
 }
 
-async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
+async fn prepare_and_run(request: Request, mut stops: mpsc::Receiver<()>) -> Result<Outcome, Failure> {
     let started = Instant::now();
-    // Before anything slow: a signal that comes while the data are read must stop the run as well.
-    let mut stops = stop_requests()?;
     let placement = request.spec.placement().clone();
     let mut security = match &placement.credentials {
         Some(folder) => Security::load(folder).map_err(|error| config(&error))?,
@@ -264,34 +260,6 @@ async fn serve(assembly: Assembly, listener: TcpListener, ties: Ties) -> Result<
 fn announce(assembly: &Assembly) {
     say(assembly.summary.to_string().trim_end());
     assembly.notes.iter().for_each(|note| say(note));
-}
-
-/// SIGINT, SIGTERM and SIGHUP as requests to stop; a hang-up that is ignored (`nohup`) stays ignored. One that comes
-/// right after another of its kind is the same one; a person who types Ctrl-C twice means it.
-fn stop_requests() -> Result<mpsc::Receiver<()>, Failure> {
-    let (sender, receiver) = mpsc::channel(4);
-    let hangup = (!ignores_hangup()).then(SignalKind::hangup);
-    for kind in [SignalKind::interrupt(), SignalKind::terminate()].into_iter().chain(hangup) {
-        let mut signals = signal(kind).map_err(|error| internal(&error))?;
-        let sender = sender.clone();
-        tokio::spawn(async move {
-            while signals.recv().await.is_some() {
-                // A full queue holds enough requests already.
-                sender.try_send(()).ok();
-                let same = if kind == SignalKind::interrupt() { ONE_KEY } else { ONE_REQUEST };
-                let until = tokio::time::Instant::now() + same;
-                while tokio::time::timeout_at(until, signals.recv()).await.is_ok() {}
-            }
-        });
-    }
-    Ok(receiver)
-}
-
-/// Whether this process was started with SIGHUP ignored, by the kernel's mask of ignored signals.
-fn ignores_hangup() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 fn internal(error: &dyn std::error::Error) -> Failure {

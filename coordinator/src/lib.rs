@@ -33,6 +33,7 @@ pub mod service;
 pub mod spec;
 pub mod status_client;
 pub mod status_view;
+pub mod stop_requests;
 pub mod sweep;
 pub mod tokenizer;
 pub mod verify;

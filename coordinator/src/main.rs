@@ -13,6 +13,7 @@ use medley_coordinator::client::ClientError;
 use medley_coordinator::display::say;
 use medley_coordinator::run::report::Outcome;
 use medley_coordinator::spec::RunSpec;
+use medley_coordinator::stop_requests::StopRequests;
 use medley_coordinator::{coordinate, orders_client, quickstart, replay, report_page, status_client, sweep, verify};
 use tokio::signal::unix::SignalKind;
 
@@ -108,6 +109,11 @@ async fn replay(asked: &Replay) -> ExitCode {
 /// Makes the runs of a sweep, one after the other; a stop ends it, and its command goes on with it.
 async fn sweep(asked: Sweep) -> ExitCode {
     let failed = |error: &sweep::SweepError| fail(error.exit_code(), error);
+    // From the first run to the last: a stop between two of them is one as well.
+    let mut stops = match StopRequests::listen() {
+        Ok(stops) => stops,
+        Err(error) => return fail(70, &error),
+    };
     let mut sweeping = match sweep::Sweeping::begin(asked) {
         Ok(sweeping) => sweeping,
         Err(error) => return failed(&error),
@@ -119,32 +125,47 @@ async fn sweep(asked: Sweep) -> ExitCode {
             Err(error) => return failed(&error),
         };
         say(&format!("\n{}", trial.title));
-        let diverged = match run(trial.spec.clone(), trial.command.clone(), None).await {
+        let diverged = match run_until(&mut stops, trial.spec.clone(), trial.command.clone(), None).await {
             Ok(Outcome::Completed) => false,
             Ok(Outcome::Failed(failure)) if failure.kind == FailureKind::Diverged => {
                 say(&format!("medley: {failure}"));
                 true
             }
             Ok(Outcome::Failed(failure)) => return fail(exit_code(failure.kind), &failure),
-            Ok(Outcome::Stopped { .. }) => {
-                say("stopped: the same command goes on with this run, and those after it");
-                return ExitCode::from(75);
-            }
+            Ok(Outcome::Stopped { .. }) => return stopped_sweep(),
             Err(error) => return fail(70, &error),
         };
         match sweeping.note(&trial, diverged) {
             Ok(line) => say(&format!("{}: {line}", trial.title)),
             Err(error) => return failed(&error),
         }
+        if stops.is_asked() {
+            return stopped_sweep();
+        }
     }
     say(&format!("\n{}", sweeping.conclusion()));
     ExitCode::SUCCESS
 }
 
+fn stopped_sweep() -> ExitCode {
+    say("stopped: the same command goes on with the runs that are left");
+    ExitCode::from(75)
+}
+
 /// Runs what is asked for, through `until` where that comes first.
 async fn run(spec: RunSpec, command: Vec<String>, until: Option<Update>) -> std::io::Result<Outcome> {
+    run_until(&mut StopRequests::listen()?, spec, command, until).await
+}
+
+/// The same, where whoever asks for a stop is known already.
+async fn run_until(
+    stops: &mut StopRequests,
+    spec: RunSpec,
+    command: Vec<String>,
+    until: Option<Update>,
+) -> std::io::Result<Outcome> {
     let (secret, folder) = (secret()?, std::env::current_dir()?);
-    Ok(coordinate::run(Request { spec, command, folder, until, secret }).await)
+    Ok(coordinate::run(Request { spec, command, folder, until, secret }, stops).await)
 }
 
 async fn train(spec: RunSpec, command: Vec<String>) -> ExitCode {

@@ -11,8 +11,7 @@ use crate::ledger::updates;
 const WHOLE: &str = "--num_train_epochs 6 --do_eval --validation_file dev.jsonl --do_predict --test_file test.jsonl \
                      --evaluation_strategy steps --eval_steps 10 --save_strategy steps --save_steps 10";
 
-/// The loss falls, so that the highest one is that of the first evaluation: neither the last, nor what one hopes for.
-const WORST: &str = "--load_best_model_at_end --metric_for_best_model eval_loss --greater_is_better True";
+const BEST: &str = "--load_best_model_at_end";
 
 fn evaluated(scratch: &Scratch) -> Vec<(u64, f64)> {
     let state = scratch.json("out/trainer_state.json");
@@ -20,9 +19,18 @@ fn evaluated(scratch: &Scratch) -> Vec<(u64, f64)> {
     state["log_history"].as_array().unwrap().iter().filter_map(entry).collect()
 }
 
+/// The evaluations of saved models, the lowest loss first.
+fn ranked(scratch: &Scratch) -> Vec<(u64, f64)> {
+    let mut during: Vec<_> = evaluated(scratch).into_iter().filter(|(step, _)| step % 10 == 0).collect();
+    during.dedup_by_key(|(step, _)| *step);
+    during.sort_by(|one, other| one.1.total_cmp(&other.1));
+    during
+}
+
 fn run(scratch: &Scratch, flags: &str) {
     scratch.run(&format!("train {RECIPE} {WHOLE} {flags}")).expect(0);
-    scratch.run("verify out").expect(0).says(&["selection", "all is as the ledger says"]);
+    let verdict = scratch.run("verify out").expect(0).stdout;
+    assert!(verdict.contains("selection") && verdict.contains("all is as the ledger says"), "{verdict}");
 }
 
 #[test]
@@ -31,23 +39,23 @@ fn the_best_checkpoint_is_the_model_that_is_evaluated_predicts_and_is_left() {
         .into_iter()
         .map(|workers| {
             let scratch = Scratch::new(100);
-            run(&scratch, &format!("{WORST} {workers}"));
+            run(&scratch, &format!("{BEST} {workers}"));
             scratch
         })
         .collect();
     let one = &runs[0];
     let evaluations = evaluated(one);
-    let (steps, losses): (Vec<u64>, Vec<f64>) = evaluations.iter().copied().unzip();
-    // The last two are after the last save, and at the end.
-    assert_eq!(steps, [10, 20, 30, 40, 50, 60, 70, 78]);
-    assert!(losses[..7].windows(2).all(|pair| pair[0] > pair[1]), "{losses:?}");
-    assert_eq!(losses[7], losses[0], "the model that is evaluated at the end is the one after update 10");
+    let steps: Vec<u64> = evaluations.iter().map(|(step, _)| *step).collect();
+    assert_eq!(steps, [10, 20, 30, 40, 50, 60, 70, 78], "after every tenth update, and at the end");
+    let (best, loss) = ranked(one)[0];
+    assert!(best < 70, "{evaluations:?}: the last is the best, so that this shows nothing");
+    assert_eq!(evaluations[7].1, loss, "the model that is evaluated at the end is the best");
     assert_eq!(updates(one).len(), 78, "training goes on to its end");
-    assert_eq!(one.sha256("out/model.safetensors"), one.sha256("out/checkpoint-10/model.safetensors"));
+    assert_eq!(one.sha256("out/model.safetensors"), one.sha256(&format!("out/checkpoint-{best}/model.safetensors")));
     let state = one.json("out/trainer_state.json");
-    assert_eq!((state["best_global_step"].as_u64(), state["best_metric"].as_f64()), (Some(10), Some(losses[0])));
-    assert_eq!(state["best_model_checkpoint"], "out/checkpoint-10");
-    assert_eq!(one.json("out/checkpoint-10/trainer_state.json")["best_global_step"], 10);
+    assert_eq!((state["best_global_step"].as_u64(), state["best_metric"].as_f64()), (Some(best), Some(loss)));
+    assert_eq!(state["best_model_checkpoint"], format!("out/checkpoint-{best}"));
+    assert_eq!(one.json("out/checkpoint-10/trainer_state.json")["best_global_step"], 10, "the only one by then");
     assert_eq!(one.json("out/eval_results.json")["epoch"], 6.0);
     for other in &runs[1..] {
         assert_eq!(evaluated(other), evaluations);
@@ -55,57 +63,66 @@ fn the_best_checkpoint_is_the_model_that_is_evaluated_predicts_and_is_left() {
             assert_eq!(other.sha256(file), one.sha256(file), "{file}");
         }
     }
-    // What predicts is what is left.
-    let model = one.path("out");
-    let flags = format!("--model_name_or_path {} --do_predict --test_file test.jsonl", model.display());
-    one.run(&format!("train {flags} --max_seq_length 64 --output_dir again")).expect(0);
+    // What has predicted is what is left.
+    let flags = "--model_name_or_path out --do_predict --test_file test.jsonl --max_seq_length 64";
+    one.run(&format!("train {flags} --output_dir again")).expect(0);
     assert_eq!(one.sha256("again/predictions.jsonl"), one.sha256("out/predictions.jsonl"));
 }
 
 #[test]
 fn training_ends_where_evaluations_improve_no_more_whether_it_was_stopped_or_not() {
-    let flags = format!("{WORST} --early_stopping_patience 3 --save_total_limit 1");
+    let flags = format!("{BEST} --early_stopping_patience 2 --save_total_limit 1");
     let straight = Scratch::new(100);
     run(&straight, &format!("{flags} --workers 2"));
-    let steps: Vec<u64> = evaluated(&straight).into_iter().map(|(step, _)| step).collect();
-    assert_eq!(steps, [10, 20, 30, 40, 40], "three that improve nothing, and the end");
-    assert_eq!(updates(&straight).len(), 40);
-    assert!(straight.path("out/checkpoint-10").is_dir() && straight.path("out/checkpoint-40").is_dir());
-    assert!(!straight.path("out/checkpoint-20").exists());
+    let evaluations = evaluated(&straight);
+    let last = updates(&straight).len() as u64;
+    let (best, loss) = ranked(&straight)[0];
+    assert!(last < 78 && last == best + 20, "{evaluations:?}: two evaluations after the best, and no more");
+    assert_eq!(evaluations.last(), Some(&(last, loss)));
+    let kept = |update: u64| straight.path(&format!("out/checkpoint-{update}")).is_dir();
+    assert!(kept(best) && kept(last) && !kept(last - 10));
 
     let stopped = Scratch::new(100);
     let command = format!("train {RECIPE} {WHOLE} {flags}");
     let mut running = stopped.start(&format!("{command} --workers 2"));
-    running.wait_for("saved out/checkpoint-20");
+    running.wait_for("saved out/checkpoint-10");
     running.signal(Signal::INT);
     running.end().expect(75);
     run(&stopped, &format!("{flags} --workers 3"));
-    assert_eq!(evaluated(&stopped), evaluated(&straight));
+    assert_eq!(evaluated(&stopped), evaluations);
     assert_eq!(updates(&stopped), updates(&straight));
     for file in ["out/model.safetensors", "out/predictions.jsonl"] {
         assert_eq!(stopped.sha256(file), straight.sha256(file), "{file}");
     }
     // It is complete, and of these settings.
     stopped.run(&format!("{command} --workers 1")).expect(0).says(&["holds this run, complete"]);
-    let other = command.replace("patience 3", "patience 2");
-    stopped.run(&other).expect(78).says(&["early_stopping_patience was 3, now 2"]);
+    let other = command.replace("patience 2", "patience 3");
+    stopped.run(&other).expect(78).says(&["early_stopping_patience was 2, now 3"]);
 }
 
 #[test]
 fn a_damaged_best_checkpoint_is_named_and_the_next_best_takes_its_place() {
     let scratch = Scratch::new(100);
-    let command = format!("train {RECIPE} {WHOLE} {WORST} --workers 1");
+    let command = format!("train {RECIPE} {WHOLE} {BEST} --workers 1");
+    scratch.run(&format!("{command} --output_dir straight")).expect(0);
+    let log = scratch.json("straight/trainer_state.json");
+    let best = log["best_global_step"].as_u64().unwrap();
     let mut running = scratch.start(&command);
-    running.wait_for("saved out/checkpoint-30");
+    running.wait_for(&format!("saved out/checkpoint-{best}"));
     running.signal(Signal::INT);
     running.end().expect(75);
-    scratch.write("out/checkpoint-10/config.json", "{}");
-    scratch.run(&command).expect(0).says(&["checkpoint-10", "the next best", "the model is that of out/checkpoint-20"]);
-    assert_eq!(scratch.sha256("out/model.safetensors"), scratch.sha256("out/checkpoint-20/model.safetensors"));
-    scratch
-        .run("verify out")
-        .expect(65)
-        .says(&["checkpoint-10", "the best that was evaluated and saved is that of 10"]);
+    let damaged = format!("out/checkpoint-{best}");
+    scratch.write(&format!("{damaged}/config.json"), "{}");
+    let ended = scratch.run(&command).expect(0);
+    let (next, _) = ranked(&scratch)[1];
+    let model = format!("the model is that of out/checkpoint-{next}");
+    ended.says(&[&damaged, "the next best checkpoint takes its place", &model]);
+    assert_eq!(
+        scratch.sha256("out/model.safetensors"),
+        scratch.sha256(&format!("out/checkpoint-{next}/model.safetensors"))
+    );
+    let verdict = scratch.run("verify out").expect(65).stdout;
+    assert!(verdict.contains(&format!("the best that was evaluated and saved is that of {best}")), "{verdict}");
 }
 
 #[test]
