@@ -28,6 +28,10 @@ use crate::spec::{Chaos, Device, DeviceChoice, Machine, Placement, Role};
 
 /// What NVIDIA's driver makes where there is a GPU.
 const NVIDIA: &str = "/dev/nvidiactl";
+/// Where the coordinator listens.
+pub(crate) const LISTEN_FLAG: &str = "--listen";
+/// Where probes are answered.
+pub(crate) const HTTP_FLAG: &str = "--http_listen";
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 /// Events that may wait for the run.
@@ -62,7 +66,7 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
         None => Security::default(),
     };
     raise_open_files();
-    let socket = bind(placement.listen, "--listen")?;
+    let socket = bind(placement.listen, LISTEN_FLAG)?;
     let (status, feed) = watch::channel(v1::Status::default());
     if let Some(address) = placement.http_listen {
         answer_probes(address, feed.clone(), started)?;
@@ -72,19 +76,14 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
         Role::Serve => None,
     };
     let (progress, profile) = (request.spec.output().progress, request.spec.output().profile);
-    let gpus = match (&binary, placement.device) {
-        (Some(binary), DeviceChoice::Auto | DeviceChoice::Cuda) => {
-            count_gpus(binary).await.map_err(|error| config(&error))?
-        }
-        (None, _) | (_, DeviceChoice::Cpu) => 0,
-    };
-    warn_of_idle_gpu(&placement, gpus);
+    let gpus = usable_gpus(&placement, binary.as_deref()).await?;
+    idle_gpu(&placement, gpus).into_iter().for_each(say);
     let assembling = tokio::task::spawn_blocking(move || assemble(&request, &Machine::here(gpus)));
     let assembly = tokio::select! {
         assembly = assembling => assembly.map_err(|error| internal(&error))??,
         _ = stops.recv() => return Ok(Outcome::Stopped { update: Update(0), saved: None }),
     };
-    let listener = socket.listen(BACKLOG).map_err(|error| unavailable((placement.listen, "--listen"), &error))?;
+    let listener = socket.listen(BACKLOG).map_err(|error| unavailable((placement.listen, LISTEN_FLAG), &error))?;
     let address = listener.local_addr().map_err(|error| internal(&error))?;
     announce(&assembly);
     if assembly.job.splits().is_empty() {
@@ -121,15 +120,23 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
     serve(assembly, listener, Ties { stops, local, display, started, chaos, security, profile, status, feed }).await
 }
 
-/// Says that there is a GPU, and nobody who can use it.
-fn warn_of_idle_gpu(placement: &Placement, usable: u32) {
-    let is_open = placement.role == Role::Train && placement.device == DeviceChoice::Auto;
-    if is_open && usable == 0 && Path::new(NVIDIA).exists() {
-        say(
-            "warning: this machine has an NVIDIA GPU, but no worker here can use it, so the CPU computes; build one with \
-             deploy/cuda/build, or say --device cpu",
-        );
+/// How many GPUs the workers of this machine can use, where they may.
+pub(crate) async fn usable_gpus(placement: &Placement, binary: Option<&Path>) -> Result<u32, Failure> {
+    match (binary, placement.device) {
+        (Some(binary), DeviceChoice::Auto | DeviceChoice::Cuda) => {
+            count_gpus(binary).await.map_err(|error| config(&error))
+        }
+        (None, _) | (_, DeviceChoice::Cpu) => Ok(0),
     }
+}
+
+/// Says that there is a GPU, and nobody who can use it.
+pub(crate) fn idle_gpu(placement: &Placement, usable: u32) -> Option<&'static str> {
+    let is_open = placement.role == Role::Train && placement.device == DeviceChoice::Auto;
+    (is_open && usable == 0 && Path::new(NVIDIA).exists()).then_some(
+        "warning: this machine has an NVIDIA GPU, but no worker here can use it, so the CPU computes; build one with \
+         deploy/cuda/build, or say --device cpu",
+    )
 }
 
 /// The faults that are still to be injected.
@@ -139,16 +146,20 @@ fn faults(placement: &Placement, assembly: &Assembly) -> Result<Chaos, Failure> 
         // All of the plan is past.
         return Ok(Chaos::default());
     }
-    if let Some(message) = placement.chaos.never(places, assembly.job.total()) {
-        return Err(Failure { kind: FailureKind::Config, message });
-    }
+    possible_faults(placement, places, assembly.job.total())?;
     Ok(placement.chaos.clone().after(assembly.job.past.update))
+}
+
+/// Refuses faults that can never come.
+pub(crate) fn possible_faults(placement: &Placement, places: u32, total: Update) -> Result<(), Failure> {
+    let never = placement.chaos.never(places, total);
+    never.map_or(Ok(()), |message| Err(Failure { kind: FailureKind::Config, message }))
 }
 
 /// Answers probes from now on, while the data are read.
 fn answer_probes(address: SocketAddr, status: watch::Receiver<v1::Status>, started: Instant) -> Result<(), Failure> {
-    const FLAG: &str = "--http_listen";
-    let listener = bind(address, FLAG)?.listen(BACKLOG).map_err(|error| unavailable((address, FLAG), &error))?;
+    let listener =
+        bind(address, HTTP_FLAG)?.listen(BACKLOG).map_err(|error| unavailable((address, HTTP_FLAG), &error))?;
     let address = listener.local_addr().map_err(|error| internal(&error))?;
     say(&format!("health and metrics on http://{address}: /healthz, /readyz, /metrics"));
     tokio::spawn(http::serve(listener, status, started));
@@ -157,7 +168,7 @@ fn answer_probes(address: SocketAddr, status: watch::Receiver<v1::Status>, start
 
 /// Takes the address early, so that one in use is known before the data are read; nobody is answered until the run can
 /// start, so workers that come early are turned away and try again.
-fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpSocket, Failure> {
+pub(crate) fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpSocket, Failure> {
     let bind = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;

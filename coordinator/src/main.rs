@@ -8,12 +8,15 @@ use medley_common::message::FailureKind;
 use medley_common::secret::Secret;
 use medley_coordinator::archive::LEDGER_FILE;
 use medley_coordinator::assembly::Request;
-use medley_coordinator::cli::{self, Cli, Replay, Report, Verify};
+use medley_coordinator::cli::{self, Cli, Plan, Replay, Report, Verify};
 use medley_coordinator::client::ClientError;
 use medley_coordinator::display::say;
+use medley_coordinator::forecast::Forecast;
 use medley_coordinator::run::report::Outcome;
 use medley_coordinator::spec::RunSpec;
-use medley_coordinator::{coordinate, orders_client, quickstart, replay, report_page, status_client, verify};
+use medley_coordinator::{
+    conversion, coordinate, orders_client, quickstart, replay, report_page, status_client, verify,
+};
 use tokio::signal::unix::SignalKind;
 
 /// Exit codes: 0 done, 64 usage, 65 data, 70 internal or lost, 75 stopped: run the same command again, 78 settings.
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
     let command: Vec<String> = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let code = match parsed {
         Cli::Train(spec) | Cli::Serve(spec) => runtime.block_on(train(*spec, command)),
+        Cli::Plan(asked) => runtime.block_on(plan(*asked)),
         Cli::Status(status) => answered(runtime.block_on(status_client::show(&status))),
         Cli::Stop(asked) => answered(runtime.block_on(orders_client::stop(&asked))),
         Cli::Checkpoint(asked) => answered(runtime.block_on(orders_client::checkpoint(&asked))),
@@ -58,6 +62,15 @@ fn main() -> ExitCode {
             }
             Err(error) => fail(78, &error),
         },
+        Cli::Convert(asked) => match conversion::convert(&asked) {
+            Ok(said) => {
+                said.iter().for_each(|line| say(line));
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(error.exit_code(), &error),
+        },
+        Cli::Completions(asked) => written(asked.write(&mut std::io::stdout().lock())),
+        Cli::Man(asked) => written(asked.write(&mut std::io::stdout().lock())),
         Cli::Quickstart(arguments) => match quickstart::prepare(&arguments) {
             Ok(_) if arguments.prepare_only => ExitCode::SUCCESS,
             Ok(spec) => {
@@ -80,6 +93,15 @@ fn answered(answer: Result<(), ClientError>) -> ExitCode {
     match answer {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(error.exit_code(), &error),
+    }
+}
+
+/// What was written for a shell or a reader; a reader that has gone away (`| head`) has what it wanted.
+fn written(result: std::io::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => fail(78, &error),
     }
 }
 
@@ -143,6 +165,18 @@ async fn train(spec: RunSpec, command: Vec<String>) -> ExitCode {
         }
         Outcome::Failed(failure) => fail(exit_code(failure.kind), &failure),
     }
+}
+
+/// Shows what a run comes to.
+async fn plan(asked: Plan) -> ExitCode {
+    let json = asked.json;
+    let forecast = match Forecast::of(asked).await {
+        Ok(forecast) => forecast,
+        Err(failure) => return fail(exit_code(failure.kind), &failure),
+    };
+    let text =
+        if json { serde_json::to_string_pretty(&forecast) } else { Ok(forecast.to_string().trim_end().to_owned()) };
+    written(text.map_err(std::io::Error::from).and_then(|text| writeln!(std::io::stdout(), "{text}")))
 }
 
 fn exit_code(kind: FailureKind) -> u8 {

@@ -5,6 +5,7 @@
 mod access;
 mod architecture;
 mod bad_input;
+mod convert;
 mod crew;
 mod export;
 mod faults;
@@ -12,8 +13,10 @@ mod giants;
 mod hostile;
 mod launching;
 mod ledger;
+mod manual;
 mod network;
 mod operators;
+mod plan;
 mod probes;
 mod profile;
 mod proof;
