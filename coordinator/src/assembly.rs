@@ -12,6 +12,7 @@ use medley_common::message::{Artifact, ArtifactKind, Failure, FailureKind};
 use medley_common::secret::Secret;
 
 use crate::archive::{self, History, OutputDir, Recipe, RunContents, RunIdentity};
+use crate::display::Display;
 use crate::inputs::{Inputs, file_digest};
 use crate::launch::find_binary;
 use crate::origin::Origin;
@@ -69,6 +70,8 @@ pub struct Request {
     pub until: Option<Update>,
     /// What the workers of this run share.
     pub secret: Secret,
+    /// Where it tells how it goes.
+    pub display: Display,
 }
 
 /// Reads everything that the request names and checks that it fits together. Blocks; changes nothing but the download

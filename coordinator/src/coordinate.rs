@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use crate::access::{Connections, Idle, Security, limits};
 use crate::assembly::{Assembly, Request, assemble};
 use crate::chronicle::Chronicle;
-use crate::display::{Display, say};
+use crate::display::{Display, Event};
 use crate::driver::Driver;
 use crate::http;
 use crate::injector::Injector;
@@ -36,6 +36,8 @@ pub(crate) const HTTP_FLAG: &str = "--http_listen";
 const BACKLOG: u32 = 1024;
 /// Events that may wait for the run.
 const QUEUED_ARRIVALS: usize = 1024;
+/// Lines of local workers that may wait to be told.
+const QUEUED_LINES: usize = 256;
 /// SIGTERMs and SIGHUPs this close to each other ask for the same: a scheduler may signal all processes of a job, and the
 /// parents among them pass it on.
 const ONE_REQUEST: Duration = Duration::from_secs(2);
@@ -69,15 +71,15 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
     let socket = bind(placement.listen, LISTEN_FLAG)?;
     let (status, feed) = watch::channel(v1::Status::default());
     if let Some(address) = placement.http_listen {
-        answer_probes(address, feed.clone(), started)?;
+        answer_probes(address, feed.clone(), (started, &request.display))?;
     }
     let binary = match placement.role {
         Role::Train => Some(find_binary().map_err(|error| config(&error))?),
         Role::Serve => None,
     };
-    let (progress, profile) = (request.spec.output().progress, request.spec.output().profile);
+    let (display, profile) = (request.display.clone(), request.spec.output().profile);
     let gpus = usable_gpus(&placement, binary.as_deref()).await?;
-    idle_gpu(&placement, gpus).into_iter().for_each(say);
+    idle_gpu(&placement, gpus).into_iter().for_each(|line| display.line(line));
     let assembling = tokio::task::spawn_blocking(move || assemble(&request, &Machine::here(gpus)));
     let assembly = tokio::select! {
         assembly = assembling => assembly.map_err(|error| internal(&error))??,
@@ -85,15 +87,16 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
     };
     let listener = socket.listen(BACKLOG).map_err(|error| unavailable((placement.listen, LISTEN_FLAG), &error))?;
     let address = listener.local_addr().map_err(|error| internal(&error))?;
-    announce(&assembly);
+    display.show(&Event::Plan(&assembly.summary));
+    assembly.notes.iter().for_each(|note| display.line(note));
     if assembly.job.splits().is_empty() {
         // All that was asked for is there.
         return Ok(Outcome::Completed);
     }
     let chaos = faults(&placement, &assembly)?;
-    let display = Display::new(assembly.job.total(), progress);
+    display.begin(assembly.job.total());
     let called = called(address, placement.credentials.is_some());
-    display.line(&format!("coordinator listens on {address}; medley status --coordinator {called}"));
+    display.show(&Event::Listening(address, &called));
     let local = match binary {
         Some(binary) => {
             let device = match assembly.team.device {
@@ -105,15 +108,14 @@ async fn prepare_and_run(request: Request) -> Result<Outcome, Failure> {
             let token = security.admit_local().map_err(|error| internal(&error))?;
             let credentials = placement.credentials;
             let (coordinator, device) = (reachable(address), device.to_owned());
-            let command = WorkerCommand { binary, coordinator, device, threads, credentials, token };
+            let words = display.sifts().then(|| pass_on(display.clone()));
+            let command = WorkerCommand { binary, coordinator, device, threads, credentials, token, words };
             let (workers, restarts) = (assembly.team.workers, placement.max_restarts);
             LocalWorkers::start(command, workers, restarts).map_err(|error| config(&error))?
         }
         None => {
             let workers = assembly.team.workers;
-            say(&format!(
-                "waiting for workers, {workers} in all; start each with: medley-worker --coordinator {called}"
-            ));
+            display.show(&Event::Awaited(workers, &called));
             LocalWorkers::default()
         }
     };
@@ -156,12 +158,27 @@ pub(crate) fn possible_faults(placement: &Placement, places: u32, total: Update)
     never.map_or(Ok(()), |message| Err(Failure { kind: FailureKind::Config, message }))
 }
 
+/// Tells what local workers write, each line by itself.
+fn pass_on(display: Display) -> mpsc::Sender<(u32, String)> {
+    let (sender, mut lines) = mpsc::channel::<(u32, String)>(QUEUED_LINES);
+    tokio::spawn(async move {
+        while let Some((pid, line)) = lines.recv().await {
+            display.show(&Event::Worker(pid, &line));
+        }
+    });
+    sender
+}
+
 /// Answers probes from now on, while the data are read.
-fn answer_probes(address: SocketAddr, status: watch::Receiver<v1::Status>, started: Instant) -> Result<(), Failure> {
+fn answer_probes(
+    address: SocketAddr,
+    status: watch::Receiver<v1::Status>,
+    (started, display): (Instant, &Display),
+) -> Result<(), Failure> {
     let listener =
         bind(address, HTTP_FLAG)?.listen(BACKLOG).map_err(|error| unavailable((address, HTTP_FLAG), &error))?;
     let address = listener.local_addr().map_err(|error| internal(&error))?;
-    say(&format!("health and metrics on http://{address}: /healthz, /readyz, /metrics"));
+    display.show(&Event::Probes(address));
     tokio::spawn(http::serve(listener, status, started));
     Ok(())
 }
@@ -270,11 +287,6 @@ async fn serve(assembly: Assembly, listener: TcpListener, ties: Ties) -> Result<
     // A session that does not end is cut off with the process: all that matters is written.
     tokio::time::timeout(SESSIONS_GRACE, server).await.ok();
     Ok(outcome)
-}
-
-fn announce(assembly: &Assembly) {
-    say(assembly.summary.to_string().trim_end());
-    assembly.notes.iter().for_each(|note| say(note));
 }
 
 /// SIGINT, SIGTERM and SIGHUP as requests to stop; a hang-up that is ignored (`nohup`) stays ignored. One that comes

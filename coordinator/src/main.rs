@@ -10,7 +10,7 @@ use medley_coordinator::archive::LEDGER_FILE;
 use medley_coordinator::assembly::Request;
 use medley_coordinator::cli::{self, Cli, Plan, Replay, Report, Verify};
 use medley_coordinator::client::ClientError;
-use medley_coordinator::display::say;
+use medley_coordinator::display::{Display, Event, say};
 use medley_coordinator::forecast::Forecast;
 use medley_coordinator::run::report::Outcome;
 use medley_coordinator::spec::RunSpec;
@@ -112,7 +112,8 @@ async fn replay(asked: &Replay) -> ExitCode {
         Err(error) => return fail(65, &error),
     };
     say(&rerun.to_string());
-    match run(rerun.spec.clone(), rerun.command.clone(), Some(rerun.through)).await {
+    let display = Display::new(rerun.spec.output().console, rerun.spec.output().progress);
+    match run(rerun.spec.clone(), rerun.command.clone(), (Some(rerun.through), display)).await {
         Ok(Outcome::Completed | Outcome::Stopped { .. }) => {}
         Ok(Outcome::Failed(failure)) => return fail(exit_code(failure.kind), &failure),
         Err(error) => return fail(70, &error),
@@ -126,15 +127,20 @@ async fn replay(asked: &Replay) -> ExitCode {
     }
 }
 
-/// Runs what is asked for, through `until` where that comes first.
-async fn run(spec: RunSpec, command: Vec<String>, until: Option<Update>) -> std::io::Result<Outcome> {
+/// Runs what is asked for, through `until` where that comes first, and tells of it on `display`.
+async fn run(
+    spec: RunSpec,
+    command: Vec<String>,
+    (until, display): (Option<Update>, Display),
+) -> std::io::Result<Outcome> {
     let (secret, folder) = (secret()?, std::env::current_dir()?);
-    Ok(coordinate::run(Request { spec, command, folder, until, secret }).await)
+    Ok(coordinate::run(Request { spec, command, folder, until, secret, display }).await)
 }
 
 async fn train(spec: RunSpec, command: Vec<String>) -> ExitCode {
     let dir = spec.output().dir.clone();
-    let outcome = match run(spec, command, None).await {
+    let display = Display::new(spec.output().console, spec.output().progress);
+    let outcome = match run(spec, command, (None, display.clone())).await {
         Ok(outcome) => outcome,
         Err(error) => return fail(70, &error),
     };
@@ -142,28 +148,22 @@ async fn train(spec: RunSpec, command: Vec<String>) -> ExitCode {
         Outcome::Completed => {
             // A run that only evaluates has no ledger, and nothing to draw.
             if dir.join(LEDGER_FILE).exists() {
-                say(&match report_page::conclude(&dir) {
+                display.line(&match report_page::conclude(&dir) {
                     Ok(path) => format!("pictures of the run are in {}", path.display()),
                     Err(error) => format!("warning: no pictures of the run are drawn: {error}"),
                 });
             }
-            say(&format!("done: the results are in {}", dir.display()));
+            display.show(&Event::Completed(&dir));
             ExitCode::SUCCESS
         }
         Outcome::Stopped { update, saved } => {
-            say(&match saved {
-                Some(saved) if saved == update => {
-                    format!("stopped after update {update}, which is saved: the same command goes on from there")
-                }
-                Some(saved) => format!(
-                    "stopped at once after update {update}: the same command goes on from the checkpoint of update {saved}"
-                ),
-                None if update.0 > 0 => format!("stopped at once after update {update}: nothing of it is saved"),
-                None => "stopped; nothing was trained yet".to_owned(),
-            });
+            display.show(&Event::Stopped(update, saved));
             ExitCode::from(75)
         }
-        Outcome::Failed(failure) => fail(exit_code(failure.kind), &failure),
+        Outcome::Failed(failure) => {
+            display.show(&Event::Failed(&failure));
+            ExitCode::from(exit_code(failure.kind))
+        }
     }
 }
 

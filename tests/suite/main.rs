@@ -5,6 +5,7 @@
 mod access;
 mod architecture;
 mod bad_input;
+mod console;
 mod convert;
 mod crew;
 mod export;

@@ -106,8 +106,15 @@ fn what_the_run_refuses_the_plan_refuses() {
 fn a_run_in_the_folder_is_seen() {
     let scratch = Scratch::new(40);
     let flags = "--num_train_epochs 400 --save_steps 2 --save_total_limit 1 --workers 1";
+    let estimate = plan(&scratch, flags)["memory_estimates"][0]["total_bytes"].as_f64().unwrap();
     let mut running = scratch.start(&format!("train {RECIPE} {flags}"));
+    let joined = running.wait_for("joined: ");
+    let pid = joined.split("pid ").nth(1).unwrap().split(',').next().unwrap().to_owned();
     running.wait_for("checkpoint-4");
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB");
+    let measured = peak.parse::<f64>().unwrap() * 1024.0;
+    assert!((0.6..1.6).contains(&(estimate / measured)), "estimated {estimate}, measured {measured}");
     scratch.run(&format!("plan {RECIPE} {flags}")).expect(78).says(&["is in use by process"]);
     running.signal(rustix::process::Signal::TERM);
     running.end().expect(75);

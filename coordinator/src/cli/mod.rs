@@ -15,6 +15,7 @@ use crate::spec::{Role, RunSpec, SpecError};
 
 mod completions;
 mod config_file;
+pub(crate) mod console_flags;
 mod convert;
 mod huggingface;
 mod init_certs;

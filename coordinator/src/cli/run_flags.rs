@@ -11,6 +11,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use medley_common::schedule::Decay;
 
+use super::console_flags::ConsoleFlags;
 use super::truth::Truth;
 use crate::spec::DeviceChoice;
 
@@ -27,6 +28,8 @@ pub(crate) struct RunFlags {
     pub(crate) data: DataFlags,
     #[command(flatten)]
     pub(crate) output: OutputFlags,
+    #[command(flatten)]
+    pub(crate) console: ConsoleFlags,
     #[command(flatten)]
     pub(crate) batch: BatchFlags,
     #[command(flatten)]

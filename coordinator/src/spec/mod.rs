@@ -6,6 +6,7 @@
 mod bound;
 mod cadence;
 mod chaos;
+mod console;
 mod note;
 mod number;
 mod output;
@@ -21,6 +22,7 @@ mod spec_error;
 pub use bound::Bound;
 pub use cadence::{Cadence, Every};
 pub use chaos::{Blow, Chaos, ChaosError, Fault, Occasion as FaultOccasion, Victim};
+pub use console::{Console, Format, Level};
 pub use note::{Note, NoteKind};
 pub use output::{Existing, Output, Progress, Resume};
 pub use placement::{Device, DeviceChoice, Machine, Placement, Role, Team, Workers};
