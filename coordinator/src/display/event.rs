@@ -188,7 +188,7 @@ impl Event<'_> {
                 format!("worker {worker} joined: {host}, pid {pid}, {device}")
             }
             Self::Refused(worker, reason) => format!("refused worker {worker}: {reason}"),
-            Self::Phase(phase) => format!("{}", phase_name(*phase)),
+            Self::Phase(phase) => phase_name(*phase).to_owned(),
             Self::Updated(updated) => {
                 let UpdateRecord { update, epoch, loss, learning_rate, .. } = updated.record;
                 let (total, pace) = (updated.total, updated.pace());

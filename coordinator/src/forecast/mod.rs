@@ -119,7 +119,7 @@ impl Forecast {
             surveyed.as_ref().map_or_else(|| vec![Load::default(); bound.team.workers as usize], |it| it.loads.clone());
         let shape =
             Shape { model: &inputs.model, bound, held: held(&inputs.splits), predicted: predicted(&inputs.splits) };
-        let memory_estimates = (0..).zip(loads).map(|(rank, load)| shape.memory(rank, load)).collect();
+        let memory_estimates: Vec<Memory> = (0..).zip(loads).map(|(rank, load)| shape.memory(rank, load)).collect();
         let around = Around::of(spec.placement(), machine);
         notes.extend(scarce(&memory_estimates, &around));
         let space = training
@@ -170,7 +170,7 @@ fn predicted(splits: &BTreeMap<Split, Vec<Example>>) -> u64 {
 }
 
 /// Says that the workers of this machine may be too many for it.
-fn scarce(estimates: &Vec<Memory>, around: &Around) -> Option<String> {
+fn scarce(estimates: &[Memory], around: &Around) -> Option<String> {
     let asked: u64 = estimates.iter().map(|memory| memory.total_bytes).sum();
     let available = around.available_memory_bytes.filter(|available| around.gpus == 0 && asked > *available)?;
     Some(format!(
