@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use crate::access::{Connections, Idle, Security, limits};
 use crate::assembly::{Assembly, Request, assemble};
 use crate::chronicle::Chronicle;
-use crate::display::{Display, say};
+use crate::display::{Display, Event};
 use crate::driver::Driver;
 use crate::http;
 use crate::injector::Injector;
@@ -28,10 +28,16 @@ use crate::stop_requests::{self, StopRequests};
 
 /// What NVIDIA's driver makes where there is a GPU.
 const NVIDIA: &str = "/dev/nvidiactl";
+/// Where the coordinator listens.
+pub(crate) const LISTEN_FLAG: &str = "--listen";
+/// Where probes are answered.
+pub(crate) const HTTP_FLAG: &str = "--http_listen";
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 /// Events that may wait for the run.
 const QUEUED_ARRIVALS: usize = 1024;
+/// Lines of local workers that may wait to be told.
+const QUEUED_LINES: usize = 256;
 /// How long workers may take to end when the run has.
 const WORKERS_GRACE: Duration = Duration::from_secs(5);
 /// How long sessions may take to end when the run has: a stream that somebody else holds open must not hold the end up.
@@ -58,39 +64,35 @@ async fn prepare_and_run(request: Request, mut stops: mpsc::Receiver<()>) -> Res
         None => Security::default(),
     };
     raise_open_files();
-    let socket = bind(placement.listen, "--listen")?;
+    let socket = bind(placement.listen, LISTEN_FLAG)?;
     let (status, feed) = watch::channel(v1::Status::default());
     if let Some(address) = placement.http_listen {
-        answer_probes(address, feed.clone(), started)?;
+        answer_probes(address, feed.clone(), (started, &request.display))?;
     }
     let binary = match placement.role {
         Role::Train => Some(find_binary().map_err(|error| config(&error))?),
         Role::Serve => None,
     };
-    let (progress, profile) = (request.spec.output().progress, request.spec.output().profile);
-    let gpus = match (&binary, placement.device) {
-        (Some(binary), DeviceChoice::Auto | DeviceChoice::Cuda) => {
-            count_gpus(binary).await.map_err(|error| config(&error))?
-        }
-        (None, _) | (_, DeviceChoice::Cpu) => 0,
-    };
-    warn_of_idle_gpu(&placement, gpus);
+    let (display, profile) = (request.display.clone(), request.spec.output().profile);
+    let gpus = usable_gpus(&placement, binary.as_deref()).await?;
+    idle_gpu(&placement, gpus).into_iter().for_each(|line| display.line(line));
     let assembling = tokio::task::spawn_blocking(move || assemble(&request, &Machine::here(gpus)));
     let assembly = tokio::select! {
         assembly = assembling => assembly.map_err(|error| internal(&error))??,
         _ = stops.recv() => return Ok(Outcome::Stopped { update: Update(0), saved: None }),
     };
-    let listener = socket.listen(BACKLOG).map_err(|error| unavailable((placement.listen, "--listen"), &error))?;
+    let listener = socket.listen(BACKLOG).map_err(|error| unavailable((placement.listen, LISTEN_FLAG), &error))?;
     let address = listener.local_addr().map_err(|error| internal(&error))?;
-    announce(&assembly);
+    display.show(&Event::Plan(&assembly.summary));
+    assembly.notes.iter().for_each(|note| display.line(note));
     if assembly.job.splits().is_empty() {
         // All that was asked for is there.
         return Ok(Outcome::Completed);
     }
     let chaos = faults(&placement, &assembly)?;
-    let display = Display::new(assembly.job.total(), progress);
+    display.begin(assembly.job.total());
     let called = called(address, placement.credentials.is_some());
-    display.line(&format!("coordinator listens on {address}; medley status --coordinator {called}"));
+    display.show(&Event::Listening(address, &called));
     let local = match binary {
         Some(binary) => {
             let device = match assembly.team.device {
@@ -102,30 +104,37 @@ async fn prepare_and_run(request: Request, mut stops: mpsc::Receiver<()>) -> Res
             let token = security.admit_local().map_err(|error| internal(&error))?;
             let credentials = placement.credentials;
             let (coordinator, device) = (reachable(address), device.to_owned());
-            let command = WorkerCommand { binary, coordinator, device, threads, credentials, token };
+            let words = display.sifts().then(|| pass_on(display.clone()));
+            let command = WorkerCommand { binary, coordinator, device, threads, credentials, token, words };
             let (workers, restarts) = (assembly.team.workers, placement.max_restarts);
             LocalWorkers::start(command, workers, restarts).map_err(|error| config(&error))?
         }
         None => {
             let workers = assembly.team.workers;
-            say(&format!(
-                "waiting for workers, {workers} in all; start each with: medley-worker --coordinator {called}"
-            ));
+            display.show(&Event::Awaited(workers, &called));
             LocalWorkers::default()
         }
     };
     serve(assembly, listener, Ties { stops, local, display, started, chaos, security, profile, status, feed }).await
 }
 
-/// Says that there is a GPU, and nobody who can use it.
-fn warn_of_idle_gpu(placement: &Placement, usable: u32) {
-    let is_open = placement.role == Role::Train && placement.device == DeviceChoice::Auto;
-    if is_open && usable == 0 && Path::new(NVIDIA).exists() {
-        say(
-            "warning: this machine has an NVIDIA GPU, but no worker here can use it, so the CPU computes; build one with \
-             deploy/cuda/build, or say --device cpu",
-        );
+/// How many GPUs the workers of this machine can use, where they may.
+pub(crate) async fn usable_gpus(placement: &Placement, binary: Option<&Path>) -> Result<u32, Failure> {
+    match (binary, placement.device) {
+        (Some(binary), DeviceChoice::Auto | DeviceChoice::Cuda) => {
+            count_gpus(binary).await.map_err(|error| config(&error))
+        }
+        (None, _) | (_, DeviceChoice::Cpu) => Ok(0),
     }
+}
+
+/// Says that there is a GPU, and nobody who can use it.
+pub(crate) fn idle_gpu(placement: &Placement, usable: u32) -> Option<&'static str> {
+    let is_open = placement.role == Role::Train && placement.device == DeviceChoice::Auto;
+    (is_open && usable == 0 && Path::new(NVIDIA).exists()).then_some(
+        "warning: this machine has an NVIDIA GPU, but no worker here can use it, so the CPU computes; build one with \
+         deploy/cuda/build, or say --device cpu",
+    )
 }
 
 /// The faults that are still to be injected.
@@ -135,25 +144,44 @@ fn faults(placement: &Placement, assembly: &Assembly) -> Result<Chaos, Failure> 
         // All of the plan is past.
         return Ok(Chaos::default());
     }
-    if let Some(message) = placement.chaos.never(places, assembly.job.total()) {
-        return Err(Failure { kind: FailureKind::Config, message });
-    }
+    possible_faults(placement, places, assembly.job.total())?;
     Ok(placement.chaos.clone().after(assembly.job.past.update))
 }
 
+/// Refuses faults that can never come.
+pub(crate) fn possible_faults(placement: &Placement, places: u32, total: Update) -> Result<(), Failure> {
+    let never = placement.chaos.never(places, total);
+    never.map_or(Ok(()), |message| Err(Failure { kind: FailureKind::Config, message }))
+}
+
+/// Tells what local workers write, each line by itself.
+fn pass_on(display: Display) -> mpsc::Sender<(u32, String)> {
+    let (sender, mut lines) = mpsc::channel::<(u32, String)>(QUEUED_LINES);
+    tokio::spawn(async move {
+        while let Some((pid, line)) = lines.recv().await {
+            display.show(&Event::Worker(pid, &line));
+        }
+    });
+    sender
+}
+
 /// Answers probes from now on, while the data are read.
-fn answer_probes(address: SocketAddr, status: watch::Receiver<v1::Status>, started: Instant) -> Result<(), Failure> {
-    const FLAG: &str = "--http_listen";
-    let listener = bind(address, FLAG)?.listen(BACKLOG).map_err(|error| unavailable((address, FLAG), &error))?;
+fn answer_probes(
+    address: SocketAddr,
+    status: watch::Receiver<v1::Status>,
+    (started, display): (Instant, &Display),
+) -> Result<(), Failure> {
+    let listener =
+        bind(address, HTTP_FLAG)?.listen(BACKLOG).map_err(|error| unavailable((address, HTTP_FLAG), &error))?;
     let address = listener.local_addr().map_err(|error| internal(&error))?;
-    say(&format!("health and metrics on http://{address}: /healthz, /readyz, /metrics"));
+    display.show(&Event::Probes(address));
     tokio::spawn(http::serve(listener, status, started));
     Ok(())
 }
 
 /// Takes the address early, so that one in use is known before the data are read; nobody is answered until the run can
 /// start, so workers that come early are turned away and try again.
-fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpSocket, Failure> {
+pub(crate) fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpSocket, Failure> {
     let bind = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;
@@ -255,11 +283,6 @@ async fn serve(assembly: Assembly, listener: TcpListener, ties: Ties) -> Result<
     // A session that does not end is cut off with the process: all that matters is written.
     tokio::time::timeout(SESSIONS_GRACE, server).await.ok();
     Ok(outcome)
-}
-
-fn announce(assembly: &Assembly) {
-    say(assembly.summary.to_string().trim_end());
-    assembly.notes.iter().for_each(|note| say(note));
 }
 
 fn internal(error: &dyn std::error::Error) -> Failure {

@@ -14,7 +14,8 @@ use crate::dataset::encode::encode_rows;
 use crate::dataset::labels::LabelSet;
 use crate::dataset::rows::{Labels, Row, read_labels, read_rows};
 use crate::dataset::sequence_limit::SequenceLimit;
-use crate::hub::{self, environment::HubEnv, progress_bar::DownloadBar};
+use crate::hub::environment::{Bars, HubEnv};
+use crate::hub::{self, progress_bar::DownloadBar};
 use crate::model_folder::{self, ModelFolder};
 use crate::spec::{InitialWeights, LabelChoice, RunSpec, Sources};
 use crate::tokenizer::WordPieceTokenizer;
@@ -51,7 +52,8 @@ impl Inputs {
     pub fn read(spec: &RunSpec) -> Result<Self, Failure> {
         let sources = spec.sources();
         let environment = HubEnv::from_env();
-        let mut bar = DownloadBar::new(environment.bars);
+        let bars = if spec.output().console.shows_bars() { environment.bars } else { Bars::Hidden };
+        let mut bar = DownloadBar::new(bars);
         let path = hub::resolve(&sources.model, &environment, &mut |transfer| bar.show(transfer)).map_err(data)?;
         let start = match sources.weights {
             InitialWeights::Pretrained => model_folder::Start::Pretrained,

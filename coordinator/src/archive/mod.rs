@@ -72,7 +72,7 @@ pub use profile_file::{PROFILE_FILE, save_profile};
 pub use recipe::{Difference, Recipe};
 pub use report_file::{PAGE_BEGINNING, REPORT_FILE, may_save_report, save_report};
 pub use results::{ALL_RESULTS_FILE, Metrics, TRAIN_RESULTS_FILE};
-pub use space::SpaceNeed;
+pub use space::{Space, SpaceNeed};
 pub use staging::{OPTIMIZER_FILE, StagedPiece, Staging, WEIGHTS_FILE, artifact_file};
 pub use start::{Existing, Found, Start, StartRequest, Unfinished};
 pub use trace_file::{TRACE_FILE, TraceFile};

@@ -34,7 +34,7 @@ const fn accepted(name: &'static str, follows: Follows, why: &'static str) -> Ac
 const PADDING: &str = "padding is never computed, and the result is the same";
 const LOADER: &str = "there is no data loader, as the rows are held in memory";
 const COLLECTIVE: &str = "gradients are summed by Medley's own collective, not by DDP";
-const PRINTING: &str = "Medley prints the same at every level, on the coordinator alone";
+const PRINTING: &str = "the coordinator alone tells how the run goes";
 const PREDICTIONS: &str = "predictions are sent to the coordinator as they are made";
 const DETERMINISTIC: &str = "every run is deterministic";
 
@@ -68,7 +68,6 @@ static ACCEPTED: &[Accepted] = &[
     accepted("fp16_opt_level", Word, "it is a setting of Apex, which is not used"),
     accepted("full_determinism", Switch, DETERMINISTIC),
     accepted("run_name", Word, "it names runs to trackers, and none is called"),
-    accepted("log_level", Word, PRINTING),
     accepted("log_level_replica", Word, PRINTING),
     accepted("log_on_each_node", Switch, PRINTING),
     accepted("logging_nan_inf_filter", Switch, "losses are logged as they are"),

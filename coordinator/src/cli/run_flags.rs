@@ -11,6 +11,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use medley_common::schedule::Decay;
 
+use super::console_flags::ConsoleFlags;
 use super::row_flags::RowFlags;
 use super::truth::Truth;
 use crate::spec::DeviceChoice;
@@ -30,6 +31,8 @@ pub(crate) struct RunFlags {
     pub(crate) rows: RowFlags,
     #[command(flatten)]
     pub(crate) output: OutputFlags,
+    #[command(flatten)]
+    pub(crate) console: ConsoleFlags,
     #[command(flatten)]
     pub(crate) batch: BatchFlags,
     #[command(flatten)]

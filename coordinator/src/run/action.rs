@@ -59,6 +59,8 @@ pub enum Action {
     Dismiss(WorkerId, String),
     /// Tell whoever watches.
     Notice(String),
+    /// The same of what somebody should look after.
+    Warning(String),
     /// Take in the pieces of a save, so many of each file.
     Receive(SaveId, u32),
     /// Append a group that is connected to the ledger, then answer [`Input::Grouped`].

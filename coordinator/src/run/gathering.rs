@@ -193,7 +193,7 @@ impl Run {
                 "warning: the workers have different processors ({kinds}): the last bits of the result may depend on who \
                  computes what"
             );
-            actions.push(Action::Notice(line));
+            actions.push(Action::Warning(line));
         }
         if let Some((one, other)) = group.different_programs() {
             let (one, other) = (self.roster.describe(one), self.roster.describe(other));
@@ -201,7 +201,7 @@ impl Run {
                 "warning: {one} and {other} run different builds of medley-worker: the last bits of the result may depend \
                  on who computes what; install the same file on all hosts"
             );
-            actions.push(Action::Notice(line));
+            actions.push(Action::Warning(line));
         }
         // It is given work once the ledger knows it: so no update is made by a group that a coordinator which comes
         // back does not know.

@@ -104,7 +104,7 @@ impl Run {
     pub(super) fn rewind(&mut self, update: Update, actions: &mut Vec<Action>) {
         let lost = self.progress.done;
         let reason = format!("nobody holds update {lost} any more");
-        actions.push(Action::Notice(format!("{reason}: the run goes on from update {update}")));
+        actions.push(Action::Warning(format!("{reason}: the run goes on from update {update}")));
         actions.push(Action::Rewind(update, reason));
         self.unsave_after(update, actions);
         self.progress.rewind(update, self.job.training.as_ref());
@@ -249,7 +249,7 @@ impl Run {
         let was_ranked = self.roster.is_ranked(worker);
         let held_more = self.roster.remove(worker).is_some_and(|it| it.is_ready() && it.update > self.base.update);
         let left = self.roster.all(|member| member.welcomed).len();
-        actions.push(Action::Notice(format!("{name} was lost while {doing}: {why}; {left} left")));
+        actions.push(Action::Warning(format!("{name} was lost while {doing}: {why}; {left} left")));
         self.futile = 0;
         match &self.phase {
             Phase::Disbanding(_) => self.disbanded(now, actions),

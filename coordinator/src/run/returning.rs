@@ -210,7 +210,7 @@ impl Run {
         if waited {
             let (missing, seconds) = (self.missing(), self.job.patience.reattach.as_secs_f64());
             actions
-                .push(Action::Notice(format!("{missing} of the last group did not come back within {seconds:.0} s")));
+                .push(Action::Warning(format!("{missing} of the last group did not come back within {seconds:.0} s")));
         }
         self.admit(now, actions);
         if matches!(self.phase, Phase::Gathering(_)) {

@@ -70,7 +70,7 @@ fn other_builds_and_processors_are_named() {
     }
     drive.from(1, Event::Formed { generation: Generation(1) });
     let actions = drive.from(2, Event::Formed { generation: Generation(1) });
-    let [Action::Notice(processors), Action::Notice(builds), ..] = &actions[..] else { panic!("{actions:?}") };
+    let [Action::Warning(processors), Action::Warning(builds), ..] = &actions[..] else { panic!("{actions:?}") };
     assert!(processors.contains("different processors (processor 1; processor 2)"), "{processors}");
     assert!(builds.contains("pid 1) and worker 2 (rank 1") && builds.contains("different builds"), "{builds}");
 }
@@ -135,7 +135,7 @@ fn a_worker_that_leaves_early_frees_its_place() {
     let mut drive = Drive::new(job(1));
     drive.input(Input::Joined(WorkerId(1)));
     drive.from(1, hello(1));
-    assert!(matches!(&drive.input(Input::Left(WorkerId(1), "gone".into()))[..], [Action::Notice(_)]));
+    assert!(matches!(&drive.input(Input::Left(WorkerId(1), "gone".into()))[..], [Action::Warning(_)]));
     drive.input(Input::Joined(WorkerId(2)));
     assert!(matches!(&drive.from(2, hello(2))[..], [Action::Order(WorkerId(2), Command::Welcome(_))]));
 }

@@ -67,7 +67,7 @@ impl Run {
             let save = SaveId { update, generation: self.generation };
             self.begin_save(save, SavePurpose::Checkpoint, self.holders(update).len(), actions);
         } else if let Some(due) = between.rev().map(Update).find(|update| training.cadence.saves_after(*update)) {
-            actions.push(Action::Notice(given_up(due)));
+            actions.push(Action::Warning(given_up(due)));
         }
     }
 
@@ -204,7 +204,7 @@ impl Run {
     fn give_up_orphan(&mut self, actions: &mut Vec<Action>) {
         if let Some((save, _)) = self.orphan() {
             self.saving = None;
-            actions.push(Action::Notice(given_up(save.update)));
+            actions.push(Action::Warning(given_up(save.update)));
             actions.push(Action::Discard(save));
         }
     }
@@ -212,7 +212,7 @@ impl Run {
     /// The run goes back to `update`: what was to be saved of later ones is void, and made again when it comes by.
     pub(super) fn unsave_after(&mut self, update: Update, actions: &mut Vec<Action>) {
         if let Some(saving) = self.saving.take_if(|saving| saving.save.update > update) {
-            actions.push(Action::Notice(given_up(saving.save.update)));
+            actions.push(Action::Warning(given_up(saving.save.update)));
             actions.push(Action::Discard(saving.save));
         }
         self.free(|copy| copy.update > update, actions);

@@ -41,7 +41,7 @@ fn formed(drive: &mut Drive, workers: &[u64]) -> Vec<Action> {
 }
 
 fn given_up(actions: &[Action]) -> bool {
-    actions.iter().any(|action| matches!(action, Action::Notice(line) if line.contains("is given up")))
+    actions.iter().any(|action| matches!(action, Action::Warning(line) if line.contains("is given up")))
 }
 
 fn saves(actions: &[Action]) -> Vec<(u64, SaveId, u32)> {

@@ -323,7 +323,7 @@ impl World {
                     self.replace();
                 }
             }
-            Action::Notice(line) => self.noticed(&line),
+            Action::Notice(line) | Action::Warning(line) => self.noticed(&line),
             Action::Receive(save, pieces) => self.staged = Some((save, pieces, BTreeSet::new())),
             Action::Discard(save) => {
                 assert_eq!(self.staged.take().map(|(staged, ..)| staged), Some(save));

@@ -6,6 +6,7 @@
 mod bound;
 mod cadence;
 mod chaos;
+mod console;
 mod criterion;
 mod label_choice;
 mod note;
@@ -24,6 +25,7 @@ mod text;
 pub use bound::Bound;
 pub use cadence::{Cadence, Every};
 pub use chaos::{Blow, Chaos, ChaosError, Fault, Occasion as FaultOccasion, Victim};
+pub use console::{Console, Format, Level};
 pub(crate) use criterion::is_cost;
 pub use criterion::{Criterion, Measured};
 pub use label_choice::LabelChoice;

@@ -285,6 +285,13 @@ impl History {
         self.entries.iter().any(|past| past.occasion == Occasion::End && !past.is_evaluation)
     }
 
+    /// Rows a second of the whole training, once it is summed up; those of the process that ended it.
+    #[must_use]
+    pub fn rows_per_second(&self) -> Option<f64> {
+        let summary = self.entries.iter().rev().find(|past| past.occasion == Occasion::End && !past.is_evaluation)?;
+        summary.entry.0.get("train_samples_per_second")?.as_f64()
+    }
+
     /// The worker of the newest group that came last: later ones have higher numbers.
     #[must_use]
     pub fn last_worker(&self) -> WorkerId {
