@@ -111,7 +111,7 @@ impl Forecast {
             possible_faults(spec.placement(), bound.team.workers, Update(bound.cadence.total_updates))?;
         }
         let training = inputs.splits.get(&Split::Train).filter(|_| *trains);
-        let surveyed = training.map(|rows| course::survey(bound, rows, origin.past().update.0));
+        let surveyed = training.map(|rows| course::survey(bound, rows, origin.past(spec.criterion()).update.0));
         if surveyed.as_ref().is_some_and(|surveyed| !surveyed.is_whole) {
             notes.push("note: the longest update was looked for among the first 50,000".to_owned());
         }
