@@ -3,7 +3,7 @@
 /// The token ids of one sentence or sentence pair, special tokens included, never padded.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Example {
-    /// Token ids, `[CLS] sentence1 [SEP] sentence2 [SEP]`.
+    /// Token ids, `[CLS] sentence1 [SEP] sentence2 [SEP]` or `[CLS] sentence [SEP]`.
     pub tokens: Vec<u32>,
     /// How many of `tokens` belong to segment 0; the rest are segment 1.
     pub first_segment: u32,

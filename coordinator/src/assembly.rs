@@ -11,18 +11,17 @@ use medley_common::identity::{Digest, Split, Update, WorkerId};
 use medley_common::message::{Artifact, ArtifactKind, Failure, FailureKind};
 use medley_common::secret::Secret;
 
-use crate::archive::{self, ArchiveError, History, OutputDir, Recipe, RunContents, RunIdentity, SpaceNeed};
-use crate::inputs::{INITIAL_WEIGHTS, Inputs, file_digest};
+use crate::archive::{self, History, OutputDir, Recipe, RunContents, RunIdentity};
+use crate::display::Display;
+use crate::inputs::{Inputs, file_digest};
 use crate::launch::find_binary;
-use crate::model_folder::CONFIG_FILE;
 use crate::origin::Origin;
 use crate::recorder::{Keeper, Recorder, Setting};
 use crate::run::report::TrainLog;
 use crate::run::{Base, Job, Past, Patience, SplitRows, TrainingJob};
 use crate::service::Store;
-use crate::spec::{
-    Bound, Device, InitialWeights, Machine, Note, Placement, PlanSummary, Role, RunLength, RunSpec, Team,
-};
+use crate::spec::{Bound, Device, InitialWeights, Machine, Placement, PlanSummary, Role, RunLength, RunSpec, Team};
+use crate::survey::Survey;
 
 /// Updates that workers may make ahead of the slowest one's report: enough to hide a round trip, few enough that a
 /// stop comes at once.
@@ -48,7 +47,7 @@ pub struct Assembly {
     pub last_worker: WorkerId,
     /// Who computes.
     pub team: Team,
-    /// The plan, for people; `None` for a run that is to say nothing but warnings.
+    /// The plan; `None` where there is none to tell of.
     pub summary: Option<PlanSummary>,
     /// What to tell before the run starts.
     pub notes: Vec<String>,
@@ -69,6 +68,8 @@ pub struct Request {
     pub until: Option<Update>,
     /// What the workers of this run share.
     pub secret: Secret,
+    /// Where it tells how it goes.
+    pub display: Display,
 }
 
 /// Reads everything that the request names and checks that it fits together. Blocks; changes nothing but the download
@@ -78,24 +79,9 @@ pub struct Request {
 /// The first thing that is wrong, with whose fault it is.
 pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failure> {
     let spec = &request.spec;
-    spec.sources().check_files().map_err(data)?;
-    refuse_own_inputs(spec)?;
-    let inputs = Inputs::read(spec)?;
-    let train_rows = inputs.splits.get(&Split::Train).map_or(0, |rows| rows.len() as u64);
-    let bound = spec.bind(train_rows, machine).map_err(config)?;
-    refuse_own_model(spec, &inputs)?;
-    let output = OutputDir::open(&spec.output().dir).map_err(archived)?;
-    let mut notes: Vec<String> = bound.notes.iter().map(Note::to_string).collect();
-    notes.extend(inputs.notes.iter().cloned());
-    notes.extend(output.warning().map(|warning| format!("warning: {warning}")));
-    let trains = spec.sources().train_file.is_some();
-    let recipe = recipe(&bound, &inputs);
-    let origin = if trains { Origin::find(spec, &output, &recipe, &mut notes)? } else { Origin::fresh() };
+    let Survey { inputs, bound, output, notes, recipe, origin, trains, train_rows, .. } =
+        Survey::of(spec, machine, OutputDir::open)?;
     let complete = origin.complete;
-    let trains = trains && complete.is_none();
-    if trains {
-        output.preflight(&space_need(spec, &bound, &inputs, &origin), origin.checkpoint()).map_err(archived)?;
-    }
     let save_total_limit = spec.output().save_total_limit.and_then(std::num::NonZeroU32::new);
     let identity = RunIdentity { start: origin.start(), ..identity(request, &bound, &inputs, recipe) };
     let known = origin.recovered.as_ref().map(|recovered| &recovered.history);
@@ -107,7 +93,12 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
     let training = trains.then(|| inputs.splits.get(&Split::Train)).flatten();
     let base = Base { update: origin.start(), artifacts };
     let files = store.into_iter().map(|(kind, path)| ((base.update, kind), path)).collect();
-    let asked = Asked { run, past: if trains { origin.past() } else { Past::default() }, base, secret: request.secret };
+    let asked = Asked {
+        run,
+        past: if trains { origin.past(spec.criterion()) } else { Past::default() },
+        base,
+        secret: request.secret,
+    };
     let job = job(spec, &bound, &inputs, training, asked);
     let lost = complete.filter(|_| origin.recovered.is_none());
     let lost = lost.map(|start| Box::new(RunIdentity { start, ..identity.clone() }));
@@ -130,44 +121,10 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
     })
 }
 
-/// A row file that the run itself would write over or remove is not an input to begin with.
-fn refuse_own_inputs(spec: &RunSpec) -> Result<(), Failure> {
-    let dir = &spec.output().dir;
-    match spec.sources().files().find(|(_, _, file)| archive::may_replace(dir, file)) {
-        None => Ok(()),
-        Some((_, flag, file)) => Err(refused(format!(
-            "{flag} {} lies in --output_dir {} under a name that Medley writes there, so the run would replace it; \
-             move it, or name another --output_dir",
-            file.display(),
-            dir.display()
-        ))),
-    }
-}
-
-/// Training into the folder that the weights come from would replace them, and a checkpoint of an earlier run goes
-/// when another run writes.
-fn refuse_own_model(spec: &RunSpec, inputs: &Inputs) -> Result<(), Failure> {
-    let dir = &spec.output().dir;
-    if spec.sources().train_file.is_some() && archive::may_replace(dir, &inputs.folder.path().join(CONFIG_FILE)) {
-        return Err(refused(format!(
-            "--output_dir {} holds the model {} that training starts from, and would replace it; name another",
-            dir.display(),
-            inputs.folder.path().display()
-        )));
-    }
-    Ok(())
-}
-
 /// The last name that a coordinator of this run may have given. The ledger does not have those of sessions in which no
 /// group stood, and a worker that comes back tells its names: so each coordinator begins another thousand.
 fn last_name(history: &History, coordinators: u64) -> WorkerId {
     history.last_worker().max(WorkerId(1_000 * coordinators))
-}
-
-fn recipe(bound: &Bound, inputs: &Inputs) -> Recipe {
-    let rows = inputs.digests.get("train_rows").copied().unwrap_or(Digest([0; 32]));
-    let weights = inputs.digests.get(INITIAL_WEIGHTS).map_or_else(|| "from scratch".to_owned(), Digest::to_string);
-    Recipe::new(&bound.train, &inputs.model, rows).with(INITIAL_WEIGHTS, weights)
 }
 
 /// What the first record of the ledger says.
@@ -177,6 +134,8 @@ fn identity(request: &Request, bound: &Bound, inputs: &Inputs, recipe: Recipe) -
         recipe,
         train: bound.train.clone(),
         lengths: inputs.splits.get(&Split::Train).map_or_else(Vec::new, |rows| lengths(rows)),
+        criterion: request.spec.criterion().cloned(),
+        cadence: request.spec.criterion().map(|_| bound.cadence),
         start: Update(0),
         command: request.command.clone(),
         folder: request.folder.clone(),
@@ -257,10 +216,15 @@ fn job(spec: &RunSpec, bound: &Bound, inputs: &Inputs, training: Option<&Vec<Exa
         run: asked.run,
         spec: bound.train.clone(),
         model: inputs.model.clone(),
-        training: training.map(|rows| TrainingJob { lengths: lengths(rows), cadence: bound.cadence }),
+        training: training.map(|rows| TrainingJob {
+            lengths: lengths(rows),
+            cadence: bound.cadence,
+            criterion: spec.criterion().cloned(),
+        }),
         validation: rows(Split::Validation),
         test: rows(Split::Test),
         is_stream: false,
+        labels: inputs.labels.names().to_vec(),
         past: asked.past,
         base: asked.base,
         workers: bound.team.workers,
@@ -335,30 +299,10 @@ fn programs(spec: &RunSpec) -> Result<BTreeMap<String, Digest>, Failure> {
     Ok(programs)
 }
 
-fn space_need(spec: &RunSpec, bound: &Bound, inputs: &Inputs, origin: &Origin) -> SpaceNeed {
-    let done = origin.start().0;
-    let saved = (1..=done).filter(|update| bound.cadence.saves_after(Update(*update))).count() as u64;
-    SpaceNeed {
-        parameter_bytes: 4 * inputs.model.parameters(),
-        text_bytes: inputs.files.iter().map(|file| file.bytes().len() as u64).sum(),
-        checkpoints: bound.cadence.checkpoints().saturating_sub(saved),
-        save_total_limit: spec.output().save_total_limit.and_then(std::num::NonZeroU32::new),
-        keeps_best: bound.cadence.evaluations() > 0,
-    }
-}
-
 fn data(error: impl std::error::Error) -> Failure {
     Failure { kind: FailureKind::Data, message: error.to_string() }
 }
 
 fn config(error: impl std::error::Error) -> Failure {
     Failure { kind: FailureKind::Config, message: error.to_string() }
-}
-
-fn refused(message: String) -> Failure {
-    Failure { kind: FailureKind::Config, message }
-}
-
-fn archived(error: ArchiveError) -> Failure {
-    Failure { kind: error.kind(), message: error.to_string() }
 }

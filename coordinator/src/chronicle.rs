@@ -39,7 +39,7 @@ impl Chronicle {
         match action {
             Action::Log(line) => self.log(*line),
             Action::Rewind(update, _) => self.rewind(*update),
-            Action::Summarise(summary) => self.summary = Some(*summary),
+            Action::Summarise(summary, _) => self.summary = Some(*summary),
             _ => return false,
         }
         true

@@ -8,13 +8,12 @@ use medley_common::identity::Update;
 use medley_common::message::{Failure, FailureKind};
 use medley_proto::v1;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::access::{Connections, Idle, Security, limits};
 use crate::assembly::{Assembly, Request, assemble};
 use crate::chronicle::Chronicle;
-use crate::display::{Display, say};
+use crate::display::{Display, Event};
 use crate::driver::Driver;
 use crate::http;
 use crate::injector::Injector;
@@ -24,18 +23,20 @@ use crate::run::Run;
 use crate::run::report::Outcome;
 use crate::service::{Service, StatusFeed, Uploads};
 use crate::spec::{Chaos, DeviceChoice, Machine, Placement, Role, RunSpec, Team};
+use crate::stop_requests::{self, StopRequests};
 
 /// What NVIDIA's driver makes where there is a GPU.
 const NVIDIA: &str = "/dev/nvidiactl";
+/// Where the coordinator listens.
+pub(crate) const LISTEN_FLAG: &str = "--listen";
+/// Where probes are answered.
+pub(crate) const HTTP_FLAG: &str = "--http_listen";
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 /// Events that may wait for the run.
 const QUEUED_ARRIVALS: usize = 1024;
-/// SIGTERMs and SIGHUPs this close to each other ask for the same: a scheduler may signal all processes of a job, and the
-/// parents among them pass it on.
-const ONE_REQUEST: Duration = Duration::from_secs(2);
-/// SIGINTs this close to each other are one that was passed on: nobody types Ctrl-C twice in this time.
-const ONE_KEY: Duration = Duration::from_millis(300);
+/// Lines of local workers that may wait to be told.
+const QUEUED_LINES: usize = 256;
 /// How long workers may take to end when the run has.
 const WORKERS_GRACE: Duration = Duration::from_secs(5);
 /// The same where a stream is over.
@@ -45,84 +46,79 @@ const SESSIONS_GRACE: Duration = Duration::from_secs(2);
 
 /// Makes the run that is asked for.
 ///
-/// Must be awaited on the main thread, with which its local workers end.
-pub async fn run(request: Request) -> Outcome {
-    let spec = request.spec.clone();
-    run_assembled(&spec, move |machine| assemble(&request, machine)).await
+/// Must be awaited on the main thread, with which its local workers end. Whoever made `stops` before anything slow has a
+/// signal that comes while the data are read stop the run as well.
+pub async fn run(request: Request, stops: &mut StopRequests) -> Outcome {
+    let (spec, display) = (request.spec.clone(), request.display.clone());
+    run_assembled((&spec, &display), move |machine| assemble(&request, machine), stops).await
 }
 
-/// Makes the run that is put together by `assemble`, which may block, on the machines that `spec` asks for.
+/// Makes the run that is put together by `assemble`, which may block, on the machines that `spec` asks for, and tells of it
+/// on `display`.
 ///
-/// Must be awaited on the main thread, with which its local workers end.
+/// Must be awaited on the main thread, as that of [`run`].
 pub async fn run_assembled(
-    spec: &RunSpec,
+    (spec, display): (&RunSpec, &Display),
     assemble: impl FnOnce(&Machine) -> Result<Assembly, Failure> + Send + 'static,
+    stops: &mut StopRequests,
 ) -> Outcome {
-    match prepare_and_run(spec, assemble).await {
-        Ok(outcome) => outcome,
-        Err(failure) => Outcome::Failed(failure),
-    }
+    let (sender, receiver) = stop_requests::channel();
+    let outcome = tokio::select! {
+        outcome = prepare_and_run((spec, display), assemble, receiver) => outcome,
+        never = stops.pass_on(sender) => match never {},
+    };
+    outcome.unwrap_or_else(Outcome::Failed)
 }
 
 async fn prepare_and_run(
-    spec: &RunSpec,
+    (spec, display): (&RunSpec, &Display),
     assemble: impl FnOnce(&Machine) -> Result<Assembly, Failure> + Send + 'static,
+    mut stops: mpsc::Receiver<()>,
 ) -> Result<Outcome, Failure> {
     let started = Instant::now();
-    // Before anything slow: a signal that comes while the data are read must stop the run as well.
-    let mut stops = stop_requests()?;
-    let placement = spec.placement().clone();
+    let (placement, profile) = (spec.placement(), spec.output().profile);
     let mut security = match &placement.credentials {
         Some(folder) => Security::load(folder).map_err(|error| config(&error))?,
         None => Security::default(),
     };
     raise_open_files();
-    let socket = bind(placement.listen, "--listen")?;
+    let socket = bind(placement.listen, LISTEN_FLAG)?;
     let (status, feed) = watch::channel(v1::Status::default());
     if let Some(address) = placement.http_listen {
-        answer_probes(address, feed.clone(), started)?;
+        answer_probes(address, feed.clone(), (started, display))?;
     }
     let binary = match placement.role {
         Role::Train => Some(find_binary().map_err(|error| config(&error))?),
         Role::Serve => None,
     };
-    let (progress, profile) = (spec.output().progress, spec.output().profile);
-    let gpus = match (&binary, placement.device) {
-        (Some(binary), DeviceChoice::Auto | DeviceChoice::Cuda) => {
-            count_gpus(binary).await.map_err(|error| config(&error))?
-        }
-        (None, _) | (_, DeviceChoice::Cpu) => 0,
-    };
-    warn_of_idle_gpu(&placement, gpus);
+    let gpus = usable_gpus(placement, binary.as_deref()).await?;
+    idle_gpu(placement, gpus).into_iter().for_each(|line| display.line(line));
     let assembling = tokio::task::spawn_blocking(move || assemble(&Machine::here(gpus)));
     let assembly = tokio::select! {
         assembly = assembling => assembly.map_err(|error| internal(&error))??,
         _ = stops.recv() => return Ok(Outcome::Stopped { update: Update(0), saved: None }),
     };
-    let listener = socket.listen(BACKLOG).map_err(|error| unavailable((placement.listen, "--listen"), &error))?;
+    let listener = socket.listen(BACKLOG).map_err(|error| unavailable((placement.listen, LISTEN_FLAG), &error))?;
     let address = listener.local_addr().map_err(|error| internal(&error))?;
-    announce(&assembly);
+    assembly.summary.iter().for_each(|summary| display.show(&Event::Plan(summary)));
+    assembly.notes.iter().for_each(|note| display.line(note));
     if assembly.job.splits().is_empty() && !assembly.job.is_stream {
         // All that was asked for is there.
         return Ok(Outcome::Completed);
     }
-    let chaos = faults(&placement, &assembly)?;
-    let display = match &assembly.summary {
-        Some(_) => Display::new(assembly.job.total(), progress),
-        None => Display::quiet(),
-    };
+    let chaos = faults(placement, &assembly)?;
+    display.begin(assembly.job.total());
     let called = called(address, placement.credentials.is_some());
-    display.line(&format!("coordinator listens on {address}; medley status --coordinator {called}"));
+    display.show(&Event::Listening(address, &called));
     let local = match binary {
-        Some(binary) => local_workers(binary, &assembly.team, (address, placement), &mut security)?,
+        Some(binary) => local_workers(binary, &assembly.team, (address, placement, display), &mut security)?,
         None => {
             let workers = assembly.team.workers;
-            say(&format!(
-                "waiting for workers, {workers} in all; start each with: medley-worker --coordinator {called}"
-            ));
+            display.show(&Event::Awaited(workers, &called));
             LocalWorkers::default()
         }
     };
+    let display = display.clone();
     serve(assembly, listener, Ties { stops, local, display, started, chaos, security, profile, status, feed }).await
 }
 
@@ -130,27 +126,35 @@ async fn prepare_and_run(
 fn local_workers(
     binary: PathBuf,
     team: &Team,
-    (address, placement): (SocketAddr, Placement),
+    (address, placement, display): (SocketAddr, &Placement, &Display),
     security: &mut Security,
 ) -> Result<LocalWorkers, Failure> {
-    let device = team.device.to_string();
+    let (coordinator, device, threads) = (reachable(address), team.device.to_string(), team.threads);
     // Even on one machine: others may use it as well, and what is trained on may be confidential.
     let token = security.admit_local().map_err(|error| internal(&error))?;
-    let credentials = placement.credentials;
-    let coordinator = reachable(address);
-    let command = WorkerCommand { binary, coordinator, device, threads: team.threads, credentials, token };
+    let credentials = placement.credentials.clone();
+    let words = display.sifts().then(|| pass_on(display.clone()));
+    let command = WorkerCommand { binary, coordinator, device, threads, credentials, token, words };
     LocalWorkers::start(command, team.workers, placement.max_restarts).map_err(|error| config(&error))
 }
 
-/// Says that there is a GPU, and nobody who can use it.
-fn warn_of_idle_gpu(placement: &Placement, usable: u32) {
-    let is_open = placement.role == Role::Train && placement.device == DeviceChoice::Auto;
-    if is_open && usable == 0 && Path::new(NVIDIA).exists() {
-        say(
-            "warning: this machine has an NVIDIA GPU, but no worker here can use it, so the CPU computes; build one with \
-             deploy/cuda/build, or say --device cpu",
-        );
+/// How many GPUs the workers of this machine can use, where they may.
+pub(crate) async fn usable_gpus(placement: &Placement, binary: Option<&Path>) -> Result<u32, Failure> {
+    match (binary, placement.device) {
+        (Some(binary), DeviceChoice::Auto | DeviceChoice::Cuda) => {
+            count_gpus(binary).await.map_err(|error| config(&error))
+        }
+        (None, _) | (_, DeviceChoice::Cpu) => Ok(0),
     }
+}
+
+/// Says that there is a GPU, and nobody who can use it.
+pub(crate) fn idle_gpu(placement: &Placement, usable: u32) -> Option<&'static str> {
+    let is_open = placement.role == Role::Train && placement.device == DeviceChoice::Auto;
+    (is_open && usable == 0 && Path::new(NVIDIA).exists()).then_some(
+        "warning: this machine has an NVIDIA GPU, but no worker here can use it, so the CPU computes; build one with \
+         deploy/cuda/build, or say --device cpu",
+    )
 }
 
 /// The faults that are still to be injected.
@@ -160,25 +164,44 @@ fn faults(placement: &Placement, assembly: &Assembly) -> Result<Chaos, Failure> 
         // All of the plan is past.
         return Ok(Chaos::default());
     }
-    if let Some(message) = placement.chaos.never(places, assembly.job.total()) {
-        return Err(Failure { kind: FailureKind::Config, message });
-    }
+    possible_faults(placement, places, assembly.job.total())?;
     Ok(placement.chaos.clone().after(assembly.job.past.update))
 }
 
+/// Refuses faults that can never come.
+pub(crate) fn possible_faults(placement: &Placement, places: u32, total: Update) -> Result<(), Failure> {
+    let never = placement.chaos.never(places, total);
+    never.map_or(Ok(()), |message| Err(Failure { kind: FailureKind::Config, message }))
+}
+
+/// Tells what local workers write, each line by itself.
+fn pass_on(display: Display) -> mpsc::Sender<(u32, String)> {
+    let (sender, mut lines) = mpsc::channel::<(u32, String)>(QUEUED_LINES);
+    tokio::spawn(async move {
+        while let Some((pid, line)) = lines.recv().await {
+            display.show(&Event::Worker(pid, &line));
+        }
+    });
+    sender
+}
+
 /// Answers probes from now on, while the data are read.
-fn answer_probes(address: SocketAddr, status: watch::Receiver<v1::Status>, started: Instant) -> Result<(), Failure> {
-    const FLAG: &str = "--http_listen";
-    let listener = bind(address, FLAG)?.listen(BACKLOG).map_err(|error| unavailable((address, FLAG), &error))?;
+fn answer_probes(
+    address: SocketAddr,
+    status: watch::Receiver<v1::Status>,
+    (started, display): (Instant, &Display),
+) -> Result<(), Failure> {
+    let listener =
+        bind(address, HTTP_FLAG)?.listen(BACKLOG).map_err(|error| unavailable((address, HTTP_FLAG), &error))?;
     let address = listener.local_addr().map_err(|error| internal(&error))?;
-    say(&format!("health and metrics on http://{address}: /healthz, /readyz, /metrics"));
+    display.show(&Event::Probes(address));
     tokio::spawn(http::serve(listener, status, started));
     Ok(())
 }
 
 /// Takes the address early, so that one in use is known before the data are read; nobody is answered until the run can
 /// start, so workers that come early are turned away and try again.
-fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpSocket, Failure> {
+pub(crate) fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpSocket, Failure> {
     let bind = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;
@@ -283,39 +306,6 @@ async fn serve(assembly: Assembly, listener: TcpListener, ties: Ties) -> Result<
     // A session that does not end is cut off with the process: all that matters is written.
     tokio::time::timeout(sessions_grace, server).await.ok();
     Ok(outcome)
-}
-
-fn announce(assembly: &Assembly) {
-    assembly.summary.iter().for_each(|summary| say(summary.to_string().trim_end()));
-    assembly.notes.iter().for_each(|note| say(note));
-}
-
-/// SIGINT, SIGTERM and SIGHUP as requests to stop; a hang-up that is ignored (`nohup`) stays ignored. One that comes
-/// right after another of its kind is the same one; a person who types Ctrl-C twice means it.
-fn stop_requests() -> Result<mpsc::Receiver<()>, Failure> {
-    let (sender, receiver) = mpsc::channel(4);
-    let hangup = (!ignores_hangup()).then(SignalKind::hangup);
-    for kind in [SignalKind::interrupt(), SignalKind::terminate()].into_iter().chain(hangup) {
-        let mut signals = signal(kind).map_err(|error| internal(&error))?;
-        let sender = sender.clone();
-        tokio::spawn(async move {
-            while signals.recv().await.is_some() {
-                // A full queue holds enough requests already.
-                sender.try_send(()).ok();
-                let same = if kind == SignalKind::interrupt() { ONE_KEY } else { ONE_REQUEST };
-                let until = tokio::time::Instant::now() + same;
-                while tokio::time::timeout_at(until, signals.recv()).await.is_ok() {}
-            }
-        });
-    }
-    Ok(receiver)
-}
-
-/// Whether this process was started with SIGHUP ignored, by the kernel's mask of ignored signals.
-fn ignores_hangup() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 fn internal(error: &dyn std::error::Error) -> Failure {

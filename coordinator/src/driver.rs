@@ -5,6 +5,7 @@
 mod exits;
 mod hearing;
 mod orders;
+mod phases;
 mod publishing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 use crate::archive::StoredArtifact;
 use crate::chronicle::Chronicle;
 use crate::counts::Counts;
-use crate::display::Display;
+use crate::display::{Display, Event as Told};
 use crate::injector::Injector;
 use crate::launch::LocalWorkers;
 use crate::meter::Meter;
@@ -91,6 +92,7 @@ struct Ties {
     paused: Option<String>,
     meter: Meter,
     counts: Counts,
+    phase: Option<PhaseName>,
     was_training: bool,
     /// What was said of the weights.
     told: BTreeSet<String>,
@@ -268,7 +270,7 @@ impl Driver {
                 ties.order(worker, command);
             }
             Action::Refuse(worker, reason) => {
-                self.display.line(&format!("refused worker {worker}: {reason}"));
+                self.display.show(&Told::Refused(worker, &reason));
                 ties.order(worker, Command::Stop { reason, verdict: Verdict::Refused });
                 ties.commands.remove(&worker);
             }
@@ -285,26 +287,27 @@ impl Driver {
             }
             Action::Close(worker) | Action::Part(worker) => drop(ties.commands.remove(&worker)),
             Action::Notice(line) => self.display.line(&line),
+            Action::Warning(line) => self.display.show(&Told::Warning(&line)),
             Action::Rewind(update, reason) => self.record(Entry::Rewind(update, reason), ties),
             Action::Receive(save, pieces) => self.record(Entry::Receive(save, pieces), ties),
             Action::Discard(save) => self.record(Entry::Discard(save), ties),
             Action::Group(group) => self.record(Entry::Group(group), ties),
             Action::Record(record) => {
                 ties.meter.update(now, &record);
-                self.display.update(&record, ties.meter.rates(), now);
+                self.display.update(&record, (self.run.view().total, ties.meter.rates()), now);
                 let update = record.update;
                 self.record(Entry::Update(record), ties);
                 let lines = self.injector.applied(update, now, &self.local);
                 self.tell(&lines);
             }
             Action::Log(log) => {
-                self.display.log(&log);
+                self.display.show(&Told::Logged(&log));
                 self.record(Entry::Log(log), ties);
             }
             Action::Commit(state) => self.record(Entry::Commit(state), ties),
-            Action::Summarise(summary) => self.record(Entry::Summary(summary), ties),
+            Action::Summarise(summary, best) => self.record(Entry::Summary(summary, best), ties),
             Action::Publish(report, occasion) => {
-                self.display.evaluation(&report, occasion);
+                self.display.show(&Told::Evaluated(&report, occasion));
                 self.record(Entry::Evaluation(report, occasion), ties);
             }
             Action::Finish(outcome) => ties.outcome = Some(outcome),
@@ -320,7 +323,7 @@ impl Driver {
     fn welcome(&self, worker: WorkerId) {
         if let Some(view) = self.run.view().workers.iter().find(|view| view.worker == worker) {
             let (host, pid, device) = (view.host, view.pid, view.device);
-            self.display.line(&format!("worker {worker} joined: {host}, pid {pid}, {device}"));
+            self.display.show(&Told::Joined { worker, host, pid, device });
         }
     }
 
@@ -348,15 +351,6 @@ impl Driver {
             note(profile, Instant::now());
             profile.take_complaint().into_iter().for_each(|line| self.display.line(&line));
         }
-    }
-
-    /// The meter counts training time alone.
-    fn watch_phase(&self, ties: &mut Ties) {
-        let training = self.run.phase() == PhaseName::Training;
-        if training && !ties.was_training {
-            ties.meter.restart(Instant::now());
-        }
-        ties.was_training = training;
     }
 
     /// Waits until all is written; a disk that refused in the end turns the outcome.

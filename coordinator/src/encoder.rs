@@ -1,5 +1,5 @@
-//! A model's folder as it stands before rows are read: its shape for certain labels, and what turns sentence pairs into
-//! its token ids.
+//! A model's folder as it stands before rows are read: its shape for certain labels, and what turns rows into its
+//! token ids.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,8 @@ use medley_common::model::ModelConfig;
 
 use crate::dataset::labels::LabelSet;
 use crate::dataset::sequence_limit::SequenceLimit;
-use crate::hub::{self, environment::HubEnv, progress_bar::DownloadBar};
+use crate::hub::environment::{Bars, HubEnv};
+use crate::hub::{self, progress_bar::DownloadBar};
 use crate::model_folder::ModelFolder;
 use crate::tokenizer::WordPieceTokenizer;
 
@@ -30,13 +31,15 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// The folder of a model by its name on the hub, or that folder. Blocks; changes nothing but the download cache.
+    /// The folder of a model by its name on the hub, or that folder. Blocks; changes nothing but the download cache. A
+    /// download has a bar where there is a terminal and `may_show` it.
     ///
     /// # Errors
     /// There is no such model, or it cannot be fetched.
-    pub fn locate(model: &str) -> Result<PathBuf, Failure> {
+    pub fn locate(model: &str, may_show: bool) -> Result<PathBuf, Failure> {
         let environment = HubEnv::from_env();
-        let mut bar = DownloadBar::new(environment.bars);
+        let bars = if may_show { environment.bars } else { Bars::Hidden };
+        let mut bar = DownloadBar::new(bars);
         hub::resolve(model, &environment, &mut |transfer| bar.show(transfer)).map_err(data)
     }
 
@@ -60,7 +63,7 @@ impl Encoder {
     #[must_use]
     pub fn shortened(&self, asked: u32) -> Option<String> {
         let tokens = self.limit.tokens();
-        let warning = || format!("warning: the model takes {tokens} tokens, so pairs are cut there, not at {asked}");
+        let warning = || format!("warning: the model takes {tokens} tokens, so rows are cut there, not at {asked}");
         (tokens < asked).then(warning)
     }
 }

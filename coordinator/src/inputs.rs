@@ -10,12 +10,12 @@ use medley_common::model::ModelConfig;
 use sha2::{Digest as _, Sha256};
 
 use crate::archive::{MODEL_FILES, ModelFile, RowOrigin};
-use crate::dataset::encode::encode_pairs;
+use crate::dataset::encode::encode_rows;
 use crate::dataset::labels::LabelSet;
-use crate::dataset::rows::{Labels, Pair, read_pairs};
+use crate::dataset::rows::{Labels, Row, read_labels, read_rows};
 use crate::encoder::Encoder;
 use crate::model_folder::{self, ModelFolder};
-use crate::spec::{InitialWeights, RunSpec};
+use crate::spec::{InitialWeights, LabelChoice, RunSpec, Sources};
 
 /// The name of the initial weights' digest in the recipe and in the run's record.
 pub const INITIAL_WEIGHTS: &str = "initial_weights_sha256";
@@ -48,29 +48,34 @@ impl Inputs {
     /// The first thing that is wrong, with whose fault it is.
     pub fn read(spec: &RunSpec) -> Result<Self, Failure> {
         let sources = spec.sources();
-        let path = Encoder::locate(&sources.model)?;
+        let path = Encoder::locate(&sources.model, spec.output().console.shows_bars())?;
         let start = match sources.weights {
             InitialWeights::Pretrained => model_folder::Start::Pretrained,
             InitialWeights::Random => model_folder::Start::Scratch,
         };
         let folder = ModelFolder::open(&path, start).map_err(data)?;
-        let labels = LabelSet::new(sources.labels.clone()).map_err(config)?;
+        let labels = labels(sources, &folder)?;
         if sources.train_file.is_none() {
             refuse_other_labels(&folder, &labels)?;
         }
         let encoder = Encoder::new(folder, labels, sources.max_seq_length)?;
-        let shortened = encoder.shortened(sources.max_seq_length);
-        let Encoder { folder, model, labels, tokenizer, limit, mut notes } = encoder;
-        notes.extend(shortened);
+        let cut = encoder.shortened(sources.max_seq_length);
+        let Encoder { folder, model, labels, tokenizer, limit, notes: warnings } = encoder;
+        let mut notes: Vec<String> = Vec::new();
+        if sources.labels == LabelChoice::Auto {
+            notes.push(format!("note: the labels found, by id: {}", shortened(labels.names())));
+        }
+        notes.extend(warnings);
+        notes.extend(cut);
         let (mut splits, mut digests, mut test_rows) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         for (split, _, file) in sources.files() {
             let need = if split == Split::Test { Labels::Optional } else { Labels::Required };
-            let pairs = read_pairs(file, &labels, need).map_err(data)?;
-            let encoded = encode_pairs(&tokenizer, &pairs.rows, limit).map_err(data)?;
+            let read = read_rows(file, &sources.layout, &labels, need).map_err(data)?;
+            let encoded = encode_rows(&tokenizer, &read.rows, limit).map_err(data)?;
             let name = file.display();
             let counts = [
-                (pairs.no_consensus, "rows without an agreed label (\"-\") skipped"),
-                (pairs.empty_sentences, "rows have an empty sentence"),
+                (read.no_consensus, "rows without an agreed label (\"-\") skipped"),
+                (read.empty_sentences, "rows have an empty sentence"),
                 (encoded.truncated, "rows cut to the maximal length"),
             ];
             notes.extend(
@@ -81,8 +86,8 @@ impl Inputs {
             );
             digests.insert(format!("{split}_file"), file_digest(file)?);
             if split == Split::Test {
-                let origin = |row: Pair| RowOrigin { line: row.line, pair_id: row.pair_id };
-                test_rows = pairs.rows.into_iter().map(origin).collect();
+                let origin = |row: Row| RowOrigin { line: row.line, pair_id: row.pair_id };
+                test_rows = read.rows.into_iter().map(origin).collect();
             }
             digests.insert(format!("{split}_rows"), rows_digest(&encoded.examples));
             splits.insert(split, encoded.examples);
@@ -98,6 +103,19 @@ impl Inputs {
     }
 }
 
+/// The labels that are asked for, or those that are found.
+fn labels(sources: &Sources, folder: &ModelFolder) -> Result<LabelSet, Failure> {
+    match (&sources.labels, &sources.train_file) {
+        (LabelChoice::Named(names), _) => LabelSet::new(names.iter().cloned()).map_err(config),
+        (LabelChoice::Auto, Some(file)) => read_labels(file, &sources.layout).map_err(data),
+        (LabelChoice::Auto, None) => folder.labels().cloned().ok_or_else(|| {
+            let message =
+                "--labels auto: there is no --train_file, and the model's config.json names no labels; list them";
+            Failure { kind: FailureKind::Config, message: message.to_owned() }
+        }),
+    }
+}
+
 /// Without training, a classifier means what its own labels say: read in another order it would be wrong in silence.
 fn refuse_other_labels(folder: &ModelFolder, labels: &LabelSet) -> Result<(), Failure> {
     match folder.labels().filter(|own| own.names() != labels.names()) {
@@ -108,6 +126,13 @@ fn refuse_other_labels(folder: &ModelFolder, labels: &LabelSet) -> Result<(), Fa
             Err(Failure { kind: FailureKind::Config, message })
         }
     }
+}
+
+/// Names in one line.
+fn shortened(names: &[String]) -> String {
+    const SHOWN: usize = 20;
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
 }
 
 /// The configuration and the tokenizer, as they go into every folder that the run writes.

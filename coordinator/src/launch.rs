@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use medley_proto::access::TOKEN_VARIABLE;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::process::Command;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{ChildStderr, Command};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 /// The name of the worker's binary.
@@ -37,6 +39,8 @@ pub struct WorkerCommand {
     pub credentials: Option<PathBuf>,
     /// The token that lets workers in; travels in their environment, which no other user can read.
     pub token: String,
+    /// Where the lines go that a worker, by its process id, writes to standard error; `None` leaves them this process's.
+    pub words: Option<mpsc::Sender<(u32, String)>>,
 }
 
 /// A worker process that has ended.
@@ -196,12 +200,16 @@ impl LocalWorkers {
             // Which of the machine's GPUs it takes.
             .env("LOCAL_RANK", place.to_string())
             .stdin(Stdio::null())
+            .stderr(if command.words.is_some() { Stdio::piped() } else { Stdio::inherit() })
             // A group of their own: Ctrl-C goes to the coordinator alone, which stops them in order.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .map_err(|source| LaunchError::Spawn { binary: command.binary.display().to_string(), source })?;
         let pid = child.id().unwrap_or_default();
+        if let (Some(words), Some(stderr)) = (command.words.clone(), child.stderr.take()) {
+            tokio::spawn(listen(pid, stderr, words));
+        }
         self.places.insert(pid, place);
         self.exits.spawn(async move { WorkerExit { pid, status: child.wait().await } });
         Ok(())
@@ -287,6 +295,16 @@ impl LocalWorkers {
         let all = async { while self.exits.join_next().await.is_some() {} };
         if tokio::time::timeout(grace, all).await.is_err() {
             self.exits.shutdown().await;
+        }
+    }
+}
+
+/// Hands on what a worker writes, line by line, until nobody has its standard error open any more.
+async fn listen(pid: u32, stderr: ChildStderr, words: mpsc::Sender<(u32, String)>) {
+    let mut lines = BufReader::new(stderr).split(b'\n');
+    while let Ok(Some(line)) = lines.next_segment().await {
+        if words.send((pid, String::from_utf8_lossy(&line).into_owned())).await.is_err() {
+            return;
         }
     }
 }

@@ -8,13 +8,16 @@ use medley_common::message::FailureKind;
 use medley_common::secret::Secret;
 use medley_coordinator::archive::LEDGER_FILE;
 use medley_coordinator::assembly::Request;
-use medley_coordinator::cli::{self, Cli, Evaluate, Predict, Replay, Report, Verify};
+use medley_coordinator::cli::{self, Cli, Evaluate, Plan, Predict, Replay, Report, Sweep, Verify};
 use medley_coordinator::client::ClientError;
-use medley_coordinator::display::say;
+use medley_coordinator::display::{Display, Event, say};
+use medley_coordinator::forecast::Forecast;
 use medley_coordinator::run::report::Outcome;
 use medley_coordinator::spec::RunSpec;
+use medley_coordinator::stop_requests::StopRequests;
 use medley_coordinator::{
-    coordinate, orders_client, predict as prediction, quickstart, replay, report_page, status_client, verify,
+    conversion, coordinate, orders_client, predict as prediction, quickstart, replay, report_page, status_client,
+    sweep, verify,
 };
 use tokio::signal::unix::SignalKind;
 
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
     let command: Vec<String> = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let code = match parsed {
         Cli::Train(spec) | Cli::Serve(spec) => runtime.block_on(train(*spec, command)),
+        Cli::Plan(asked) => runtime.block_on(plan(*asked)),
         Cli::Predict(asked) => runtime.block_on(predict(*asked)),
         Cli::Evaluate(asked) => runtime.block_on(evaluate(*asked)),
         Cli::Status(status) => answered(runtime.block_on(status_client::show(&status))),
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
         Cli::Verify(asked) => prove(&asked),
         Cli::Report(asked) => draw(&asked),
         Cli::Replay(asked) => runtime.block_on(replay(&asked)),
+        Cli::Sweep(asked) => runtime.block_on(sweep(asked)),
         Cli::InitCerts(asked) => match asked.make() {
             Ok(text) => {
                 say(&text);
@@ -62,6 +67,15 @@ fn main() -> ExitCode {
             }
             Err(error) => fail(78, &error),
         },
+        Cli::Convert(asked) => match conversion::convert(&asked) {
+            Ok(said) => {
+                said.iter().for_each(|line| say(line));
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(error.exit_code(), &error),
+        },
+        Cli::Completions(asked) => written(asked.write(&mut std::io::stdout().lock())),
+        Cli::Man(asked) => written(asked.write(&mut std::io::stdout().lock())),
         Cli::Quickstart(arguments) => match quickstart::prepare(&arguments) {
             Ok(_) if arguments.prepare_only => ExitCode::SUCCESS,
             Ok(spec) => {
@@ -87,6 +101,15 @@ fn answered(answer: Result<(), ClientError>) -> ExitCode {
     }
 }
 
+/// What was written for a shell or a reader; a reader that has gone away (`| head`) has what it wanted.
+fn written(result: std::io::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => fail(78, &error),
+    }
+}
+
 /// Makes updates of a run again; 65 where they differ.
 async fn replay(asked: &Replay) -> ExitCode {
     let rerun = match replay::prepare(asked) {
@@ -94,7 +117,8 @@ async fn replay(asked: &Replay) -> ExitCode {
         Err(error) => return fail(65, &error),
     };
     say(&rerun.to_string());
-    match run(rerun.spec.clone(), rerun.command.clone(), Some(rerun.through)).await {
+    let display = Display::new(rerun.spec.output().console, rerun.spec.output().progress);
+    match run(rerun.spec.clone(), rerun.command.clone(), (Some(rerun.through), display)).await {
         Ok(Outcome::Completed | Outcome::Stopped { .. }) => {}
         Ok(Outcome::Failed(failure)) => return fail(exit_code(failure.kind), &failure),
         Err(error) => return fail(70, &error),
@@ -108,15 +132,74 @@ async fn replay(asked: &Replay) -> ExitCode {
     }
 }
 
-/// Runs what is asked for, through `until` where that comes first.
-async fn run(spec: RunSpec, command: Vec<String>, until: Option<Update>) -> std::io::Result<Outcome> {
+/// Makes the runs of a sweep, one after the other; a stop ends it, and its command goes on with it.
+async fn sweep(asked: Sweep) -> ExitCode {
+    let failed = |error: &sweep::SweepError| fail(error.exit_code(), error);
+    // From the first run to the last: a stop between two of them is one as well.
+    let mut stops = match StopRequests::listen() {
+        Ok(stops) => stops,
+        Err(error) => return fail(70, &error),
+    };
+    let mut sweeping = match sweep::Sweeping::begin(asked) {
+        Ok(sweeping) => sweeping,
+        Err(error) => return failed(&error),
+    };
+    loop {
+        let trial = match sweeping.next() {
+            Ok(Some(trial)) => trial,
+            Ok(None) => break,
+            Err(error) => return failed(&error),
+        };
+        say(&format!("\n{}", trial.title));
+        let (spec, command) = (trial.spec.clone(), trial.command.clone());
+        let display = Display::new(spec.output().console, spec.output().progress);
+        let diverged = match run_until(&mut stops, spec, command, (None, display)).await {
+            Ok(Outcome::Completed) => false,
+            Ok(Outcome::Failed(failure)) if failure.kind == FailureKind::Diverged => {
+                say(&format!("medley: {failure}"));
+                true
+            }
+            Ok(Outcome::Failed(failure)) => return fail(exit_code(failure.kind), &failure),
+            Ok(Outcome::Stopped { .. }) => return stopped_sweep(),
+            Err(error) => return fail(70, &error),
+        };
+        match sweeping.note(&trial, diverged) {
+            Ok(line) => say(&format!("{}: {line}", trial.title)),
+            Err(error) => return failed(&error),
+        }
+        if stops.is_asked() {
+            return stopped_sweep();
+        }
+    }
+    say(&format!("\n{}", sweeping.conclusion()));
+    ExitCode::SUCCESS
+}
+
+fn stopped_sweep() -> ExitCode {
+    say("stopped: the same command goes on with the runs that are left");
+    ExitCode::from(75)
+}
+
+/// Runs what is asked for, through `until` where that comes first, and tells of it on `display`.
+async fn run(spec: RunSpec, command: Vec<String>, told: (Option<Update>, Display)) -> std::io::Result<Outcome> {
+    run_until(&mut StopRequests::listen()?, spec, command, told).await
+}
+
+/// The same, where whoever asks for a stop is known already.
+async fn run_until(
+    stops: &mut StopRequests,
+    spec: RunSpec,
+    command: Vec<String>,
+    (until, display): (Option<Update>, Display),
+) -> std::io::Result<Outcome> {
     let (secret, folder) = (secret()?, std::env::current_dir()?);
-    Ok(coordinate::run(Request { spec, command, folder, until, secret }).await)
+    Ok(coordinate::run(Request { spec, command, folder, until, secret, display }, stops).await)
 }
 
 async fn train(spec: RunSpec, command: Vec<String>) -> ExitCode {
     let dir = spec.output().dir.clone();
-    let outcome = match run(spec, command, None).await {
+    let display = Display::new(spec.output().console, spec.output().progress);
+    let outcome = match run(spec, command, (None, display.clone())).await {
         Ok(outcome) => outcome,
         Err(error) => return fail(70, &error),
     };
@@ -124,35 +207,41 @@ async fn train(spec: RunSpec, command: Vec<String>) -> ExitCode {
         Outcome::Completed => {
             // A run that only evaluates has no ledger, and nothing to draw.
             if dir.join(LEDGER_FILE).exists() {
-                say(&match report_page::conclude(&dir) {
+                display.line(&match report_page::conclude(&dir) {
                     Ok(path) => format!("pictures of the run are in {}", path.display()),
                     Err(error) => format!("warning: no pictures of the run are drawn: {error}"),
                 });
             }
-            say(&format!("done: the results are in {}", dir.display()));
+            display.show(&Event::Completed(&dir));
             ExitCode::SUCCESS
         }
         Outcome::Stopped { update, saved } => {
-            say(&match saved {
-                Some(saved) if saved == update => {
-                    format!("stopped after update {update}, which is saved: the same command goes on from there")
-                }
-                Some(saved) => format!(
-                    "stopped at once after update {update}: the same command goes on from the checkpoint of update {saved}"
-                ),
-                None if update.0 > 0 => format!("stopped at once after update {update}: nothing of it is saved"),
-                None => "stopped; nothing was trained yet".to_owned(),
-            });
+            display.show(&Event::Stopped(update, saved));
             ExitCode::from(75)
         }
-        Outcome::Failed(failure) => fail(exit_code(failure.kind), &failure),
+        Outcome::Failed(failure) => {
+            display.show(&Event::Failed(&failure));
+            ExitCode::from(exit_code(failure.kind))
+        }
     }
+}
+
+/// Shows what a run comes to.
+async fn plan(asked: Plan) -> ExitCode {
+    let json = asked.json;
+    let forecast = match Forecast::of(asked).await {
+        Ok(forecast) => forecast,
+        Err(failure) => return fail(exit_code(failure.kind), &failure),
+    };
+    let text =
+        if json { serde_json::to_string_pretty(&forecast) } else { Ok(forecast.to_string().trim_end().to_owned()) };
+    written(text.map_err(std::io::Error::from).and_then(|text| writeln!(std::io::stdout(), "{text}")))
 }
 
 /// Has a trained model predict rows.
 async fn predict(asked: Predict) -> ExitCode {
-    match secret() {
-        Ok(secret) => answered_with(&prediction::predict(asked, secret).await),
+    match secret().and_then(|secret| Ok((secret, StopRequests::listen()?))) {
+        Ok((secret, mut stops)) => answered_with(&prediction::predict(asked, secret, &mut stops).await),
         Err(error) => fail(70, &error),
     }
 }
@@ -160,16 +249,13 @@ async fn predict(asked: Predict) -> ExitCode {
 /// Has a trained model predict labelled rows, and prints what that comes to.
 async fn evaluate(asked: Evaluate) -> ExitCode {
     let json = asked.json;
-    let (outcome, table) = match secret() {
-        Ok(secret) => prediction::evaluate(asked, secret).await,
+    let (outcome, table) = match secret().and_then(|secret| Ok((secret, StopRequests::listen()?))) {
+        Ok((secret, mut stops)) => prediction::evaluate(asked, secret, &mut stops).await,
         Err(error) => return fail(70, &error),
     };
     let Some(table) = table else { return answered_with(&outcome) };
     let text = if json { table.to_json() } else { table.to_string() };
-    match writeln!(std::io::stdout(), "{text}") {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(70, &error),
-    }
+    written(writeln!(std::io::stdout(), "{text}"))
 }
 
 /// What the end of a stream is to a shell. Rows that were answered are answered.

@@ -8,7 +8,7 @@ use crate::archive::{
     recover_for,
 };
 use crate::run::Past;
-use crate::spec::{Existing, Output, Resume, Role, RunSpec};
+use crate::spec::{Criterion, Existing, Output, Resume, Role, RunSpec};
 
 /// Where training starts.
 #[derive(Debug)]
@@ -44,9 +44,9 @@ impl Origin {
         self.checkpoint().map_or(Update(0), Checkpoint::update)
     }
 
-    /// What was done before.
+    /// What was done before; `criterion` says what evaluations decide by.
     #[must_use]
-    pub fn past(&self) -> Past {
+    pub fn past(&self, criterion: Option<&Criterion>) -> Past {
         let known = self.recovered.as_ref().map(|recovered| recovered.history.past()).unwrap_or_default();
         match &self.place {
             archive::Origin::Fresh => Past::default(),
@@ -56,8 +56,23 @@ impl Origin {
                 let losses = self.recovered.as_ref().and_then(|recovered| recovered.history.losses(update));
                 let mut skipped = known.skipped.clone();
                 skipped.retain(|skipped| *skipped <= update);
+                // Where the ledger is lost, the checkpoint's own log tells.
+                let measured = |criterion: &Criterion| checkpoint.trainer_state().measured(&criterion.metric);
+                let mut measured = match &self.recovered {
+                    Some(_) => known.measured.clone(),
+                    None => criterion.map(measured).unwrap_or_default(),
+                };
+                measured.retain(|measured| measured.update <= update);
                 // A checkpoint is made after all else that its update brings.
-                Past { update, losses: losses.unwrap_or_default(), skipped, logged: true, evaluated: true, ..known }
+                Past {
+                    measured,
+                    update,
+                    losses: losses.unwrap_or_default(),
+                    skipped,
+                    logged: true,
+                    evaluated: true,
+                    ..known
+                }
             }
         }
     }

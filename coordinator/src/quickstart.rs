@@ -7,8 +7,10 @@ use serde_json::json;
 
 use crate::archive::{CERTIFICATE_FILE, Certificate, LEDGER_FILE};
 use crate::cli::{self, Cli, CliError, Quickstart};
+use crate::dataset::data_error::DataError;
 use crate::dataset::labels::LabelSet;
-use crate::dataset::rows::{DataError, Labels, read_pairs};
+use crate::dataset::layout::RowLayout;
+use crate::dataset::rows::{Labels, read_rows};
 use crate::display::say;
 use crate::model_folder::CONFIG_FILE;
 use crate::spec::RunSpec;
@@ -89,8 +91,9 @@ pub fn prepare(arguments: &Quickstart) -> Result<RunSpec, QuickstartError> {
     for (name, content) in FILES {
         write(&data.join(name), content)?;
     }
-    let pairs = read_pairs(&data.join("train.jsonl"), &LabelSet::default(), Labels::Required)?;
-    let texts = pairs.rows.iter().flat_map(|row| [row.sentence1.as_str(), row.sentence2.as_str()]);
+    let (layout, labels) = (RowLayout::default(), LabelSet::default());
+    let read = read_rows(&data.join("train.jsonl"), &layout, &labels, Labels::Required)?;
+    let texts = read.rows.iter().flat_map(|row| row.text.sentences());
     let vocabulary = learn_vocabulary(texts, VOCABULARY)?;
     WordPieceTokenizer::from_vocabulary(&vocabulary, TokenizerSettings::default())?.save(&model, LENGTH)?;
     let config = json!({

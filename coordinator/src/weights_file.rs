@@ -101,6 +101,15 @@ impl WeightsFile {
         }
     }
 
+    /// A pickle, by its path; checks what its first bytes tell. Blocks.
+    ///
+    /// # Errors
+    /// It is not there, or no file that `torch.save` wrote.
+    pub fn pickle(path: &Path) -> Result<Self, WeightsFileError> {
+        check(path, pickle_problem)?;
+        Ok(Self::Pickle(path.to_owned()))
+    }
+
     /// The file.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -5,15 +5,20 @@
 mod access;
 mod architecture;
 mod bad_input;
+mod console;
+mod convert;
 mod crew;
 mod export;
 mod faults;
+mod formats;
 mod giants;
 mod hostile;
 mod launching;
 mod ledger;
+mod manual;
 mod network;
 mod operators;
+mod plan;
 mod predict;
 mod probes;
 mod profile;
@@ -22,8 +27,10 @@ mod reattach;
 mod recovery;
 mod resume;
 mod saving;
+mod selection;
 mod serving;
 mod slowness;
+mod sweep;
 mod training;
 
 /// The flags that every run of the suite shares: 8 rows an update, dropout on.

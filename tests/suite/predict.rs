@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use medley_tests::{Conversation, Ended, Scratch, lines};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::RECIPE;
 use crate::faults::wait_until_gone;
@@ -104,6 +104,42 @@ fn one_pair_is_answered_by_itself() {
     assert_eq!(answer[0]["prediction"], expected["prediction"]);
 }
 
+/// Its command says which columns, and that there is one sentence; the file's ending says the format.
+#[test]
+fn rows_are_read_as_the_run_read_its_own() {
+    let scratch = Scratch::new(10);
+    for name in ["train", "test"] {
+        let rows = scratch.json_lines(&format!("{name}.jsonl"));
+        let fields =
+            |row: &Value| ["gold_label", "sentence2"].map(|name| row[name].as_str().unwrap().replace('"', "\"\""));
+        let lines = rows.iter().map(fields).map(|[label, text]| format!("{label},\"{text}\"\r\n"));
+        scratch.write(&format!("{name}.csv"), &format!("y,text\r\n{}", lines.collect::<String>()));
+    }
+    let columns = "--text_column_names text --label_column_name y";
+    let files = "--train_file train.csv --do_predict --test_file test.csv";
+    scratch.run(&format!("train {RECIPE} {files} {columns} --num_train_epochs 1 --workers 1")).expect(0);
+    let of_the_run = scratch.json_lines("out/predictions.jsonl");
+    let found = rows(&scratch.run("predict --model out test.csv").expect(0));
+    assert_eq!(found.len(), of_the_run.len());
+    for (row, expected) in found.iter().zip(&of_the_run) {
+        assert_eq!((numbers(row), &row["line"]), (numbers(expected), &expected["line"]));
+    }
+    scratch.run("evaluate --model out test.csv").expect(0);
+    let text = scratch.json_lines("test.jsonl")[0]["sentence2"].clone();
+    let mut talk = Conversation::start(&scratch, "predict --model out");
+    talk.say(&format!("{}\n", json!({ "text": text })));
+    let answer: Value = serde_json::from_str(&talk.hear()).unwrap();
+    assert_eq!(numbers(&answer), numbers(&of_the_run[0]));
+    talk.end().expect(0);
+    scratch.write("other.jsonl", &json!({ "phrase": text }).to_string());
+    let missing = ["other.jsonl:1: text is missing; the line has phrase: give --text_column_names"];
+    scratch.run("predict --model out other.jsonl").expect(65).says(&missing);
+    let named = rows(&scratch.run("predict --model out other.jsonl --text_column_names phrase").expect(0));
+    assert_eq!(numbers(&named[0]), numbers(&of_the_run[0]));
+    let pair = scratch.run("predict --model out --premise a --hypothesis b").expect(78);
+    pair.says(&["the run that made the model read one, text"]);
+}
+
 #[test]
 fn an_evaluation_is_that_of_a_run() {
     let scratch = trained();
@@ -133,7 +169,7 @@ fn an_evaluation_is_that_of_a_run() {
 fn a_bad_row_is_named_when_the_rows_before_it_are_answered() {
     let scratch = Scratch::new(10);
     let good = lines(&scratch.path("test.jsonl"));
-    scratch.write("rows.jsonl", &format!("{}\n{}\n{{\"sentence1\": 5}}\n{}\n", good[0], good[1], good[2]));
+    scratch.write("rows.jsonl", &format!("{}\n{}\n{{\"sentence1\": 5, \"sentence2\": \"\"}}\n{}\n", good[0], good[1], good[2]));
     let ended =
         scratch.run("predict --model model rows.jsonl").expect(65).says(&["rows.jsonl:3: sentence1 is a number"]);
     assert_eq!(rows(&ended).len(), 2);

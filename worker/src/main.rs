@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
+use clap_complete::Shell;
 use medley_common::message::{Failure, FailureKind, Verdict};
 use medley_proto::access::{Access, AccessError, TOKEN_VARIABLE};
 use medley_proto::address::CoordinatorAddress;
@@ -18,6 +19,7 @@ use medley_worker::display::say;
 use medley_worker::program;
 use medley_worker::session::SessionError;
 use medley_worker::surroundings::{Given, Surroundings, SurroundingsError};
+use medley_worker::weights::{self, WeightsError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -27,8 +29,10 @@ use tokio::sync::mpsc;
 /// looked for in the environment, as torchrun (RANK, LOCAL_RANK, MASTER_ADDR, ...), Kubeflow (PET_*), Slurm (SLURM_*) and
 /// Kubernetes (JOB_COMPLETION_INDEX) leave it, in this order; --print-env shows what was found.
 #[derive(Debug, Parser)]
-#[command(name = "medley-worker", version)]
+#[command(name = "medley-worker", version, args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    errand: Option<Errand>,
     /// Address of the coordinator, host:port [default: $MEDLEY_COORDINATOR, else what torchrun, Kubeflow or Slurm say]
     #[arg(long, value_name = "ADDR")]
     coordinator: Option<CoordinatorAddress>,
@@ -38,6 +42,12 @@ struct Arguments {
     /// List the GPUs that this build can use, one a line, and end
     #[arg(long = "list-devices", alias = "list_devices")]
     list_devices: bool,
+    /// Write what a shell (bash, zsh, fish, elvish, powershell) needs to complete these flags, and end
+    #[arg(long, value_name = "SHELL", value_enum, hide_possible_values = true)]
+    completions: Option<Shell>,
+    /// Write the manual page, and end
+    #[arg(long)]
+    man: bool,
     /// Start so many workers on this machine, each with a GPU or a share of the cores of its own, and those that are lost
     /// again; auto: one for each GPU [default: this process is one worker]
     #[arg(long, value_name = "N|auto", conflicts_with = "local_rank")]
@@ -73,6 +83,35 @@ struct Arguments {
     /// End when the process with this id, the one that started this worker, ends
     #[arg(long, hide = true)]
     parent: Option<u32>,
+}
+
+/// What `medley` has a worker do that is no training.
+#[derive(Debug, clap::Subcommand)]
+enum Errand {
+    /// Write the tensors of a pickle to a safetensors file, for medley convert
+    #[command(hide = true)]
+    Convert {
+        /// The pickle
+        from: PathBuf,
+        /// The safetensors file, which is replaced
+        to: PathBuf,
+    },
+}
+
+impl Errand {
+    /// Does it, and says on standard output what came of it. Blocks.
+    fn run(&self) -> anyhow::Result<()> {
+        let Self::Convert { from, to } = self;
+        let bytes = std::fs::read(from).with_context(|| format!("read {}", from.display()))?;
+        let conversion = weights::convert(&from.display().to_string(), &bytes, to)?;
+        let mut out = std::io::stdout().lock();
+        for names in &conversion.shared {
+            let names = names.join(", ");
+            writeln!(out, "note: {names} lay in the same memory; each is written in full")?;
+        }
+        writeln!(out, "{} tensors, each with its own name, type and bytes", conversion.tensors)?;
+        Ok(())
+    }
 }
 
 impl Arguments {
@@ -112,9 +151,17 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Some(parent) = arguments.parent {
         die_with(parent).context("bind this worker's life to its launcher's")?;
     }
+    if let Some(errand) = &arguments.errand {
+        errand.run()?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if arguments.list_devices {
         let mut out = std::io::stdout().lock();
         device::list()?.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(text) = about_itself(&arguments)? {
+        std::io::stdout().lock().write_all(&text)?;
         return Ok(ExitCode::SUCCESS);
     }
     let around = surroundings(&arguments)?;
@@ -158,6 +205,17 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     // The engine may sit in a collective that nobody will finish: leave it behind.
     runtime.shutdown_background();
     conclude(end, is_local)
+}
+
+/// What was asked of the program itself: a shell's completions, the manual page.
+fn about_itself(arguments: &Arguments) -> std::io::Result<Option<Vec<u8>>> {
+    let (mut command, mut text) = (Arguments::command(), Vec::new());
+    if let Some(shell) = arguments.completions {
+        clap_complete::generate(shell, &mut command, "medley-worker", &mut text);
+    } else if arguments.man {
+        clap_mangen::Man::new(command).render(&mut text)?;
+    }
+    Ok((!text.is_empty()).then_some(text))
 }
 
 /// What is around this worker. One that `medley train` has started is told all by it: what is around `medley train`,
@@ -237,6 +295,11 @@ fn die_with(parent: u32) -> anyhow::Result<()> {
 fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(SurroundingsError::NoCoordinator) = error.downcast_ref() {
         return 64;
+    }
+    match error.downcast_ref::<WeightsError>() {
+        Some(WeightsError::Unwritable { .. }) => return code_of(Some(FailureKind::Config)),
+        Some(_) => return code_of(Some(FailureKind::Data)),
+        None => {}
     }
     if error.is::<AccessError>() || error.is::<SurroundingsError>() {
         return code_of(Some(FailureKind::Config));

@@ -30,8 +30,11 @@ pub struct Certificate {
     pub epoch: f64,
     /// Fingerprint of the parameter layout.
     pub layout: Digest,
-    /// Digest of the parameters in layout order.
+    /// Digest of the model's parameters in layout order.
     pub parameters: Digest,
+    /// The checkpoint that the model is, where it is not the model after the last update.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<Update>,
     /// All that decides the weights, by name.
     pub recipe: Recipe,
     /// The words of the command that completed it.
@@ -59,8 +62,8 @@ impl Certificate {
     pub fn issue(&mut self, output: &OutputDir, ledger: &mut Ledger) -> Result<(), ArchiveError> {
         self.results = results_of(output.path())?;
         let files = self.files.iter().chain(&self.results).map(|(name, file)| (name.clone(), *file)).collect();
-        let (update, parameters) = (self.update, self.parameters);
-        ledger.append(Record::Final(FinalRecord { update, parameters, files }))?;
+        let Self { update, parameters, best, .. } = *self;
+        ledger.append(Record::Final(FinalRecord { update, parameters, best, files }))?;
         ledger.sync()?;
         self.hosts.extend(ledger.history().hosts().iter().cloned());
         self.ledger = ledger.head();

@@ -114,7 +114,7 @@ fn the_best_is_never_removed() {
             begun.ledger.append(Record::Evaluation(Evaluated { update, split, occasion, entry })).unwrap();
             saved(&mut begun, update.0);
         }
-        assert_eq!(begun.ledger.history().best(), Some(Update(2)));
+        assert_eq!(begun.ledger.history().best().map(|best| best.update), Some(Update(2)));
         let mut present = names(folder.path());
         present.retain(|name| name.starts_with("checkpoint"));
         assert_eq!(present, expected, "limit {limit}");

@@ -77,7 +77,7 @@ pub(super) fn replacement(path: &Path, bytes: Vec<u8>) -> [Operation; 3] {
 ///
 /// # Errors
 /// The operating system refuses.
-pub(super) fn replace(path: &Path, bytes: Vec<u8>) -> Result<(), ArchiveError> {
+pub(crate) fn replace(path: &Path, bytes: Vec<u8>) -> Result<(), ArchiveError> {
     perform(&replacement(path, bytes))
 }
 

@@ -179,7 +179,7 @@ pub enum ArchiveError {
 
 impl ArchiveError {
     /// Makes the `map_err` argument for an operation on `path`.
-    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |error| Self::Io { action, path: path.to_owned(), error }
     }
 

@@ -60,6 +60,8 @@ pub(crate) fn recipe() -> Recipe {
 
 pub(crate) fn identity() -> RunIdentity {
     RunIdentity {
+        criterion: None,
+        cadence: None,
         version: "0.1.0".to_owned(),
         recipe: recipe(),
         train: spec(),
@@ -218,7 +220,7 @@ pub(crate) fn trained(begun: &mut Writing, through: u64, saves: &[u64]) {
 pub(crate) fn facts() -> RunFacts {
     let inputs = [("train_file".to_owned(), Digest([5; 32]))].into();
     let programs = [("medley".to_owned(), Digest([6; 32]))].into();
-    RunFacts { epoch: 10.0, agreed: AGREED, inputs, programs }
+    RunFacts { epoch: 10.0, agreed: AGREED, best: None, inputs, programs }
 }
 
 /// The names in a folder, sorted.

@@ -11,9 +11,10 @@ use super::error::ArchiveError;
 pub(super) const LOCK_FILE: &str = ".medley.lock";
 
 /// Held as long as the value lives; the operating system releases it when the process dies.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct FolderLock {
-    _file: File,
+    /// `None` where the folder is only looked at.
+    _file: Option<File>,
     /// Why the file system cannot lock, where it cannot.
     pub(super) unsupported: Option<String>,
     /// How often the folder was locked before.
@@ -48,7 +49,24 @@ impl FolderLock {
         }
         let times = times(&mut file);
         sign(&mut file, times + 1).map_err(unwritable)?;
-        Ok(Self { _file: file, unsupported, times })
+        Ok(Self { _file: Some(file), unsupported, times })
+    }
+
+    /// Tells whether another process holds the lock of `folder`, and writes nothing.
+    ///
+    /// # Errors
+    /// Another process holds it, or its file cannot be read.
+    pub(super) fn look(folder: &Path) -> Result<Self, ArchiveError> {
+        let mut file = match File::open(folder.join(LOCK_FILE)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(ArchiveError::Unwritable { path: folder.to_owned(), error }),
+        };
+        // Shared and given back at once: a run that starts meanwhile must not be kept out by somebody who only looks.
+        if let Err(TryLockError::WouldBlock) = file.try_lock_shared() {
+            return Err(ArchiveError::InUse { path: folder.to_owned(), holder: holder(&mut file) });
+        }
+        Ok(Self { times: times(&mut file), ..Self::default() })
     }
 }
 

@@ -55,6 +55,7 @@ use medley_common::identity::{Digest, Update};
 pub use certificate::{CERTIFICATE_FILE, Certificate};
 pub use checkpoint::{Checkpoint, PassedOver, Scan, StoredArtifact};
 pub use commit::{Agreed, Committed, ModelFile};
+pub(crate) use durable::replace as write_whole;
 pub use error::ArchiveError;
 pub use export::ModelSource;
 pub use json_text::JsonObject;
@@ -72,7 +73,7 @@ pub use profile_file::{PROFILE_FILE, save_profile};
 pub use recipe::{Difference, Recipe};
 pub use report_file::{PAGE_BEGINNING, REPORT_FILE, may_save_report, save_report};
 pub use results::{ALL_RESULTS_FILE, Metrics, TRAIN_RESULTS_FILE};
-pub use space::SpaceNeed;
+pub use space::{Space, SpaceNeed};
 pub use staging::{OPTIMIZER_FILE, StagedPiece, Staging, WEIGHTS_FILE, artifact_file};
 pub use start::{Existing, Found, Start, StartRequest, Unfinished};
 pub use trace_file::{TRACE_FILE, TraceFile};
@@ -103,6 +104,8 @@ pub struct RunFacts {
     pub epoch: f64,
     /// What the workers agree on.
     pub agreed: Agreed,
+    /// The checkpoint that the model is, where it is not the last model.
+    pub best: Option<Update>,
     /// Digests of what went in, by name.
     pub inputs: BTreeMap<String, Digest>,
     /// Digests of the programs, by name.
@@ -229,7 +232,7 @@ impl Archive {
         ledger.sync()?;
         let mut committed = self.frame().commit(staging, agreed, state)?;
         ledger.append(Record::Checkpoint(committed.checkpoint.record()))?;
-        self.frame().rotate(&mut committed, ledger.history().best());
+        self.frame().rotate(&mut committed, ledger.history().best().map(|best| best.update));
         Ok(committed)
     }
 
@@ -252,13 +255,14 @@ impl Archive {
     ) -> Result<Certificate, ArchiveError> {
         let RunContents { identity, model_files, .. } = &self.contents;
         let files = export::export(&self.output, source, model_files)?;
-        let RunFacts { epoch, agreed: Agreed { layout, parameters }, inputs, programs } = facts;
+        let RunFacts { epoch, agreed: Agreed { layout, parameters }, best, inputs, programs } = facts;
         let mut certificate = Certificate {
             version: identity.version.clone(),
             update: ledger.last(),
             epoch,
             layout,
             parameters,
+            best,
             recipe: identity.recipe.clone(),
             command: identity.command.clone(),
             inputs,

@@ -15,7 +15,7 @@ use super::predictions::{PREDICTIONS_LINES, PREDICTIONS_TABLE};
 use super::profile_file::PROFILE_FILE;
 use super::report_file::REPORT_FILE;
 use super::results::ALL_RESULTS_FILE;
-use super::space::{Shortfall, SpaceNeed};
+use super::space::{Space, SpaceNeed};
 use super::staging::WEIGHTS_FILE;
 use super::trace_file::TRACE_FILE;
 use super::trainer_state::TRAINER_STATE_FILE;
@@ -94,6 +94,24 @@ impl OutputDir {
         Ok(output)
     }
 
+    /// Looks at `path` as [`Self::open`] would find it, and changes nothing: what such a value says may be out of date at
+    /// once, and nothing may be written through it. Where there is no folder it is as an empty one. Blocks.
+    ///
+    /// # Errors
+    /// As of [`Self::open`].
+    pub fn look(path: &Path) -> Result<Self, ArchiveError> {
+        let unwritable = |error| ArchiveError::Unwritable { path: path.to_owned(), error };
+        let lock = match path.metadata() {
+            Ok(metadata) if !metadata.is_dir() => return Err(ArchiveError::NotAFolder { path: path.to_owned() }),
+            Ok(_) => FolderLock::look(path)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => FolderLock::default(),
+            Err(error) => return Err(unwritable(error)),
+        };
+        let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+        rustix::fs::access(standing(path), access).map_err(|error| unwritable(error.into()))?;
+        Ok(Self { path: path.to_owned(), lock, is_new: false })
+    }
+
     /// The folder.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -114,12 +132,25 @@ impl OutputDir {
 
     /// Checks that the disk has room for what a run will write; `resumed` is where it goes on. Blocks.
     ///
-    /// Checkpoints of ours that lie there count as room: they are kept within the limit, or go.
-    ///
     /// # Errors
     /// It has not, or it cannot be asked.
     pub fn preflight(&self, need: &SpaceNeed, resumed: Option<&Checkpoint>) -> Result<(), ArchiveError> {
-        let statistics = rustix::fs::statvfs(&self.path)
+        let space = self.space(need, resumed)?;
+        if space.is_enough() {
+            return Ok(());
+        }
+        let Space { need_bytes, free_bytes, plan } = space;
+        Err(ArchiveError::Space { path: self.path.clone(), need_bytes, free_bytes, plan })
+    }
+
+    /// What a run will write beside what the disk has room for; `resumed` is where it goes on. Blocks.
+    ///
+    /// Checkpoints of ours that lie there count as room: they are kept within the limit, or go.
+    ///
+    /// # Errors
+    /// The disk cannot be asked.
+    pub fn space(&self, need: &SpaceNeed, resumed: Option<&Checkpoint>) -> Result<Space, ArchiveError> {
+        let statistics = rustix::fs::statvfs(standing(&self.path))
             .map_err(|error| ArchiveError::io("ask for the free space of", &self.path)(error.into()))?;
         let free = statistics.f_bavail.saturating_mul(statistics.f_frsize);
         let mut present = 0u64;
@@ -128,12 +159,7 @@ impl OutputDir {
             present = present.saturating_add(folder_bytes(&folder).map_err(ArchiveError::io("read", &folder))?);
             staying += u64::from(resumed.is_some_and(|checkpoint| update <= checkpoint.update().0));
         }
-        match need.shortfall(free.saturating_add(present), staying) {
-            None => Ok(()),
-            Some(Shortfall { need_bytes, free_bytes, plan }) => {
-                Err(ArchiveError::Space { path: self.path.clone(), need_bytes, free_bytes, plan })
-            }
-        }
+        Ok(need.beside(free.saturating_add(present), staying))
     }
 
     /// What lies in the folder, sorted; not the lock, not leftovers of ours, and not a file system's `lost+found`.
@@ -185,13 +211,17 @@ impl OutputDir {
         let read = || -> io::Result<Vec<String>> {
             fs::read_dir(&self.path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
         };
-        let mut names = read().map_err(ArchiveError::io("read", &self.path))?;
+        let mut names = match read() {
+            // As one that is looked at before there is a run.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            names => names.map_err(ArchiveError::io("read", &self.path))?,
+        };
         names.sort();
         Ok(names)
     }
 }
 
-/// The folders of `folder` that are named `checkpoint-<update>`, in no order; links are none.
+/// The folders of `folder` that are named `checkpoint-<update>`, in no order; links are none. None where there is no folder.
 ///
 /// # Errors
 /// The folder cannot be read.
@@ -209,7 +239,10 @@ pub(super) fn checkpoint_folders(folder: &Path) -> Result<Vec<(u64, PathBuf)>, A
         }
         Ok(folders)
     };
-    read().map_err(ArchiveError::io("read", folder))
+    match read() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        folders => folders.map_err(ArchiveError::io("read", folder)),
+    }
 }
 
 /// The folders of a run that are named as checkpoints are, in the order of their updates.
@@ -241,6 +274,13 @@ pub fn may_replace(folder: &Path, path: &Path) -> bool {
         let first = inside.iter().next().map(|first| first.to_string_lossy().into_owned()).unwrap_or_default();
         if inside.iter().count() == 1 { is_own_file(&first) } else { first.starts_with("checkpoint-") }
     })
+}
+
+/// The nearest folder above `path`, itself included, that is there.
+fn standing(path: &Path) -> &Path {
+    let found = path.ancestors().find(|ancestor| ancestor.exists());
+    // A relative path begins where the process stands.
+    found.unwrap_or(Path::new("."))
 }
 
 const PROBE_FILE: &str = ".medley.probe";

@@ -19,15 +19,23 @@ pub struct SpaceNeed {
     pub keeps_best: bool,
 }
 
-/// By how much the disk is too small.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Shortfall {
+/// The room that a run needs, and what there is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Space {
     /// What the run needs at its peak.
-    pub(super) need_bytes: u64,
-    /// What it can have.
-    pub(super) free_bytes: u64,
+    pub need_bytes: u64,
+    /// What it can have: what is free, and its own checkpoints that lie there.
+    pub free_bytes: u64,
     /// What the need consists of.
-    pub(super) plan: String,
+    pub plan: String,
+}
+
+impl Space {
+    /// Whether there is room enough.
+    #[must_use]
+    pub fn is_enough(&self) -> bool {
+        self.need_bytes <= self.free_bytes
+    }
 }
 
 /// Headers and log of a saved model, and its share of the ledger.
@@ -45,25 +53,22 @@ impl SpaceNeed {
         self.text_bytes.saturating_add(OVERHEAD_BYTES)
     }
 
-    /// Compares the peak of the run with `free_bytes`, where `staying` checkpoints lie already that are part of it.
+    /// The peak of the run beside `free_bytes`, where `staying` checkpoints lie already that are part of it.
     ///
     /// At the peak there is one checkpoint more than the limit: the newest is written before the oldest goes.
-    pub(super) fn shortfall(&self, free_bytes: u64, staying: u64) -> Option<Shortfall> {
+    pub(super) fn beside(&self, free_bytes: u64, staying: u64) -> Space {
         let in_all = staying.saturating_add(self.checkpoints);
         let least = if self.keeps_best { 2 } else { 1 };
         let most = self.save_total_limit.map_or(u64::MAX, |limit| u64::from(limit.get()).max(least) + 1);
         let checkpoints = in_all.min(most.max(staying));
         let model_bytes = self.parameter_bytes.saturating_add(self.small_bytes());
         let need_bytes = checkpoints.saturating_mul(self.checkpoint_bytes()).saturating_add(model_bytes);
-        (need_bytes > free_bytes).then(|| Shortfall {
-            need_bytes,
-            free_bytes,
-            plan: format!(
-                "{checkpoints} checkpoints of {} at most, and the final model of {}",
-                gigabytes(self.checkpoint_bytes()),
-                gigabytes(model_bytes)
-            ),
-        })
+        let plan = format!(
+            "{checkpoints} checkpoints of {} at most, and the final model of {}",
+            gigabytes(self.checkpoint_bytes()),
+            gigabytes(model_bytes)
+        );
+        Space { need_bytes, free_bytes, plan }
     }
 }
 
@@ -87,15 +92,16 @@ mod tests {
 
     #[test]
     fn the_reference_run_needs_seven_checkpoints_and_a_model() {
-        let shortfall = need(7, None).shortfall(29_300_000_000, 0).unwrap();
-        assert_eq!(shortfall.need_bytes, 22 * LARGE_BYTES + 8 * (700_000 + OVERHEAD_BYTES));
-        assert_eq!(shortfall.plan, "7 checkpoints of 4.0 GB at most, and the final model of 1.3 GB");
-        assert_eq!(need(7, None).shortfall(shortfall.need_bytes, 0), None);
+        let space = need(7, None).beside(29_300_000_000, 0);
+        assert!(!space.is_enough());
+        assert_eq!(space.need_bytes, 22 * LARGE_BYTES + 8 * (700_000 + OVERHEAD_BYTES));
+        assert_eq!(space.plan, "7 checkpoints of 4.0 GB at most, and the final model of 1.3 GB");
+        assert!(need(7, None).beside(space.need_bytes, 0).is_enough());
     }
 
     #[test]
     fn a_limit_bounds_the_need() {
-        let peak = |need: SpaceNeed, staying| need.shortfall(0, staying).unwrap().need_bytes;
+        let peak = |need: SpaceNeed, staying| need.beside(0, staying).need_bytes;
         assert_eq!(peak(need(7, Some(1)), 0), peak(need(2, None), 0), "one kept and one being written");
         let best = SpaceNeed { keeps_best: true, ..need(7, Some(1)) };
         assert_eq!(peak(best, 0), peak(need(3, None), 0), "the best, the newest, and one being written");

@@ -12,6 +12,7 @@ use super::json_text::{JsonObject, number, pretty};
 use super::manifest::read_text;
 use super::results::{Metrics, speed};
 use crate::run::report::{EvaluationReport, TrainLog, TrainSummary};
+use crate::spec::Measured;
 
 /// The file's name, in checkpoints and beside the final model.
 pub const TRAINER_STATE_FILE: &str = "trainer_state.json";
@@ -21,11 +22,11 @@ pub const TRAINER_STATE_FILE: &str = "trainer_state.json";
 /// The fields are in the order of their names, as Hugging Face writes them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainerState {
-    /// Always `null`: no checkpoint is chosen by a metric.
+    /// The update of the best checkpoint, where one is chosen by a metric.
     pub best_global_step: Option<u64>,
-    /// Always `null`.
+    /// The metric there.
     pub best_metric: Option<f64>,
-    /// Always `null`.
+    /// The folder of that checkpoint.
     pub best_model_checkpoint: Option<String>,
     /// Epochs done.
     pub epoch: f64,
@@ -139,6 +140,29 @@ impl TrainerState {
             |entry: &LogEntry| entry.0.get("step").and_then(Value::as_u64).is_none_or(|step| step <= update.0);
         self.log_history.retain(by_then);
         self
+    }
+
+    /// Says which checkpoint in `folder` is the best so far.
+    #[must_use]
+    pub fn with_best(self, best: Option<Measured>, folder: &Path) -> Self {
+        let path = |best: Measured| folder.join(format!("checkpoint-{}", best.update)).display().to_string();
+        Self {
+            best_global_step: best.map(|best| best.update.0),
+            best_metric: best.map(|best| best.value),
+            best_model_checkpoint: best.map(path),
+            ..self
+        }
+    }
+
+    /// What the evaluations in the log measured, by a metric's key, in order.
+    #[must_use]
+    pub fn measured(&self, metric: &str) -> Vec<Measured> {
+        let key = format!("eval_{metric}");
+        let of = |entry: &LogEntry| {
+            let update = Update(entry.0.get("step")?.as_u64()?);
+            Some(Measured { update, value: entry.0.get(&key)?.as_f64().unwrap_or(f64::NAN) })
+        };
+        self.log_history.iter().filter_map(of).collect()
     }
 
     /// Adds an entry to the log.

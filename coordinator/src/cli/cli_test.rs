@@ -7,7 +7,8 @@ use medley_common::spec::OptimizerKind;
 use super::*;
 use medley_common::spec::Precision;
 
-use crate::spec::{BatchMeaning, Machine, Resume, RunLength, Warmup, Workers};
+use crate::dataset::layout::RowLayout;
+use crate::spec::{BatchMeaning, LabelChoice, Machine, Resume, RunLength, Warmup, Workers};
 
 pub(crate) const REFERENCE: &str = "--model_name_or_path michiyasunaga/BioLinkBERT-large --do_train \
     --train_file mli_train_v1.jsonl --do_eval --validation_file mli_dev_v1.jsonl --do_predict \
@@ -45,7 +46,9 @@ fn the_reference_command_is_read_as_it_is() {
     assert_eq!(sources.train_file.as_deref(), Some(Path::new("mli_train_v1.jsonl")));
     assert_eq!(sources.validation_file.as_deref(), Some(Path::new("mli_dev_v1.jsonl")));
     assert_eq!(sources.test_file.as_deref(), Some(Path::new("mli_test_v1.jsonl")));
-    assert_eq!(sources.labels, ["entailment", "neutral", "contradiction"]);
+    let labels = ["entailment", "neutral", "contradiction"].map(str::to_owned).to_vec();
+    assert_eq!(sources.labels, LabelChoice::Named(labels));
+    assert_eq!((&sources.layout, sources.baseline), (&RowLayout::default(), None));
     assert_eq!(sources.max_seq_length, 512);
     let recipe = spec.recipe();
     assert_eq!((recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps), (16, 2));

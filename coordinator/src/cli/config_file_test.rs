@@ -32,7 +32,7 @@ pad_to_max_length = true
 fn a_file_says_what_flags_would_say() {
     let spec = serve(RUN, &[]).unwrap();
     assert_eq!(spec.recipe().peak_learning_rate, 3e-5);
-    assert_eq!(spec.sources().labels, ["yes", "no"]);
+    assert_eq!(spec.sources().labels.to_string(), "yes, no");
     assert_eq!(spec.placement().workers, Workers::Exactly(2));
     assert_eq!(spec.notes().len(), 1, "a flag without effect is noted from a file, too");
 }

@@ -34,7 +34,7 @@ const fn accepted(name: &'static str, follows: Follows, why: &'static str) -> Ac
 const PADDING: &str = "padding is never computed, and the result is the same";
 const LOADER: &str = "there is no data loader, as the rows are held in memory";
 const COLLECTIVE: &str = "gradients are summed by Medley's own collective, not by DDP";
-const PRINTING: &str = "Medley prints the same at every level, on the coordinator alone";
+const PRINTING: &str = "the coordinator alone tells how the run goes";
 const PREDICTIONS: &str = "predictions are sent to the coordinator as they are made";
 const DETERMINISTIC: &str = "every run is deterministic";
 
@@ -68,7 +68,6 @@ static ACCEPTED: &[Accepted] = &[
     accepted("fp16_opt_level", Word, "it is a setting of Apex, which is not used"),
     accepted("full_determinism", Switch, DETERMINISTIC),
     accepted("run_name", Word, "it names runs to trackers, and none is called"),
-    accepted("log_level", Word, PRINTING),
     accepted("log_level_replica", Word, PRINTING),
     accepted("log_on_each_node", Switch, PRINTING),
     accepted("logging_nan_inf_filter", Switch, "losses are logged as they are"),
@@ -171,12 +170,11 @@ const MEMORY: &str = "activations are kept for the backward pass; to need less m
 const EVALUATE_HALF: &str = "evaluation is in the precision of --fp16 or --bf16";
 const COMPILED: &str = "there is no Python to compile; drop the flag";
 const HUB: &str = "nothing is uploaded; upload --output_dir after the run, e.g. with huggingface-cli upload";
-const BEST: &str = "the last model is the result; use --evaluation_strategy epoch --save_strategy epoch and take the \
-                    checkpoint with the best eval_accuracy in trainer_state.json";
 const TRACKER: &str = "no tracker is called; the log is in trainer_state.json of --output_dir";
 const SAMPLES: &str = "all rows of a file are used; give a shorter file, e.g. made with head -n";
-const DATASETS: &str = "data are JSONL files; use --train_file, --validation_file and --test_file";
-const COLUMNS: &str = "rows have the fields sentence1, sentence2 and gold_label; rename those of the file";
+const DATASETS: &str = "data are JSONL, CSV or TSV files; use --train_file, --validation_file and --test_file";
+const PAIR: &str = "two columns are a pair of sentences with [SEP] between them; for one text, join them in the file and \
+                    name the one column";
 const BATCH: &str = "use --per_device_train_batch_size";
 const TPU: &str = "TPUs are not supported; use --device cpu or --device cuda";
 const DEVICE: &str = "use --device cpu or --device cuda";
@@ -250,11 +248,6 @@ static UNSUPPORTED: &[Unsupported] = &[
     un("train_sampling_strategy", Is(&["random"]), "rows are shuffled, and lanes balanced by their tokens"),
     un("data_seed", Nothing, "use --seed, which orders the rows, too"),
     // Evaluation, log and checkpoints.
-    un("load_best_model_at_end", Off, BEST),
-    un("metric_for_best_model", Nothing, BEST),
-    un("greater_is_better", Nothing, BEST),
-    un("eval_delay", Is(&["0", "0.0"]), "evaluations start with the first that is due; see --evaluation_strategy"),
-    un("eval_on_start", Off, "run --do_eval without --do_train to evaluate the model as it is"),
     un("evaluate_during_training", Off, "use --evaluation_strategy steps"),
     un("prediction_loss_only", Off, METRICS),
     un("include_inputs_for_metrics", Off, METRICS),
@@ -309,10 +302,8 @@ static UNSUPPORTED: &[Unsupported] = &[
     un("validation_split_name", Nothing, DATASETS),
     un("test_split_name", Nothing, DATASETS),
     un("remove_splits", Nothing, DATASETS),
-    un("remove_columns", Nothing, COLUMNS),
-    un("text_column_names", Nothing, COLUMNS),
-    un("text_column_delimiter", Nothing, COLUMNS),
-    un("label_column_name", Is(&["gold_label"]), COLUMNS),
+    un("remove_columns", Nothing, "columns that --text_column_names and --label_column_name do not name are not read"),
+    un("text_column_delimiter", Nothing, PAIR),
     un("max_train_samples", Nothing, SAMPLES),
     un("max_eval_samples", Nothing, SAMPLES),
     un("max_val_samples", Nothing, SAMPLES),

@@ -13,30 +13,43 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::spec::{Role, RunSpec, SpecError};
 
+mod completions;
 mod config_file;
+pub(crate) mod console_flags;
+mod convert;
 mod huggingface;
 mod init_certs;
+mod man;
 mod orders;
+mod plan;
 mod predict;
 mod quickstart;
 mod replay;
 mod report;
+pub(crate) mod row_flags;
 pub(crate) mod run_flags;
 mod spelling;
 mod status;
+mod sweep;
 mod truth;
 mod verify;
 
+pub use completions::Completions;
 pub use config_file::ConfigProblem;
+pub use convert::Convert;
 pub use init_certs::InitCerts;
+pub use man::Man;
 pub use orders::{Checkpoint, Checkpoints, Drain, Stop};
-pub use predict::{Evaluate, Predict, Source, TrainedModel};
+pub use plan::Plan;
+pub use predict::{ColumnChoice, Evaluate, Predict, Source, TrainedModel};
 pub use quickstart::Quickstart;
 pub use replay::Replay;
 pub use report::Report;
 pub use status::{Reach, Status};
+pub use sweep::Sweep;
 pub use verify::Verify;
 
+use plan::PlanFlags;
 use predict::{EvaluateFlags, PredictFlags};
 use run_flags::RunFlags;
 use spelling::Spelling;
@@ -49,6 +62,8 @@ pub enum Cli {
     Train(Box<RunSpec>),
     /// `medley serve`: coordinate a run, and wait for workers.
     Serve(Box<RunSpec>),
+    /// `medley plan`: tell what a run comes to, and start nothing.
+    Plan(Box<Plan>),
     /// `medley predict`: what a trained model says of rows.
     Predict(Box<Predict>),
     /// `medley evaluate`: how well a trained model does on rows.
@@ -69,10 +84,18 @@ pub enum Cli {
     Report(Report),
     /// `medley replay`: make updates of a run again and compare.
     Replay(Replay),
+    /// `medley sweep`: a run for each of many settings.
+    Sweep(Sweep),
     /// `medley init-certs`: certificates and tokens for a cluster.
     InitCerts(InitCerts),
     /// `medley quickstart`: a small run on data that come with the program.
     Quickstart(Quickstart),
+    /// `medley convert`: pickled weights as safetensors.
+    Convert(Convert),
+    /// `medley completions`: what a shell needs to complete commands and flags.
+    Completions(Completions),
+    /// `medley man`: the manual pages.
+    Man(Man),
 }
 
 /// Why there is nothing to start: help was asked for, or the words make no sense.
@@ -161,9 +184,7 @@ where
     let matches = |tail: &[OsString]| command.clone().try_get_matches_from([head, tail].concat());
     let mut given = matches(&tail)?;
     let mut line = Line::from_arg_matches(&given)?;
-    if let Verb::Train(RunFlags { config: Some(path), .. }) | Verb::Serve(RunFlags { config: Some(path), .. }) =
-        &line.verb
-    {
+    if let Some(path) = line.verb.run_flags().and_then(|flags| flags.config.as_ref()) {
         let suggest = |key: &str| suggestion(&matches(&[format!("--{key}").into()]).err()?);
         let from_file = config_file::words(path, &spelling, suggest)?;
         matches(&from_file)
@@ -191,6 +212,9 @@ enum Verb {
     /// Coordinate a run, and wait for workers to join
     #[command(args_override_self = true)]
     Serve(RunFlags),
+    /// Tell what a run comes to, by the flags of train, and start nothing
+    #[command(args_override_self = true)]
+    Plan(PlanFlags),
     /// Have a trained model predict rows, or one pair
     Predict(PredictFlags),
     /// Measure a trained model on labelled rows
@@ -211,11 +235,19 @@ enum Verb {
     Report(Report),
     /// Make updates of a run again, and compare them with its ledger
     Replay(Replay),
+    /// Train with each of many settings and seeds, and compare what they come to
+    Sweep(Sweep),
     /// Make certificates and tokens for a coordinator that other machines reach
     #[command(name = "init-certs")]
     InitCerts(InitCerts),
     /// Train a small model on data that come with the program
     Quickstart(Quickstart),
+    /// Write a model's pickled weights, pytorch_model.bin, as model.safetensors
+    Convert(Convert),
+    /// Write what a shell needs to complete commands and flags
+    Completions(Completions),
+    /// Write the manual pages
+    Man(Man),
 }
 
 const EXAMPLES: &str = "\
@@ -226,15 +258,27 @@ Examples:
   medley predict --model out test.jsonl";
 
 impl Verb {
+    /// The flags of a run, where the command has them.
+    fn run_flags(&self) -> Option<&RunFlags> {
+        match self {
+            Self::Train(flags) | Self::Serve(flags) | Self::Plan(PlanFlags { run: flags, .. }) => Some(flags),
+            _ => None,
+        }
+    }
+
     fn checked(self, given: &ArgMatches) -> Result<Cli, CliError> {
         let run = |role, flags: &RunFlags| {
             let given = given.subcommand().map(|(_, given)| given);
             let is_given = |name: &str| given.is_some_and(|it| it.value_source(name) == Some(ValueSource::CommandLine));
-            RunSpec::parse(role, flags, huggingface::accepted_notes(is_given)).map(Box::new)
+            RunSpec::parse(role, flags, huggingface::accepted_notes(is_given))
         };
         Ok(match self {
-            Self::Train(flags) => Cli::Train(run(Role::Train, &flags)?),
-            Self::Serve(flags) => Cli::Serve(run(Role::Serve, &flags)?),
+            Self::Train(flags) => Cli::Train(Box::new(run(Role::Train, &flags)?)),
+            Self::Serve(flags) => Cli::Serve(Box::new(run(Role::Serve, &flags)?)),
+            Self::Plan(flags) => {
+                let spec = run(Role::Train, &flags.run)?;
+                Cli::Plan(Box::new(flags.checked(spec)?))
+            }
             Self::Predict(flags) => Cli::Predict(Box::new(flags.checked()?)),
             Self::Evaluate(flags) => Cli::Evaluate(Box::new(flags.checked()?)),
             Self::Status(status) => Cli::Status(status),
@@ -245,8 +289,12 @@ impl Verb {
             Self::Verify(verify) => Cli::Verify(verify),
             Self::Report(asked) => Cli::Report(asked),
             Self::Replay(replay) => Cli::Replay(replay),
+            Self::Sweep(asked) => Cli::Sweep(asked),
             Self::InitCerts(asked) => Cli::InitCerts(asked),
             Self::Quickstart(quickstart) => Cli::Quickstart(quickstart),
+            Self::Convert(asked) => Cli::Convert(asked),
+            Self::Completions(asked) => Cli::Completions(asked),
+            Self::Man(asked) => Cli::Man(asked),
         })
     }
 }
@@ -255,7 +303,7 @@ impl Verb {
 fn command() -> clap::Command {
     let run =
         |verb: clap::Command| verb.args(huggingface::accepted_args()).mut_args(refined).after_help(huggingface::help());
-    Line::command().mut_subcommand("train", run).mut_subcommand("serve", run)
+    ["train", "serve", "plan"].into_iter().fold(Line::command(), |line, verb| line.mut_subcommand(verb, run))
 }
 
 fn refined(arg: clap::Arg) -> clap::Arg {
@@ -266,7 +314,8 @@ fn refined(arg: clap::Arg) -> clap::Arg {
         return if is_off { arg.default_value("False").hide_default_value(true) } else { arg };
     }
     // The flag's own help names them, in fewer words.
-    arg.hide_possible_values(true)
+    let takes_value = arg.get_action().takes_values();
+    arg.hide_possible_values(takes_value)
 }
 
 fn is_switch(arg: &clap::Arg) -> bool {

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
+use super::row_flags::QuotingFlag;
 use super::run_flags::{DeviceFlag, WorkersFlag};
 use super::{Cli, CliError};
+use crate::dataset::layout::{Quoting, TextColumns};
 use crate::spec::{RunSpec, SpecError};
 
 /// As many lanes as there may be workers: nothing is trained in them.
@@ -41,8 +43,21 @@ pub struct Evaluate {
 pub struct TrainedModel {
     /// A run that reads this model and no rows.
     pub spec: RunSpec,
-    /// Tokens that pairs are cut to; `None` for as many as in the run that made the model.
+    /// Tokens that rows are cut to; `None` for as many as in the run that made the model.
     pub max_seq_length: Option<u32>,
+    /// The columns of the rows.
+    pub columns: ColumnChoice,
+}
+
+/// How rows are read, as far as flags say; `None` for as in the run that made the model.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ColumnChoice {
+    /// The columns of the texts.
+    pub text: Option<TextColumns>,
+    /// The column of the label.
+    pub label: Option<String>,
+    /// What quotes mean.
+    pub quoting: Option<Quoting>,
 }
 
 /// Where rows come from.
@@ -76,11 +91,11 @@ impl std::fmt::Debug for Source {
 #[derive(Debug, Clone, clap::Args)]
 #[command(rename_all = "snake_case", after_help = PREDICT_EXAMPLES)]
 pub(super) struct PredictFlags {
-    /// Rows to predict, JSONL as in training, labels optional; - or nothing for standard input, however long
+    /// Rows to predict, .csv, .tsv or JSONL, labels optional; - or nothing for JSONL on standard input, however long
     #[arg(value_name = "FILE", conflicts_with_all = ["premise", "hypothesis"])]
     file: Option<PathBuf>,
     /// Predict this one pair: its first sentence
-    #[arg(long, value_name = "TEXT", requires = "hypothesis")]
+    #[arg(long, value_name = "TEXT", requires = "hypothesis", conflicts_with_all = COLUMN_FLAGS)]
     premise: Option<String>,
     /// Its second sentence
     #[arg(long, value_name = "TEXT", requires = "premise")]
@@ -91,6 +106,9 @@ pub(super) struct PredictFlags {
     #[command(flatten)]
     model: ModelFlags,
 }
+
+/// Flags that a pair of the command line has no use for.
+const COLUMN_FLAGS: [&str; 3] = ["text_column_names", "label_column_name", "quoting"];
 
 const PREDICT_EXAMPLES: &str = "\
 Each row becomes a JSON line, in the order of the rows: index from 0, line of the file, pairID where there is one,
@@ -105,7 +123,7 @@ Examples:
 #[derive(Debug, Clone, clap::Args)]
 #[command(rename_all = "snake_case")]
 pub(super) struct EvaluateFlags {
-    /// Labelled rows, JSONL as in training; - for standard input
+    /// Labelled rows, .csv, .tsv or JSONL; - for JSONL on standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Print the metrics as eval_results.json has them
@@ -125,9 +143,18 @@ struct ModelFlags {
     /// Trained model: a run's --output_dir, its checkpoint-N, or a name on the hub
     #[arg(long, value_name = "NAME|DIR")]
     model: String,
-    /// Longer pairs are cut to so many tokens [default: as in the run that made the model, else 128]
+    /// Longer rows are cut to so many tokens [default: as in the run that made the model, else 128]
     #[arg(long, value_name = "TOKENS")]
     max_seq_length: Option<i64>,
+    /// Columns of the texts, as many as in training [default: as in that run, else sentence1,sentence2]
+    #[arg(long, value_name = "NAMES")]
+    text_column_names: Option<String>,
+    /// Column of a row's label [default: as in that run, else gold_label]
+    #[arg(long, value_name = "NAME")]
+    label_column_name: Option<String>,
+    /// Quotes around fields of .csv and .tsv; none: they are text [default: as in that run, else minimal]
+    #[arg(long, value_name = "minimal|none", value_enum, hide_possible_values = true)]
+    quoting: Option<QuotingFlag>,
     /// Worker processes; auto is one on a CPU, else one for each GPU
     #[arg(long, value_name = "N|auto", default_value = "auto")]
     workers: WorkersFlag,
@@ -185,18 +212,33 @@ impl ModelFlags {
             ("test_file", "-".to_owned()),
             ("output_dir", ".".to_owned()),
             ("lanes", LANES.to_owned()),
+            // What it answers is told elsewhere.
+            ("log_level", "warning".to_owned()),
             ("workers", workers),
             ("device", device),
         ];
-        let asked = [("threads", self.threads), ("max_seq_length", self.max_seq_length)];
-        let asked = asked.into_iter().filter_map(|(flag, value)| Some((flag, value?.to_string())));
+        let name = |quoting: QuotingFlag| Some(quoting.to_possible_value()?.get_name().to_owned());
+        let asked = [
+            ("threads", self.threads.map(|threads| threads.to_string())),
+            ("max_seq_length", self.max_seq_length.map(|tokens| tokens.to_string())),
+            ("text_column_names", self.text_column_names.clone()),
+            ("label_column_name", self.label_column_name.clone()),
+            ("quoting", self.quoting.and_then(name)),
+        ];
+        let asked = asked.into_iter().filter_map(|(flag, value)| Some((flag, value?)));
         let flags = own.into_iter().chain(asked).map(|(flag, value)| format!("--{flag}={value}"));
         let words = ["medley", "train"].map(str::to_owned).into_iter().chain(flags);
         let Cli::Train(spec) = super::parse(words)? else {
             return Err(SpecError::NothingToDo.into());
         };
-        let max_seq_length = self.max_seq_length.map(|_| spec.sources().max_seq_length);
-        Ok(TrainedModel { spec: *spec, max_seq_length })
+        let sources = spec.sources();
+        let max_seq_length = self.max_seq_length.map(|_| sources.max_seq_length);
+        let columns = ColumnChoice {
+            text: self.text_column_names.map(|_| sources.layout.text.clone()),
+            label: self.label_column_name.map(|_| sources.layout.label.clone()),
+            quoting: self.quoting.map(|_| sources.layout.quoting),
+        };
+        Ok(TrainedModel { spec: *spec, max_seq_length, columns })
     }
 }
 
@@ -225,6 +267,22 @@ mod tests {
         let placement = placed.model.spec.placement();
         assert_eq!((placement.workers, placement.device), (Workers::Exactly(20), DeviceChoice::Cpu));
         assert_eq!((placement.threads, placed.model.max_seq_length), (Some(2), Some(64)));
+    }
+
+    #[test]
+    fn columns_are_those_that_are_named() {
+        let columns =
+            |flags: &str| predict(&format!("medley predict --model out {flags} -")).map(|it| it.model.columns);
+        assert_eq!(columns(""), Ok(ColumnChoice::default()));
+        let named = ColumnChoice {
+            text: Some(TextColumns::Single("text".into())),
+            label: Some("y".into()),
+            quoting: Some(Quoting::None),
+        };
+        assert_eq!(columns("--text_column_names text --label-column-name y --quoting none"), Ok(named));
+        assert!(columns("--text_column_names a,b,c").unwrap_err().contains("one or two names of columns"));
+        let pair = predict("medley predict --model out --premise a --hypothesis b --quoting none").unwrap_err();
+        assert!(pair.contains("cannot be used with"), "{pair}");
     }
 
     #[test]

@@ -11,6 +11,8 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use medley_common::schedule::Decay;
 
+use super::console_flags::ConsoleFlags;
+use super::row_flags::RowFlags;
 use super::truth::Truth;
 use crate::spec::DeviceChoice;
 
@@ -26,13 +28,19 @@ pub(crate) struct RunFlags {
     #[command(flatten)]
     pub(crate) data: DataFlags,
     #[command(flatten)]
+    pub(crate) rows: RowFlags,
+    #[command(flatten)]
     pub(crate) output: OutputFlags,
+    #[command(flatten)]
+    pub(crate) console: ConsoleFlags,
     #[command(flatten)]
     pub(crate) batch: BatchFlags,
     #[command(flatten)]
     pub(crate) optimizer: OptimizerFlags,
     #[command(flatten)]
     pub(crate) cadence: CadenceFlags,
+    #[command(flatten)]
+    pub(crate) selection: SelectionFlags,
     #[command(flatten)]
     pub(crate) precision: PrecisionFlags,
     #[command(flatten)]
@@ -64,19 +72,19 @@ pub(crate) struct DataFlags {
     /// Draw new weights; the model needs a config and a tokenizer only
     #[arg(long)]
     pub(crate) from_scratch: Truth,
-    /// Rows to train on, JSONL
+    /// Rows to train on: .csv, .tsv, or else JSONL
     #[arg(long, value_name = "FILE")]
     pub(crate) train_file: Option<PathBuf>,
-    /// Rows to evaluate on, JSONL
+    /// Rows to evaluate on
     #[arg(long, value_name = "FILE")]
     pub(crate) validation_file: Option<PathBuf>,
-    /// Rows to predict, JSONL
+    /// Rows to predict
     #[arg(long, value_name = "FILE")]
     pub(crate) test_file: Option<PathBuf>,
-    /// Classes in the order of their ids
+    /// Classes by id; auto: those of the rows
     #[arg(long, value_name = "LIST", default_value = "entailment,neutral,contradiction")]
     pub(crate) labels: String,
-    /// Longer pairs of sentences are cut to so many tokens
+    /// Longer rows are cut to so many tokens
     #[arg(long, value_name = "TOKENS", default_value_t = 128)]
     pub(crate) max_seq_length: i64,
 }
@@ -201,6 +209,12 @@ pub(crate) struct CadenceFlags {
     /// Updates between evaluations, or a share of the run [default: --logging_steps]
     #[arg(long, value_name = "UPDATES")]
     pub(crate) eval_steps: Option<f64>,
+    /// Updates, or epochs, before the first evaluation that may be due
+    #[arg(long, value_name = "UPDATES|EPOCHS", default_value_t = 0.0)]
+    pub(crate) eval_delay: f64,
+    /// Evaluate before the first update, too
+    #[arg(long)]
+    pub(crate) eval_on_start: Truth,
     /// When to save a checkpoint
     #[arg(long, value_name = "no|steps|epoch", value_enum, default_value_t = StrategyFlag::Steps)]
     pub(crate) save_strategy: StrategyFlag,
@@ -210,6 +224,27 @@ pub(crate) struct CadenceFlags {
     /// Updates between digests of the weights; 0: at saves only
     #[arg(long, value_name = "UPDATES", default_value_t = 0)]
     pub(crate) digest_steps: i64,
+}
+
+/// Which model the run ends with.
+#[derive(Debug, Clone, Args)]
+#[command(rename_all = "snake_case", next_help_heading = "Best model and early stopping")]
+pub(crate) struct SelectionFlags {
+    /// End with the best checkpoint that was evaluated, instead of the last model
+    #[arg(long)]
+    pub(crate) load_best_model_at_end: Truth,
+    /// What it is best by: loss, accuracy, macro_f1, f1_LABEL, ... [default: loss]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) metric_for_best_model: Option<String>,
+    /// Whether more of it is better [default: True, but for losses]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "True")]
+    pub(crate) greater_is_better: Option<Truth>,
+    /// End training after so many evaluations in a row without an improvement
+    #[arg(long, value_name = "N")]
+    pub(crate) early_stopping_patience: Option<i64>,
+    /// What an improvement must be more than
+    #[arg(long, value_name = "DIFFERENCE", default_value_t = 0.0)]
+    pub(crate) early_stopping_threshold: f64,
 }
 
 /// Which numbers to compute with.

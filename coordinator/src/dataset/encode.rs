@@ -1,4 +1,5 @@
-//! Sentence pairs to token ids, as Hugging Face's `tokenizer(sentences1, sentences2, truncation=True, max_length=M)`.
+//! Rows to token ids, as Hugging Face's `tokenizer(sentences1, sentences2, truncation=True, max_length=M)`, or
+//! `tokenizer(sentences, …)` where a row is one sentence.
 //!
 //! That is the call on lists, as `run_glue` makes it: an empty second sentence still gets its `[SEP]`, which the call
 //! on single strings leaves out.
@@ -8,8 +9,8 @@ use std::thread;
 
 use medley_common::example::Example;
 
-use super::rows::Pair;
-use super::sequence_limit::{SPECIAL_TOKENS, SequenceLimit};
+use super::rows::{Row, Text};
+use super::sequence_limit::SequenceLimit;
 use crate::tokenizer::{TokenizerError, WordPieceTokenizer};
 
 /// The rows of a split as token ids.
@@ -25,13 +26,13 @@ pub struct Encoded {
 ///
 /// # Errors
 /// The tokenizer fails on a row, which a checked one never does.
-pub fn encode_pairs(
+pub fn encode_rows(
     tokenizer: &WordPieceTokenizer,
-    pairs: &[Pair],
+    rows: &[Row],
     limit: SequenceLimit,
 ) -> Result<Encoded, TokenizerError> {
     let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let chunks: Vec<&[Pair]> = pairs.chunks(pairs.len().div_ceil(threads).max(1)).collect();
+    let chunks: Vec<&[Row]> = rows.chunks(rows.len().div_ceil(threads).max(1)).collect();
     let mut parts: Vec<Result<Encoded, TokenizerError>> = chunks.iter().map(|_| Ok(Encoded::default())).collect();
     thread::scope(|scope| {
         for (part, chunk) in parts.iter_mut().zip(chunks) {
@@ -46,27 +47,34 @@ pub fn encode_pairs(
     })
 }
 
-fn encode_chunk(
-    tokenizer: &WordPieceTokenizer,
-    pairs: &[Pair],
-    limit: SequenceLimit,
-) -> Result<Encoded, TokenizerError> {
-    let mut encoded = Encoded { examples: Vec::with_capacity(pairs.len()), truncated: 0 };
-    for pair in pairs {
-        let first = tokenizer.pieces(&pair.sentence1, pair.line)?;
-        let second = tokenizer.pieces(&pair.sentence2, pair.line)?;
-        let room = (limit.tokens() - SPECIAL_TOKENS) as usize;
-        let (kept_first, kept_second) = longest_first(first.len(), second.len(), room);
-        encoded.truncated += u64::from(kept_first < first.len() || kept_second < second.len());
+fn encode_chunk(tokenizer: &WordPieceTokenizer, rows: &[Row], limit: SequenceLimit) -> Result<Encoded, TokenizerError> {
+    let mut encoded = Encoded { examples: Vec::with_capacity(rows.len()), truncated: 0 };
+    let limit = limit.tokens() as usize;
+    for row in rows {
+        let (first, second) = match &row.text {
+            Text::Single(only) => (tokenizer.pieces(only, row.line)?, None),
+            Text::Pair(first, second) => {
+                (tokenizer.pieces(first, row.line)?, Some(tokenizer.pieces(second, row.line)?))
+            }
+        };
+        // `[CLS]`, and `[SEP]` after each sentence.
+        let (kept_first, kept_second) = match &second {
+            None => (first.len().min(limit - 2), 0),
+            Some(second) => longest_first(first.len(), second.len(), limit - 3),
+        };
+        let cut_second = second.as_ref().is_some_and(|second| kept_second < second.len());
+        encoded.truncated += u64::from(kept_first < first.len() || cut_second);
         let special = tokenizer.special_ids();
-        let mut tokens = Vec::with_capacity(kept_first + kept_second + SPECIAL_TOKENS as usize);
+        let mut tokens = Vec::with_capacity(kept_first + kept_second + 3);
         tokens.push(special.cls);
         tokens.extend(&first[..kept_first]);
         tokens.push(special.sep);
         let first_segment = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
-        tokens.extend(&second[..kept_second]);
-        tokens.push(special.sep);
-        encoded.examples.push(Example { tokens, first_segment, label: pair.label });
+        if let Some(second) = &second {
+            tokens.extend(&second[..kept_second]);
+            tokens.push(special.sep);
+        }
+        encoded.examples.push(Example { tokens, first_segment, label: row.label });
     }
     Ok(encoded)
 }
@@ -94,7 +102,8 @@ mod tests {
 
     use super::*;
     use crate::dataset::labels::LabelSet;
-    use crate::dataset::rows::{Labels, read_pairs};
+    use crate::dataset::layout::RowLayout;
+    use crate::dataset::rows::{Labels, read_rows};
 
     fn fixture() -> std::path::PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny-bert")
@@ -108,32 +117,31 @@ mod tests {
     #[test]
     fn order_does_not_depend_on_threads() {
         let tokenizer = WordPieceTokenizer::load(&fixture().join("model"), None).unwrap();
-        let pairs = read_pairs(&fixture().join("rows.jsonl"), &LabelSet::default(), Labels::Required).unwrap();
+        let file = fixture().join("rows.jsonl");
+        let read = read_rows(&file, &RowLayout::default(), &LabelSet::default(), Labels::Required).unwrap();
         let limit = SequenceLimit::new(48, &tokenizer, 128).unwrap();
-        let all = encode_pairs(&tokenizer, &pairs.rows, limit).unwrap();
-        let alone = encode_chunk(&tokenizer, &pairs.rows, limit).unwrap();
+        let all = encode_rows(&tokenizer, &read.rows, limit).unwrap();
+        let alone = encode_chunk(&tokenizer, &read.rows, limit).unwrap();
         assert_eq!(all, alone);
-        assert_eq!(all.examples.len(), pairs.rows.len());
-        assert!(all.truncated > 0 && all.truncated < pairs.rows.len() as u64);
-        assert!(all.examples.iter().zip(&pairs.rows).all(|(example, row)| example.label == row.label));
-        assert_eq!(encode_pairs(&tokenizer, &[], limit).unwrap(), Encoded::default());
+        assert_eq!(all.examples.len(), read.rows.len());
+        assert!(all.truncated > 0 && all.truncated < read.rows.len() as u64);
+        assert!(all.examples.iter().zip(&read.rows).all(|(example, row)| example.label == row.label));
+        assert_eq!(encode_rows(&tokenizer, &[], limit).unwrap(), Encoded::default());
     }
 
     #[test]
     fn empty_sentences_keep_their_frame() {
         let tokenizer = WordPieceTokenizer::load(&fixture().join("model"), None).unwrap();
         let limit = SequenceLimit::new(5, &tokenizer, 128).unwrap();
-        let pair = |first: &str, second: &str| Pair {
-            line: 1,
-            sentence1: first.into(),
-            sentence2: second.into(),
-            label: Some(2),
-            pair_id: None,
-        };
-        let encoded = encode_pairs(&tokenizer, &[pair("", ""), pair("(((", "")], limit).unwrap();
+        let row = |text| Row { line: 1, text, label: Some(2), pair_id: None };
+        let pair = |first: &str, second: &str| row(Text::Pair(first.into(), second.into()));
+        let single = |only: &str| row(Text::Single(only.into()));
+        let rows = [pair("", ""), pair("(((", ""), single(""), single("((((")];
+        let encoded = encode_rows(&tokenizer, &rows, limit).unwrap();
         let example = |tokens: &[u32], first_segment| Example { tokens: tokens.into(), first_segment, label: Some(2) };
-        assert_eq!(encoded.examples, [example(&[2, 3, 3], 2), example(&[2, 9, 9, 3, 3], 4)]);
-        assert_eq!(encoded.truncated, 1);
+        assert_eq!(encoded.examples[..2], [example(&[2, 3, 3], 2), example(&[2, 9, 9, 3, 3], 4)]);
+        assert_eq!(encoded.examples[2..], [example(&[2, 3], 2), example(&[2, 9, 9, 9, 3], 5)], "all of segment 0");
+        assert_eq!(encoded.truncated, 2);
     }
 
     #[test]

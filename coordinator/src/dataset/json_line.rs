@@ -2,26 +2,20 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::format::{Column, Field};
 
 /// A line's JSON value, as far as it matters here.
 pub(super) enum Line {
-    Object(RawRow),
+    /// The fields of the columns, in their order; of two of one name the last, as in Python.
+    Object(Vec<Option<Field>>),
     Other(&'static str),
 }
 
-#[derive(Default)]
-pub(super) struct RawRow {
-    pub sentence1: Option<Field>,
-    pub sentence2: Option<Field>,
-    pub gold_label: Option<Field>,
-    pub pair_id: Option<Field>,
-}
-
-/// A string, or the kind of another value.
-pub(super) enum Field {
-    Text(String),
-    Other(&'static str),
+/// Reads a line; the fields of other columns are passed over.
+pub(super) struct LineSeed<'a> {
+    pub columns: &'a [Column],
 }
 
 macro_rules! kinds {
@@ -32,14 +26,8 @@ macro_rules! kinds {
         fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
             Ok($other("a boolean"))
         }
-        fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-            Ok($other("a number"))
-        }
-        fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-            Ok($other("a number"))
-        }
         fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-            Ok($other("a number"))
+            Ok($other("a number with a fraction"))
         }
         fn visit_unit<E>(self) -> Result<Self::Value, E> {
             Ok($other("null"))
@@ -51,32 +39,35 @@ macro_rules! kinds {
     };
 }
 
-impl<'de> Deserialize<'de> for Line {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct LineVisitor;
-        impl<'de> Visitor<'de> for LineVisitor {
-            type Value = Line;
-            kinds!(Line::Other);
-            fn visit_str<E>(self, _: &str) -> Result<Line, E> {
-                Ok(Line::Other("a string"))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Line, A::Error> {
-                let mut row = RawRow::default();
-                while let Some(name) = fields.next_key::<String>()? {
-                    match name.as_str() {
-                        "sentence1" => row.sentence1 = Some(fields.next_value()?),
-                        "sentence2" => row.sentence2 = Some(fields.next_value()?),
-                        "gold_label" => row.gold_label = Some(fields.next_value()?),
-                        "pairID" => row.pair_id = Some(fields.next_value()?),
-                        _ => {
-                            fields.next_value::<IgnoredAny>()?;
-                        }
-                    }
-                }
-                Ok(Line::Object(row))
+impl<'de> DeserializeSeed<'de> for LineSeed<'_> {
+    type Value = Line;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Line, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for LineSeed<'_> {
+    type Value = Line;
+    kinds!(Line::Other);
+    fn visit_i64<E>(self, _: i64) -> Result<Line, E> {
+        Ok(Line::Other("a number"))
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<Line, E> {
+        Ok(Line::Other("a number"))
+    }
+    fn visit_str<E>(self, _: &str) -> Result<Line, E> {
+        Ok(Line::Other("a string"))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Line, A::Error> {
+        let mut found: Vec<Option<Field>> = self.columns.iter().map(|_| None).collect();
+        while let Some(name) = fields.next_key::<String>()? {
+            match self.columns.iter().position(|column| column.name == name) {
+                Some(place) => found[place] = Some(fields.next_value()?),
+                None => drop(fields.next_value::<IgnoredAny>()?),
             }
         }
-        deserializer.deserialize_any(LineVisitor)
+        Ok(Line::Object(found))
     }
 }
 
@@ -86,6 +77,12 @@ impl<'de> Deserialize<'de> for Field {
         impl<'de> Visitor<'de> for FieldVisitor {
             type Value = Field;
             kinds!(Field::Other);
+            fn visit_i64<E>(self, number: i64) -> Result<Field, E> {
+                Ok(Field::Integer(number.to_string()))
+            }
+            fn visit_u64<E>(self, number: u64) -> Result<Field, E> {
+                Ok(Field::Integer(number.to_string()))
+            }
             fn visit_str<E>(self, text: &str) -> Result<Field, E> {
                 Ok(Field::Text(text.to_owned()))
             }

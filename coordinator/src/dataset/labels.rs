@@ -18,6 +18,9 @@ pub enum LabelError {
         /// How many there are.
         count: usize,
     },
+    /// There are too many to be classes.
+    #[error("there are more than {} labels", LabelSet::MOST)]
+    TooMany,
     /// A name is empty, [`NO_CONSENSUS`], too long or has control characters.
     #[error("label {name:?} cannot be used; expected 1 to 200 printable characters, and not \"-\"")]
     Name {
@@ -33,6 +36,9 @@ pub enum LabelError {
 }
 
 impl LabelSet {
+    /// The most labels that a set may have.
+    pub const MOST: usize = 1000;
+
     /// The labels `names`, class 0 first.
     ///
     /// # Errors
@@ -41,6 +47,9 @@ impl LabelSet {
         let names: Vec<String> = names.into_iter().map(Into::into).collect();
         if names.len() < 2 {
             return Err(LabelError::TooFew { count: names.len() });
+        }
+        if names.len() > Self::MOST {
+            return Err(LabelError::TooMany);
         }
         for (index, name) in names.iter().enumerate() {
             let fits = (1..=200).contains(&name.len()) && name != NO_CONSENSUS;
@@ -113,6 +122,9 @@ mod tests {
     fn unusable_names_are_refused() {
         assert_eq!(LabelSet::new(["yes"]), Err(LabelError::TooFew { count: 1 }));
         assert_eq!(LabelSet::new(["a", "b", "a"]), Err(LabelError::Twice { name: "a".into() }));
+        let many = (0..=LabelSet::MOST).map(|class| class.to_string());
+        assert_eq!(LabelSet::new(many.clone()), Err(LabelError::TooMany));
+        assert_eq!(LabelSet::new(many.skip(1)).unwrap().count(), 1000);
         for name in ["", "-", "a\nb"] {
             assert!(matches!(LabelSet::new(["a", name]), Err(LabelError::Name { .. })), "{name:?}");
         }

@@ -1,21 +1,22 @@
-//! Sentence pairs from JSON lines, as MedNLI and SNLI publish them.
+//! Rows of a classification task from a file: one or two texts, a label, and what to join on.
 //!
-//! A line is an object with `sentence1`, `sentence2`, `gold_label` and perhaps `pairID`; other fields are ignored. Lines are streamed:
-//! no more than one is in memory as bytes. Errors name file, line, field and label, never a sentence.
+//! Records are streamed, whatever the format. Errors name file, line, column and label, never a sentence.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::json_line::{Field, Line};
+use super::data_error::{DataError, LineProblem, shown};
+use super::format::{self, Column, Failure, Field, Record, Records};
 use super::labels::{LabelSet, NO_CONSENSUS};
+use super::layout::{RowLayout, TextColumns};
 
-/// The most bytes a line may have, its end included.
-pub const LINE_LIMIT_BYTES: u64 = 16 << 20;
+/// The column of what predictions are joined on.
+const PAIR_ID: &str = "pairID";
 
-/// The most characters of a foreign label that an error shows.
-const SHOWN_CHARACTERS: usize = 40;
+/// So many labels may be found in however few rows.
+const FEW_LABELS: usize = 20;
 
 /// Whether rows may lack a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,15 +27,33 @@ pub enum Labels {
     Optional,
 }
 
-/// One sentence pair. Its `Debug` output leaves the sentences out.
+/// What a row says. Its `Debug` output leaves that out.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Pair {
-    /// The line it stands in, from 1.
+pub enum Text {
+    /// One sentence.
+    Single(String),
+    /// Two: of MedNLI, the premise and the hypothesis.
+    Pair(String, String),
+}
+
+impl Text {
+    /// Its sentences, one or two.
+    pub fn sentences(&self) -> impl Iterator<Item = &str> {
+        let (first, second) = match self {
+            Self::Single(only) => (only, None),
+            Self::Pair(first, second) => (first, Some(second)),
+        };
+        std::iter::once(first).chain(second).map(String::as_str)
+    }
+}
+
+/// One row. Its `Debug` output leaves the sentences out.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The line it begins in, from 1.
     pub line: u64,
-    /// The premise.
-    pub sentence1: String,
-    /// The hypothesis.
-    pub sentence2: String,
+    /// What it says.
+    pub text: Text,
     /// The class of its label.
     pub label: Option<u32>,
     /// Its `pairID`, where that is a string.
@@ -43,329 +62,233 @@ pub struct Pair {
 
 /// The rows of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Pairs {
+pub struct Rows {
     /// The rows, in file order.
-    pub rows: Vec<Pair>,
+    pub rows: Vec<Row>,
     /// Rows among them without a label.
     pub unlabelled: u64,
-    /// Lines left out because their label is [`NO_CONSENSUS`].
+    /// Records left out because their label is [`NO_CONSENSUS`].
     pub no_consensus: u64,
     /// Rows with an empty sentence.
     pub empty_sentences: u64,
 }
 
-/// Why a file's rows cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum DataError {
-    /// There is no such file.
-    #[error("{} does not exist; expected a file of JSON lines", path.display())]
-    Missing {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It is a folder.
-    #[error("{} is a folder; expected a file of JSON lines", path.display())]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// It cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// It holds no row.
-    #[error("{}", empty(path, *no_consensus))]
-    Empty {
-        /// The file.
-        path: PathBuf,
-        /// Lines left out.
-        no_consensus: u64,
-    },
-    /// It holds more rows than can be numbered.
-    #[error("{} holds more than {} rows", path.display(), u32::MAX)]
-    TooManyRows {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A line is wrong.
-    #[error("{}:{line}: {problem}", path.display())]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: u64,
-        /// What is wrong with it.
-        problem: LineProblem,
-    },
-}
-
-/// What is wrong with a line.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LineProblem {
-    /// It is longer than [`LINE_LIMIT_BYTES`].
-    #[error("the line has more than {LINE_LIMIT_BYTES} bytes")]
-    TooLong,
-    /// It is not text.
-    #[error("byte {byte} is not UTF-8; save the file as UTF-8")]
-    NotUtf8 {
-        /// The first wrong byte, from 1.
-        byte: usize,
-    },
-    /// It is not JSON.
-    #[error("not JSON: {reason} at column {column}")]
-    NotJson {
-        /// What is wrong.
-        reason: String,
-        /// Where, in bytes from 1.
-        column: usize,
-    },
-    /// It is another JSON value.
-    #[error("the line is {found}; expected an object")]
-    NotObject {
-        /// The kind of value.
-        found: &'static str,
-    },
-    /// A sentence is not there.
-    #[error("{field} is missing")]
-    Missing {
-        /// The field.
-        field: &'static str,
-    },
-    /// A field holds another kind of value.
-    #[error("{field} is {found}; expected a string")]
-    NotString {
-        /// The field.
-        field: &'static str,
-        /// The kind of value.
-        found: &'static str,
-    },
-    /// A label is needed and not there.
-    #[error("gold_label is missing; expected {expected}")]
-    Unlabelled {
-        /// The labels of the run.
-        expected: String,
-    },
-    /// A label is none of the run's.
-    #[error("gold_label is \"{found}\"; expected {expected}")]
-    UnknownLabel {
-        /// The label, cut and escaped.
-        found: String,
-        /// The labels of the run.
-        expected: String,
-    },
-}
-
-/// Reads all rows of `path`. Blocks; reads the file once, so that pipes work too.
+/// Reads all rows of `path`. Blocks; reads the file once.
 ///
 /// # Errors
-/// The file cannot be read or has no rows, or a line is not a row of this task.
-pub fn read_pairs(path: &Path, labels: &LabelSet, need: Labels) -> Result<Pairs, DataError> {
-    let mut stream = PairStream::open(path, labels, need)?;
-    let mut pairs = Pairs::default();
-    while let Some(pair) = stream.next_pair()? {
-        pairs.push(pair);
+/// The file cannot be read or has no rows, or a record is not a row of this task.
+pub fn read_rows(path: &Path, layout: &RowLayout, labels: &LabelSet, need: Labels) -> Result<Rows, DataError> {
+    let mut stream = RowStream::open(path, layout, labels, need)?;
+    let mut rows = Rows::default();
+    while let Some(row) = stream.next_row()? {
+        rows.push(row);
     }
-    pairs.no_consensus = stream.no_consensus;
-    match pairs.rows.len() {
-        0 => Err(DataError::Empty { path: path.into(), no_consensus: pairs.no_consensus }),
-        rows if u32::try_from(rows).is_err() => Err(DataError::TooManyRows { path: path.into() }),
-        _ => Ok(pairs),
+    rows.no_consensus = stream.no_consensus;
+    match rows.rows.len() {
+        0 => Err(stream.empty()),
+        count if u32::try_from(count).is_err() => Err(DataError::TooManyRows { path: path.into() }),
+        _ => Ok(rows),
     }
 }
 
-/// Rows one after the other, each as soon as its line is there.
-pub struct PairStream {
-    path: PathBuf,
+/// Rows one after another, each as soon as its record is there.
+pub struct RowStream {
+    rows: NamedRows,
     labels: LabelSet,
     need: Labels,
-    lines: Lines,
     no_consensus: u64,
 }
 
-impl PairStream {
-    /// The rows of a file. Blocks.
+impl RowStream {
+    /// The rows of a file of the format that its ending names. Blocks.
     ///
     /// # Errors
-    /// There is no such file, or none that can be read.
-    pub fn open(path: &Path, labels: &LabelSet, need: Labels) -> Result<Self, DataError> {
-        if path.is_dir() {
-            return Err(DataError::Folder { path: path.into() });
-        }
-        let file = File::open(path).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => DataError::Missing { path: path.into() },
-            _ => DataError::Read { path: path.into(), source },
-        })?;
-        Ok(Self::new(file, path, labels, need))
+    /// The file cannot be read, or has not all columns that are needed.
+    pub fn open(path: &Path, layout: &RowLayout, labels: &LabelSet, need: Labels) -> Result<Self, DataError> {
+        let rows = NamedRows::open(path, layout, need)?;
+        Ok(Self { rows, labels: labels.clone(), need, no_consensus: 0 })
     }
 
-    /// The rows of a text, which errors call `path`.
+    /// The rows of JSON lines that come from anywhere; errors call that `name`.
     #[must_use]
-    pub fn new(text: impl Read + Send + 'static, path: &Path, labels: &LabelSet, need: Labels) -> Self {
-        let reader = BufReader::with_capacity(1 << 18, Box::new(text) as Box<dyn Read + Send>);
-        let lines = Lines { reader, buffer: Vec::new(), number: 0 };
-        Self { path: path.into(), labels: labels.clone(), need, lines, no_consensus: 0 }
+    pub fn of_json_lines(
+        text: impl Read + Send + 'static,
+        name: &Path,
+        layout: &RowLayout,
+        (labels, need): (&LabelSet, Labels),
+    ) -> Self {
+        let records = format::json_lines(text, columns(layout, need));
+        let rows = NamedRows { path: name.into(), layout: layout.clone(), records };
+        Self { rows, labels: labels.clone(), need, no_consensus: 0 }
     }
 
-    /// The next row; `None` at the end. Blocks until its line is there.
+    /// The next row; `None` at the end. Blocks until its record is there.
     ///
     /// # Errors
-    /// The text cannot be read, or the line is not a row of this task.
-    pub fn next_pair(&mut self) -> Result<Option<Pair>, DataError> {
-        let (path, labels, need) = (&self.path, &self.labels, self.need);
-        loop {
-            let text = match self.lines.next() {
-                Ok(Some(text)) => text,
-                Ok(None) => return Ok(None),
-                Err(LineFailure::Io(source)) => return Err(DataError::Read { path: path.clone(), source }),
-                Err(LineFailure::Problem(problem)) => return Err(at(path, self.lines.number, problem)),
-            };
-            match parse_row(text, labels, need) {
-                Ok(Some(row)) => return Ok(Some(Pair { line: self.lines.number, ..row })),
-                Ok(None) => {}
-                Err(Skip::NoConsensus) => self.no_consensus += 1,
-                Err(Skip::Problem(problem)) => return Err(at(path, self.lines.number, problem)),
+    /// The text cannot be read, or the record is not a row of this task.
+    pub fn next_row(&mut self) -> Result<Option<Row>, DataError> {
+        while let Some((row, name)) = self.rows.next()? {
+            if name.as_deref() == Some(NO_CONSENSUS) {
+                self.no_consensus += 1;
+                continue;
             }
+            let label = self.class(name.as_deref()).map_err(|problem| self.rows.at(row.line, problem))?;
+            return Ok(Some(Row { label, ..row }));
         }
+        Ok(None)
     }
 
-    /// Lines left out so far because their label is [`NO_CONSENSUS`].
+    /// Records left out so far because their label is [`NO_CONSENSUS`].
     #[must_use]
     pub fn no_consensus(&self) -> u64 {
         self.no_consensus
     }
-}
 
-impl Pairs {
-    fn push(&mut self, pair: Pair) {
-        self.unlabelled += u64::from(pair.label.is_none());
-        self.empty_sentences += u64::from(pair.sentence1.is_empty() || pair.sentence2.is_empty());
-        self.rows.push(pair);
+    /// What is wrong where there was no row.
+    #[must_use]
+    pub fn empty(&self) -> DataError {
+        let (path, column) = (self.rows.path.clone(), self.rows.layout.label.clone());
+        DataError::Empty { path, column, no_consensus: self.no_consensus }
     }
-}
 
-impl fmt::Debug for Pair {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pair").field("line", &self.line).field("label", &self.label).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for PairStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PairStream").field("path", &self.path).field("line", &self.lines.number).finish_non_exhaustive()
-    }
-}
-
-fn at(path: &Path, line: u64, problem: LineProblem) -> DataError {
-    DataError::Line { path: path.into(), line, problem }
-}
-
-/// The lines of a text, one at a time in one buffer.
-struct Lines {
-    reader: BufReader<Box<dyn Read + Send>>,
-    buffer: Vec<u8>,
-    number: u64,
-}
-
-enum LineFailure {
-    Io(io::Error),
-    Problem(LineProblem),
-}
-
-impl Lines {
-    fn next(&mut self) -> Result<Option<&str>, LineFailure> {
-        self.buffer.clear();
-        self.number += 1;
-        let mut bounded = (&mut self.reader).take(LINE_LIMIT_BYTES + 1);
-        let read = bounded.read_until(b'\n', &mut self.buffer).map_err(LineFailure::Io)?;
-        if read as u64 > LINE_LIMIT_BYTES {
-            return Err(LineFailure::Problem(LineProblem::TooLong));
+    fn class(&self, name: Option<&str>) -> Result<Option<u32>, LineProblem> {
+        let (column, labels) = (&self.rows.layout.label, &self.labels);
+        match name {
+            None if self.need == Labels::Required => {
+                Err(LineProblem::Unlabelled { field: column.clone(), expected: labels.listing() })
+            }
+            None => Ok(None),
+            Some(name) => labels.index(name).map(Some).ok_or_else(|| LineProblem::UnknownLabel {
+                field: column.clone(),
+                found: shown(name),
+                expected: labels.listing(),
+            }),
         }
-        if read == 0 {
-            return Ok(None);
+    }
+}
+
+/// The labels that the rows of `path` have, sorted as text: what `run_classification.py` takes for the classes.
+/// Blocks; reads the file once.
+///
+/// # Errors
+/// The file cannot be read, or a record is no row, or the labels make no label set.
+pub fn read_labels(path: &Path, layout: &RowLayout) -> Result<LabelSet, DataError> {
+    let mut names = BTreeSet::new();
+    let (mut rows, mut no_consensus) = (0, 0);
+    let mut named = NamedRows::open(path, layout, Labels::Required)?;
+    while let Some((_, name)) = named.next()? {
+        rows += 1;
+        match name {
+            None => {}
+            Some(name) if name == NO_CONSENSUS => no_consensus += 1,
+            // A column of texts has a label for each row: what is beyond the limit need not be kept.
+            Some(name) if names.len() <= LabelSet::MOST => drop(names.insert(name)),
+            Some(_) => {}
         }
-        let text = std::str::from_utf8(&self.buffer)
-            .map_err(|error| LineFailure::Problem(LineProblem::NotUtf8 { byte: error.valid_up_to() + 1 }))?;
-        let text = text.trim_end_matches(['\n', '\r']);
-        Ok(Some(if self.number == 1 { text.strip_prefix('\u{feff}').unwrap_or(text) } else { text }))
+    }
+    let (path, column) = (path.into(), layout.label.clone());
+    match names.len() {
+        0 => Err(DataError::Empty { path, column, no_consensus }),
+        // Sentences in the place of labels must not be told as such.
+        labels if labels > FEW_LABELS && 2 * labels > rows => Err(DataError::NoClasses { path, column, labels, rows }),
+        _ => LabelSet::new(names).map_err(|problem| DataError::Labels { path, column, problem }),
     }
 }
 
-/// Why a line gives no row.
-enum Skip {
-    NoConsensus,
-    Problem(LineProblem),
+/// Rows whose labels are still names, one after another.
+struct NamedRows {
+    path: PathBuf,
+    layout: RowLayout,
+    records: Box<dyn Records>,
 }
 
-impl From<LineProblem> for Skip {
-    fn from(problem: LineProblem) -> Self {
-        Self::Problem(problem)
+impl NamedRows {
+    fn open(path: &Path, layout: &RowLayout, need: Labels) -> Result<Self, DataError> {
+        let records = format::open(path, columns(layout, need), layout.quoting)?;
+        Ok(Self { path: path.into(), layout: layout.clone(), records })
+    }
+
+    /// The next row, its label not yet set, and the name of that label.
+    fn next(&mut self) -> Result<Option<(Row, Option<String>)>, DataError> {
+        let Some(record) = self.records.next().map_err(|failure| failure.of(&self.path))? else { return Ok(None) };
+        let line = record.line;
+        row(record, &self.layout).map(Some).map_err(|problem| self.at(line, problem))
+    }
+
+    fn at(&self, line: u64, problem: LineProblem) -> DataError {
+        Failure::Line(line, problem).of(&self.path)
     }
 }
 
-/// The row in `text`, its line not yet set; `None` for a blank line.
-fn parse_row(text: &str, labels: &LabelSet, need: Labels) -> Result<Option<Pair>, Skip> {
-    if text.trim().is_empty() {
-        return Ok(None);
-    }
-    let row = match serde_json::from_str(text).map_err(|error| not_json(&error))? {
-        Line::Object(row) => row,
-        Line::Other(found) => return Err(LineProblem::NotObject { found }.into()),
+/// The columns that rows are made of, in the order that [`row`] takes them in.
+fn columns(layout: &RowLayout, need: Labels) -> Vec<Column> {
+    let texts = layout.text.names().map(|name| (name, Some("--text_column_names")));
+    let label = (layout.label.as_str(), (need == Labels::Required).then_some("--label_column_name"));
+    let columns = texts.chain([label, (PAIR_ID, None)]);
+    columns.map(|(name, flag)| Column { name: name.to_owned(), flag }).collect()
+}
+
+/// The row of a record, its label not yet set, and the name of that label; an empty one is none.
+fn row(record: Record, layout: &RowLayout) -> Result<(Row, Option<String>), LineProblem> {
+    let Record { line, fields } = record;
+    let mut fields = fields.into_iter();
+    let mut next = || fields.next().flatten();
+    let text = match &layout.text {
+        TextColumns::Single(name) => Text::Single(sentence(name, next())?),
+        TextColumns::Pair(first, second) => Text::Pair(sentence(first, next())?, sentence(second, next())?),
     };
-    let sentence1 = required("sentence1", row.sentence1)?;
-    let sentence2 = required("sentence2", row.sentence2)?;
-    let label = match row.gold_label {
+    let label = match next() {
         None | Some(Field::Other("null")) => None,
-        Some(Field::Other(found)) => return Err(LineProblem::NotString { field: "gold_label", found }.into()),
-        Some(Field::Text(name)) if name.is_empty() => None,
-        Some(Field::Text(name)) if name == NO_CONSENSUS => return Err(Skip::NoConsensus),
-        Some(Field::Text(name)) => Some(
-            labels
-                .index(&name)
-                .ok_or_else(|| LineProblem::UnknownLabel { found: shown(&name), expected: labels.listing() })?,
-        ),
+        Some(Field::Text(name) | Field::Integer(name)) => Some(name).filter(|name| !name.is_empty()),
+        Some(Field::Other(found)) => {
+            let expected = "a string or a whole number";
+            return Err(LineProblem::Kind { field: layout.label.clone(), found, expected });
+        }
     };
-    if label.is_none() && need == Labels::Required {
-        return Err(LineProblem::Unlabelled { expected: labels.listing() }.into());
-    }
-    let pair_id = match row.pair_id {
+    let pair_id = match next() {
         Some(Field::Text(id)) => Some(id),
-        Some(Field::Other(_)) | None => None,
+        Some(Field::Integer(_) | Field::Other(_)) | None => None,
     };
-    Ok(Some(Pair { line: 0, sentence1, sentence2, label, pair_id }))
+    Ok((Row { line, text, label: None, pair_id }, label))
 }
 
-fn required(field: &'static str, value: Option<Field>) -> Result<String, LineProblem> {
-    match value {
-        Some(Field::Text(text)) => Ok(text),
-        Some(Field::Other(found)) => Err(LineProblem::NotString { field, found }),
-        None => Err(LineProblem::Missing { field }),
+fn sentence(column: &str, field: Option<Field>) -> Result<String, LineProblem> {
+    let found = match field {
+        Some(Field::Text(text)) => return Ok(text),
+        Some(Field::Integer(_)) => "a number",
+        Some(Field::Other(found)) => found,
+        None => "missing",
+    };
+    Err(LineProblem::Kind { field: column.to_owned(), found, expected: "a string" })
+}
+
+impl Rows {
+    fn push(&mut self, row: Row) {
+        self.unlabelled += u64::from(row.label.is_none());
+        self.empty_sentences += u64::from(row.text.sentences().any(str::is_empty));
+        self.rows.push(row);
     }
 }
 
-/// Keeps the parser's reason, which never quotes its input, without its own idea of the line.
-fn not_json(error: &serde_json::Error) -> LineProblem {
-    let text = error.to_string();
-    let reason = text.rsplit_once(" at line ").map_or(text.as_str(), |(reason, _)| reason);
-    LineProblem::NotJson { reason: reason.to_owned(), column: error.column() }
-}
-
-fn empty(path: &Path, no_consensus: u64) -> String {
-    match no_consensus {
-        0 => format!("{} holds no row", path.display()),
-        lines => format!("{} holds no row ({lines} lines with gold_label \"-\" left out)", path.display()),
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Single(_) => "Single(…)",
+            Self::Pair(..) => "Pair(…)",
+        })
     }
 }
 
-fn shown(label: &str) -> String {
-    let mut text: String = label.chars().take(SHOWN_CHARACTERS).flat_map(char::escape_debug).collect();
-    if label.chars().nth(SHOWN_CHARACTERS).is_some() {
-        text.push('…');
+impl fmt::Debug for RowStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RowStream").field("path", &self.rows.path).finish_non_exhaustive()
     }
-    text
+}
+
+impl fmt::Debug for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Row").field("line", &self.line).field("label", &self.label).finish_non_exhaustive()
+    }
 }
 
 #[cfg(test)]

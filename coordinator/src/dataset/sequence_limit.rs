@@ -3,9 +3,9 @@
 use crate::tokenizer::WordPieceTokenizer;
 
 /// `[CLS]`, `[SEP]` and `[SEP]`.
-pub(crate) const SPECIAL_TOKENS: u32 = 3;
+const SPECIAL_TOKENS: u32 = 3;
 
-/// Most tokens of an example, special tokens included; room for the special tokens and one token of each sentence.
+/// Most tokens of an example, special tokens included; room for those of a pair and one token of each sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SequenceLimit(u32);
 

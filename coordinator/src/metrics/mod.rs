@@ -12,6 +12,7 @@ mod matthews;
 use std::fmt::Debug;
 
 use medley_common::evaluation::Prediction;
+use medley_common::identity::RowId;
 use serde_json::Value;
 
 pub use confusion::Confusion;
@@ -44,23 +45,46 @@ struct ScoredRow {
     confidence: f64,
 }
 
+impl<'a> Scored<'a> {
+    /// The labelled ones of `predictions`; `None` where there are none.
+    fn of(predictions: &[Prediction], labels: &[Option<u32>], names: &'a [String]) -> Option<Self> {
+        let row = |prediction: &Prediction| {
+            let label = (*labels.get(prediction.row.0 as usize)?)? as usize;
+            let predicted = prediction.label() as usize;
+            let known = label < names.len() && predicted < names.len();
+            known.then(|| ScoredRow { label, predicted, confidence: confidence(&prediction.logits, predicted) })
+        };
+        let rows: Vec<ScoredRow> = predictions.iter().filter_map(row).collect();
+        if rows.is_empty() {
+            return None;
+        }
+        let confusion = Confusion::of(names.len(), rows.iter().map(|row| (row.label, row.predicted)));
+        Some(Self { names, rows, confusion })
+    }
+}
+
 /// What `predictions` come to against `labels` (by row id), for the labels of these `names`: numbers and tables by key.
 /// Nothing where no row has a label.
 #[must_use]
 pub fn measure(predictions: &[Prediction], labels: &[Option<u32>], names: &[String]) -> Vec<(String, Value)> {
-    let row = |prediction: &Prediction| {
-        let label = (*labels.get(prediction.row.0 as usize)?)? as usize;
-        let predicted = prediction.label() as usize;
-        let known = label < names.len() && predicted < names.len();
-        known.then(|| ScoredRow { label, predicted, confidence: confidence(&prediction.logits, predicted) })
-    };
-    let rows: Vec<ScoredRow> = predictions.iter().filter_map(row).collect();
-    if rows.is_empty() {
-        return Vec::new();
-    }
-    let confusion = Confusion::of(names.len(), rows.iter().map(|row| (row.label, row.predicted)));
-    let scored = Scored { names, rows, confusion };
-    METRICS.iter().flat_map(|metric| metric.values(&scored)).collect()
+    let scored = Scored::of(predictions, labels, names);
+    scored.map_or_else(Vec::new, |scored| METRICS.iter().flat_map(|metric| metric.values(&scored)).collect())
+}
+
+/// The metric of this key, as [`measure`] has it; `None` where it is no single number, or no row has a label.
+#[must_use]
+pub fn value(key: &str, predictions: &[Prediction], labels: &[Option<u32>], names: &[String]) -> Option<f64> {
+    let scored = Scored::of(predictions, labels, names)?;
+    let has_it = |metric: &&dyn Metric| metric.values(&scored).into_iter().find(|(name, _)| name == key)?.1.as_f64();
+    METRICS.iter().find_map(has_it)
+}
+
+/// The keys of all that is a single number, loss and accuracy first, for labels of these `names`.
+#[must_use]
+pub fn names(labels: &[String]) -> Vec<String> {
+    let row = Prediction { row: RowId(0), logits: vec![0.0; labels.len()], loss: None };
+    let numbers = measure(&[row], &[Some(0)], labels).into_iter().filter(|(_, value)| value.is_number());
+    ["loss", "accuracy"].map(str::to_owned).into_iter().chain(numbers.map(|(key, _)| key)).collect()
 }
 
 /// The softmax of the predicted label's logit, the highest of all.

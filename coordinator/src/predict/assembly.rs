@@ -9,7 +9,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::desk::Desk;
 use super::feed::Feed;
-use super::run_length::run_length;
+use super::reading::Reading;
+use super::run_sources::run_sources;
 use super::{Asked, TrainedModel};
 use crate::assembly::{Assembly, artifacts, patience};
 use crate::encoder::Encoder;
@@ -23,11 +24,13 @@ use crate::spec::{Device, Machine, Note};
 /// # Errors
 /// The first thing that is wrong, with whose fault it is.
 pub(super) fn assemble(asked: Asked, machine: &Machine) -> Result<Assembly, Failure> {
-    let Asked { model: TrainedModel { spec, max_seq_length }, source, need, sink, secret } = asked;
-    let path = Encoder::locate(&spec.sources().model)?;
+    let Asked { model: TrainedModel { spec, max_seq_length, columns }, source, need, sink, secret } = asked;
+    let path = Encoder::locate(&spec.sources().model, true)?;
     let folder = ModelFolder::open(&path, Start::Pretrained).map_err(data)?;
     let labels = folder.classifier_labels().map_err(data)?;
-    let length = max_seq_length.or_else(|| run_length(&path)).unwrap_or(spec.sources().max_seq_length);
+    let made = run_sources(&path);
+    let reading = Reading::new(columns, made.as_ref())?;
+    let length = max_seq_length.or(made.map(|made| made.max_seq_length)).unwrap_or(spec.sources().max_seq_length);
     let encoder = Encoder::new(folder, labels, length)?;
     let bound = spec.bind(0, machine).map_err(config)?;
     let mut notes: Vec<String> = bound.notes.iter().map(Note::to_string).collect();
@@ -49,6 +52,7 @@ pub(super) fn assemble(asked: Asked, machine: &Machine) -> Result<Assembly, Fail
         validation: None,
         test: None,
         is_stream: true,
+        labels: encoder.labels.names().to_vec(),
         past: Past::default(),
         base,
         workers: bound.team.workers,
@@ -58,8 +62,8 @@ pub(super) fn assemble(asked: Asked, machine: &Machine) -> Result<Assembly, Fail
         patience: patience(placement),
         secret,
     };
-    let names = encoder.labels.names().to_vec();
-    let feed = Feed::open(source, encoder, need).map_err(data)?;
+    let names = job.labels.clone();
+    let feed = Feed::open(source, encoder, (reading, need))?;
     Ok(Assembly {
         job,
         store: Store { examples: BTreeMap::new(), files },

@@ -37,7 +37,7 @@ impl Keeper for Desk {
                     // There is no ledger that it is to be in.
                     Entry::Group(group) => vec![Input::Grouped(group.generation)],
                     Entry::Evaluation(report, _) => hand_on(&report, &feed, (&mut *sink, &names)),
-                    Entry::Update(_) | Entry::Log(_) | Entry::Summary(_) | Entry::Rewind(..) => Vec::new(),
+                    Entry::Update(_) | Entry::Log(_) | Entry::Summary(..) | Entry::Rewind(..) => Vec::new(),
                     Entry::Receive(..) | Entry::Commit(_) | Entry::Discard(_) => Vec::new(),
                 };
                 // A closed channel means that the run is over.

@@ -1,16 +1,18 @@
-//! Rows as a stream of chunks: one thread reads lines, another encodes them and offers them to the run, one chunk at a
+//! Rows as a stream of chunks: one thread reads records, another encodes them and offers them to the run, one chunk at a
 //! time. A queue with a capacity lies between the two, so memory is bounded, however long the stream is.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
 
 use medley_common::message::{Failure, FailureKind};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::reading::Reading;
 use crate::archive::RowOrigin;
 use crate::cli::Source;
-use crate::dataset::encode::encode_pairs;
-use crate::dataset::rows::{DataError, Labels, Pair, PairStream};
+use crate::dataset::data_error::DataError;
+use crate::dataset::encode::encode_rows;
+use crate::dataset::rows::{Labels, Row, RowStream};
 use crate::display::say;
 use crate::encoder::Encoder;
 use crate::recorder::Answer;
@@ -25,6 +27,8 @@ const CHUNK_TOKENS: usize = 1 << 19;
 #[derive(Debug)]
 pub(super) struct Feed {
     name: PathBuf,
+    /// The column of the label.
+    column: String,
     rows: Rows,
     pace: Pace,
     need: Labels,
@@ -33,8 +37,8 @@ pub(super) struct Feed {
 
 #[derive(Debug)]
 enum Rows {
-    Stream(PairStream),
-    One(Option<Pair>),
+    Stream(RowStream),
+    One(Option<Row>),
 }
 
 /// When a chunk is offered.
@@ -49,9 +53,9 @@ enum Pace {
 /// What the reading thread says.
 #[derive(Debug)]
 enum Read {
-    Row(Pair),
+    Row(Row),
     Failed(DataError),
-    /// So many lines were left out.
+    /// So many records were left out.
     End(u64),
 }
 
@@ -65,28 +69,30 @@ pub(super) struct Handle {
 }
 
 impl Feed {
-    /// Opens what is to be read.
+    /// Opens what is to be read, as `reading` says.
     ///
     /// # Errors
-    /// There is no such file.
-    pub(super) fn open(source: Source, encoder: Encoder, need: Labels) -> Result<Self, DataError> {
+    /// There is no such file, or it has not all columns that are needed; or a pair is given to a model of single sentences.
+    pub(super) fn open(source: Source, encoder: Encoder, (reading, need): (Reading, Labels)) -> Result<Self, Failure> {
+        let layout = &reading.layout;
         let (name, rows, pace) = match source {
             Source::File(path) => {
-                let rows = Rows::Stream(PairStream::open(&path, &encoder.labels, need)?);
+                let stream = RowStream::open(&path, layout, &encoder.labels, need).map_err(|error| data(&error))?;
                 let pace = if path.is_file() { Pace::Full } else { Pace::AsTheyCome };
-                (path, rows, pace)
+                (path, Rows::Stream(stream), pace)
             }
             Source::Stdin => {
                 let name = PathBuf::from("standard input");
-                let stream = PairStream::new(std::io::stdin(), &name, &encoder.labels, need);
+                let stream = RowStream::of_json_lines(std::io::stdin(), &name, layout, (&encoder.labels, need));
                 (name, Rows::Stream(stream), Pace::AsTheyCome)
             }
             Source::Pair { premise, hypothesis } => {
-                let pair = Pair { line: 1, sentence1: premise, sentence2: hypothesis, label: None, pair_id: None };
-                (PathBuf::from("the command line"), Rows::One(Some(pair)), Pace::Full)
+                let text = reading.text(premise, hypothesis)?;
+                let row = Row { line: 1, text, label: None, pair_id: None };
+                (PathBuf::from("the command line"), Rows::One(Some(row)), Pace::Full)
             }
         };
-        Ok(Self { name, rows, pace, need, encoder })
+        Ok(Self { name, column: reading.layout.label, rows, pace, need, encoder })
     }
 
     /// Starts to read, and to answer the run's driver with chunks, then with the end of the stream or what is wrong with it.
@@ -97,7 +103,7 @@ impl Feed {
         // Nobody has hung up yet.
         permits.send(()).ok();
         let (sender, rows) = sync_channel(CHUNK_ROWS);
-        let (name, need, reading) = (self.name, self.need, self.rows);
+        let (name, column, need, reading) = (self.name, self.column, self.need, self.rows);
         std::thread::spawn(move || read(reading, &sender));
         let mut chunks = Chunks { rows, pace: self.pace, encoder: self.encoder, had_rows: false, end: None };
         std::thread::spawn(move || {
@@ -112,7 +118,7 @@ impl Feed {
                         Ok(()) => Input::Offered(rows),
                         Err(_) => return,
                     },
-                    Ok(Chunk::End { had_rows, no_consensus }) => end(&name, need, had_rows, no_consensus),
+                    Ok(Chunk::End { had_rows, no_consensus }) => end((&name, &column), need, had_rows, no_consensus),
                     Err(failure) => Input::Broken(failure),
                 };
                 let is_last = !matches!(input, Input::Offered(_));
@@ -126,11 +132,12 @@ impl Feed {
 }
 
 /// What the end of a stream means: a measure needs rows, predictions of none are none.
-fn end(name: &std::path::Path, need: Labels, had_rows: bool, no_consensus: u64) -> Input {
+fn end((name, column): (&Path, &str), need: Labels, had_rows: bool, no_consensus: u64) -> Input {
+    let empty = || DataError::Empty { path: name.into(), column: column.to_owned(), no_consensus };
     match (had_rows, need) {
-        (false, Labels::Required) => Input::Broken(data(&DataError::Empty { path: name.into(), no_consensus })),
+        (false, Labels::Required) => Input::Broken(data(&empty())),
         (false, Labels::Optional) => {
-            say(&format!("note: {}", DataError::Empty { path: name.into(), no_consensus }));
+            say(&format!("note: {}", empty()));
             Input::Exhausted
         }
         (true, _) => {
@@ -146,11 +153,11 @@ fn end(name: &std::path::Path, need: Labels, had_rows: bool, no_consensus: u64) 
 fn read(mut rows: Rows, sender: &SyncSender<Read>) {
     loop {
         let next = match &mut rows {
-            Rows::Stream(stream) => stream.next_pair(),
-            Rows::One(pair) => Ok(pair.take()),
+            Rows::Stream(stream) => stream.next_row(),
+            Rows::One(row) => Ok(row.take()),
         };
         let said = match (next, &rows) {
-            (Ok(Some(pair)), _) => Read::Row(pair),
+            (Ok(Some(row)), _) => Read::Row(row),
             (Ok(None), Rows::Stream(stream)) => Read::End(stream.no_consensus()),
             (Ok(None), Rows::One(_)) => Read::End(0),
             (Err(error), _) => Read::Failed(error),
@@ -187,34 +194,34 @@ impl Chunks {
     /// The next chunk. Blocks until there is a row. The rows before a bad one come first.
     fn next(&mut self) -> Result<Chunk, Failure> {
         let most = (CHUNK_TOKENS / self.encoder.limit.tokens() as usize).clamp(1, CHUNK_ROWS);
-        let mut pairs = Vec::new();
-        while pairs.len() < most && self.end.is_none() {
+        let mut rows = Vec::new();
+        while rows.len() < most && self.end.is_none() {
             let read = match self.pace {
-                Pace::AsTheyCome if !pairs.is_empty() => self.rows.try_recv(),
+                Pace::AsTheyCome if !rows.is_empty() => self.rows.try_recv(),
                 Pace::AsTheyCome | Pace::Full => self.rows.recv().map_err(|_| TryRecvError::Disconnected),
             };
             match read {
-                Ok(Read::Row(pair)) => pairs.push(pair),
+                Ok(Read::Row(row)) => rows.push(row),
                 Ok(end) => self.end = Some(end),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return Err(reader_gone()),
             }
         }
-        match self.end.take_if(|_| pairs.is_empty()) {
+        match self.end.take_if(|_| rows.is_empty()) {
             Some(Read::Failed(error)) => Err(data(&error)),
             Some(Read::End(no_consensus)) => Ok(Chunk::End { had_rows: self.had_rows, no_consensus }),
-            Some(Read::Row(_)) | None => self.encode(pairs),
+            Some(Read::Row(_)) | None => self.encode(rows),
         }
     }
 
-    fn encode(&mut self, pairs: Vec<Pair>) -> Result<Chunk, Failure> {
+    fn encode(&mut self, read: Vec<Row>) -> Result<Chunk, Failure> {
         self.had_rows = true;
         let Encoder { tokenizer, limit, .. } = &self.encoder;
-        let examples = encode_pairs(tokenizer, &pairs, *limit).map_err(|error| data(&error))?.examples;
+        let examples = encode_rows(tokenizer, &read, *limit).map_err(|error| data(&error))?.examples;
         let lengths = examples.iter().map(|example| u32::try_from(example.len()).unwrap_or(u32::MAX)).collect();
         let rows = SplitRows { lengths, labels: examples.iter().map(|example| example.label).collect(), examples };
-        let origin = |pair: Pair| RowOrigin { line: pair.line, pair_id: pair.pair_id };
-        Ok(Chunk::Rows(rows, pairs.into_iter().map(origin).collect()))
+        let origin = |row: Row| RowOrigin { line: row.line, pair_id: row.pair_id };
+        Ok(Chunk::Rows(rows, read.into_iter().map(origin).collect()))
     }
 }
 

@@ -2,6 +2,8 @@ use std::io::Write as _;
 use std::path::Path;
 
 use super::*;
+use crate::cli::ColumnChoice;
+use crate::dataset::layout::RowLayout;
 use crate::model_folder::{ModelFolder, Start};
 
 const ROW: &str = r#"{"sentence1": "a b", "sentence2": "c", "pairID": "x"}"#;
@@ -13,11 +15,15 @@ fn encoder(max_seq_length: u32) -> Encoder {
     Encoder::new(folder, labels, max_seq_length).unwrap()
 }
 
+fn reading() -> Reading {
+    Reading::new(ColumnChoice::default(), None).unwrap()
+}
+
 /// What a file with this content is offered as: rows of each chunk, their lines, and the last word.
 fn offered(content: &str, need: Labels) -> (Vec<usize>, Vec<u64>, String) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(content.as_bytes()).unwrap();
-    let feed = Feed::open(Source::File(file.path().into()), encoder(64), need).unwrap();
+    let feed = Feed::open(Source::File(file.path().into()), encoder(64), (reading(), need)).unwrap();
     follow(feed, &file.path().display().to_string())
 }
 
@@ -60,7 +66,7 @@ fn rows_before_a_bad_one_come_first() {
     assert!(end.starts_with("rows:4: not JSON"), "{end}");
     let (chunks, _, end) = offered(ROW, Labels::Required);
     assert_eq!(chunks, Vec::<usize>::new());
-    assert_eq!(end, "rows:1: gold_label is missing; expected entailment, neutral or contradiction");
+    assert!(end.starts_with("rows:1: gold_label is missing"), "{end}");
 }
 
 #[test]
@@ -73,7 +79,7 @@ fn no_rows_have_no_predictions_and_no_measure() {
 #[test]
 fn a_pair_is_one_row() {
     let source = Source::Pair { premise: "a".to_owned(), hypothesis: "b".to_owned() };
-    let feed = Feed::open(source, encoder(64), Labels::Optional).unwrap();
+    let feed = Feed::open(source, encoder(64), (reading(), Labels::Optional)).unwrap();
     assert_eq!(follow(feed, "-"), (vec![1], vec![1], "end".to_owned()));
 }
 
@@ -82,9 +88,9 @@ fn a_pair_is_one_row() {
 fn a_pipe_is_answered_as_it_is_written() {
     let (reader, mut writer) = std::io::pipe().unwrap();
     let encoder = encoder(64);
-    let stream = PairStream::new(reader, Path::new("pipe"), &encoder.labels, Labels::Optional);
-    let (rows, need) = (Rows::Stream(stream), Labels::Optional);
-    let feed = Feed { name: "pipe".into(), rows, pace: Pace::AsTheyCome, need, encoder };
+    let (need, column) = (Labels::Optional, "gold_label".to_owned());
+    let stream = RowStream::of_json_lines(reader, Path::new("pipe"), &RowLayout::default(), (&encoder.labels, need));
+    let feed = Feed { name: "pipe".into(), column, rows: Rows::Stream(stream), pace: Pace::AsTheyCome, need, encoder };
     let (answers, mut heard) = tokio::sync::mpsc::unbounded_channel();
     let handle = feed.start(answers);
     for line in 1..=3 {

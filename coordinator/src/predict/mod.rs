@@ -9,7 +9,8 @@ mod assembly;
 mod desk;
 mod feed;
 mod lines;
-mod run_length;
+mod reading;
+mod run_sources;
 mod scores;
 mod table;
 
@@ -24,7 +25,9 @@ use crate::archive::{CERTIFICATE_FILE, LEDGER_FILE, OutputDir, RowOrigin};
 use crate::cli::{Evaluate, Predict, Source, TrainedModel};
 use crate::coordinate::run_assembled;
 use crate::dataset::rows::Labels;
+use crate::display::Display;
 use crate::run::report::{EvaluationReport, Outcome};
+use crate::stop_requests::StopRequests;
 
 use assembly::assemble;
 use lines::{Form, Lines, Target};
@@ -70,7 +73,7 @@ impl<S: Sink> Sink for Arc<Mutex<S>> {
 }
 
 /// Predicts rows, and writes them as they come. Must be awaited on the main thread.
-pub async fn predict(asked: Predict, secret: Secret) -> Outcome {
+pub async fn predict(asked: Predict, secret: Secret, stops: &mut StopRequests) -> Outcome {
     let Predict { model, source, output } = asked;
     let form = Form::of(&source, output.as_deref());
     let target = match Target::new(output, &source) {
@@ -79,7 +82,7 @@ pub async fn predict(asked: Predict, secret: Secret) -> Outcome {
     };
     let lines = Arc::new(Mutex::new(Lines::new(target, form)));
     let sink = Box::new(Arc::clone(&lines));
-    let outcome = answer(Asked { model, source, need: Labels::Optional, sink, secret }).await;
+    let outcome = answer(Asked { model, source, need: Labels::Optional, sink, secret }, stops).await;
     let finished = match &outcome {
         Outcome::Completed => lines.lock().unwrap_or_else(PoisonError::into_inner).finish(),
         Outcome::Stopped { .. } | Outcome::Failed(_) => Ok(()),
@@ -92,7 +95,7 @@ pub async fn predict(asked: Predict, secret: Secret) -> Outcome {
 
 /// Predicts labelled rows, and answers the table of what that comes to once it is complete. Must be awaited on the main
 /// thread.
-pub async fn evaluate(asked: Evaluate, secret: Secret) -> (Outcome, Option<Table>) {
+pub async fn evaluate(asked: Evaluate, secret: Secret, stops: &mut StopRequests) -> (Outcome, Option<Table>) {
     let Evaluate { model, source, json: _, output_dir } = asked;
     let output = match output_dir.map(|dir| open(&dir)).transpose() {
         Ok(output) => output,
@@ -101,7 +104,7 @@ pub async fn evaluate(asked: Evaluate, secret: Secret) -> (Outcome, Option<Table
     let batch_rows = model.spec.recipe().per_device_eval_batch_size;
     let scores = Arc::new(Mutex::new(Scores::default()));
     let sink = Box::new(Arc::clone(&scores));
-    let outcome = answer(Asked { model, source, need: Labels::Required, sink, secret }).await;
+    let outcome = answer(Asked { model, source, need: Labels::Required, sink, secret }, stops).await;
     if outcome != Outcome::Completed {
         return (outcome, None);
     }
@@ -113,9 +116,10 @@ pub async fn evaluate(asked: Evaluate, secret: Secret) -> (Outcome, Option<Table
     (outcome, Some(Table::new(metrics, names)))
 }
 
-async fn answer(asked: Asked) -> Outcome {
+async fn answer(asked: Asked, stops: &mut StopRequests) -> Outcome {
     let spec = asked.model.spec.clone();
-    run_assembled(&spec, move |machine| assemble(asked, machine)).await
+    let display = Display::new(spec.output().console, spec.output().progress);
+    run_assembled((&spec, &display), move |machine| assemble(asked, machine), stops).await
 }
 
 /// The folder for results. One that holds a run is refused: its certificate names its results by their digests.

@@ -43,8 +43,9 @@ pub enum Entry {
     Discard(SaveId),
     /// Back to the state after this update, and why: what came later is void.
     Rewind(Update, String),
-    /// Training is over.
-    Summary(TrainSummary),
+    /// Training is over; the model is the first of these checkpoints that is whole, if there are any. Where that is not the
+    /// last model, [`Answer::Based`] comes back.
+    Summary(TrainSummary, Vec<Update>),
     /// The result of an evaluation; answered with [`Input::Published`].
     Evaluation(EvaluationReport, Occasion),
 }

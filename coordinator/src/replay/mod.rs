@@ -124,6 +124,9 @@ fn words(recorded: &[String], asked: &Replay, resume: &str, output: &Path) -> Ve
         ("--workers", asked.workers.to_string()),
         ("--listen", "127.0.0.1:0".to_owned()),
         ("--profile", "False".to_owned()),
+        ("--quiet", "False".to_owned()),
+        ("--log_level", "info".to_owned()),
+        ("--log_format", "text".to_owned()),
         // Not the faults of then.
         ("--chaos", String::new()),
     ];

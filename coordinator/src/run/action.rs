@@ -65,6 +65,8 @@ pub enum Action {
     Dismiss(WorkerId, String),
     /// Tell whoever watches.
     Notice(String),
+    /// The same of what somebody should look after.
+    Warning(String),
     /// Take in the pieces of a save, so many of each file.
     Receive(SaveId, u32),
     /// Append a group that is connected to the ledger, then answer [`Input::Grouped`].
@@ -79,8 +81,9 @@ pub enum Action {
     Commit(SavedState),
     /// The save is given up: what was received of it goes.
     Discard(SaveId),
-    /// Training is over: write its summary.
-    Summarise(TrainSummary),
+    /// Training is over: write its summary. The model is the first of these checkpoints that is whole, if there are any:
+    /// where that is not the last model, [`Input::Based`] answers.
+    Summarise(TrainSummary, Vec<Update>),
     /// Write the result of an evaluation, then answer [`Input::Published`].
     Publish(EvaluationReport, Occasion),
     /// The run is over.
@@ -153,6 +156,8 @@ pub(super) enum Task {
     Save(SavePurpose),
     /// Say what training came to.
     Summarise,
+    /// Have workers hold the model that is the result, where that is not the last one.
+    LoadBest,
     /// End the run: all is done.
     Finish(Outcome),
     /// End the run: it was asked to stop.

@@ -41,9 +41,10 @@ impl Run {
                 self.go_on(now, actions);
             }
             Some(Task::Summarise) => {
-                actions.push(Action::Summarise(self.progress.summary(self.epoch())));
+                self.summarise(actions);
                 self.go_on(now, actions);
             }
+            Some(Task::LoadBest) => self.load_best(now, actions),
             Some(Task::Finish(outcome)) => self.finish(outcome, actions),
             Some(Task::Stop) => self.finish(self.stopped(), actions),
         }
@@ -62,7 +63,7 @@ impl Run {
             agenda.push_back(Task::Evaluate(Split::Validation, Occasion::Training));
         }
         let saves = training.cadence.saves_after(update);
-        if update >= self.job.total() {
+        if update >= self.end() {
             let purpose = if saves { SavePurpose::CheckpointAndFinal } else { SavePurpose::Final };
             agenda.extend(self.end_agenda(purpose));
         } else if saves {
@@ -72,8 +73,11 @@ impl Run {
     }
 
     pub(super) fn end_agenda(&self, save: SavePurpose) -> VecDeque<Task> {
-        let end = [Task::Save(save), Task::Summarise];
-        end.into_iter().chain(self.results()).chain([Task::Finish(Outcome::Completed)]).collect()
+        let results: Vec<Task> = self.results().collect();
+        // Where nothing is predicted, the best model need not be with the workers.
+        let best = (self.chooses_best() && !results.is_empty()).then_some(Task::LoadBest);
+        let end = [Task::Save(save), Task::Summarise].into_iter().chain(best);
+        end.chain(results).chain([Task::Finish(Outcome::Completed)]).collect()
     }
 
     /// The results that are asked for.

@@ -41,7 +41,7 @@ impl Run {
             Task::Evaluate(_, Occasion::Training) => true,
             // What training came to is said when its model is there.
             Task::Summarise => is_saved,
-            Task::Evaluate(_, Occasion::End) | Task::Save(_) | Task::Finish(_) | Task::Stop => false,
+            Task::Evaluate(_, Occasion::End) | Task::Save(_) | Task::LoadBest | Task::Finish(_) | Task::Stop => false,
         };
         let save = (!is_saved).then_some(Task::Save(SavePurpose::Checkpoint));
         self.agenda.iter().filter(due).cloned().chain(save).chain([Task::Stop]).collect()
@@ -76,7 +76,7 @@ impl Run {
         }
         let join = self.job.patience.join;
         match &self.phase {
-            Phase::Gathering(_) if self.awaits_commit() => {}
+            Phase::Gathering(_) if self.awaits_disk() => {}
             Phase::Gathering(gathering) if gathering.returns.is_some_and(|until| now >= until) => {
                 self.give_up_waiting(now, actions);
             }

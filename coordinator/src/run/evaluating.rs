@@ -26,11 +26,12 @@ pub(super) struct Evaluating {
 
 impl Run {
     pub(super) fn evaluate(&mut self, now: Instant, split: Split, occasion: Occasion, actions: &mut Vec<Action>) {
-        let update = self.progress.done;
+        let update = self.reached();
         // The same weights give the same result: it is not computed twice.
         let known = self.evaluated.as_ref().filter(|report| report.split == split && report.update == update);
         if let Some(report) = known.cloned() {
             self.publish(report, occasion, actions);
+            self.select(occasion, actions);
             return self.go_on(now, actions);
         }
         let lengths = self.job.rows(split).map_or(&[][..], |rows| &rows.lengths);
@@ -107,7 +108,7 @@ impl Run {
         let (occasion, seconds) = (evaluating.occasion, (now - evaluating.since).as_secs_f64());
         let labels = self.job.rows(split).map_or(&[][..], |rows| &rows.labels);
         let tally = Tally::of(&predictions, labels);
-        let (update, epoch) = (self.progress.done, self.epoch());
+        let (update, epoch) = (self.reached(), self.epoch());
         let labels = labels.to_vec();
         let report = EvaluationReport { split, update, epoch, tally, predictions, labels, seconds };
         if self.job.is_stream {
@@ -117,6 +118,7 @@ impl Run {
         self.evaluations.push(EvaluationView::of(&report));
         self.evaluated = Some(report.clone());
         self.publish(report, occasion, actions);
+        self.select(occasion, actions);
         self.go_on(now, actions);
     }
 

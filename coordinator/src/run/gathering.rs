@@ -39,7 +39,7 @@ impl Run {
             let returns = self.returns_until(now);
             self.phase = Phase::Gathering(Gathering { since: now, needed: self.job.workers, returns });
         }
-        if self.awaits_commit() {
+        if self.awaits_disk() {
             return;
         }
         if self.awaits_return() {
@@ -69,7 +69,7 @@ impl Run {
         if self.stopping {
             return self.finish(self.stopped(), actions);
         }
-        if began {
+        if began && !self.selecting.is_loading() {
             let message = format!("waiting for workers: {} of {needed} are ready", ready.len());
             actions.push(Action::Notice(message));
         }
@@ -82,19 +82,26 @@ impl Run {
     pub(super) fn needed(&self) -> u32 {
         match (self.stopping || self.saves_for_leavers(), self.formed || self.returned() > 0) {
             (true, _) => 1,
+            // All who are here begin anew with the best model.
+            (false, true) if self.selecting.is_loading() => self.taking_part(),
             (false, true) => self.job.min_workers.clamp(1, self.job.workers),
             (false, false) => self.job.workers,
         }
     }
 
-    /// Where nobody is left who holds as much as the disk, those that came before it did start from it anew.
+    /// Where nobody is left who holds as much as the disk, those that came before it did start from it anew; and all do
+    /// where the best model is loaded.
     fn refresh_outdated(&mut self, actions: &mut Vec<Action>) {
         let newest = self.base.update;
-        let ready = self.roster.ready();
-        let is_old = |worker: &WorkerId| self.roster.get(*worker).is_some_and(|member| member.update < newest);
-        if ready.iter().all(is_old) {
-            ready.into_iter().for_each(|worker| self.welcome(worker, actions));
+        let mut ready = self.roster.ready();
+        let held = |worker: &WorkerId| self.roster.get(*worker).map_or(newest, |member| member.update);
+        if self.selecting.has_loaded() {
+            // The best model is none to go on from, nor to take over from.
+            ready.retain(|worker| held(worker) != newest);
+        } else if !ready.iter().all(|worker| held(worker) < newest) {
+            return;
         }
+        ready.into_iter().for_each(|worker| self.welcome(worker, actions));
     }
 
     /// Ranks `group`, gives out the lanes and has the workers connect.
@@ -186,7 +193,7 @@ impl Run {
                 "warning: the workers have different processors ({kinds}): the last bits of the result may depend on who \
                  computes what"
             );
-            actions.push(Action::Notice(line));
+            actions.push(Action::Warning(line));
         }
         if let Some((one, other)) = group.different_programs() {
             let (one, other) = (self.roster.describe(one), self.roster.describe(other));
@@ -194,7 +201,7 @@ impl Run {
                 "warning: {one} and {other} run different builds of medley-worker: the last bits of the result may depend \
                  on who computes what; install the same file on all hosts"
             );
-            actions.push(Action::Notice(line));
+            actions.push(Action::Warning(line));
         }
         // It is given work once the ledger knows it: so no update is made by a group that a coordinator which comes
         // back does not know.
@@ -206,6 +213,7 @@ impl Run {
         if generation != self.generation || !matches!(self.phase, Phase::Forming(_)) {
             return;
         }
+        self.selecting.grouped();
         if !std::mem::replace(&mut self.formed, true) {
             self.progress.begin(now);
             self.resume_save(actions);

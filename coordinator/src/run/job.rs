@@ -11,7 +11,7 @@ use medley_common::secret::Secret;
 use medley_common::spec::TrainSpec;
 
 use super::Base;
-use crate::spec::Cadence;
+use crate::spec::{Cadence, Criterion, Measured};
 
 /// A run, before it starts.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ pub struct Job {
     pub test: Option<SplitRows>,
     /// Whether the test rows come while the run goes on, chunk after chunk: nothing else is done then.
     pub is_stream: bool,
+    /// The names of the labels, by id.
+    pub labels: Vec<String>,
     /// What was done before this process.
     pub past: Past,
     /// The state on the disk that newcomers start from; older than the past where only workers hold the newest.
@@ -65,6 +67,8 @@ pub struct Past {
     pub logged: bool,
     /// Whether the evaluation that follows the last one is made, where one does.
     pub evaluated: bool,
+    /// What the evaluations during training measured, in order, where they decide something.
+    pub measured: Vec<Measured>,
     /// After how many updates each group started.
     pub groups: BTreeMap<Generation, Update>,
     /// The lanes of each member of the newest group.
@@ -78,6 +82,8 @@ pub struct TrainingJob {
     pub lengths: Vec<u32>,
     /// When to log, evaluate and save.
     pub cadence: Cadence,
+    /// How evaluations decide which model is the result, and when training ends; `None` where they do not.
+    pub criterion: Option<Criterion>,
 }
 
 /// The rows of a split to predict.

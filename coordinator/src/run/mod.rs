@@ -26,6 +26,7 @@ pub mod report;
 mod returning;
 mod roster;
 mod saving;
+mod selecting;
 mod streaming;
 mod training;
 mod view;
@@ -53,6 +54,7 @@ use regrouping::Disbanding;
 use report::{EvaluationReport, Outcome};
 use roster::Roster;
 use saving::Saving;
+use selecting::Selecting;
 use training::{Reports, Training};
 
 /// One training run.
@@ -100,6 +102,8 @@ pub struct Run {
     futile: u32,
     /// An evaluation that the change of a group has interrupted.
     interrupted: Option<Evaluating>,
+    /// What evaluations have measured, and what follows from it.
+    selecting: Selecting,
     /// The newest evaluation, for results that are asked for twice.
     evaluated: Option<EvaluationReport>,
     evaluations: Vec<EvaluationView>,
@@ -161,6 +165,7 @@ impl Run {
             changed: false,
             futile: 0,
             interrupted: None,
+            selecting: Selecting::new(&job.past),
             evaluated: None,
             evaluations: Vec::new(),
             unpublished: 0,
@@ -196,7 +201,7 @@ impl Run {
             (_, Input::Joined(worker)) => self.joined(now, worker),
             (_, Input::Grouped(generation)) => self.grouped(now, generation, &mut actions),
             (_, Input::Left(worker, why)) => self.left(now, worker, &why, &mut actions),
-            (_, Input::Based(base)) => self.base = base,
+            (_, Input::Based(base)) => self.based(now, base, &mut actions),
             (_, Input::Recorded(update)) => self.recorded(now, update, &mut actions),
             (_, Input::Published(_)) => self.published(now, &mut actions),
             (_, Input::Committed(update)) => self.committed(now, update, &mut actions),
@@ -269,7 +274,7 @@ impl Run {
         let silence = silences.map(|(_, since)| since + self.job.patience.heartbeat).min();
         let phase = match &self.phase {
             Phase::Finished(_) => return None,
-            Phase::Gathering(_) if self.awaits_commit() => None,
+            Phase::Gathering(_) if self.awaits_disk() => None,
             Phase::Gathering(gathering) => {
                 let join = gathering.since + self.job.patience.join;
                 Some(gathering.returns.map_or(join, |until| until.min(join)))
@@ -282,7 +287,10 @@ impl Run {
 
     /// Epochs done; 0 where nothing is trained.
     fn epoch(&self) -> f64 {
-        if self.job.training.is_some() { self.plan.epoch_at(self.progress.done) } else { 0.0 }
+        match self.job.training.is_some() || self.selecting.has_loaded() {
+            true => self.plan.epoch_at(self.reached()),
+            false => 0.0,
+        }
     }
 
     /// Whether an event speaks of a group that is gone (INV-2).
@@ -341,6 +349,10 @@ mod ending_tests;
 #[cfg(test)]
 #[path = "orders_test.rs"]
 mod orders_tests;
+
+#[cfg(test)]
+#[path = "selecting_test.rs"]
+mod selecting_tests;
 
 #[cfg(test)]
 #[path = "token_test.rs"]

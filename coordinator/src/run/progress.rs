@@ -110,6 +110,11 @@ impl Progress {
         self.last = None;
     }
 
+    /// Workers hold the state after `update`, which is on the disk: nothing is trained any more.
+    pub(super) fn load(&mut self, update: Update) {
+        (self.done, self.recorded, self.saved) = (update, update, update);
+    }
+
     pub(super) fn summary(&self, epoch: f64) -> TrainSummary {
         let seconds = self.began.zip(self.ended).map_or(0.0, |(began, ended)| (ended - began).as_secs_f64());
         // Added in order, so that a run that was stopped has the same mean to the bit.

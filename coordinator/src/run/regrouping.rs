@@ -104,7 +104,7 @@ impl Run {
     pub(super) fn rewind(&mut self, update: Update, actions: &mut Vec<Action>) {
         let lost = self.progress.done;
         let reason = format!("nobody holds update {lost} any more");
-        actions.push(Action::Notice(format!("{reason}: the run goes on from update {update}")));
+        actions.push(Action::Warning(format!("{reason}: the run goes on from update {update}")));
         actions.push(Action::Rewind(update, reason));
         self.unsave_after(update, actions);
         self.progress.rewind(update, self.job.training.as_ref());
@@ -113,7 +113,8 @@ impl Run {
         self.overdue = false;
         self.evaluated = self.evaluated.take().filter(|report| report.update <= update);
         self.evaluations.retain(|evaluation| evaluation.update <= update);
-        if update >= self.job.total() && self.job.training.is_some() {
+        self.selecting.rewind(update);
+        if update >= self.end() && self.job.training.is_some() {
             self.agenda = self.results().chain([Task::Finish(super::Outcome::Completed)]).collect();
         }
     }
@@ -248,7 +249,7 @@ impl Run {
         let was_ranked = self.roster.is_ranked(worker);
         let held_more = self.roster.remove(worker).is_some_and(|it| it.is_ready() && it.update > self.base.update);
         let left = self.roster.all(|member| member.welcomed).len();
-        actions.push(Action::Notice(format!("{name} was lost while {doing}: {why}; {left} left")));
+        actions.push(Action::Warning(format!("{name} was lost while {doing}: {why}; {left} left")));
         self.futile = 0;
         match &self.phase {
             Phase::Disbanding(_) => self.disbanded(now, actions),
@@ -260,6 +261,7 @@ impl Run {
                 self.interrupt(now, actions);
             }
             Phase::Forming(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) | Phase::Idle => {}
+            Phase::Gathering(_) if self.selecting.is_loading() => self.reform(now, actions),
             Phase::Gathering(_) if held_more => self.wait_for_returns(now),
             Phase::Gathering(_) | Phase::Finished(_) => {}
         }

@@ -27,7 +27,7 @@ fn died(worker: u64) -> Input {
 
 fn notice(action: &Action) -> &str {
     match action {
-        Action::Notice(line) => line,
+        Action::Notice(line) | Action::Warning(line) => line,
         other => panic!("{other:?}"),
     }
 }
@@ -123,7 +123,7 @@ fn where_all_are_lost_the_run_goes_back_to_what_is_on_the_disk() {
     let actions = drive.input(died(2));
     assert!(notice(actions.last().unwrap()).contains("0 of 1 are ready"), "{actions:?}");
     let actions = drive.arrive(3);
-    let [Action::Order(_, Command::Welcome(welcome)), Action::Notice(_), Action::Rewind(Update(2), _), ..] =
+    let [Action::Order(_, Command::Welcome(welcome)), Action::Warning(_), Action::Rewind(Update(2), _), ..] =
         &actions[..]
     else {
         panic!("{actions:?}")
@@ -295,7 +295,7 @@ fn a_worker_that_fails_by_itself_costs_no_run() {
     // A newcomer that cannot read its files is no reason to end a run that works; one of the group is.
     drive.input(Input::Joined(WorkerId(3)));
     drive.from(3, super::fixture::hello(3));
-    assert!(matches!(&drive.from(3, failed(FailureKind::Data))[..], [Action::Notice(_)]));
+    assert!(matches!(&drive.from(3, failed(FailureKind::Data))[..], [Action::Warning(_)]));
     let actions = drive.from(1, failed(FailureKind::Data));
     assert!(failure(&actions).contains("out of memory"));
 }

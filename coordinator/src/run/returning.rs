@@ -211,7 +211,7 @@ impl Run {
         if waited {
             let (missing, seconds) = (self.missing(), self.job.patience.reattach.as_secs_f64());
             actions
-                .push(Action::Notice(format!("{missing} of the last group did not come back within {seconds:.0} s")));
+                .push(Action::Warning(format!("{missing} of the last group did not come back within {seconds:.0} s")));
         }
         self.admit(now, actions);
         if matches!(self.phase, Phase::Gathering(_)) {
@@ -229,8 +229,8 @@ impl Run {
         }
         let Past { update, evaluated, .. } = self.job.past;
         let is_saved = self.base.update == update;
-        let mut agenda = if update.0 > 0 { self.agenda_after(update) } else { VecDeque::new() };
-        if update >= self.job.total() && agenda.is_empty() {
+        let mut agenda = self.agenda_after(update);
+        if update >= self.end() && agenda.is_empty() {
             agenda = self.end_agenda(SavePurpose::Final);
         }
         agenda.retain(|task| match task {

@@ -97,7 +97,7 @@ fn a_newcomer_does_not_throw_the_run_back_before_its_holders_can_come() {
     assert_eq!(until - drive.now, Duration::from_secs(4));
     drive.now = until;
     let actions = drive.input(Input::Elapsed);
-    let [Action::Notice(line), Action::Order(WorkerId(11), Command::Welcome(_))] = &actions[..] else {
+    let [Action::Warning(line), Action::Order(WorkerId(11), Command::Welcome(_))] = &actions[..] else {
         panic!("{actions:?}")
     };
     assert!(line.contains("2 of the last group did not come back within 4 s"), "{line}");
@@ -254,7 +254,7 @@ fn a_save_under_way_is_taken_up_again() {
         let save = SaveId { update: Update(2), generation: Generation(2) };
         assert_eq!(actions.contains(&Action::Receive(save, senders as u32)), senders > 0);
         let notice =
-            |action: &Action| matches!(action, Action::Notice(line) if line.contains("save of update 2 is given up"));
+            |action: &Action| matches!(action, Action::Warning(line) if line.contains("save of update 2 is given up"));
         assert_eq!(actions.iter().any(notice), senders == 0, "{actions:?}");
         assert!(matches!(actions.last(), Some(Action::Order(_, Command::Train { .. }))), "training goes on");
     }

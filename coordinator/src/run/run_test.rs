@@ -71,7 +71,7 @@ fn other_builds_and_processors_are_named() {
     }
     drive.from(1, Event::Formed { generation: Generation(1) });
     let actions = drive.from(2, Event::Formed { generation: Generation(1) });
-    let [Action::Notice(processors), Action::Notice(builds), ..] = &actions[..] else { panic!("{actions:?}") };
+    let [Action::Warning(processors), Action::Warning(builds), ..] = &actions[..] else { panic!("{actions:?}") };
     assert!(processors.contains("different processors (processor 1; processor 2)"), "{processors}");
     assert!(builds.contains("pid 1) and worker 2 (rank 1") && builds.contains("different builds"), "{builds}");
 }
@@ -136,7 +136,7 @@ fn a_worker_that_leaves_early_frees_its_place() {
     let mut drive = Drive::new(job(1));
     drive.input(Input::Joined(WorkerId(1)));
     drive.from(1, hello(1));
-    assert!(matches!(&drive.input(Input::Left(WorkerId(1), "gone".into()))[..], [Action::Notice(_)]));
+    assert!(matches!(&drive.input(Input::Left(WorkerId(1), "gone".into()))[..], [Action::Warning(_)]));
     drive.input(Input::Joined(WorkerId(2)));
     assert!(matches!(&drive.from(2, hello(2))[..], [Action::Order(WorkerId(2), Command::Welcome(_))]));
 }
@@ -304,7 +304,7 @@ fn the_end_saves_summarises_and_gives_the_results() {
     assert!(last.ends_with(&[save_final(1, 6), save_final(2, 6)]), "{last:?}");
     assert_eq!(drive.save(6), [commit(6, SavePurpose::Final)]);
     let actions = drive.input(Input::Committed(Update(6)));
-    let [_, _, Action::Summarise(summary), one, two] = &actions[..] else { panic!("{actions:?}") };
+    let [_, _, Action::Summarise(summary, _), one, two] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!((summary.update, summary.rows, summary.updates, summary.epoch), (Update(6), 20, 6, 2.0));
     assert_eq!((one, two), (&evaluate(1), &evaluate(2)));
     drive.predict(1, 0..2);

@@ -67,7 +67,7 @@ impl Run {
             let save = SaveId { update, generation: self.generation };
             self.begin_save(save, SavePurpose::Checkpoint, self.holders(update).len(), actions);
         } else if let Some(due) = between.rev().map(Update).find(|update| training.cadence.saves_after(*update)) {
-            actions.push(Action::Notice(given_up(due)));
+            actions.push(Action::Warning(given_up(due)));
         }
     }
 
@@ -204,7 +204,7 @@ impl Run {
     fn give_up_orphan(&mut self, actions: &mut Vec<Action>) {
         if let Some((save, _)) = self.orphan() {
             self.saving = None;
-            actions.push(Action::Notice(given_up(save.update)));
+            actions.push(Action::Warning(given_up(save.update)));
             actions.push(Action::Discard(save));
         }
     }
@@ -212,7 +212,7 @@ impl Run {
     /// The run goes back to `update`: what was to be saved of later ones is void, and made again when it comes by.
     pub(super) fn unsave_after(&mut self, update: Update, actions: &mut Vec<Action>) {
         if let Some(saving) = self.saving.take_if(|saving| saving.save.update > update) {
-            actions.push(Action::Notice(given_up(saving.save.update)));
+            actions.push(Action::Warning(given_up(saving.save.update)));
             actions.push(Action::Discard(saving.save));
         }
         self.free(|copy| copy.update > update, actions);
@@ -254,8 +254,13 @@ impl Run {
         self.saving.as_ref().is_some_and(|saving| saving.committing)
     }
 
+    /// Whether the run can do nothing before the disk has.
+    pub(super) fn awaits_disk(&self) -> bool {
+        self.awaits_commit() || (matches!(self.phase, Phase::Gathering(_)) && self.selecting.awaits_choice())
+    }
+
     /// Whether the newest state that is left is about to be on the disk: the run does not go back behind it.
-    pub(super) fn awaits_commit(&self) -> bool {
+    fn awaits_commit(&self) -> bool {
         let newest = self.saving.as_ref().filter(|saving| saving.committing).map(|saving| saving.save.update);
         let holds = |member: &Member, update| member.is_ready() && member.update >= update;
         let waits = matches!(self.phase, Phase::Gathering(_));

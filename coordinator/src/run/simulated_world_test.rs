@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use medley_common::save::SaveId;
 
-use super::simulated_fate::{Faults, History, Random, committed};
+use super::simulated_fate::{Faults, History, Random};
 use super::simulated_worker::{Network, Worker};
 use super::*;
 use crate::archive::fixture::identity;
-use crate::archive::{
-    CheckpointRecord, Evaluated, FinalRecord, History as Ledger, LogEntry, Logged, Record, RewindRecord, RunIdentity,
-};
+use crate::archive::{History as Ledger, RunIdentity};
+
+#[path = "simulated_disk_test.rs"]
+mod simulated_disk;
 
 /// Events after which a run must have ended.
 const MOST_EVENTS: usize = 20_000;
@@ -39,6 +40,8 @@ pub(super) struct World {
     /// What is on the disk: the ledger, and the newest checkpoint.
     pub(super) ledger: Ledger,
     base: Update,
+    /// The checkpoint that the model is, where that is not the last model.
+    pub(super) best: Option<Update>,
     /// The save that is received: in how many pieces, and which have arrived.
     staged: Option<(SaveId, u32, BTreeSet<u32>)>,
     /// Updates that were recorded while a save was under way.
@@ -65,7 +68,6 @@ impl World {
         let next_worker = u64::from(job.workers) + 3;
         Self {
             run: Run::new(now, job.clone()),
-            job,
             now,
             random: Random::new(seed),
             workers: BTreeMap::new(),
@@ -78,13 +80,19 @@ impl World {
             next_name: 0,
             next_worker,
             disk: VecDeque::new(),
-            ledger: Ledger::new(RunIdentity { start: Update(0), ..identity() }),
+            ledger: Ledger::new(RunIdentity {
+                criterion: job.training.as_ref().and_then(|training| training.criterion.clone()),
+                start: Update(0),
+                ..identity()
+            }),
             base: Update(0),
+            best: None,
             staged: None,
             overlapped: 0,
             replaced: 0,
             rebalances: 0,
             history,
+            job,
         }
     }
 
@@ -244,7 +252,8 @@ impl World {
 
     /// The coordinator dies with all that it has not written, and comes back with what its ledger tells.
     fn end_coordinator(&mut self, die_with_it: u64) {
-        if self.run.view().outcome.is_some() {
+        // Who comes back to a complete run finds one that trains nothing.
+        if self.run.view().outcome.is_some() || self.best.is_some() {
             return;
         }
         self.disk.clear();
@@ -314,12 +323,11 @@ impl World {
                     self.replace();
                 }
             }
-            Action::Notice(line) => self.noticed(&line),
+            Action::Notice(line) | Action::Warning(line) => self.noticed(&line),
             Action::Receive(save, pieces) => self.staged = Some((save, pieces, BTreeSet::new())),
             Action::Discard(save) => {
                 assert_eq!(self.staged.take().map(|(staged, ..)| staged), Some(save));
             }
-            Action::Summarise(_) => assert_eq!(self.staged, None, "the end waits for the save"),
             Action::Finish(outcome) => {
                 assert!(self.staged.is_none() || !matches!(outcome, Outcome::Completed), "the end waits for the save");
                 self.history.outcome = outcome;
@@ -339,56 +347,5 @@ impl World {
         let is_member = |name: &WorkerId| self.run.roster.get(*name).is_some_and(|member| member.welcomed);
         let keeper = self.workers.iter().find(|(name, worker)| is_member(name) && worker.keeps(update));
         assert!(keeper.is_none(), "worker {:?} keeps update {update}, which is given up", keeper.map(|(name, _)| name));
-    }
-
-    /// The disk does the next thing that it was told to; the ledger itself says whether that is in turn.
-    fn write(&mut self, write: Action) -> Vec<Input> {
-        let no_files = std::collections::BTreeMap::new();
-        let (record, answers) = match write {
-            Action::Group(group) => (Record::Group(group.clone()), vec![Input::Grouped(group.generation)]),
-            Action::Record(record) => {
-                self.overlapped += u64::from(self.staged.is_some());
-                assert_eq!(record.workers.len(), record.lanes.len(), "a lane of nobody");
-                self.history.records.push(record.clone());
-                (Record::Update(record.clone()), vec![Input::Recorded(record.update)])
-            }
-            Action::Log(log) => {
-                self.history.logs.push(log);
-                let entry = LogEntry::of_training(&log);
-                (Record::Log(Logged { update: log.update, occasion: Occasion::Training, entry }), Vec::new())
-            }
-            Action::Rewind(to, reason) => {
-                self.history.records.retain(|record| record.update <= to);
-                self.history.logs.retain(|log| log.update <= to);
-                self.history.evaluations.retain(|(_, update, _)| *update <= to);
-                (Record::Rewind(RewindRecord { to, reason }), Vec::new())
-            }
-            Action::Publish(mut report, occasion) => {
-                report.seconds = 0.0;
-                let (update, split, entry) = (report.update, report.split, LogEntry::of_evaluation(&report, 8, &[]));
-                self.history.evaluations.push((report.split, report.update, report));
-                (Record::Evaluation(Evaluated { update, split, occasion, entry }), vec![Input::Published(update)])
-            }
-            Action::Commit(state) => {
-                let SavedState { save, parameters, .. } = state;
-                let update = save.update;
-                let (staged, count, arrived) = self.staged.take().expect("a save that was begun");
-                assert_eq!((staged, count as usize), (save, arrived.len()), "all pieces have arrived");
-                self.history.commits.push((update, state.purpose));
-                let record = if state.purpose.is_checkpoint() {
-                    self.base = update;
-                    let (name, manifest) = (format!("checkpoint-{update}"), parameters);
-                    Record::Checkpoint(CheckpointRecord { update, name, manifest, parameters })
-                } else {
-                    Record::Final(FinalRecord { update, parameters, files: no_files })
-                };
-                (record, committed(state))
-            }
-            other => panic!("the disk was told {other:?}"),
-        };
-        if let Err(problem) = self.ledger.take(record) {
-            panic!("the ledger refuses a record that {problem}");
-        }
-        answers
     }
 }

@@ -6,6 +6,7 @@ use super::fixture::{every, job, rows};
 use super::simulated_fate::{Faults, History};
 use super::simulated_world::World;
 use super::*;
+use crate::spec::Criterion;
 
 /// Seeds tried; a failing one is named, and can be tried alone by naming it in `SEEDS`.
 const SEEDS: std::ops::Range<u64> = 0..3_000;
@@ -300,4 +301,54 @@ fn shares_by_speed_change_nothing_in_the_result() {
         });
     }
     assert!(moved > SEEDS.end / 3, "{moved} times");
+}
+
+/// The full job, evaluated and saved after every second update: the best is the model after update 4, and training ends
+/// after 6.
+fn choosy_job(workers: u32) -> Job {
+    let mut job = full_job(workers);
+    let training = job.training.as_mut().expect("training");
+    training.cadence.evaluation = every(2);
+    training.criterion = Some(Criterion {
+        metric: "loss".into(),
+        greater_is_better: false,
+        load_best: true,
+        patience: std::num::NonZeroU32::new(1),
+        threshold: 0.0,
+    });
+    job
+}
+
+#[test]
+fn the_best_model_is_the_result_whatever_happens() {
+    let (world, _) = World::new(0, choosy_job(1)).play_out(Faults::default());
+    assert_eq!((world.best, world.history.records.len()), (Some(Update(4)), 6), "{:?}", world.history.evaluations);
+    let expected = world.history.result();
+    let losses: Vec<f64> = expected.evaluations.iter().filter_map(|(_, _, it)| it.tally.mean_loss()).collect();
+    // After 2, 4 and 6, and at the end by the model after 4: both splits have the same rows.
+    let distances: Vec<i64> = losses.iter().map(|loss| (loss - losses[1]).round() as i64).collect();
+    assert_eq!(distances, [2, 0, 2, 0, 0], "{losses:?}");
+    let mut faulty = 0;
+    for seed in SEEDS {
+        with_seed(seed, || {
+            let job = choosy_job(1 + (seed % 5) as u32);
+            let faults = Faults {
+                deaths: (seed % 3) as u32,
+                leaves: (seed % 4) as u32,
+                cuts: (seed % 3) as u32,
+                ends: (seed % 2) as u32,
+                die_with_it: seed % 4,
+                ..Faults::default()
+            };
+            let (world, _) = World::new(seed, job).play_out(faults);
+            assert_eq!(world.history.outcome, Outcome::Completed);
+            if world.history.given_up.contains(&Update(4)) {
+                return;
+            }
+            faulty += u64::from(world.replaced > 0 || faults.deaths > 0);
+            assert_eq!(world.best, Some(Update(4)));
+            assert_eq!(world.history.result(), expected);
+        });
+    }
+    assert!(faulty > SEEDS.end / 2, "{faulty}");
 }

@@ -113,7 +113,7 @@ impl Run {
     /// Updates done.
     #[must_use]
     pub fn update(&self) -> Update {
-        self.progress.done
+        self.reached()
     }
 
     /// What it is doing.
@@ -142,8 +142,8 @@ impl Run {
         RunView {
             run: self.job.run,
             phase,
-            update: self.progress.done,
-            total: self.job.total(),
+            update: self.reached(),
+            total: self.end(),
             epoch: self.epoch(),
             last: self.progress.last.as_ref(),
             skipped: self.progress.skipped(),

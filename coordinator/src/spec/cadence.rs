@@ -3,13 +3,16 @@
 use std::num::NonZeroU64;
 
 use medley_common::identity::Update;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::number::Number;
 use crate::cli::run_flags::{CadenceFlags, StrategyFlag};
 use crate::spec::SpecError;
 
 /// How often something is done during training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Every {
     /// Not at all.
     Never,
@@ -34,7 +37,7 @@ impl Every {
 ///
 /// What happens when training is over is not part of it: the final model is always written, and `--do_eval` always
 /// evaluates it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cadence {
     /// Updates of one epoch, at least 1.
     pub updates_per_epoch: u64,
@@ -44,6 +47,10 @@ pub struct Cadence {
     pub logging: Every,
     /// How often to evaluate.
     pub evaluation: Every,
+    /// The first update that may be followed by an evaluation.
+    pub first_evaluation: Update,
+    /// Whether to evaluate before the first update as well.
+    pub evaluates_at_start: bool,
     /// How often to save a checkpoint.
     pub saving: Every,
     /// How often workers compare the digests of their parameters, beside every save.
@@ -66,10 +73,11 @@ impl Cadence {
         self.is_due(self.logging, update) || (self.logs_first_update && update.0 == 1 && self.reaches(update))
     }
 
-    /// Whether `update` is followed by an evaluation.
+    /// Whether `update` is followed by an evaluation; of update 0, whether there is one before the first.
     #[must_use]
     pub fn evaluates_after(&self, update: Update) -> bool {
-        self.is_due(self.evaluation, update)
+        let starts = update == Update(0) && self.evaluates_at_start;
+        starts || (update >= self.first_evaluation && self.is_due(self.evaluation, update))
     }
 
     /// Whether `update` is followed by a checkpoint.
@@ -87,13 +95,29 @@ impl Cadence {
     /// Evaluations during training.
     #[must_use]
     pub fn evaluations(&self) -> u64 {
-        self.times(self.evaluation)
+        let before = Update(self.first_evaluation.0.saturating_sub(1).min(self.total_updates));
+        let due = self.times(self.evaluation, self.end()) - self.times(self.evaluation, before);
+        due + u64::from(self.evaluates_at_start)
     }
 
     /// Checkpoints saved during training, those deleted again included.
     #[must_use]
     pub fn checkpoints(&self) -> u64 {
-        self.times(self.saving)
+        self.times(self.saving, self.end())
+    }
+
+    /// What decides which updates are evaluated and saved, by name.
+    #[must_use]
+    pub fn evaluation_settings(&self) -> [(&'static str, Value); 3] {
+        [
+            ("eval_steps", every_value(self.evaluation)),
+            ("eval_delay", self.first_evaluation.0.into()),
+            ("save_steps", every_value(self.saving)),
+        ]
+    }
+
+    fn end(&self) -> Update {
+        Update(self.total_updates)
     }
 
     fn reaches(&self, update: Update) -> bool {
@@ -108,12 +132,23 @@ impl Cadence {
         }
     }
 
-    fn times(&self, every: Every) -> u64 {
+    /// How often something is due until `through`.
+    fn times(&self, every: Every, through: Update) -> u64 {
+        let epoch = self.updates_per_epoch.max(1);
         match every {
             Every::Never => 0,
-            Every::Epoch => self.total_updates.div_ceil(self.updates_per_epoch.max(1)),
-            Every::Updates(updates) => self.total_updates / updates,
+            Every::Epoch if through == self.end() => through.0.div_ceil(epoch),
+            Every::Epoch => through.0 / epoch,
+            Every::Updates(updates) => through.0 / updates,
         }
+    }
+}
+
+fn every_value(every: Every) -> Value {
+    match every {
+        Every::Never => "no".into(),
+        Every::Epoch => "epoch".into(),
+        Every::Updates(updates) => updates.get().into(),
     }
 }
 
@@ -122,6 +157,9 @@ impl Cadence {
 pub(super) struct Intervals {
     pub(super) logging: Interval,
     pub(super) evaluation: Interval,
+    /// Updates, or epochs where these are counted, before the first that may be due.
+    evaluation_delay: f64,
+    evaluates_at_start: bool,
     pub(super) saving: Interval,
     digest: Interval,
     logs_first_update: bool,
@@ -148,6 +186,8 @@ impl Intervals {
         Ok(Self {
             logging: logging.interval(flags.logging_strategy)?,
             evaluation: evaluation.interval(flags.evaluation_strategy)?,
+            evaluation_delay: Number::new("--eval_delay", flags.eval_delay).not_negative()?,
+            evaluates_at_start: flags.eval_on_start.0,
             saving: saving.interval(flags.save_strategy)?,
             digest: digest_interval(flags.digest_steps)?,
             logs_first_update: flags.logging_first_step.0,
@@ -164,11 +204,17 @@ impl Intervals {
                 Every::Updates(NonZeroU64::new(updates).unwrap_or(NonZeroU64::MIN))
             }
         };
+        let delay = match self.evaluation {
+            Interval::Epoch => self.evaluation_delay * updates_per_epoch as f64,
+            Interval::Never | Interval::Updates(_) | Interval::Share(_) => self.evaluation_delay,
+        };
         Cadence {
             updates_per_epoch,
             total_updates,
             logging: every(self.logging),
             evaluation: every(self.evaluation),
+            first_evaluation: Update(delay.ceil() as u64),
+            evaluates_at_start: self.evaluates_at_start && total_updates > 0,
             saving: every(self.saving),
             digest: every(self.digest),
             logs_first_update: self.logs_first_update,
@@ -223,6 +269,8 @@ mod tests {
             total_updates: 10,
             logging: every,
             evaluation: every,
+            first_evaluation: Update(0),
+            evaluates_at_start: false,
             saving: every,
             digest: Every::Never,
             logs_first_update: false,
@@ -247,10 +295,31 @@ mod tests {
         for every in [Every::Never, Every::Epoch, every(1), every(3), every(5), every(11)] {
             for total_updates in 0..13 {
                 let cadence = Cadence { total_updates, ..cadence(every) };
-                assert_eq!(cadence.evaluations(), due(cadence).len() as u64, "{cadence:?}");
-                assert_eq!(cadence.checkpoints(), cadence.evaluations());
+                assert_eq!(cadence.checkpoints(), due(cadence).len() as u64, "{cadence:?}");
+                for (first, evaluates_at_start) in [(0, false), (1, true), (4, true), (8, false), (30, false)] {
+                    let delayed = Cadence { first_evaluation: Update(first), evaluates_at_start, ..cadence };
+                    assert_eq!(delayed.evaluations(), due(delayed).len() as u64, "{delayed:?}");
+                }
             }
         }
+    }
+
+    #[test]
+    fn a_delay_and_a_start_are_those_of_the_trainer() {
+        let first_evaluation = Update(6);
+        assert_eq!(due(Cadence { first_evaluation, ..cadence(every(3)) }), [6, 9], "not before, and then as ever");
+        let at_start = Cadence { evaluates_at_start: true, ..cadence(Every::Epoch) };
+        assert_eq!(due(at_start), [0, 4, 8, 10]);
+        let flags = |delay| Intervals {
+            logging: Interval::Never,
+            evaluation: Interval::Epoch,
+            evaluation_delay: delay,
+            evaluates_at_start: false,
+            saving: Interval::Never,
+            digest: Interval::Never,
+            logs_first_update: false,
+        };
+        assert_eq!(due(flags(1.5).bind(4, 10)), [8, 10], "epochs, where these are counted");
     }
 
     #[test]

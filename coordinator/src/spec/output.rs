@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::number::Number;
 use crate::cli::run_flags::RunFlags;
-use crate::spec::SpecError;
+use crate::spec::{Console, SpecError};
 
 /// What to do with an output folder that is not empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub struct Output {
     pub save_total_limit: Option<u32>,
     /// Whether to show a progress bar.
     pub progress: Progress,
+    /// What to tell while it goes on.
+    pub console: Console,
     /// Whether to write where the time goes.
     pub profile: bool,
 }
@@ -90,7 +92,8 @@ impl Output {
             });
         }
         let progress = if given.disable_tqdm.0 { Progress::Hidden } else { Progress::Shown };
-        Ok(Self { dir, existing, resume, save_total_limit, progress, profile: given.profile.0 })
+        let console = Console::parse(&flags.console)?;
+        Ok(Self { dir, existing, resume, save_total_limit, progress, console, profile: given.profile.0 })
     }
 }
 

@@ -6,7 +6,8 @@ use medley_common::lane::LaneTree;
 use medley_common::spec::{OptimizerKind, Precision, Summation};
 
 use super::number::{Grouped, counted};
-use crate::spec::{BatchMeaning, Bound, Device, Every, InitialWeights, Role, RunLength, RunSpec};
+use crate::dataset::layout::RowLayout;
+use crate::spec::{BatchMeaning, Bound, Device, Every, InitialWeights, Role, RunLength, RunSpec, Sources};
 
 /// What a run is going to do, line by line; its `Display` is what is printed at the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,7 @@ pub struct PlanSummary {
 impl PlanSummary {
     pub(super) fn new(spec: &RunSpec, bound: &Bound, train_rows: u64) -> Self {
         let mut lines = vec![("model", model(spec))];
+        lines.extend(texts(spec).map(|text| ("texts", text)));
         if bound.cadence.total_updates > 0 {
             lines.push(("training", training(spec, bound, train_rows)));
             lines.push(("global batch", batch(spec, bound)));
@@ -60,7 +62,19 @@ fn model(spec: &RunSpec) -> String {
         InitialWeights::Pretrained => "",
         InitialWeights::Random => ", its weights drawn anew",
     };
-    format!("{}{weights}; {}; up to {} tokens", sources.model, sources.labels.join(", "), sources.max_seq_length)
+    format!("{}{weights}; {}; up to {} tokens", sources.model, sources.labels, sources.max_seq_length)
+}
+
+/// What is read of each row, where that is not MedNLI's.
+fn texts(spec: &RunSpec) -> Option<String> {
+    let Sources { layout, baseline, .. } = spec.sources();
+    let names: Vec<&str> = layout.text.names().collect();
+    match (baseline, names.as_slice()) {
+        (Some(baseline), _) => Some(format!("{}: {baseline}", names.join(" and "))),
+        (None, [only]) => Some(format!("{only}: single sentences")),
+        (None, _) if layout.text == RowLayout::default().text => None,
+        (None, _) => Some(format!("{}: pairs", names.join(" and "))),
+    }
 }
 
 fn training(spec: &RunSpec, bound: &Bound, train_rows: u64) -> String {

@@ -58,6 +58,12 @@ fn other_plans_are_told_apart() {
         "workers        4 workers on the CPU with 1 thread each; 8 lanes, 2 for each"
     );
     assert_eq!(line("--no_fp16", "precision"), "precision      float32");
+    assert_eq!(
+        line("--hypothesis_only", "texts"),
+        "texts          sentence2: the second text of each pair alone (--hypothesis_only)"
+    );
+    assert_eq!(line("--text_column_names text", "texts"), "texts          text: single sentences");
+    assert_eq!(line("--text_column_names a,b", "texts"), "texts          a and b: pairs");
 }
 
 #[test]

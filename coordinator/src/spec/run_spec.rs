@@ -2,7 +2,7 @@
 
 use super::cadence::Intervals;
 use crate::cli::run_flags::RunFlags;
-use crate::spec::{Compute, Note, Output, Placement, Recipe, Role, Sources, SpecError};
+use crate::spec::{Cadence, Compute, Criterion, Note, Output, Placement, Recipe, Role, Sources, SpecError};
 
 /// A run as its flags ask for it. There is no way to make an invalid one, nor to change one.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,6 +11,7 @@ pub struct RunSpec {
     output: Output,
     recipe: Recipe,
     pub(super) intervals: Intervals,
+    criterion: Option<Criterion>,
     compute: Compute,
     placement: Placement,
     notes: Vec<Note>,
@@ -24,6 +25,7 @@ impl RunSpec {
             output: Output::parse(flags)?,
             recipe: Recipe::parse(flags, &mut notes)?,
             intervals: Intervals::parse(&flags.cadence)?,
+            criterion: Criterion::parse(flags)?,
             compute: Compute::parse(&flags.precision, &mut notes)?,
             placement: Placement::parse(role, flags, &mut notes)?,
             notes,
@@ -46,6 +48,20 @@ impl RunSpec {
     #[must_use]
     pub fn recipe(&self) -> &Recipe {
         &self.recipe
+    }
+
+    /// How evaluations decide which model is the result, where they do.
+    #[must_use]
+    pub fn criterion(&self) -> Option<&Criterion> {
+        self.criterion.as_ref()
+    }
+
+    /// Checks what evaluations decide by against the labels, and against which updates are evaluated and saved.
+    ///
+    /// # Errors
+    /// There is no such metric, or checkpoints that are not evaluated.
+    pub fn check_criterion(&self, cadence: &Cadence, labels: &[String]) -> Result<(), SpecError> {
+        self.criterion.as_ref().map_or(Ok(()), |criterion| criterion.check(cadence, labels))
     }
 
     /// What devices are asked to compute in; [`crate::spec::Bound::train`] has what is used.

@@ -11,9 +11,9 @@ use crate::spec::{BatchMeaning, DeviceChoice, Existing, Progress, Resume, RunLen
 /// Flags added to the least that a run needs, and why they are refused.
 const REFUSALS: &[(&str, &str)] = &[
     ("--no_do_train", "nothing to do; give at least one of --do_train, --do_eval and --do_predict"),
-    ("--do_eval", "--do_eval needs --validation_file; name the JSONL file that holds the rows"),
-    ("--do_predict", "--do_predict needs --test_file; name the JSONL file that holds the rows"),
-    ("--eval_strategy epoch", "--evaluation_strategy needs --validation_file; name the JSONL file that holds the rows"),
+    ("--do_eval", "--do_eval needs --validation_file; name the file that holds the rows"),
+    ("--do_predict", "--do_predict needs --test_file; name the file that holds the rows"),
+    ("--eval_strategy epoch", "--evaluation_strategy needs --validation_file; name the file that holds the rows"),
     ("--per_device_train_batch_size 0", "--per_device_train_batch_size is 0; expected at least 1"),
     ("--per_device_eval_batch_size 0", "--per_device_eval_batch_size is 0; expected at least 1"),
     ("--gradient_accumulation_steps -2", "--gradient_accumulation_steps is -2; expected at least 1"),
@@ -70,9 +70,42 @@ const REFUSALS: &[(&str, &str)] = &[
     ),
     ("--seed -1", "--seed is -1; expected a whole number of 0 or more"),
     ("--save_total_limit 0", "--save_total_limit is 0; expected at least 1; use --save_strategy no to keep none"),
-    ("--labels yes", "--labels is \"yes\"; expected at least two names with commas between them"),
-    ("--labels a,,b", "--labels is \"a,,b\"; expected at least two names with commas between them"),
+    ("--labels yes", "--labels is \"yes\"; expected at least two names with commas between them, or auto"),
+    ("--labels a,,b", "--labels is \"a,,b\"; expected at least two names with commas between them, or auto"),
     ("--labels a,b,a", "--labels is \"a,b,a\"; expected names that differ"),
+    (
+        "--text_column_names a,b,c",
+        "--text_column_names is \"a,b,c\"; expected one or two names of columns, with a comma between them",
+    ),
+    (
+        "--text_column_names a,",
+        "--text_column_names is \"a,\"; expected one or two names of columns, with a comma between them",
+    ),
+    ("--text_column_names a,a", "--text_column_names is \"a,a\"; expected columns that differ"),
+    (
+        "--text_column_names a,gold_label",
+        "--text_column_names is \"a,gold_label\"; expected other columns than that of --label_column_name",
+    ),
+    ("--label_column_name=", "--label_column_name is \"\"; expected the name of a column"),
+    (
+        "--hypothesis_only --premise_only",
+        "--premise_only and --hypothesis_only exclude each other; keep one of them, or drop both to read pairs",
+    ),
+    (
+        "--hypothesis_only --text_column_names text",
+        "--hypothesis_only and --text_column_names text exclude each other; it reads one of two texts: name two columns, or \
+         drop it",
+    ),
+    (
+        "--premise_only --text_column_names text",
+        "--premise_only and --text_column_names text exclude each other; it reads one of two texts: name two columns, or \
+         drop it",
+    ),
+    (
+        "--text_column_delimiter ;",
+        "--text_column_delimiter is not supported: two columns are a pair of sentences with [SEP] between them; for one \
+         text, join them in the file and name the one column",
+    ),
     (
         "--listen 0.0.0.0:1",
         "--listen is 0.0.0.0:1, which other machines can reach; make certificates and tokens with `medley init-certs` and \
@@ -133,7 +166,7 @@ fn what_every_run_needs_is_asked_for() {
             "--model_name_or_path is missing; name a model on the hub or a folder, e.g. --model_name_or_path \
              michiyasunaga/BioLinkBERT-base",
         ),
-        ("--model_name_or_path m --do_train", "--do_train needs --train_file; name the JSONL file that holds the rows"),
+        ("--model_name_or_path m --do_train", "--do_train needs --train_file; name the file that holds the rows"),
         (
             "--model_name_or_path m --do_train --train_file t",
             "--output_dir is missing; name the folder for the model and the results, e.g. --output_dir out",

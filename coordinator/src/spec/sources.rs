@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 use medley_common::identity::Split;
 
 use super::number::Number;
+use super::text;
 use crate::cli::run_flags::{RunFlags, StrategyFlag};
-use crate::spec::{Note, SpecError};
+use crate::dataset::format::Format;
+use crate::dataset::layout::{Quoting, RowLayout};
+use crate::spec::{Baseline, LabelChoice, Note, SpecError};
 
 /// Where the weights come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,9 +33,13 @@ pub struct Sources {
     pub validation_file: Option<PathBuf>,
     /// Rows to predict; `Some` if and only if the run predicts.
     pub test_file: Option<PathBuf>,
+    /// Which columns make a row.
+    pub layout: RowLayout,
+    /// Which of two texts alone is read, if only one is; `layout` has that one.
+    pub baseline: Option<Baseline>,
     /// The classes, in the order of their ids.
-    pub labels: Vec<String>,
-    /// Tokens that a pair of sentences is cut to, at least 5: the special tokens, and one of each sentence.
+    pub labels: LabelChoice,
+    /// Tokens that a row is cut to, at least 5: the special tokens, and one of each sentence of a pair.
     pub max_seq_length: u32,
 }
 
@@ -76,6 +83,11 @@ impl Sources {
         if chosen.iter().all(|choice| choice.asked_by.is_none()) {
             return Err(SpecError::NothingToDo);
         }
+        let layout = text::layout(&flags.rows)?;
+        let is_delimited = |choice: &Choice<'_>| choice.file.is_some_and(|file| Format::of(file) != Format::JsonLines);
+        if layout.quoting == Quoting::None && !chosen.iter().any(is_delimited) {
+            notes.push(Note::plain("--quoting has no effect: no file ends with .csv or .tsv"));
+        }
         let [train_file, validation_file, test_file] = chosen.map(|choice| choice.decide(notes));
         Ok(Self {
             model,
@@ -83,7 +95,9 @@ impl Sources {
             train_file: train_file?,
             validation_file: validation_file?,
             test_file: test_file?,
-            labels: labels(&data.labels)?,
+            layout,
+            baseline: Baseline::parse(&flags.rows)?,
+            labels: LabelChoice::parse(&data.labels)?,
             max_seq_length: Number::new("--max_seq_length", data.max_seq_length).within(5, 65_536)?,
         })
     }
@@ -116,7 +130,7 @@ impl<'a> Choice<'a> {
             (Some(task), None) => Err(SpecError::Needs {
                 flag: task.into(),
                 needs: self.flag,
-                way_out: "name the JSONL file that holds the rows",
+                way_out: "name the file that holds the rows",
             }),
             (None, Some(file)) => {
                 let task = match self.flag {
@@ -131,23 +145,4 @@ impl<'a> Choice<'a> {
             (None, None) => Ok(None),
         }
     }
-}
-
-fn labels(given: &str) -> Result<Vec<String>, SpecError> {
-    let labels: Vec<String> = given.split(',').map(|label| label.trim().to_owned()).collect();
-    let refused = |expected: &str| SpecError::Value {
-        flag: "--labels",
-        value: format!("\"{given}\""),
-        expected: expected.into(),
-    };
-    if labels.len() < 2 || labels.iter().any(String::is_empty) {
-        return Err(refused("at least two names with commas between them"));
-    }
-    if labels.len() > 1000 {
-        return Err(refused("at most 1000 names"));
-    }
-    if labels.iter().enumerate().any(|(place, label)| labels[..place].contains(label)) {
-        return Err(refused("names that differ"));
-    }
-    Ok(labels)
 }

@@ -33,6 +33,12 @@ pub enum SpecError {
         /// What.
         problem: String,
     },
+    /// Checkpoints that are not evaluated, where the best is to be chosen.
+    #[error(
+        "--load_best_model_at_end needs every checkpoint evaluated: give --evaluation_strategy and --save_strategy the same \
+         value, and with steps --save_steps a multiple of --eval_steps"
+    )]
+    Unmeasured,
     /// No task is asked for.
     #[error("nothing to do; give at least one of --do_train, --do_eval and --do_predict")]
     NothingToDo,

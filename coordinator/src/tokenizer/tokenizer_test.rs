@@ -5,8 +5,8 @@ use serde::Deserialize;
 use tokenizers::{PaddingParams, TruncationParams};
 
 use super::*;
-use crate::dataset::encode::encode_pairs;
-use crate::dataset::rows::Pair;
+use crate::dataset::encode::encode_rows;
+use crate::dataset::rows::{Row, Text};
 use crate::dataset::sequence_limit::SequenceLimit;
 
 #[derive(Deserialize)]
@@ -47,13 +47,38 @@ fn assert_parity(tokenizer: &WordPieceTokenizer) {
     for reference in references {
         let Reference { sentence1, sentence2, max_length, input_ids, token_type_ids } = reference;
         let limit = SequenceLimit::new(max_length, tokenizer, 128).unwrap();
-        let pair = Pair { line: 1, sentence1, sentence2, label: None, pair_id: None };
-        let encoded = encode_pairs(tokenizer, &[pair], limit).unwrap();
+        let row = Row { line: 1, text: Text::Pair(sentence1, sentence2), label: None, pair_id: None };
+        let encoded = encode_rows(tokenizer, &[row], limit).unwrap();
         let example = &encoded.examples[0];
         assert_eq!(example.tokens, input_ids);
         let segments: Vec<u32> =
             (0..example.tokens.len()).map(|place| u32::from(place >= example.first_segment as usize)).collect();
         assert_eq!(segments, token_type_ids);
+    }
+}
+
+/// A row of one sentence, as transformers 5.24 computes `tokenizer([sentence], truncation=True, max_length=M)`.
+#[derive(Deserialize)]
+struct SingleReference {
+    sentence: String,
+    max_length: u32,
+    input_ids: Vec<u32>,
+    token_type_ids: Vec<u32>,
+}
+
+#[test]
+fn parity_of_single_sentences() {
+    let tokenizer = WordPieceTokenizer::load(&fixture().join("model"), None).unwrap();
+    let references: Vec<SingleReference> =
+        serde_json::from_str(&fs::read_to_string(fixture().join("single_tokens.json")).unwrap()).unwrap();
+    assert_eq!(references.len(), 48);
+    for SingleReference { sentence, max_length, input_ids, token_type_ids } in references {
+        let limit = SequenceLimit::new(max_length, &tokenizer, 128).unwrap();
+        let row = Row { line: 1, text: Text::Single(sentence), label: None, pair_id: None };
+        let encoded = encode_rows(&tokenizer, &[row], limit).unwrap();
+        assert_eq!(encoded.examples[0].tokens, input_ids);
+        assert_eq!(encoded.examples[0].first_segment as usize, input_ids.len());
+        assert!(token_type_ids.iter().all(|segment| *segment == 0));
     }
 }
 

@@ -9,6 +9,7 @@ use medley_common::spec::Precision;
 use super::Verdict;
 use crate::archive::{History, LEDGER_FILE, Record, RunIdentity};
 use crate::run::report::UpdateRecord;
+use crate::spec::Measured;
 
 /// What the updates in effect came to so far.
 pub(super) struct Updates {
@@ -44,7 +45,9 @@ impl Updates {
                 self.digests.split_off(&rewind.to.next());
             }
             Record::Checkpoint(saved) => self.compare(line, saved.update, saved.parameters, verdict),
-            Record::Final(outputs) => self.compare(line, outputs.update, outputs.parameters, verdict),
+            Record::Final(outputs) => {
+                self.compare(line, outputs.best.unwrap_or(outputs.update), outputs.parameters, verdict);
+            }
             Record::Run(_) | Record::Log(_) | Record::Evaluation(_) => {}
         }
     }
@@ -137,8 +140,47 @@ impl Updates {
         } else {
             verdict.check("rows", "not each exactly once an epoch".to_owned());
         }
+        self.judge(history, verdict);
         let rates = format!("{:?} with {} of warm-up", self.identity.train.schedule.decay, self.warmup());
         verdict.check("learning rates", rates);
+    }
+
+    /// Whether a complete run ended where it should, with the model that it should.
+    fn judge(&self, history: &History, verdict: &mut Verdict) {
+        let Some(outputs) = history.outputs() else { return };
+        let (last, total) = (history.last(), self.identity.train.schedule.total_updates);
+        let criterion = self.identity.criterion.as_ref();
+        let measured = || criterion.into_iter().flat_map(|criterion| history.measured(&criterion.metric));
+        let early = criterion.and_then(|criterion| criterion.ends_after(measured()));
+        let mut wrong = |what: String| verdict.wrong(LEDGER_FILE, None, what);
+        match early {
+            Some(early) if early < last => {
+                wrong(format!("goes on to update {last}, though by its evaluations training ends after {early}"));
+            }
+            None if last.0 < total => wrong(format!("is of a complete run, but ends after update {last} of {total}")),
+            Some(early) if last < early => wrong(format!("ends after update {last}, before the {early} it should")),
+            _ => {}
+        }
+        let Some(criterion) = criterion else { return };
+        let kept = |measured: &Measured| history.checkpoints().iter().any(|it| it.update == measured.update);
+        let best = criterion.best(history.candidates(measured()).filter(kept));
+        let chosen = best.filter(|_| criterion.load_best).map(|best| best.update);
+        if chosen.unwrap_or(last) != outputs.best.unwrap_or(last) {
+            let (best, is) = (chosen.unwrap_or(last), outputs.best.unwrap_or(last));
+            wrong(format!("has the model of update {is}; the best that was evaluated and saved is that of {best}"));
+        }
+        let saved = history.checkpoints().iter().rev().find(|it| Some(it.update) == outputs.best);
+        if outputs.best.is_some() && saved.map(|it| it.parameters) != Some(outputs.parameters) {
+            wrong("has a best model whose parameters are not those of its checkpoint".to_owned());
+        }
+        let metric = &criterion.metric;
+        let model = match best {
+            Some(best) => format!("best eval_{metric} {} after update {}", best.value, best.update),
+            None => format!("no checkpoint with an eval_{metric}"),
+        };
+        let taken = if criterion.load_best { "the result" } else { "the last model is the result" };
+        let ended = early.map_or(String::new(), |early| format!("; training ended early, after {early} of {total}"));
+        verdict.check("selection", format!("{model}: {taken}{ended}"));
     }
 
     fn warmup(&self) -> u64 {

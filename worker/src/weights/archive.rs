@@ -6,7 +6,7 @@ use std::io::{self, Cursor};
 use zip::{CompressionMethod, ZipArchive};
 
 use super::pickle::Pickle;
-use super::state_dict::{Record, records};
+use super::state_dict::{Record, foreign, records};
 use super::stored::{Checkpoint, StoredTensor};
 
 /// Reads the archive; every entry that is used is checked against its CRC-32.
@@ -30,7 +30,7 @@ pub(super) fn open(bytes: &[u8]) -> Result<Checkpoint<'_>, String> {
         })?;
         tensors.push(StoredTensor::new(name.to_owned(), storage.element, place, part)?);
     }
-    Ok(Checkpoint { tensors, others })
+    Ok(Checkpoint { tensors, others, foreign: foreign(&pickle) })
 }
 
 struct Archive<'a> {

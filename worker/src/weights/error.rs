@@ -1,6 +1,7 @@
 //! Why a file of the model's state is refused.
 
 use std::fmt;
+use std::path::PathBuf;
 
 /// Why weights or moments cannot be read or written.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -32,6 +33,14 @@ pub enum WeightsError {
         index: usize,
         /// What it is as an `f32`.
         value: f32,
+    },
+    /// A file cannot be written.
+    #[error("write {}: {problem}", path.display())]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        problem: String,
     },
     /// A buffer to be written has not the layout's length.
     #[error("{found} elements do not fill the model's {expected}")]

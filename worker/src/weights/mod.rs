@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use crate::layout::Layout;
 
 mod archive;
+mod conversion;
 mod error;
 mod initial;
 mod moments;
@@ -21,6 +22,7 @@ mod state_file;
 mod stored;
 mod stream;
 
+pub use conversion::{Conversion, convert};
 pub use error::{Mismatch, WeightsError};
 pub use initial::initialise;
 pub use moments::{Moments, read_moments, write_moments};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::stored::{Checkpoint, Element, StoredTensor};
+use super::stored::{Checkpoint, StoredTensor};
 use super::{Loaded, Mismatch, WeightsError};
 use crate::layout::{Layout, Slot};
 
@@ -90,7 +90,7 @@ fn mismatch(slot: &Slot, tensors: &BTreeMap<String, &StoredTensor<'_>>) -> Optio
         Some(tensor) if tensor.shape != slot.shape => {
             Some(Mismatch::Shape { name, expected: slot.shape.clone(), found: tensor.shape.clone() })
         }
-        Some(tensor) if matches!(tensor.element, Element::Other { .. }) => Some(Mismatch::Element { name }),
+        Some(tensor) if !tensor.element.is_float() => Some(Mismatch::Element { name }),
         Some(_) => None,
     }
 }

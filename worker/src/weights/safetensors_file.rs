@@ -21,7 +21,7 @@ pub(super) fn open(bytes: &[u8]) -> Result<Checkpoint<'_>, String> {
         };
         tensors.push(tensor);
     }
-    Ok(Checkpoint { tensors, others: Vec::new() })
+    Ok(Checkpoint { tensors, ..Checkpoint::default() })
 }
 
 /// The metadata of the file's header.
@@ -38,10 +38,15 @@ fn element(dtype: Dtype) -> Option<Element> {
         Dtype::BF16 => Element::Bf16,
         Dtype::F32 => Element::F32,
         Dtype::F64 => Element::F64,
-        Dtype::I64 | Dtype::U64 => Element::Other { bytes: 8 },
-        Dtype::I32 | Dtype::U32 => Element::Other { bytes: 4 },
-        Dtype::I16 | Dtype::U16 => Element::Other { bytes: 2 },
-        Dtype::I8 | Dtype::U8 | Dtype::BOOL => Element::Other { bytes: 1 },
+        Dtype::I64 => Element::I64,
+        Dtype::I32 => Element::I32,
+        Dtype::I16 => Element::I16,
+        Dtype::I8 => Element::I8,
+        Dtype::U8 => Element::U8,
+        Dtype::BOOL => Element::Bool,
+        Dtype::U64 => Element::Other { bytes: 8 },
+        Dtype::U32 => Element::Other { bytes: 4 },
+        Dtype::U16 => Element::Other { bytes: 2 },
         _ => return None,
     })
 }

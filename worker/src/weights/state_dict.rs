@@ -1,5 +1,7 @@
 //! A PyTorch state dict: from the inert values of its pickle to tensors in storages.
 
+use std::collections::BTreeSet;
+
 use super::pickle::{Id, Pickle, Value};
 use super::stored::{Element, Strided};
 
@@ -52,6 +54,26 @@ pub(super) fn records<'a>(pickle: &Pickle<'a>) -> Result<(Vec<Record<'a>>, Vec<S
         }
     }
     Ok((tensors, others))
+}
+
+/// What a pickle names that no tensor is made of, as `module.name`, each once and in the order of the alphabet.
+pub(super) fn foreign(pickle: &Pickle<'_>) -> Vec<String> {
+    let names = pickle.values().iter().filter_map(|value| match value {
+        Value::Global { module, name } if !is_of_tensors(module, name) => Some(format!("{module}.{name}")),
+        _ => None,
+    });
+    names.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+fn is_of_tensors(module: &str, name: &str) -> bool {
+    match module {
+        "collections" => name == "OrderedDict",
+        "torch" => element(name).is_some(),
+        "torch._utils" => matches!(name, "_rebuild_tensor_v2" | "_rebuild_tensor" | "_rebuild_parameter"),
+        "torch._tensor" => name == "_rebuild_from_type_v2",
+        "torch.nn.parameter" => name == "Parameter",
+        _ => false,
+    }
 }
 
 /// The storage that a persistent id means: `("storage", class, key, location, elements[, view])`.
@@ -112,10 +134,12 @@ fn element(class: &str) -> Option<Element> {
         "DoubleStorage" => Element::F64,
         "HalfStorage" => Element::F16,
         "BFloat16Storage" => Element::Bf16,
-        "LongStorage" => Element::Other { bytes: 8 },
-        "IntStorage" => Element::Other { bytes: 4 },
-        "ShortStorage" => Element::Other { bytes: 2 },
-        "ByteStorage" | "CharStorage" | "BoolStorage" => Element::Other { bytes: 1 },
+        "LongStorage" => Element::I64,
+        "IntStorage" => Element::I32,
+        "ShortStorage" => Element::I16,
+        "CharStorage" => Element::I8,
+        "ByteStorage" => Element::U8,
+        "BoolStorage" => Element::Bool,
         _ => return None,
     })
 }

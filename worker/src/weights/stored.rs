@@ -1,5 +1,6 @@
 //! Tensors as a file holds them: any floating-point type, any strides.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use half::{bf16, f16};
@@ -11,6 +12,8 @@ pub(super) struct Checkpoint<'a> {
     pub tensors: Vec<StoredTensor<'a>>,
     /// Names of entries that are no tensors.
     pub others: Vec<String>,
+    /// What a pickle names, as `module.name`, that no tensor is made of: nothing of it was called.
+    pub foreign: Vec<String>,
 }
 
 /// The type of a tensor's elements, little-endian.
@@ -20,7 +23,13 @@ pub(super) enum Element {
     Bf16,
     F32,
     F64,
-    /// Integers and whatever else no parameter is made of.
+    I64,
+    I32,
+    I16,
+    I8,
+    U8,
+    Bool,
+    /// Whatever else no parameter is made of.
     Other {
         bytes: usize,
     },
@@ -29,11 +38,17 @@ pub(super) enum Element {
 impl Element {
     pub(super) fn bytes(self) -> usize {
         match self {
-            Self::F16 | Self::Bf16 => 2,
-            Self::F32 => 4,
-            Self::F64 => 8,
+            Self::I8 | Self::U8 | Self::Bool => 1,
+            Self::F16 | Self::Bf16 | Self::I16 => 2,
+            Self::F32 | Self::I32 => 4,
+            Self::F64 | Self::I64 => 8,
             Self::Other { bytes } => bytes,
         }
+    }
+
+    /// Whether parameters are made of it.
+    pub(super) fn is_float(self) -> bool {
+        matches!(self, Self::F16 | Self::Bf16 | Self::F32 | Self::F64)
     }
 }
 
@@ -97,20 +112,56 @@ impl<'a> StoredTensor<'a> {
     /// Writes the elements in row-major order. `out` has as many elements as the shape says; the element type is a
     /// floating-point type.
     pub(super) fn copy_to(&self, out: &mut [f32]) {
-        let contiguous = Strided::contiguous(self.shape.clone()).strides == self.strides;
         match self.element {
-            Element::F32 if contiguous && self.bytes.len() == size_of_val(out) => {
+            Element::F32 if self.is_contiguous() && self.bytes.len() == size_of_val(out) => {
                 bytemuck::cast_slice_mut::<f32, u8>(out).copy_from_slice(self.bytes);
             }
             Element::F32 => self.gather(out, f32::from_le_bytes),
             Element::F64 => self.gather(out, |bytes| f64::from_le_bytes(bytes) as f32),
             Element::F16 => self.gather(out, |bytes| f16::from_le_bytes(bytes).to_f32()),
             Element::Bf16 => self.gather(out, |bytes| bf16::from_le_bytes(bytes).to_f32()),
-            Element::Other { .. } => out.fill(f32::NAN),
+            _ => out.fill(f32::NAN),
         }
     }
 
-    fn gather<const N: usize>(&self, out: &mut [f32], decode: impl Fn([u8; N]) -> f32) {
+    /// How many bytes its elements take in row-major order; `None` where they cannot be counted.
+    pub(super) fn row_major_bytes(&self) -> Option<usize> {
+        self.shape.iter().try_fold(self.element.bytes(), |bytes, size| bytes.checked_mul(*size))
+    }
+
+    /// The bytes of all elements in row-major order, as they are; the element type is none of [`Element::Other`], and
+    /// there is room for [`Self::row_major_bytes`].
+    pub(super) fn row_major(&self) -> Cow<'a, [u8]> {
+        let bytes = self.row_major_bytes().unwrap_or(0);
+        if self.is_contiguous() && self.bytes.len() == bytes {
+            return Cow::Borrowed(self.bytes);
+        }
+        let elements = bytes / self.element.bytes().max(1);
+        match self.element.bytes() {
+            1 => Cow::Owned(self.gathered::<1>(elements)),
+            2 => Cow::Owned(self.gathered::<2>(elements)),
+            4 => Cow::Owned(self.gathered::<4>(elements)),
+            _ => Cow::Owned(self.gathered::<8>(elements)),
+        }
+    }
+
+    fn gathered<const N: usize>(&self, elements: usize) -> Vec<u8> {
+        let mut out = vec![[0; N]; elements];
+        self.gather(&mut out, |bytes| bytes);
+        out.into_flattened()
+    }
+
+    /// Where its bytes lie in the file that was read, by address; empty where it has none.
+    pub(super) fn memory(&self) -> Range<usize> {
+        let range = self.bytes.as_ptr_range();
+        range.start as usize..range.end as usize
+    }
+
+    fn is_contiguous(&self) -> bool {
+        Strided::contiguous(self.shape.clone()).strides == self.strides
+    }
+
+    fn gather<const N: usize, T>(&self, out: &mut [T], decode: impl Fn([u8; N]) -> T) {
         let (columns, stride) = match (self.shape.last(), self.strides.last()) {
             (Some(columns), Some(stride)) => (*columns, *stride),
             _ => (1, 1),

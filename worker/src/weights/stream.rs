@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::pickle::{Pickle, Value};
-use super::state_dict::{Record, StorageReference, records, storage};
+use super::state_dict::{Record, StorageReference, foreign, records, storage};
 use super::stored::{Checkpoint, StoredTensor};
 
 const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
@@ -21,7 +21,7 @@ pub(super) fn open(bytes: &[u8]) -> Result<Checkpoint<'_>, String> {
         return Err(format!("is of a stream protocol other than {PROTOCOL}"));
     }
     // Storages are little-endian whatever the system facts say.
-    next(&mut rest)?;
+    let facts = next(&mut rest)?;
     let state = next(&mut rest)?;
     let keys = next(&mut rest)?;
     let storages = storages(rest, &keys, &references(&state))?;
@@ -33,7 +33,8 @@ pub(super) fn open(bytes: &[u8]) -> Result<Checkpoint<'_>, String> {
         let part = part.ok_or_else(|| format!("{name}: its storage is not in the file"))?;
         tensors.push(StoredTensor::new(name.to_owned(), storage.element, place, part)?);
     }
-    Ok(Checkpoint { tensors, others })
+    let foreign = [&facts, &state, &keys].into_iter().flat_map(foreign).collect();
+    Ok(Checkpoint { tensors, others, foreign })
 }
 
 fn next<'a>(rest: &mut &'a [u8]) -> Result<Pickle<'a>, String> {

@@ -27,7 +27,7 @@ fn read(bytes: &[u8]) {
         let updates = history.updates().len() as u64;
         assert!(history.past().losses.len() as u64 <= updates && history.log().len() <= bytes.len());
         assert!(history.trainer_state(&cadence()).log_history.len() <= bytes.len());
-        assert!(history.best().is_none_or(|best| best <= history.last()));
+        assert!(history.best().is_none_or(|best| best.update <= history.last()));
     }
     fs::write(&path, bytes).unwrap();
     crate::verify::verify(folder.path()).ok();

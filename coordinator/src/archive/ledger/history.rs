@@ -9,6 +9,7 @@ use super::record::{CheckpointRecord, FinalRecord, Record, RunIdentity};
 use crate::archive::trainer_state::{Cadence, LogEntry, TrainerState};
 use crate::run::report::{GroupRecord, MemberRecord, TrainLog, UpdateRecord};
 use crate::run::{Occasion, Past};
+use crate::spec::Measured;
 
 /// An update that is in effect, without its rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -203,16 +204,33 @@ impl History {
         &self.checkpoints
     }
 
-    /// The checkpoint whose evaluation, made at the same update, had the highest accuracy; the earliest of equals.
+    /// The best checkpoint in effect that was evaluated, by what the run chooses by or else by the highest accuracy; the
+    /// earliest of equals.
     #[must_use]
-    pub fn best(&self) -> Option<Update> {
-        let accuracy = |update: Update| {
-            let evaluated = self.entries.iter().filter(|past| past.update == update);
-            evaluated.filter_map(|past| past.entry.0.get("eval_accuracy")?.as_f64()).next_back()
-        };
-        let measured = self.checkpoints.iter().filter_map(|kept| Some((kept.update, accuracy(kept.update)?)));
-        let better = |best: (Update, f64), next: (Update, f64)| if next.1 > best.1 { next } else { best };
-        measured.reduce(better).map(|(update, _)| update)
+    pub fn best(&self) -> Option<Measured> {
+        let is_kept = |measured: &Measured| self.checkpoints.iter().any(|kept| kept.update == measured.update);
+        match &self.identity.criterion {
+            Some(criterion) => criterion.best(self.candidates(self.measured(&criterion.metric)).filter(is_kept)),
+            None => {
+                let better = |best: Measured, next: Measured| if next.value > best.value { next } else { best };
+                self.measured("accuracy").filter(is_kept).reduce(better)
+            }
+        }
+    }
+
+    /// What the evaluations during training that are in effect measured, by a metric's key, in order.
+    pub fn measured(&self, metric: &str) -> impl Iterator<Item = Measured> {
+        let key = format!("eval_{metric}");
+        let during = self.entries.iter().filter(|past| past.is_evaluation && past.occasion == Occasion::Training);
+        // JSON has no infinity and no NaN.
+        let value = move |past: &PastEntry| Some(past.entry.0.get(&key)?.as_f64().unwrap_or(f64::NAN));
+        during.filter_map(move |past| Some(Measured { update: past.update, value: value(past)? }))
+    }
+
+    /// Those of the updates that were measured after which the run saves by its cadence.
+    pub fn candidates(&self, measured: impl Iterator<Item = Measured>) -> impl Iterator<Item = Measured> {
+        let cadence = self.identity.cadence;
+        measured.filter(move |it| cadence.is_none_or(|cadence| cadence.saves_after(it.update)))
     }
 
     /// The group that was connected last.
@@ -237,6 +255,7 @@ impl History {
             grad_norm: self.updates.last().map_or(0.0, |past| past.grad_norm),
             logged: made(false),
             evaluated: made(true),
+            measured: self.identity.criterion.iter().flat_map(|it| self.measured(&it.metric)).collect(),
             groups: self.groups.clone(),
             shares: members.map(|member| (member.worker, member.lanes.clone())).collect(),
         }
@@ -264,6 +283,13 @@ impl History {
     #[must_use]
     pub fn is_summarised(&self) -> bool {
         self.entries.iter().any(|past| past.occasion == Occasion::End && !past.is_evaluation)
+    }
+
+    /// Rows a second of the whole training, once it is summed up; those of the process that ended it.
+    #[must_use]
+    pub fn rows_per_second(&self) -> Option<f64> {
+        let summary = self.entries.iter().rev().find(|past| past.occasion == Occasion::End && !past.is_evaluation)?;
+        summary.entry.0.get("train_samples_per_second")?.as_f64()
     }
 
     /// The worker of the newest group that came last: later ones have higher numbers.

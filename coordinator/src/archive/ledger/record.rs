@@ -13,6 +13,7 @@ use crate::archive::recipe::Recipe;
 use crate::archive::trainer_state::LogEntry;
 use crate::run::Occasion;
 use crate::run::report::{GroupRecord, UpdateRecord};
+use crate::spec::{Cadence, Criterion};
 
 /// A record; `kind` names it in the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,6 +48,12 @@ pub struct RunIdentity {
     pub train: TrainSpec,
     /// Tokens of every training row, by row id.
     pub lengths: Vec<u32>,
+    /// How evaluations decide which model is the result, and when training ends; `None` where they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub criterion: Option<Criterion>,
+    /// After which updates is evaluated and saved, where that decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cadence: Option<Cadence>,
     /// Updates made before this ledger begins: above 0 only where the one before was lost.
     pub start: Update,
     /// The words of the command.
@@ -106,8 +113,11 @@ pub struct RewindRecord {
 pub struct FinalRecord {
     /// Updates done.
     pub update: Update,
-    /// Digest of the final parameters in layout order, as all workers reported it.
+    /// Digest of the final model's parameters in layout order, as all workers reported it.
     pub parameters: Digest,
+    /// The checkpoint that the final model is, where it is not the model after the last update.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<Update>,
     /// The files written by now, by name: the model's and the results'.
     pub files: BTreeMap<String, FileRecord>,
 }

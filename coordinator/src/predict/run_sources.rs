@@ -1,21 +1,22 @@
-//! How many tokens the run that made a model cut its pairs to: its command says it.
+//! What the run that made a model read, and how: its command says it.
 
 use std::path::Path;
 
 use crate::archive::{Certificate, LEDGER_FILE, Lines, MANIFEST_FILE, Next, Record};
 use crate::cli::{self, Cli};
 use crate::quickstart;
+use crate::spec::Sources;
 
-/// `--max_seq_length` of the run whose output folder `folder` is, or one of whose checkpoints. `None` where it is of no
-/// run of Medley, or does not tell. Blocks.
-pub(super) fn run_length(folder: &Path) -> Option<u32> {
+/// What the run read whose output folder `folder` is, or one of whose checkpoints. `None` where it is of no run of
+/// Medley, or does not tell. Blocks.
+pub(super) fn run_sources(folder: &Path) -> Option<Sources> {
     let above = folder.join("..");
     let run = if folder.join(MANIFEST_FILE).exists() { &above } else { folder };
     let command = began(run).or_else(|| Some(Certificate::read_alone(run).ok()??.command))?;
     match cli::parse(&command).ok()? {
-        Cli::Train(spec) | Cli::Serve(spec) => Some(spec.sources().max_seq_length),
+        Cli::Train(spec) | Cli::Serve(spec) => Some(spec.sources().clone()),
         Cli::Quickstart(arguments) => match cli::parse(quickstart::command(&arguments)).ok()? {
-            Cli::Train(spec) => Some(spec.sources().max_seq_length),
+            Cli::Train(spec) => Some(spec.sources().clone()),
             _ => None,
         },
         _ => None,
@@ -57,15 +58,19 @@ mod tests {
 
     const TRAIN: &str = "medley train --model_name_or_path m --do_train --train_file t --output_dir o";
 
+    fn length(folder: &Path) -> Option<u32> {
+        run_sources(folder).map(|sources| sources.max_seq_length)
+    }
+
     #[test]
     fn a_run_says_it_in_its_command() {
         let here = tempfile::tempdir().unwrap();
-        assert_eq!(run_length(run(&format!("{TRAIN} --max-seq-length 512"), here.path()).path()), Some(512));
-        assert_eq!(run_length(run(TRAIN, here.path()).path()), Some(128));
-        assert_eq!(run_length(run("medley quickstart", here.path()).path()), Some(128));
+        assert_eq!(length(run(&format!("{TRAIN} --max-seq-length 512"), here.path()).path()), Some(512));
+        assert_eq!(length(run(TRAIN, here.path()).path()), Some(128));
+        assert_eq!(length(run("medley quickstart", here.path()).path()), Some(128));
         std::fs::write(here.path().join("run.toml"), "max_seq_length = 96\n").unwrap();
         for config in ["--config run.toml", "--config=run.toml"] {
-            assert_eq!(run_length(run(&format!("{TRAIN} {config}"), here.path()).path()), Some(96), "{config}");
+            assert_eq!(length(run(&format!("{TRAIN} {config}"), here.path()).path()), Some(96), "{config}");
         }
     }
 
@@ -74,13 +79,13 @@ mod tests {
         let run = run(&format!("{TRAIN} --max_seq_length 64"), Path::new("/"));
         let checkpoint = run.path().join("checkpoint-9");
         std::fs::create_dir(&checkpoint).unwrap();
-        assert_eq!(run_length(&checkpoint), None, "a folder is no checkpoint without its manifest");
+        assert_eq!(length(&checkpoint), None, "a folder is no checkpoint without its manifest");
         std::fs::write(checkpoint.join(MANIFEST_FILE), "{}").unwrap();
-        assert_eq!(run_length(&checkpoint), Some(64));
+        assert_eq!(length(&checkpoint), Some(64));
     }
 
     #[test]
     fn a_model_of_another_program_does_not_tell() {
-        assert_eq!(run_length(tempfile::tempdir().unwrap().path()), None);
+        assert_eq!(length(tempfile::tempdir().unwrap().path()), None);
     }
 }

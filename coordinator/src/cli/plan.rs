@@ -1,0 +1,45 @@
+//! `medley plan`: which run to look into, and how to show what it comes to.
+
+use clap::Args;
+
+use super::run_flags::RunFlags;
+use crate::spec::{RunSpec, SpecError};
+
+/// The flags of `train`, and those of the plan alone.
+#[derive(Debug, Clone, Args)]
+#[command(rename_all = "snake_case")]
+pub(super) struct PlanFlags {
+    #[command(flatten)]
+    pub(super) run: RunFlags,
+    /// Show JSON
+    #[arg(long, help_heading = "Plan")]
+    json: bool,
+    /// How fast all workers together train, to say how long it takes
+    #[arg(long, value_name = "RATE", help_heading = "Plan")]
+    rows_per_second: Option<f64>,
+}
+
+/// What `medley plan` was asked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// The run.
+    pub spec: RunSpec,
+    /// Whether to show JSON.
+    pub json: bool,
+    /// Rows a second of all workers together; positive, finite.
+    pub rows_per_second: Option<f64>,
+}
+
+impl PlanFlags {
+    pub(super) fn checked(self, spec: RunSpec) -> Result<Plan, SpecError> {
+        let Self { json, rows_per_second, .. } = self;
+        if let Some(rate) = rows_per_second.filter(|rate| !(rate.is_finite() && *rate > 0.0)) {
+            return Err(SpecError::Value {
+                flag: "--rows_per_second",
+                value: rate.to_string(),
+                expected: "a finite number above 0".to_owned(),
+            });
+        }
+        Ok(Plan { spec, json, rows_per_second })
+    }
+}

@@ -1,0 +1,177 @@
+//! Which model a run ends with, and whether it ends early: by what evaluations during training measure.
+//!
+//! The rules are those of transformers: `Trainer` chooses among the checkpoints that were evaluated, and
+//! `EarlyStoppingCallback` counts evaluations that did not improve. A value that is no number is never the best.
+
+use std::num::NonZeroU32;
+
+use medley_common::identity::Update;
+use serde::{Deserialize, Serialize};
+
+use super::number::Number;
+use crate::cli::run_flags::{RunFlags, SelectionFlags, StrategyFlag};
+use crate::metrics;
+use crate::spec::{Cadence, Every, SpecError};
+
+/// How evaluations decide. Checkpoints that were evaluated are candidates for the best model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Criterion {
+    /// The metric, by its key without `eval_`.
+    pub metric: String,
+    /// Whether more of it is better.
+    pub greater_is_better: bool,
+    /// Whether the run ends with the best of its checkpoints, and not with the last model.
+    pub load_best: bool,
+    /// Evaluations without an improvement, one after the other, after which training ends.
+    pub patience: Option<NonZeroU32>,
+    /// What an improvement must be more than.
+    pub threshold: f64,
+}
+
+/// What an evaluation measured.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Measured {
+    /// Updates done when it was made.
+    pub update: Update,
+    /// The metric.
+    pub value: f64,
+}
+
+impl Criterion {
+    pub(super) fn parse(flags: &RunFlags) -> Result<Option<Self>, SpecError> {
+        let SelectionFlags {
+            load_best_model_at_end,
+            metric_for_best_model,
+            greater_is_better,
+            early_stopping_patience,
+            early_stopping_threshold,
+        } = &flags.selection;
+        let patience = early_stopping_patience
+            .map(|patience| Number::new("--early_stopping_patience", patience).at_least(1))
+            .transpose()?
+            .and_then(NonZeroU32::new);
+        let threshold = Number::new("--early_stopping_threshold", *early_stopping_threshold).not_negative()?;
+        let load_best = load_best_model_at_end.0;
+        let asked_by = match (load_best, patience) {
+            (true, _) => "--load_best_model_at_end",
+            (false, Some(_)) => "--early_stopping_patience",
+            (false, None) => return unasked(flags).map_or(Ok(None), Err),
+        };
+        if threshold > 0.0 && patience.is_none() {
+            return Err(needs("--early_stopping_threshold", "--early_stopping_patience", PATIENCE));
+        }
+        if flags.cadence.evaluation_strategy == StrategyFlag::No {
+            return Err(needs(asked_by, "--evaluation_strategy", "use --evaluation_strategy epoch or steps"));
+        }
+        let given = metric_for_best_model.as_deref().unwrap_or("loss");
+        let metric = given.strip_prefix("eval_").unwrap_or(given).to_owned();
+        let greater_is_better = greater_is_better.map_or(!is_cost(&metric), |greater| greater.0);
+        Ok(Some(Self { metric, greater_is_better, load_best, patience, threshold }))
+    }
+
+    /// Checks what depends on the labels and on how many updates there are.
+    pub(super) fn check(&self, cadence: &Cadence, labels: &[String]) -> Result<(), SpecError> {
+        let known = metrics::names(labels);
+        if !known.contains(&self.metric) {
+            return Err(SpecError::Value {
+                flag: "--metric_for_best_model",
+                value: self.metric.clone(),
+                expected: known.join(", "),
+            });
+        }
+        let fits = match (cadence.evaluation, cadence.saving) {
+            (Every::Epoch, Every::Epoch) => true,
+            (Every::Updates(evaluation), Every::Updates(saving)) => saving.get().is_multiple_of(evaluation.get()),
+            _ => false,
+        };
+        if self.load_best && !fits && cadence.total_updates > 0 {
+            return Err(SpecError::Unmeasured);
+        }
+        Ok(())
+    }
+
+    /// The best that was measured; the earliest of equals.
+    #[must_use]
+    pub fn best(&self, measured: impl IntoIterator<Item = Measured>) -> Option<Measured> {
+        let numbers = measured.into_iter().filter(|measured| measured.value.is_finite());
+        numbers.reduce(|best, next| if self.is_better(next.value, best.value) { next } else { best })
+    }
+
+    /// The updates that were measured, the best first; the earlier of equals first.
+    #[must_use]
+    pub fn ranking(&self, measured: impl IntoIterator<Item = Measured>) -> Vec<Update> {
+        let mut numbers: Vec<Measured> = measured.into_iter().filter(|measured| measured.value.is_finite()).collect();
+        let order = |one: &Measured, other: &Measured| match self.greater_is_better {
+            true => other.value.total_cmp(&one.value),
+            false => one.value.total_cmp(&other.value),
+        };
+        numbers.sort_by(|one, other| order(one, other).then(one.update.cmp(&other.update)));
+        numbers.into_iter().map(|measured| measured.update).collect()
+    }
+
+    /// The update after which training ends because there was no improvement any more; `measured` is in order.
+    #[must_use]
+    pub fn ends_after(&self, measured: impl IntoIterator<Item = Measured>) -> Option<Update> {
+        let patience = self.patience?.get();
+        let (mut best, mut failures) = (None, 0);
+        for Measured { update, value } in measured {
+            let improves = match best {
+                None => value.is_finite(),
+                Some(best) => self.is_better(value, best) && (value - best).abs() > self.threshold,
+            };
+            failures = if improves { 0 } else { failures + 1 };
+            if value.is_finite() && best.is_none_or(|best| self.is_better(value, best)) {
+                best = Some(value);
+            }
+            if failures >= patience {
+                return Some(update);
+            }
+        }
+        None
+    }
+
+    /// The settings by their flags, as the recipe has them.
+    #[must_use]
+    pub fn settings(&self) -> Vec<(&'static str, serde_json::Value)> {
+        vec![
+            ("load_best_model_at_end", self.load_best.into()),
+            ("metric_for_best_model", self.metric.as_str().into()),
+            ("greater_is_better", self.greater_is_better.into()),
+            ("early_stopping_patience", self.patience.map(NonZeroU32::get).into()),
+            ("early_stopping_threshold", self.threshold.into()),
+        ]
+    }
+
+    fn is_better(&self, value: f64, than: f64) -> bool {
+        if self.greater_is_better { value > than } else { value < than }
+    }
+}
+
+const PATIENCE: &str = "give the number of evaluations without an improvement after which training ends";
+
+/// Whether less of a metric is better, where nothing is said.
+pub(crate) fn is_cost(metric: &str) -> bool {
+    metric.ends_with("loss") || metric == "calibration_error"
+}
+
+/// A setting that has nothing to set.
+fn unasked(flags: &RunFlags) -> Option<SpecError> {
+    const BEST: &str = "or drop it: the last model is the result";
+    let selection = &flags.selection;
+    if selection.metric_for_best_model.is_some() {
+        return Some(needs("--metric_for_best_model", "--load_best_model_at_end or --early_stopping_patience", BEST));
+    }
+    if selection.greater_is_better.is_some() {
+        return Some(needs("--greater_is_better", "--load_best_model_at_end or --early_stopping_patience", BEST));
+    }
+    (selection.early_stopping_threshold > 0.0)
+        .then(|| needs("--early_stopping_threshold", "--early_stopping_patience", PATIENCE))
+}
+
+fn needs(flag: &str, needs: &'static str, way_out: &'static str) -> SpecError {
+    SpecError::Needs { flag: flag.into(), needs, way_out }
+}
+
+#[cfg(test)]
+#[path = "criterion_test.rs"]
+mod tests;
