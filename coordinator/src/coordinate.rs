@@ -151,9 +151,7 @@ fn answer_probes(address: SocketAddr, seen: Seen, started: Instant) -> Result<Jo
     const FLAG: &str = "--http_listen";
     let listener = bind(address, FLAG)?.listen(BACKLOG).map_err(|error| unavailable((address, FLAG), &error))?;
     let address = listener.local_addr().map_err(|error| internal(&error))?;
-    say(&format!(
-        "health and metrics on http://{address}: /healthz, /readyz, /metrics; a browser sees the run go on there"
-    ));
+    say(&format!("live page, health and metrics on http://{address}: /healthz, /readyz, /metrics"));
     Ok(tokio::spawn(http::serve(listener, seen, started)))
 }
 

@@ -12,6 +12,7 @@ mod giants;
 mod hostile;
 mod launching;
 mod ledger;
+mod live;
 mod network;
 mod operators;
 mod probes;

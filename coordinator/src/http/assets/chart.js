@@ -119,7 +119,7 @@ function draw(chart) {
     bottom: height - MARGIN.bottom,
   };
   chart.frame = frame;
-  const levels = logarithmic ? powers(10 ** up[0], 10 ** up[1]) : ticks(up[0], up[1], height > 180 ? 6 : 5);
+  const levels = logarithmic ? powers(10 ** up[0], 10 ** up[1]) : ticks(up[0], up[1], 6);
   for (const tick of levels) {
     const y = frame.y(tick).toFixed(1);
     chart.svg.append(

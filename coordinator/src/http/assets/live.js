@@ -7,6 +7,10 @@ import { drawWorkers } from "./workers.js";
 import { drawMoments, drawStrip } from "./moments.js";
 import { drawEvaluations } from "./evaluations.js";
 
+/** As many as a picture has. */
+const MOMENTS = 256;
+const EVALUATIONS = 10;
+
 let view = null;
 let due = false;
 let source = null;
@@ -46,6 +50,7 @@ function drawProgress() {
       ? `${Math.floor((100 * status.update) / status.total)} % ${status.state} - Medley`
       : `${status.state} - Medley`;
   say("run", status.run);
+  say("version", `Medley ${status.version}`);
   say("state", status.stopping && !status.ended ? `${status.state}, stopping` : status.state);
   byId("state").className = `state ${status.state.replace(" ", "-")}`;
   const alerts = [];
@@ -71,7 +76,6 @@ function drawProgress() {
 
 function drawPlan() {
   byId("plan").replaceChildren(...view.plan.map(([name, text]) => entry(name, text)));
-  say("version", `Medley ${view.status.version}`);
 }
 
 function render() {
@@ -108,8 +112,9 @@ function added(message) {
     if (it.split === "validation") push(view.validation, it.update, [it.loss, it.accuracy, it.macro_f1]);
     view.evaluations.push(it);
   }
-  view.evaluations.splice(0, view.evaluations.length - 10);
+  view.evaluations.splice(0, view.evaluations.length - EVALUATIONS);
   view.moments.push(...news.moments);
+  view.forgotten += view.moments.splice(0, view.moments.length - MOMENTS).length;
   if (news.evaluations.length) drawEvaluations(view);
   news.moments
     .filter((moment) => moment.kind !== "checkpoint")

@@ -39,10 +39,9 @@ function drawCheckpoints(view) {
   const best = measured.reduce((one, it) => (one && one.accuracy >= it.accuracy ? one : it), null);
   const name = (update) =>
     grouped(update) + (best && best.update === update ? ` (best, accuracy ${shown(best.accuracy)})` : "");
-  say(
-    "checkpoints",
-    updates.length ? `Checkpoints after updates ${updates.map(name).join(", ")}` : "No checkpoint so far",
-  );
+  const [one, several] = ["Checkpoint after update", "Checkpoints after updates"];
+  const words = `${updates.length === 1 ? one : several} ${updates.map(name).join(", ")}`;
+  say("checkpoints", updates.length ? words : "No checkpoint so far");
 }
 
 /** From which update to which how many workers trained. */
@@ -95,7 +94,7 @@ export function drawStrip(view) {
       ),
     );
   }
-  for (const tick of ticks(0, total, Math.max(2, Math.floor(width / 90)))) {
+  for (const tick of ticks(0, total, Math.max(2, Math.floor(width / 70)))) {
     const place = tick === 0 ? "" : x(tick) > width - 24 ? "end" : "middle";
     svg.append(element("text", { class: place, x: place === "end" ? width - right : x(tick), y: 57 }, grouped(tick)));
   }
