@@ -80,19 +80,18 @@ export function drawStrip(view) {
     if (wide > 10 + 7 * text.length)
       svg.append(element("text", { class: "in middle", x: (x(from) + x(to)) / 2, y: 29 }, text));
   }
-  const marks = new Map(view.moments.map((one) => [`${one.mood} ${Math.round(x(one.update))}`, one]));
-  for (const one of marks.values()) {
-    const at = x(one.update).toFixed(1);
-    const shape = { saved: `M${at} 36V42`, lost: `M${at} 14V9M${Number(at) - 4} 2h8l-4 7z`, joined: `M${at} 14V8` }[
-      one.mood
-    ];
-    svg.append(
-      element(
-        "path",
-        { class: `mark ${one.mood}`, d: shape },
-        element("title", {}, `update ${one.update}: ${one.words}`),
-      ),
-    );
+  // However many there are, a column shows one of each mood, and says all.
+  const marks = new Map();
+  for (const one of view.moments) {
+    const place = `${one.mood} ${Math.round(x(one.update))}`;
+    marks.set(place, [...(marks.get(place) ?? []), one]);
+  }
+  for (const same of marks.values()) {
+    const [{ mood, update }] = same;
+    const at = x(update).toFixed(1);
+    const shape = { saved: `M${at} 36V42`, lost: `M${at} 14V9M${Number(at) - 4} 2h8l-4 7z`, joined: `M${at} 14V8` }[mood];
+    const title = same.map((one) => `update ${one.update}: ${one.words}`).join("; ");
+    svg.append(element("path", { class: `mark ${mood}`, d: shape }, element("title", {}, title)));
   }
   for (const tick of ticks(0, total, Math.max(2, Math.floor(width / 70)))) {
     const place = tick === 0 ? "" : x(tick) > width - 24 ? "end" : "middle";
