@@ -89,7 +89,9 @@ export function drawStrip(view) {
   for (const same of marks.values()) {
     const [{ mood, update }] = same;
     const at = x(update).toFixed(1);
-    const shape = { saved: `M${at} 36V42`, lost: `M${at} 14V9M${Number(at) - 4} 2h8l-4 7z`, joined: `M${at} 14V8` }[mood];
+    const shape = { saved: `M${at} 36V42`, lost: `M${at} 14V9M${Number(at) - 4} 2h8l-4 7z`, joined: `M${at} 14V8` }[
+      mood
+    ];
     const title = same.map((one) => `update ${one.update}: ${one.words}`).join("; ");
     svg.append(element("path", { class: `mark ${mood}`, d: shape }, element("title", {}, title)));
   }
