@@ -15,6 +15,7 @@ use crate::archive::{self, History, OutputDir, Recipe, RunContents, RunIdentity}
 use crate::display::Display;
 use crate::inputs::{Inputs, file_digest};
 use crate::launch::find_binary;
+use crate::live::Live;
 use crate::origin::Origin;
 use crate::recorder::Setting;
 use crate::run::report::TrainLog;
@@ -29,6 +30,9 @@ const WINDOW: u64 = 4;
 
 /// Updates between two groups that are formed to share lanes by speed: many times what a new group costs.
 const REBALANCE_EVERY: u64 = 20;
+
+/// Lines of the plan that name files.
+const NAMES_FILES: [&str; 4] = ["model", "evaluation", "prediction", "output"];
 
 /// A run that can start.
 #[derive(Debug)]
@@ -45,6 +49,8 @@ pub struct Assembly {
     pub setting: Setting,
     /// The lines of the training log that were written before this process.
     pub log: Vec<TrainLog>,
+    /// What who watches in a browser is shown of it.
+    pub live: Live,
     /// The last worker that has computed for this run; later ones are numbered after it.
     pub last_worker: WorkerId,
     /// Who computes.
@@ -92,6 +98,8 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
     let last_worker = known.map(|history| last_name(history, output.times_opened())).unwrap_or_default();
     let (artifacts, store) = state_files(spec, &inputs, &origin, &output)?;
     let summary = bound.summary(spec, train_rows);
+    let plan = summary.lines().filter(|(name, _)| !NAMES_FILES.contains(name));
+    let live = Live::new(plan, inputs.labels.names(), known, shown_through(spec, &origin));
     let training = trains.then(|| inputs.splits.get(&Split::Train)).flatten();
     let base = Base { update: origin.start(), artifacts };
     let files = store.into_iter().map(|(kind, path)| ((base.update, kind), path)).collect();
@@ -116,12 +124,21 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
         contents,
         setting,
         log,
+        live,
         last_worker,
         team,
         summary,
         notes,
         is_complete: complete.is_some(),
     })
+}
+
+/// The last update that what was done before is in effect through.
+fn shown_through(spec: &RunSpec, origin: &Origin) -> Update {
+    match origin.complete {
+        Some(update) => update,
+        None => origin.past(spec.criterion()).update,
+    }
 }
 
 /// The last name that a coordinator of this run may have given. The ledger does not have those of sessions in which no

@@ -20,6 +20,7 @@ pub mod hub;
 pub mod injector;
 pub mod inputs;
 pub mod launch;
+pub mod live;
 pub mod meter;
 pub mod metrics;
 pub mod model_folder;

@@ -15,6 +15,7 @@ mod giants;
 mod hostile;
 mod launching;
 mod ledger;
+mod live;
 mod manual;
 mod network;
 mod operators;

@@ -60,8 +60,8 @@ pub use error::ArchiveError;
 pub use export::ModelSource;
 pub use json_text::JsonObject;
 pub use ledger::{
-    CheckpointRecord, Evaluated, FinalRecord, Head, History, Host, LEDGER_FILE, Ledger, Lines, Logged, Next,
-    PastUpdate, Record, Recovered, RewindRecord, RunIdentity, TornTail,
+    Change, CheckpointRecord, Evaluated, Event, FinalRecord, Head, History, Host, LEDGER_FILE, Ledger, Lines, Logged,
+    Next, PastUpdate, Record, Recovered, RewindRecord, RunIdentity, TornTail, What,
 };
 pub use listing::Listed;
 pub use manifest::{FileRecord, MANIFEST_FILE, Manifest};
