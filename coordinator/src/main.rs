@@ -11,9 +11,12 @@ use medley_coordinator::assembly::Request;
 use medley_coordinator::cli::{self, Cli, Replay, Report, Verify};
 use medley_coordinator::client::ClientError;
 use medley_coordinator::display::say;
+use medley_coordinator::model_card::Written;
 use medley_coordinator::run::report::Outcome;
 use medley_coordinator::spec::RunSpec;
-use medley_coordinator::{coordinate, orders_client, quickstart, replay, report_page, status_client, verify};
+use medley_coordinator::{
+    coordinate, model_card, orders_client, quickstart, replay, report_page, status_client, verify,
+};
 use tokio::signal::unix::SignalKind;
 
 /// Exit codes: 0 done, 64 usage, 65 data, 70 internal or lost, 75 stopped: run the same command again, 78 settings.
@@ -112,7 +115,7 @@ async fn run(spec: RunSpec, command: Vec<String>, until: Option<Update>) -> std:
 
 async fn train(spec: RunSpec, command: Vec<String>) -> ExitCode {
     let dir = spec.output().dir.clone();
-    let outcome = match run(spec, command, None).await {
+    let outcome = match run(spec.clone(), command, None).await {
         Ok(outcome) => outcome,
         Err(error) => return fail(70, &error),
     };
@@ -124,6 +127,14 @@ async fn train(spec: RunSpec, command: Vec<String>) -> ExitCode {
                     Ok(path) => format!("pictures of the run are in {}", path.display()),
                     Err(error) => format!("warning: no pictures of the run are drawn: {error}"),
                 });
+            }
+            match model_card::conclude(&spec) {
+                Ok(Written::Here(path)) => say(&format!("the model's card is {}", path.display())),
+                Ok(Written::LeftAlone(path)) => {
+                    say(&format!("note: {} is not Medley's, or was changed, and stays as it is", path.display()));
+                }
+                Ok(Written::Nothing) => {}
+                Err(error) => say(&format!("warning: no card of the model is written: {error}")),
             }
             say(&format!("done: the results are in {}", dir.display()));
             ExitCode::SUCCESS

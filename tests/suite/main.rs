@@ -23,6 +23,7 @@ mod resume;
 mod saving;
 mod serving;
 mod slowness;
+mod tracking;
 mod training;
 
 /// The flags that every run of the suite shares: 8 rows an update, dropout on.

@@ -67,7 +67,6 @@ static ACCEPTED: &[Accepted] = &[
     accepted("batch_eval_metrics", Switch, PREDICTIONS),
     accepted("fp16_opt_level", Word, "it is a setting of Apex, which is not used"),
     accepted("full_determinism", Switch, DETERMINISTIC),
-    accepted("run_name", Word, "it names runs to trackers, and none is called"),
     accepted("log_level", Word, PRINTING),
     accepted("log_level_replica", Word, PRINTING),
     accepted("log_on_each_node", Switch, PRINTING),
@@ -173,7 +172,7 @@ const COMPILED: &str = "there is no Python to compile; drop the flag";
 const HUB: &str = "nothing is uploaded; upload --output_dir after the run, e.g. with huggingface-cli upload";
 const BEST: &str = "the last model is the result; use --evaluation_strategy epoch --save_strategy epoch and take the \
                     checkpoint with the best eval_accuracy in trainer_state.json";
-const TRACKER: &str = "no tracker is called; the log is in trainer_state.json of --output_dir";
+const TRACKER: &str = "it is a setting of Trackio; the trackers are those of --report_to";
 const SAMPLES: &str = "all rows of a file are used; give a shorter file, e.g. made with head -n";
 const DATASETS: &str = "data are JSONL files; use --train_file, --validation_file and --test_file";
 const COLUMNS: &str = "rows have the fields sentence1, sentence2 and gold_label; rename those of the file";
@@ -266,7 +265,6 @@ static UNSUPPORTED: &[Unsupported] = &[
     un("include_num_input_tokens_seen", Is(&["no", "False", "false"]), "tokens are shown by medley status"),
     un("include_tokens_per_second", Off, "tokens are shown by medley status"),
     un("skip_memory_metrics", On, "memory is not measured; watch the workers' processes"),
-    un("logging_dir", Nothing, TRACKER),
     un("project", Nothing, TRACKER),
     un("trackio_space_id", Nothing, TRACKER),
     un("trackio_bucket_id", Nothing, TRACKER),

@@ -124,6 +124,7 @@ fn words(recorded: &[String], asked: &Replay, resume: &str, output: &Path) -> Ve
         ("--workers", asked.workers.to_string()),
         ("--listen", "127.0.0.1:0".to_owned()),
         ("--profile", "False".to_owned()),
+        ("--report_to", "none".to_owned()),
         // Not the faults of then.
         ("--chaos", String::new()),
     ];

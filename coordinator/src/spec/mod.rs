@@ -17,6 +17,7 @@ mod run_spec;
 mod schedule;
 mod sources;
 mod spec_error;
+mod tracking;
 
 pub use bound::Bound;
 pub use cadence::{Cadence, Every};
@@ -30,3 +31,4 @@ pub use recipe::{BatchMeaning, Recipe, RunLength, Warmup};
 pub use run_spec::RunSpec;
 pub use sources::{InitialWeights, Sources};
 pub use spec_error::SpecError;
+pub use tracking::Tracking;

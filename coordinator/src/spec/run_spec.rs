@@ -2,13 +2,14 @@
 
 use super::cadence::Intervals;
 use crate::cli::run_flags::RunFlags;
-use crate::spec::{Compute, Note, Output, Placement, Recipe, Role, Sources, SpecError};
+use crate::spec::{Compute, Note, Output, Placement, Recipe, Role, Sources, SpecError, Tracking};
 
 /// A run as its flags ask for it. There is no way to make an invalid one, nor to change one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunSpec {
     sources: Sources,
     output: Output,
+    tracking: Tracking,
     recipe: Recipe,
     pub(super) intervals: Intervals,
     compute: Compute,
@@ -22,6 +23,7 @@ impl RunSpec {
         Ok(Self {
             sources: Sources::parse(flags, &mut notes)?,
             output: Output::parse(flags)?,
+            tracking: Tracking::parse(flags, &mut notes)?,
             recipe: Recipe::parse(flags, &mut notes)?,
             intervals: Intervals::parse(&flags.cadence)?,
             compute: Compute::parse(&flags.precision, &mut notes)?,
@@ -40,6 +42,12 @@ impl RunSpec {
     #[must_use]
     pub fn output(&self) -> &Output {
         &self.output
+    }
+
+    /// Which trackers it reports to.
+    #[must_use]
+    pub fn tracking(&self) -> &Tracking {
+        &self.tracking
     }
 
     /// What makes its result.
