@@ -15,11 +15,15 @@ const RUN: &str = "--num_train_epochs 2 --save_steps 10 --logging_steps 3 --eval
 
 /// The lines that jsonl shows of the one run of a folder, after the one that says which run it is.
 fn shown(scratch: &Scratch, logging_dir: &str) -> Vec<Value> {
-    let folders: Vec<_> = std::fs::read_dir(scratch.path(logging_dir)).unwrap().map(|it| it.unwrap().file_name()).collect();
+    let folders: Vec<_> =
+        std::fs::read_dir(scratch.path(logging_dir)).unwrap().map(|it| it.unwrap().file_name()).collect();
     assert_eq!(folders.len(), 1, "{folders:?}");
     let mut lines = scratch.json_lines(&format!("{logging_dir}/{}/metrics.jsonl", folders[0].to_string_lossy()));
     let first = lines.remove(0);
-    assert_eq!((&first["settings"]["learning_rate"], &first["settings"]["train_file"]), (&1e-3.into(), &"train.jsonl".into()));
+    assert_eq!(
+        (&first["settings"]["learning_rate"], &first["settings"]["train_file"]),
+        (&1e-3.into(), &"train.jsonl".into())
+    );
     lines
 }
 
@@ -146,7 +150,9 @@ fn a_complete_run_has_a_card_and_nobody_elses_is_touched() {
     let command = format!("train {RECIPE} {RUN} --workers 1");
     scratch.run(&command).expect(0).says(&["the model's card is out/README.md"]);
     let card = scratch.read("out/README.md");
-    for part in ["library_name: transformers", "- type: accuracy", "name: \"dev.jsonl\"", "| train | train.jsonl | 100 |"] {
+    for part in
+        ["library_name: transformers", "- type: accuracy", "name: \"dev.jsonl\"", "| train | train.jsonl | 100 |"]
+    {
         assert!(card.contains(part), "{part:?} is not in:\n{card}");
     }
     assert!(card.contains(&scratch.sha256("train.jsonl")) && card.contains("--max_seq_length 64"), "{card}");

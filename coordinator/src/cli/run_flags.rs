@@ -107,7 +107,7 @@ pub(crate) struct OutputFlags {
     #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',', default_value = "none")]
     #[arg(action = clap::ArgAction::Set)]
     pub(crate) report_to: Vec<String>,
-    /// Where tensorboard and jsonl have a folder for each run [default: runs, in --output_dir]
+    /// Where trackers write files [default: runs in --output_dir]
     #[arg(long, value_name = "DIR")]
     pub(crate) logging_dir: Option<PathBuf>,
     /// What trackers call the run [default: --output_dir]

@@ -172,7 +172,12 @@ impl MlFlow {
             data["params"].as_array().into_iter().flatten().filter_map(|it| it["key"].as_str()).collect();
         let settings = self.subject.settings.iter().filter(|(_, value)| !value.is_null());
         let params = settings.map(|(name, value)| {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let value = match value {
+                Value::String(text) => text.clone(),
+                // As it is typed: JSON may have many zeros.
+                Value::Number(number) if number.is_f64() => format!("{:?}", number.as_f64().unwrap_or_default()),
+                value => value.to_string(),
+            };
             json!({ "key": self.key(name), "value": value.chars().take(LONGEST_PARAM).collect::<String>() })
         });
         let params: Vec<Value> =

@@ -95,7 +95,7 @@ fn a_run_is_made_in_its_experiment_described_reported_and_ended() {
     let asked = server.asked();
     assert!(asked.iter().all(|(_, authorization, _)| authorization.as_deref() == Some("Bearer secret")), "{asked:?}");
     let wanted = [
-        "GET /experiments/get-by-name?experiment_name=n%20l/i%26%C3%A9",
+        "GET /experiments/get-by-name?experiment_name=n%20l%2Fi%26%C3%A9",
         "POST /experiments/create",
         "POST /runs/create",
         "POST /runs/update",
