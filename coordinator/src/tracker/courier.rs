@@ -68,7 +68,10 @@ impl Courier {
 
     /// Hands a report over; never waits.
     pub(super) fn take(&mut self, report: Report) {
-        let Some(queue) = &self.queue else { return };
+        let Some(queue) = &self.queue else {
+            self.missed += u64::from(matches!(report, Report::Point(_)));
+            return;
+        };
         match queue.try_send(report) {
             Ok(()) => {}
             Err(TrySendError::Full(Report::Point(_))) => self.missed += 1,
