@@ -21,8 +21,9 @@ use crate::recorder::Setting;
 use crate::run::report::TrainLog;
 use crate::run::{Base, Job, Past, Patience, SplitRows, TrainingJob};
 use crate::service::Store;
-use crate::spec::{Bound, Device, InitialWeights, Machine, PlanSummary, Role, RunLength, RunSpec, Team};
+use crate::spec::{Bound, Device, InitialWeights, Machine, PlanSummary, Role, RunLength, RunSpec, Sources, Team};
 use crate::survey::Survey;
+use crate::tracker::{Subject, Tracking};
 
 /// Updates that workers may make ahead of the slowest one's report: enough to hide a round trip, few enough that a
 /// stop comes at once.
@@ -94,6 +95,7 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
     let identity = RunIdentity { start: origin.start(), ..identity(request, &bound, &inputs, recipe) };
     let known = origin.recovered.as_ref().map(|recovered| &recovered.history);
     let run = known.map_or(&identity, |history| history.identity()).digest();
+    let tracking = tracking(spec, run, &identity)?;
     let log = known.map(History::log).unwrap_or_default();
     let last_worker = known.map(|history| last_name(history, output.times_opened())).unwrap_or_default();
     let (artifacts, store) = state_files(spec, &inputs, &origin, &output)?;
@@ -113,7 +115,8 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
     let lost = complete.filter(|_| origin.recovered.is_none());
     let lost = lost.map(|start| Box::new(RunIdentity { start, ..identity.clone() }));
     let contents = trains.then(|| RunContents { identity, model_files: inputs.files.clone(), save_total_limit });
-    let setting = Setting { until: request.until, lost, ..setting(spec, &bound, &inputs, origin, programs(spec)?) };
+    let setting =
+        Setting { until: request.until, lost, tracking, ..setting(spec, &bound, &inputs, origin, programs(spec)?) };
     let examples = inputs.splits.into_iter().map(|(split, rows)| (split, Arc::new(rows))).collect();
     let store = Store { examples, files };
     let team = bound.team;
@@ -160,6 +163,22 @@ fn identity(request: &Request, bound: &Bound, inputs: &Inputs, recipe: Recipe) -
         command: request.command.clone(),
         folder: request.folder.clone(),
     }
+}
+
+/// The trackers of a run, which are told what decides its weights and where its rows come from.
+fn tracking(spec: &RunSpec, run: Digest, identity: &RunIdentity) -> Result<Tracking, Failure> {
+    let mut settings = identity.recipe.fields().clone();
+    let Sources { model, labels, max_seq_length, .. } = spec.sources();
+    settings.insert("medley".to_owned(), identity.version.clone().into());
+    settings.insert("model_name_or_path".to_owned(), model.clone().into());
+    settings.insert("labels".to_owned(), labels.join(",").into());
+    settings.insert("max_seq_length".to_owned(), (*max_seq_length).into());
+    let files = spec.sources().files().map(|(_, flag, file)| (flag, file.display().to_string().into()));
+    settings.extend(files.map(|(flag, file)| (flag.trim_start_matches('-').to_owned(), file)));
+    let asked = spec.tracking();
+    let (name, logging_dir) = (asked.run_name.clone(), asked.logging_dir.clone());
+    let subject = Subject { run, name, logging_dir, output_dir: spec.output().dir.clone(), settings };
+    Tracking::open(&asked.trackers, subject).map_err(refused)
 }
 
 fn lengths(rows: &[Example]) -> Vec<u32> {
@@ -281,6 +300,7 @@ fn setting(
         programs,
         lost: None,
         until: None,
+        tracking: Tracking::default(),
     }
 }
 

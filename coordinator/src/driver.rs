@@ -358,6 +358,8 @@ impl Driver {
 
     /// Waits until all is written; a disk that refused in the end turns the outcome.
     async fn settle(&mut self, outcome: Outcome) -> Outcome {
+        // Where it finds no room, so much waits for the disk that the run has failed of it.
+        self.recorder.try_send(Entry::Over((&outcome).into())).ok();
         let (closed, _) = mpsc::channel(1);
         self.recorder = closed;
         let mut outcome = outcome;

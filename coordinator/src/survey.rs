@@ -53,7 +53,7 @@ impl Survey {
         let bound = spec.bind(train_rows, machine).map_err(config)?;
         spec.check_criterion(&bound.cadence, inputs.labels.names()).map_err(config)?;
         refuse_own_model(spec, &inputs)?;
-        let output = open(&spec.output().dir).map_err(archived)?;
+        let output = open(&spec.output().dir).map_err(archived)?.beside(&spec.tracking().logging_dir);
         let mut notes: Vec<String> = bound.notes.iter().map(Note::to_string).collect();
         notes.extend(inputs.notes.iter().cloned());
         notes.extend(output.warning().map(|warning| format!("warning: {warning}")));

@@ -31,6 +31,7 @@ mod selection;
 mod serving;
 mod slowness;
 mod sweep;
+mod tracking;
 mod training;
 
 /// The flags that every run of the suite shares: 8 rows an update, dropout on.

@@ -111,10 +111,16 @@ pub(crate) struct OutputFlags {
     /// Show no progress bar
     #[arg(long)]
     pub(crate) disable_tqdm: Truth,
-    /// Trackers to report to: none is the only choice
+    /// Trackers to report to: tensorboard, jsonl, mlflow; none
     #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',', default_value = "none")]
     #[arg(action = clap::ArgAction::Set)]
     pub(crate) report_to: Vec<String>,
+    /// Where trackers write files [default: runs in --output_dir]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) logging_dir: Option<PathBuf>,
+    /// What trackers call the run [default: --output_dir]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) run_name: Option<String>,
 }
 
 /// How much to compute.

@@ -19,6 +19,7 @@ use crate::archive::{
 use crate::run::report::{EvaluationReport, GroupRecord, TrainLog, TrainSummary, UpdateRecord};
 use crate::run::{Input, Occasion, SavedState};
 use crate::service::Slot;
+use crate::tracker::{Ending, Tracking};
 
 use scribe::{Place, Scribe};
 
@@ -47,6 +48,8 @@ pub enum Entry {
     Summary(TrainSummary, Vec<Update>),
     /// The result of an evaluation; answered with [`Input::Published`].
     Evaluation(EvaluationReport, Occasion),
+    /// The run is over, for now or for good.
+    Over(Ending),
 }
 
 /// What comes back.
@@ -100,6 +103,8 @@ pub struct Setting {
     pub lost: Option<Box<RunIdentity>>,
     /// The update after which the run is asked to stop, if any.
     pub until: Option<Update>,
+    /// Whom the log is reported to, beside the ledger.
+    pub tracking: Tracking,
 }
 
 /// Starts the recorder's thread. It ends when `entries` does; [`Answer::Ended`] is its last answer.
@@ -150,8 +155,10 @@ fn follow(
             let failure = Failure { kind: error.kind(), message: error.to_string() };
             // A closed channel means that the run is over, and with it the interest in what failed.
             answers.send(Answer::Input(Input::Broken(failure))).ok();
+            scribe.fail();
         }
     }
+    scribe.conclude();
 }
 
 #[cfg(test)]

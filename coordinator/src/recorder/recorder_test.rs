@@ -18,6 +18,7 @@ fn setting() -> Setting {
         programs: BTreeMap::new(),
         lost: None,
         until: None,
+        tracking: Tracking::default(),
     }
 }
 

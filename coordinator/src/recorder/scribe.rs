@@ -15,6 +15,7 @@ use crate::archive::{
 use crate::run::report::{EvaluationReport, GroupRecord, TrainLog, TrainSummary, UpdateRecord};
 use crate::run::{Input, Occasion, SavedState};
 use crate::service::Slot;
+use crate::tracker::{self, Ending};
 
 /// Where a run writes.
 pub(super) enum Place {
@@ -42,6 +43,8 @@ pub(super) struct Scribe {
     certificate: Option<Certificate>,
     /// Whether this run has trained, and so owns the log in the folder.
     owns_log: bool,
+    /// How the run ends, as far as it is known.
+    ending: Option<Ending>,
 }
 
 /// A final model that is on the disk, but not yet in its place.
@@ -78,6 +81,7 @@ impl Scribe {
             trained: None,
             certificate: None,
             owns_log: false,
+            ending: None,
         }
     }
 
@@ -104,7 +108,32 @@ impl Scribe {
             Entry::Rewind(update, reason) => self.rewind(*update, reason),
             Entry::Summary(summary, ranking) => self.summary(summary, ranking),
             Entry::Evaluation(report, occasion) => self.evaluation(report, *occasion),
+            Entry::Over(ending) => {
+                // What has failed stays so.
+                self.ending.get_or_insert(*ending);
+                Ok(())
+            }
         }
+    }
+
+    /// Something cannot be written.
+    pub(super) fn fail(&mut self) {
+        self.ending = Some(Ending::Failed);
+    }
+
+    /// Nothing more comes. Waits for the trackers, while the folder is still this process's own.
+    pub(super) fn conclude(self) {
+        self.setting.tracking.end(self.ending.unwrap_or(Ending::Failed));
+    }
+
+    /// Begins to report, once, what is logged from the update `kept` on; with `None`, from the beginning.
+    fn track(&mut self, kept: Option<Update>) {
+        let answers = self.answers.clone();
+        // A closed channel means that the run is over.
+        let tell: tracker::Tell = Arc::new(move |line| drop(answers.send(Answer::Line(line))));
+        let state = &self.state;
+        let start = || tracker::Start::after(kept.map(|kept| kept.0), &state.log_history);
+        self.setting.tracking.begin(start, &tell);
     }
 
     fn group(&mut self, group: &GroupRecord) -> Result<(), ArchiveError> {
@@ -131,6 +160,7 @@ impl Scribe {
         if let Some(ledger) = &self.ledger {
             self.state = ledger.history().trainer_state(&self.setting.cadence);
         }
+        self.setting.tracking.rewind(to.0);
         let Place::Run(archive) = &self.place else { return Ok(()) };
         for path in archive.clear_after(to)? {
             self.say(format!("removed {}", path.display()));
@@ -142,6 +172,7 @@ impl Scribe {
         self.begin()?;
         let (update, entry) = (log.update, LogEntry::of_training(log));
         self.record(Record::Log(Logged { update, occasion: Occasion::Training, entry: entry.clone() }))?;
+        self.setting.tracking.log(&entry);
         self.state.log(entry);
         Ok(())
     }
@@ -221,6 +252,7 @@ impl Scribe {
         if !is_told && !self.owns_log {
             let (update, entry) = (summary.update, LogEntry::of_summary(summary));
             self.record(Record::Log(Logged { update, occasion: Occasion::End, entry: entry.clone() }))?;
+            self.setting.tracking.log(&entry);
             self.state.log(entry);
         }
         self.owns_log = true;
@@ -295,6 +327,7 @@ impl Scribe {
             let update = self.ledger.as_ref().map_or(report.update, |ledger| ledger.last());
             let evaluated = Evaluated { update, split: report.split, occasion, entry: entry.clone() };
             self.record(Record::Evaluation(evaluated))?;
+            self.setting.tracking.log(&entry);
             if report.split == Split::Validation {
                 self.state.log(entry);
             }
@@ -324,6 +357,7 @@ impl Scribe {
         // Without a valid certificate the folder is not that of a complete run: its ledger is left alone.
         self.certificate = Certificate::read_alone(output.path()).unwrap_or_default();
         if self.certificate.is_none() {
+            self.track(None);
             return Ok(());
         }
         let ledger = match (output.ledger()?, &self.setting.lost) {
@@ -331,6 +365,7 @@ impl Scribe {
             (None, Some(identity)) => Some(Ledger::create(output.path(), (**identity).clone())?),
             (None, None) => None,
         };
+        self.track(ledger.as_ref().map(Ledger::last));
         self.ledger = ledger.map(Box::new);
         Ok(())
     }
@@ -363,6 +398,7 @@ impl Scribe {
             for path in removed {
                 self.say(format!("removed {}", path.display()));
             }
+            self.track((self.setting.origin != Origin::Fresh).then(|| ledger.last()));
             self.ledger = Some(Box::new(ledger));
         }
         Ok(())

@@ -21,6 +21,7 @@ mod schedule;
 mod sources;
 mod spec_error;
 mod text;
+mod tracking;
 
 pub use bound::Bound;
 pub use cadence::{Cadence, Every};
@@ -39,3 +40,4 @@ pub use run_spec::RunSpec;
 pub use sources::{InitialWeights, Sources};
 pub use spec_error::SpecError;
 pub use text::Baseline;
+pub use tracking::Tracking;

@@ -2,13 +2,14 @@
 
 use super::cadence::Intervals;
 use crate::cli::run_flags::RunFlags;
-use crate::spec::{Cadence, Compute, Criterion, Note, Output, Placement, Recipe, Role, Sources, SpecError};
+use crate::spec::{Cadence, Compute, Criterion, Note, Output, Placement, Recipe, Role, Sources, SpecError, Tracking};
 
 /// A run as its flags ask for it. There is no way to make an invalid one, nor to change one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunSpec {
     sources: Sources,
     output: Output,
+    tracking: Tracking,
     recipe: Recipe,
     pub(super) intervals: Intervals,
     criterion: Option<Criterion>,
@@ -23,6 +24,7 @@ impl RunSpec {
         Ok(Self {
             sources: Sources::parse(flags, &mut notes)?,
             output: Output::parse(flags)?,
+            tracking: Tracking::parse(flags, &mut notes)?,
             recipe: Recipe::parse(flags, &mut notes)?,
             intervals: Intervals::parse(&flags.cadence)?,
             criterion: Criterion::parse(flags)?,
@@ -42,6 +44,12 @@ impl RunSpec {
     #[must_use]
     pub fn output(&self) -> &Output {
         &self.output
+    }
+
+    /// Which trackers it reports to.
+    #[must_use]
+    pub fn tracking(&self) -> &Tracking {
+        &self.tracking
     }
 
     /// What makes its result.
