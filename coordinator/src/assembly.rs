@@ -12,6 +12,7 @@ use medley_common::message::{Artifact, ArtifactKind, Failure, FailureKind};
 use medley_common::secret::Secret;
 
 use crate::archive::{self, History, OutputDir, Recipe, RunContents, RunIdentity};
+use crate::dataset::labels::LabelSet;
 use crate::display::Display;
 use crate::inputs::{Inputs, file_digest};
 use crate::launch::find_binary;
@@ -95,7 +96,7 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
     let identity = RunIdentity { start: origin.start(), ..identity(request, &bound, &inputs, recipe) };
     let known = origin.recovered.as_ref().map(|recovered| &recovered.history);
     let run = known.map_or(&identity, |history| history.identity()).digest();
-    let tracking = tracking(spec, run, &identity)?;
+    let tracking = tracking(spec, &inputs.labels, (run, &identity))?;
     let log = known.map(History::log).unwrap_or_default();
     let last_worker = known.map(|history| last_name(history, output.times_opened())).unwrap_or_default();
     let (artifacts, store) = state_files(spec, &inputs, &origin, &output)?;
@@ -166,19 +167,19 @@ fn identity(request: &Request, bound: &Bound, inputs: &Inputs, recipe: Recipe) -
 }
 
 /// The trackers of a run, which are told what decides its weights and where its rows come from.
-fn tracking(spec: &RunSpec, run: Digest, identity: &RunIdentity) -> Result<Tracking, Failure> {
+fn tracking(spec: &RunSpec, labels: &LabelSet, (run, identity): (Digest, &RunIdentity)) -> Result<Tracking, Failure> {
     let mut settings = identity.recipe.fields().clone();
-    let Sources { model, labels, max_seq_length, .. } = spec.sources();
+    let Sources { model, max_seq_length, .. } = spec.sources();
     settings.insert("medley".to_owned(), identity.version.clone().into());
     settings.insert("model_name_or_path".to_owned(), model.clone().into());
-    settings.insert("labels".to_owned(), labels.join(",").into());
+    settings.insert("labels".to_owned(), labels.names().join(",").into());
     settings.insert("max_seq_length".to_owned(), (*max_seq_length).into());
     let files = spec.sources().files().map(|(_, flag, file)| (flag, file.display().to_string().into()));
     settings.extend(files.map(|(flag, file)| (flag.trim_start_matches('-').to_owned(), file)));
     let asked = spec.tracking();
     let (name, logging_dir) = (asked.run_name.clone(), asked.logging_dir.clone());
     let subject = Subject { run, name, logging_dir, output_dir: spec.output().dir.clone(), settings };
-    Tracking::open(&asked.trackers, subject).map_err(refused)
+    Tracking::open(&asked.trackers, subject).map_err(|message| Failure { kind: FailureKind::Config, message })
 }
 
 fn lengths(rows: &[Example]) -> Vec<u32> {

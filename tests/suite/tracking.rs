@@ -127,7 +127,7 @@ fn a_run_that_goes_on_or_back_shows_each_update_once() {
     let mut run = scratch.start(&command);
     run.wait_for("update 3: ");
     run.signal(Signal::KILL);
-    run.end();
+    drop(run.end());
     let mut run = scratch.start(&command);
     run.wait_for("update 11: ");
     run.signal(Signal::TERM);

@@ -27,6 +27,7 @@ mod replay;
 mod report;
 pub(crate) mod row_flags;
 pub(crate) mod run_flags;
+pub(crate) mod selection_flags;
 mod spelling;
 mod status;
 mod sweep;

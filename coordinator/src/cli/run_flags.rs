@@ -13,6 +13,7 @@ use medley_common::schedule::Decay;
 
 use super::console_flags::ConsoleFlags;
 use super::row_flags::RowFlags;
+use super::selection_flags::SelectionFlags;
 use super::truth::Truth;
 use crate::spec::DeviceChoice;
 
@@ -230,27 +231,6 @@ pub(crate) struct CadenceFlags {
     /// Updates between digests of the weights; 0: at saves only
     #[arg(long, value_name = "UPDATES", default_value_t = 0)]
     pub(crate) digest_steps: i64,
-}
-
-/// Which model the run ends with.
-#[derive(Debug, Clone, Args)]
-#[command(rename_all = "snake_case", next_help_heading = "Best model and early stopping")]
-pub(crate) struct SelectionFlags {
-    /// End with the best checkpoint that was evaluated, instead of the last model
-    #[arg(long)]
-    pub(crate) load_best_model_at_end: Truth,
-    /// What it is best by: loss, accuracy, macro_f1, f1_LABEL, ... [default: loss]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) metric_for_best_model: Option<String>,
-    /// Whether more of it is better [default: True, but for losses]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "True")]
-    pub(crate) greater_is_better: Option<Truth>,
-    /// End training after so many evaluations in a row without an improvement
-    #[arg(long, value_name = "N")]
-    pub(crate) early_stopping_patience: Option<i64>,
-    /// What an improvement must be more than
-    #[arg(long, value_name = "DIFFERENCE", default_value_t = 0.0)]
-    pub(crate) early_stopping_threshold: f64,
 }
 
 /// Which numbers to compute with.

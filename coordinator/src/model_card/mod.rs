@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use crate::archive::{ArchiveError, CARD_FILE, CERTIFICATE_FILE, Certificate, LEDGER_FILE, save_card};
 use crate::bounded_file::read_object;
 use crate::hub::repository::Repository;
+use crate::model_folder::{ModelFolder, Start};
 use crate::spec::{InitialWeights, RunSpec};
 
 /// What a card tells.
@@ -111,7 +112,7 @@ fn facts(spec: &RunSpec) -> Option<Facts> {
         name: spec.tracking().run_name.clone().unwrap_or(named),
         base_model: base_model(&sources.model),
         is_pretrained: sources.weights == InitialWeights::Pretrained,
-        labels: sources.labels.clone(),
+        labels: ModelFolder::open(folder, Start::Pretrained).ok()?.labels()?.names().to_vec(),
         max_seq_length: sources.max_seq_length,
         data: data.collect(),
         certificate,
