@@ -9,6 +9,7 @@ fn facts() -> Facts {
         epoch: 2.0,
         layout: Digest([0; 32]),
         parameters: Digest([0; 32]),
+        best: None,
         recipe: identity.recipe,
         command: ["medley", "train", "--output_dir", "my out"].map(str::to_owned).to_vec(),
         inputs: std::collections::BTreeMap::new(),

@@ -10,9 +10,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Answer, Entry, Setting};
 use crate::archive::{
-    Agreed, Archive, ArchiveError, Begun, Certificate, Checkpoint, Evaluated, Ledger, LogEntry, Logged, Manifest,
-    Metrics, ModelSource, Origin, OutputDir, Patience, Record, RewindRecord, RunFacts, Staging, TRAIN_RESULTS_FILE,
-    TrainerState, save_predictions,
+    Agreed, Archive, ArchiveError, Begun, Certificate, Checkpoint, Evaluated, Ledger, LogEntry, Logged, Metrics,
+    Origin, OutputDir, Patience, Record, RewindRecord, Staging, TRAIN_RESULTS_FILE, TrainerState, save_predictions,
 };
 use crate::run::report::{EvaluationReport, GroupRecord, TrainLog, TrainSummary, UpdateRecord};
 use crate::run::{Input, Occasion, SavedState};

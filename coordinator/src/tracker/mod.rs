@@ -29,12 +29,15 @@ use crate::run::report::Outcome;
 /// All trackers. A new one is a file, and a line here.
 const KINDS: &[Kind] = &[tensorboard::KIND, jsonl::KIND, mlflow::KIND];
 
+/// How one is made for a run.
+type Opening = fn(&Arc<Subject>) -> Result<Box<dyn Tracker>, String>;
+
 /// A kind of tracker.
 struct Kind {
     /// What it is called behind `--report_to`.
     name: &'static str,
     /// Makes one for a run. It looks at the environment, and at nothing else: no disk, no network.
-    open: fn(&Arc<Subject>) -> Result<Box<dyn Tracker>, String>,
+    open: Opening,
 }
 
 /// One tracker of one run. All of its methods block, and may be called again where they have failed.

@@ -27,7 +27,6 @@ impl Trouble {
     }
 
     /// What the operating system refuses: a disk that is full or ill may be so for a while.
-    #[must_use]
     pub fn io<'a>(action: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
         const EIO: i32 = 5;
         move |error| Self {
