@@ -91,29 +91,64 @@ pub enum GradientDtype {
     Bfloat16,
 }
 
-/// AdamW and its clipping.
+/// The optimizer and its clipping.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct OptimizerSpec {
-    /// Which AdamW.
+    /// Which optimizer.
     pub kind: OptimizerKind,
-    /// Decay of the first moment.
+    /// Decay of the first moment; of AdamW.
     pub beta1: f64,
-    /// Decay of the second moment.
+    /// Decay of the second moment; of AdamW.
     pub beta2: f64,
-    /// Added to the root of the second moment.
+    /// Added to the root of the second moment; of AdamW.
     pub epsilon: f64,
-    /// Decoupled weight decay of all but biases and layer norms.
+    /// Weight decay of all but biases and layer norms: decoupled in AdamW, added to the gradient in SGD.
     pub weight_decay: f64,
     /// Bound of the gradient's global L2 norm; `None` clips nothing.
     pub max_grad_norm: Option<f64>,
 }
 
-/// The two AdamW of Hugging Face's `--optim`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// An optimizer of Hugging Face's `--optim`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OptimizerKind {
     /// `transformers.AdamW` of 4.22: epsilon is added before the bias correction, decay comes after the step.
     AdamwHf,
     /// `torch.optim.AdamW`: epsilon is added after the bias correction, decay comes before the step.
     AdamwTorch,
+    /// `torch.optim.SGD`.
+    Sgd(SgdSpec),
+}
+
+impl OptimizerKind {
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::AdamwHf => "adamw_hf",
+            Self::AdamwTorch => "adamw_torch",
+            Self::Sgd(_) => "sgd",
+        }
+    }
+
+    /// What it remembers of each parameter, a number each, by torch's names.
+    #[must_use]
+    pub fn memory(&self) -> &'static [&'static str] {
+        match self {
+            Self::AdamwHf | Self::AdamwTorch => &["exp_avg", "exp_avg_sq"],
+            Self::Sgd(SgdSpec { momentum, .. }) if *momentum > 0.0 => &["momentum_buffer"],
+            Self::Sgd(_) => &[],
+        }
+    }
+}
+
+/// What is set about `torch.optim.SGD` (`--optim_args`).
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct SgdSpec {
+    /// Share of the momentum that stays, in [0, 1); 0 for none.
+    pub momentum: f64,
+    /// Share of a gradient that the momentum does not take, in [0, 1]; not of the first.
+    pub dampening: f64,
+    /// Whether a step looks ahead by the momentum (Nesterov).
+    pub nesterov: bool,
 }

@@ -322,6 +322,7 @@ fn space_need(spec: &RunSpec, bound: &Bound, inputs: &Inputs, origin: &Origin) -
     let saved = (1..=done).filter(|update| bound.cadence.saves_after(Update(*update))).count() as u64;
     SpaceNeed {
         parameter_bytes: 4 * inputs.model.parameters(),
+        optimizer_bytes: 4 * inputs.model.parameters() * bound.train.optimizer.kind.memory().len() as u64,
         text_bytes: inputs.files.iter().map(|file| file.bytes().len() as u64).sum(),
         checkpoints: bound.cadence.checkpoints().saturating_sub(saved),
         save_total_limit: spec.output().save_total_limit.and_then(std::num::NonZeroU32::new),

@@ -10,7 +10,7 @@ use medley_common::example::Example;
 use medley_common::identity::{RowId, Update};
 use medley_common::model::ModelConfig;
 use medley_worker::batch::{Batch, Labels, Source};
-use medley_worker::ops::adamw::{AdamW, AdamWRun, Coefficients};
+use medley_worker::ops::adamw::{AdamW, Coefficients};
 use medley_worker::ops::attention::{Attention, AttentionBackward, HeadShape};
 use medley_worker::ops::cpu::Cpu;
 use medley_worker::ops::dropout::{Masks, Site};
@@ -19,6 +19,7 @@ use medley_worker::ops::gelu::{BiasGelu, BiasGeluBackward};
 use medley_worker::ops::head::CrossEntropy;
 use medley_worker::ops::linear::{ColumnSum, Linear, LinearInputGradient, LinearShape, LinearWeightGradient, Write};
 use medley_worker::ops::norm::{Norm, ResidualNorm, ResidualNormBackward};
+use medley_worker::ops::step::StepRun;
 use medley_worker::ops::{Ops, Slice, SliceMut};
 
 const ROWS: u32 = 16;
@@ -210,7 +211,7 @@ fn optimizer(c: &mut Criterion) {
         black_box(Cpu.square_sum(&[all(black_box(&gradient))]).unwrap());
     });
     time(c, "adamw", || {
-        let runs = vec![AdamWRun { range: 0..LAYER, decays: true, gradient: all(black_box(&gradient)) }];
+        let runs = vec![StepRun { range: 0..LAYER, decays: true, gradient: all(black_box(&gradient)) }];
         let (parameters, first, second) = (&mut parameters, &mut first, &mut second);
         Cpu.adamw(AdamW { coefficients, parameters, first, second, runs }).unwrap();
     });

@@ -23,7 +23,7 @@ mod report;
 pub(crate) mod run_flags;
 mod spelling;
 mod status;
-mod truth;
+pub(crate) mod truth;
 mod verify;
 
 pub use config_file::ConfigProblem;

@@ -155,9 +155,12 @@ pub(crate) struct OptimizerFlags {
     /// Updates in which it rises, instead of --warmup_ratio
     #[arg(long, value_name = "UPDATES", default_value_t = 0.0)]
     pub(crate) warmup_steps: f64,
-    /// adamw_hf, adamw_torch or adamw_torch_fused
+    /// adamw_hf, adamw_torch, adamw_torch_fused or sgd
     #[arg(long, value_name = "NAME", value_enum, default_value_t = OptimFlag::Hf)]
     pub(crate) optim: OptimFlag,
+    /// What is set about sgd: momentum=0.9,nesterov=True,dampening=0
+    #[arg(long, value_name = "KEY=VALUE,..")]
+    pub(crate) optim_args: Option<String>,
     /// Decay of all weights but biases and layer norms
     #[arg(long, value_name = "RATE", default_value_t = 0.0)]
     pub(crate) weight_decay: f64,
@@ -293,6 +296,8 @@ pub(crate) enum OptimFlag {
     Torch,
     #[value(name = "adamw_torch_fused")]
     TorchFused,
+    #[value(name = "sgd")]
+    Sgd,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -8,6 +8,7 @@ mod cadence;
 mod chaos;
 mod note;
 mod number;
+mod optimizer;
 mod output;
 mod placement;
 mod plan_summary;

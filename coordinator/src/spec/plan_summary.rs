@@ -3,7 +3,7 @@
 use std::fmt;
 
 use medley_common::lane::LaneTree;
-use medley_common::spec::{OptimizerKind, Precision, Summation};
+use medley_common::spec::{OptimizerKind, Precision, SgdSpec, Summation};
 
 use super::number::{Grouped, counted};
 use crate::spec::{BatchMeaning, Bound, Device, Every, InitialWeights, Role, RunLength, RunSpec};
@@ -105,18 +105,20 @@ fn learning_rate(bound: &Bound) -> String {
 
 fn optimizer(bound: &Bound) -> String {
     let optimizer = &bound.train.optimizer;
-    let kind = match optimizer.kind {
-        OptimizerKind::AdamwHf => "adamw_hf",
-        OptimizerKind::AdamwTorch => "adamw_torch",
+    let settings = match optimizer.kind {
+        OptimizerKind::AdamwHf | OptimizerKind::AdamwTorch => {
+            format!("betas {} and {}, epsilon {:?}", optimizer.beta1, optimizer.beta2, optimizer.epsilon)
+        }
+        OptimizerKind::Sgd(SgdSpec { momentum, dampening, nesterov }) => {
+            let dampened = if dampening > 0.0 { format!(" with dampening {dampening}") } else { String::new() };
+            format!("{}momentum {momentum}{dampened}", if nesterov { "Nesterov's " } else { "" })
+        }
     };
     let clipping = match optimizer.max_grad_norm {
         Some(norm) => format!("gradients clipped to norm {norm}"),
         None => "gradients not clipped".into(),
     };
-    format!(
-        "{kind}, betas {} and {}, epsilon {:?}, weight decay {}, {clipping}",
-        optimizer.beta1, optimizer.beta2, optimizer.epsilon, optimizer.weight_decay
-    )
+    format!("{}, {settings}, weight decay {}, {clipping}", optimizer.kind.name(), optimizer.weight_decay)
 }
 
 fn workers(spec: &RunSpec, bound: &Bound) -> String {

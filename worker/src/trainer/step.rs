@@ -18,9 +18,9 @@ use crate::collective::{Collective, CollectiveError, Summed};
 use crate::layout::Segment;
 use crate::model::lane_sums::BufferPool;
 use crate::ops::{DeviceError, Ops, Slice};
-use crate::optim::adamw::StepSize;
 use crate::optim::gradients::{GradientError, Gradients, Origin, clip};
 use crate::optim::loss_scale::LossScale;
+use crate::optim::optimizer::StepSize;
 use crate::process_clock;
 
 /// Why an update was not made; parameters and moments are as before.

@@ -12,7 +12,7 @@ use crate::layout::Layout;
 mod archive;
 mod error;
 mod initial;
-mod moments;
+mod optimizer_state;
 mod pickle;
 mod placement;
 mod safetensors_file;
@@ -23,7 +23,7 @@ mod stream;
 
 pub use error::{Mismatch, WeightsError};
 pub use initial::initialise;
-pub use moments::{Moments, read_moments, write_moments};
+pub use optimizer_state::{OptimizerState, read_optimizer, write_optimizer};
 pub use state_file::{StateFile, write_model};
 
 /// Parameters read from a file.

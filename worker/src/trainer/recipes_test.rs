@@ -1,0 +1,115 @@
+//! Recipes beside the usual one: they are what torch makes of them, at any number of ranks and through a handover.
+
+use medley_common::identity::Update;
+use medley_common::message::UpdateReport;
+use medley_common::model::ModelConfig;
+use medley_common::plan::UpdatePlan;
+use medley_common::spec::{OptimizerKind, SgdSpec, TrainSpec};
+
+use super::Trainer;
+use super::fixture::{Member, config, examples, group, json, plan, spec, train, trainer};
+use super::handover::Handover;
+use crate::layout::Layout;
+
+const UPDATES: u64 = 20;
+
+fn sgd(momentum: f64, dampening: f64, nesterov: bool) -> TrainSpec {
+    spec(OptimizerKind::Sgd(SgdSpec { momentum, dampening, nesterov }), 4)
+}
+
+/// The cases of `optimizers.json`, which `tests/peers/optimizers.py` writes.
+pub(super) fn recipes() -> Vec<(&'static str, TrainSpec)> {
+    vec![
+        ("sgd", sgd(0.0, 0.0, false)),
+        ("sgd_momentum", sgd(0.9, 0.0, false)),
+        ("sgd_dampened", sgd(0.9, 0.5, false)),
+        ("sgd_nesterov", sgd(0.9, 0.0, true)),
+    ]
+}
+
+fn with_dropout() -> ModelConfig {
+    ModelConfig { hidden_dropout: 0.1, attention_dropout: 0.1, classifier_dropout: 0.1, ..config() }
+}
+
+/// The update takes 8 rows in the order of the file.
+fn planned(update: u64) -> UpdatePlan {
+    let first = 8 * (update as u32 - 1);
+    plan(update, first..first + 8, 4)
+}
+
+fn loss(report: &UpdateReport) -> f64 {
+    report.losses.iter().map(|loss| f64::from(*loss)).sum::<f64>() / 8.0
+}
+
+#[test]
+fn training_follows_torch() {
+    let (reference, layout) = (json("optimizers.json"), Layout::new(&config()));
+    for (name, mut recipe) in recipes() {
+        let case = &reference["cases"][name];
+        recipe.schedule.peak = case["peak"].as_f64().unwrap();
+        let plans: Vec<_> = (1..=UPDATES).map(planned).collect();
+        let (trainer, reports) = train(&|| trainer(&config(), recipe.clone()), &plans, (1, 1));
+        for (report, expected) in reports.iter().zip(case["updates"].as_array().unwrap()) {
+            for (what, got) in [("loss", loss(report)), ("grad_norm", report.grad_norm)] {
+                let expected = expected[what].as_f64().unwrap();
+                let is_near = (got - expected).abs() <= 1e-4 * expected.max(1.0);
+                assert!(is_near, "{name}, {}: {what} {got} {expected}", report.update);
+            }
+        }
+        let parameters = trainer.parameters().unwrap();
+        for slot in layout.slots() {
+            let values = &parameters[slot.range.clone()];
+            let places = [0, values.len() / 2, values.len() - 1];
+            for (place, expected) in places.into_iter().zip(case["trained"][&slot.name].as_array().unwrap()) {
+                let (got, expected) = (f64::from(values[place]), expected.as_f64().unwrap());
+                assert!((got - expected).abs() < 1e-4, "{name}, {} at {place}: {got} {expected}", slot.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_number_of_ranks_makes_the_same_bits() {
+    let plans: Vec<_> = (1..=3).map(planned).collect();
+    for (name, recipe) in recipes() {
+        let make = || trainer(&with_dropout(), recipe.clone());
+        let (alone, expected) = train(&make, &plans, (1, 1));
+        for world in [2, 3] {
+            let (one, reports) = train(&make, &plans, (world, 1));
+            assert!(one.parameters().unwrap() == alone.parameters().unwrap(), "{name} with {world}");
+            assert!(one.memory().unwrap() == alone.memory().unwrap(), "{name} with {world}");
+            let numbers = |report: &UpdateReport| (report.losses.clone(), report.grad_norm);
+            assert!(reports.iter().map(numbers).eq(expected.iter().map(numbers)), "{name} with {world}");
+        }
+    }
+}
+
+/// A newcomer takes a state over and both go on, as if nothing had happened.
+#[test]
+fn a_state_of_any_recipe_is_handed_over_to_the_bit() {
+    let plans: Vec<_> = (1..=3).map(planned).collect();
+    for (name, recipe) in recipes() {
+        let make = &|| trainer(&with_dropout(), recipe.clone());
+        let (expected, _) = train(make, &plans, (1, 1));
+        let plans = &plans;
+        let run = |(rank, mut member): (usize, Member)| -> Trainer {
+            let (mut trainer, lanes) = (make(), 2 * rank as u32..2 * rank as u32 + 2);
+            if rank == 0 {
+                trainer = train(make, &plans[..2], (1, 1)).0;
+            }
+            let handover = Handover { is_source: rank == 0, lanes: std::slice::from_ref(&lanes), update: Update(2) };
+            trainer.hand_over(handover, &mut member).unwrap();
+            trainer.step(&plans[2], std::slice::from_ref(&lanes), &examples(), &mut member).unwrap();
+            trainer
+        };
+        std::thread::scope(|scope| {
+            let ranks: Vec<_> =
+                group(2, 4).into_iter().enumerate().map(|rank| scope.spawn(move || run(rank))).collect();
+            for rank in ranks {
+                let trainer = rank.join().unwrap();
+                assert!(trainer.parameters().unwrap() == expected.parameters().unwrap(), "{name}");
+                assert!(trainer.memory().unwrap() == expected.memory().unwrap(), "{name}");
+            }
+        });
+    }
+}
