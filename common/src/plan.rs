@@ -172,7 +172,7 @@ mod tests {
 
     use super::*;
     use crate::schedule::{Decay, LrSchedule};
-    use crate::spec::{ComputeSpec, OptimizerKind, OptimizerSpec};
+    use crate::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TuningSpec};
 
     fn spec(seed: u64, rows_per_update: u32, lanes: u32) -> TrainSpec {
         TrainSpec {
@@ -188,6 +188,7 @@ mod tests {
                 weight_decay: 0.0,
                 max_grad_norm: Some(1.0),
             },
+            tuning: TuningSpec::default(),
             label_smoothing: 0.0,
             compute: ComputeSpec::default(),
         }

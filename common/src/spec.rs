@@ -19,10 +19,29 @@ pub struct TrainSpec {
     pub schedule: LrSchedule,
     /// How gradients become weights.
     pub optimizer: OptimizerSpec,
+    /// Which parameters are trained, and how fast.
+    #[serde(default, skip_serializing_if = "TuningSpec::is_usual")]
+    pub tuning: TuningSpec,
     /// Probability mass spread evenly over all labels.
     pub label_smoothing: f64,
     /// How devices compute it.
     pub compute: ComputeSpec,
+}
+
+/// Which parameters are trained, and how fast; by default, all of them alike.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct TuningSpec {
+    /// The embeddings and so many of the lowest encoder layers stay as they are; `None`: nothing does.
+    pub frozen_layers: Option<u32>,
+    /// What the learning rate is multiplied by from the head down, once for each layer and once for the embeddings below
+    /// them; `None`: all have the same.
+    pub layer_lr_decay: Option<f64>,
+}
+
+impl TuningSpec {
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How devices compute: the precision of a result, and what it costs, but not what is computed.

@@ -11,7 +11,7 @@ use medley_common::model::ModelConfig;
 use medley_common::plan::Plan;
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::secret::Secret;
-use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec};
+use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec, TuningSpec};
 use medley_coordinator::run::{Action, Base, Input, Job, Past, Patience, Run, TrainingJob};
 use medley_coordinator::spec::{Cadence, Every};
 
@@ -88,6 +88,7 @@ fn job(workers: u32, updates: u64) -> Job {
             weight_decay: 0.0,
             max_grad_norm: Some(1.0),
         },
+        tuning: TuningSpec::default(),
         label_smoothing: 0.0,
         compute: ComputeSpec::default(),
     };

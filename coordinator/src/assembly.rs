@@ -83,6 +83,7 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
     let inputs = Inputs::read(spec)?;
     let train_rows = inputs.splits.get(&Split::Train).map_or(0, |rows| rows.len() as u64);
     let bound = spec.bind(train_rows, machine).map_err(config)?;
+    bound.check(&inputs.model).map_err(config)?;
     refuse_own_model(spec, &inputs)?;
     let output = OutputDir::open(&spec.output().dir).map_err(archived)?;
     let mut notes: Vec<String> = bound.notes.iter().map(Note::to_string).collect();
@@ -103,7 +104,7 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
     let log = known.map(History::log).unwrap_or_default();
     let last_worker = known.map(|history| last_name(history, output.times_opened())).unwrap_or_default();
     let (artifacts, store) = state_files(spec, &inputs, &origin, &output)?;
-    let summary = bound.summary(spec, train_rows);
+    let summary = bound.summary(spec, train_rows, &inputs.model);
     let training = trains.then(|| inputs.splits.get(&Split::Train)).flatten();
     let base = Base { update: origin.start(), artifacts };
     let files = store.into_iter().map(|(kind, path)| ((base.update, kind), path)).collect();
@@ -291,6 +292,11 @@ fn setting(
             save_steps: bound.cadence.saving.updates(),
         },
         train_rows,
+        trained_parameters: bound
+            .train
+            .tuning
+            .frozen_layers
+            .map(|layers| inputs.model.trained_parameters(Some(layers))),
         eval_batch_rows: recipe.per_device_eval_batch_size,
         labels: inputs.labels.names().to_vec(),
         test_rows: inputs.test_rows.clone(),

@@ -7,7 +7,7 @@ use medley_common::save::SaveId;
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::secret::Secret;
 use medley_common::spec::{
-    ComputeSpec, GradientDtype, OptimizerKind, OptimizerSpec, Precision, SgdSpec, Summation, TrainSpec,
+    ComputeSpec, GradientDtype, OptimizerKind, OptimizerSpec, Precision, SgdSpec, Summation, TrainSpec, TuningSpec,
 };
 
 use crate::v1;
@@ -162,6 +162,8 @@ impl From<TrainSpec> for v1::TrainSpec {
             auto_micro_batch: spec.compute.auto_micro_batch,
             sums_by_worker: spec.compute.summation == Summation::ByWorker,
             sgd,
+            frozen_layers: spec.tuning.frozen_layers,
+            layer_lr_decay: spec.tuning.layer_lr_decay,
         }
     }
 }
@@ -214,6 +216,7 @@ impl TryFrom<v1::TrainSpec> for TrainSpec {
                 weight_decay: spec.weight_decay,
                 max_grad_norm: spec.max_grad_norm,
             },
+            tuning: TuningSpec { frozen_layers: spec.frozen_layers, layer_lr_decay: spec.layer_lr_decay },
             label_smoothing: spec.label_smoothing,
             compute: ComputeSpec {
                 precision: match spec.precision() {

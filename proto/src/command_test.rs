@@ -28,6 +28,7 @@ fn welcome() -> Welcome {
                 weight_decay: 0.01,
                 max_grad_norm: None,
             },
+            tuning: TuningSpec { frozen_layers: Some(1), layer_lr_decay: Some(0.9) },
             label_smoothing: 0.1,
             compute: ComputeSpec { summation: Summation::ByWorker, ..ComputeSpec::default() },
         },

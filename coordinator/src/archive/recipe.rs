@@ -5,7 +5,7 @@ use std::fmt;
 use medley_common::identity::Digest;
 use medley_common::model::ModelConfig;
 use medley_common::schedule::{LrSchedule, Setting};
-use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, SgdSpec, Summation, TrainSpec};
+use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, SgdSpec, Summation, TrainSpec, TuningSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -40,7 +40,7 @@ impl Recipe {
     #[must_use]
     pub fn new(spec: &TrainSpec, model: &ModelConfig, train_rows: Digest) -> Self {
         // Taken apart field by field: a new setting does not compile until it is decided here.
-        let TrainSpec { seed, rows_per_update, lanes, schedule, optimizer, label_smoothing, compute } = spec;
+        let TrainSpec { seed, rows_per_update, lanes, schedule, optimizer, tuning, label_smoothing, compute } = spec;
         // Activations that are computed again have the same bits, and so have lanes in whatever passes, as far as a device
         // keeps them apart at all.
         let ComputeSpec { precision, gradient_dtype, gradient_checkpointing: _, auto_micro_batch: _, summation } =
@@ -66,6 +66,7 @@ impl Recipe {
         ]
         .into_iter()
         .chain(settings(optimizer))
+        .chain(tuned(tuning))
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
         let set: JsonObject = decay.settings().map(|(name, setting)| (name.to_owned(), set(&setting))).collect();
@@ -118,6 +119,16 @@ fn settings(optimizer: &OptimizerSpec) -> Vec<(&'static str, Value)> {
             vec![("optim_args", Value::from(set))]
         }
     }
+}
+
+/// What is frozen and slowed down; nothing of it is said where nothing is, as before there was such a thing.
+fn tuned(tuning: &TuningSpec) -> impl Iterator<Item = (&'static str, Value)> {
+    let TuningSpec { frozen_layers, layer_lr_decay } = tuning;
+    let frozen = frozen_layers.map(|layers| match layers {
+        0 => ("freeze_embeddings", Value::from(true)),
+        layers => ("freeze_layers", Value::from(layers)),
+    });
+    frozen.into_iter().chain(layer_lr_decay.map(|decay| ("layer_lr_decay", number(decay))))
 }
 
 /// Rates as they are typed: `3e-5`, where JSON prints `0.00003`.

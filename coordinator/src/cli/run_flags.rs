@@ -32,6 +32,8 @@ pub(crate) struct RunFlags {
     #[command(flatten)]
     pub(crate) optimizer: OptimizerFlags,
     #[command(flatten)]
+    pub(crate) tuning: TuningFlags,
+    #[command(flatten)]
     pub(crate) cadence: CadenceFlags,
     #[command(flatten)]
     pub(crate) precision: PrecisionFlags,
@@ -182,6 +184,21 @@ pub(crate) struct OptimizerFlags {
     /// Seeds the order of the rows, dropout and new weights
     #[arg(long, value_name = "SEED", default_value_t = 42)]
     pub(crate) seed: i64,
+}
+
+/// Which parameters are trained, and how fast.
+#[derive(Debug, Clone, Args)]
+#[command(rename_all = "snake_case", next_help_heading = "What is trained")]
+pub(crate) struct TuningFlags {
+    /// Layer i of n learns at rate x SHARE^(n - i), embeddings at SHARE^(n + 1), head at 1
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
+    pub(crate) layer_lr_decay: f64,
+    /// Leave all embeddings as they are
+    #[arg(long)]
+    pub(crate) freeze_embeddings: Truth,
+    /// Leave the embeddings and the lowest N encoder layers as they are
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) freeze_layers: i64,
 }
 
 /// When to log, evaluate and save.

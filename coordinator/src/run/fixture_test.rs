@@ -10,7 +10,7 @@ use medley_common::model::ModelConfig;
 use medley_common::save::{Piece, SaveId};
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::secret::Secret;
-use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec};
+use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec, TuningSpec};
 
 use super::*;
 use crate::spec::{Cadence, Every};
@@ -30,6 +30,7 @@ pub(super) fn job(workers: u32) -> Job {
             weight_decay: 0.0,
             max_grad_norm: Some(1.0),
         },
+        tuning: TuningSpec::default(),
         label_smoothing: 0.0,
         compute: ComputeSpec::default(),
     };

@@ -1,9 +1,11 @@
 //! A run whose rows are counted and whose machine is known: every number that it needs.
 
+use medley_common::model::ModelConfig;
 use medley_common::plan::updates_per_epoch;
 use medley_common::schedule::LrSchedule;
 use medley_common::spec::TrainSpec;
 
+use super::tuning;
 use crate::spec::{BatchMeaning, Cadence, Machine, Note, PlanSummary, RunLength, RunSpec, SpecError, Team, Warmup};
 
 /// The longest run, in updates.
@@ -59,6 +61,7 @@ impl RunSpec {
             lanes: recipe.lanes,
             schedule,
             optimizer: recipe.optimizer,
+            tuning: recipe.tuning,
             label_smoothing: recipe.label_smoothing,
             compute,
         };
@@ -104,10 +107,18 @@ impl RunSpec {
 }
 
 impl Bound {
+    /// Checks the recipe against the model.
+    ///
+    /// # Errors
+    /// It asks for what the model does not have.
+    pub fn check(&self, model: &ModelConfig) -> Result<(), SpecError> {
+        tuning::check(&self.train.tuning, model)
+    }
+
     /// The plan to print before the run starts; `train_rows` as given to [`RunSpec::bind`].
     #[must_use]
-    pub fn summary(&self, spec: &RunSpec, train_rows: u64) -> PlanSummary {
-        PlanSummary::new(spec, self, train_rows)
+    pub fn summary(&self, spec: &RunSpec, train_rows: u64, model: &ModelConfig) -> PlanSummary {
+        PlanSummary::new(spec, self, train_rows, model)
     }
 }
 

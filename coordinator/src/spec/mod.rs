@@ -18,6 +18,7 @@ mod run_spec;
 mod schedule;
 mod sources;
 mod spec_error;
+mod tuning;
 
 pub use bound::Bound;
 pub use cadence::{Cadence, Every};

@@ -3,9 +3,11 @@
 use std::fmt;
 
 use medley_common::lane::LaneTree;
+use medley_common::model::ModelConfig;
 use medley_common::spec::{OptimizerKind, Precision, SgdSpec, Summation};
 
 use super::number::{Grouped, counted};
+use super::tuning;
 use crate::spec::{BatchMeaning, Bound, Device, Every, InitialWeights, Role, RunLength, RunSpec};
 
 /// What a run is going to do, line by line; its `Display` is what is printed at the start.
@@ -15,13 +17,14 @@ pub struct PlanSummary {
 }
 
 impl PlanSummary {
-    pub(super) fn new(spec: &RunSpec, bound: &Bound, train_rows: u64) -> Self {
-        let mut lines = vec![("model", model(spec))];
+    pub(super) fn new(spec: &RunSpec, bound: &Bound, train_rows: u64, model: &ModelConfig) -> Self {
+        let mut lines = vec![("model", of_model(spec))];
         if bound.cadence.total_updates > 0 {
             lines.push(("training", training(spec, bound, train_rows)));
             lines.push(("global batch", batch(spec, bound)));
             lines.push(("learning rate", learning_rate(bound)));
             lines.push(("optimizer", optimizer(bound)));
+            lines.extend(bound.train.tuning.frozen_layers.map(|layers| ("trained", trained(layers, model))));
         }
         lines.push(("workers", workers(spec, bound)));
         lines.push(("precision", precision(spec, bound)));
@@ -54,7 +57,7 @@ impl fmt::Display for PlanSummary {
     }
 }
 
-fn model(spec: &RunSpec) -> String {
+fn of_model(spec: &RunSpec) -> String {
     let sources = spec.sources();
     let weights = match sources.weights {
         InitialWeights::Pretrained => "",
@@ -100,7 +103,12 @@ fn learning_rate(bound: &Bound) -> String {
         updates => format!("0 to {peak} over {} of warm-up", counted(updates, "update")),
     };
     let words = schedule.decay.words();
-    if schedule.decay.has_warmup() { format!("{warmup}, then {words}") } else { format!("{peak} {words}") }
+    let course =
+        if schedule.decay.has_warmup() { format!("{warmup}, then {words}") } else { format!("{peak} {words}") };
+    match bound.train.tuning.layer_lr_decay {
+        Some(decay) => format!("{course}; times {decay} for each layer below the head"),
+        None => course,
+    }
 }
 
 fn optimizer(bound: &Bound) -> String {
@@ -119,6 +127,11 @@ fn optimizer(bound: &Bound) -> String {
         None => "gradients not clipped".into(),
     };
     format!("{}, {settings}, weight decay {}, {clipping}", optimizer.kind.name(), optimizer.weight_decay)
+}
+
+fn trained(frozen_layers: u32, model: &ModelConfig) -> String {
+    let (trained, all) = (model.trained_parameters(Some(frozen_layers)), model.parameters());
+    format!("{} of {}: {}", Grouped(trained), counted(all, "parameter"), tuning::frozen(frozen_layers))
 }
 
 fn workers(spec: &RunSpec, bound: &Bound) -> String {

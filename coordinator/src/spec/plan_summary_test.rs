@@ -1,3 +1,4 @@
+use crate::archive::fixture::model;
 use crate::cli::tests::{REFERENCE, train};
 use crate::spec::Machine;
 
@@ -8,7 +9,7 @@ fn summary(flags: &str, rows: u64) -> String {
 fn summary_on(machine: Machine, flags: &str, rows: u64) -> String {
     let spec = train(flags).unwrap();
     let bound = spec.bind(rows, &machine).unwrap();
-    bound.summary(&spec, rows).to_string()
+    bound.summary(&spec, rows, &model()).to_string()
 }
 
 #[test]
@@ -58,6 +59,15 @@ fn other_plans_are_told_apart() {
         "workers        4 workers on the CPU with 1 thread each; 8 lanes, 2 for each"
     );
     assert_eq!(line("--no_fp16", "precision"), "precision      float32");
+    assert_eq!(
+        line("--optim sgd --optim_args momentum=0.9,nesterov=True", "optimizer"),
+        "optimizer      sgd, Nesterov's momentum 0.9, weight decay 0, gradients clipped to norm 1"
+    );
+    assert_eq!(
+        line("--freeze_layers 1", "trained"),
+        "trained        9,699 of 25,667 parameters: the embeddings and the lowest layer are frozen"
+    );
+    assert!(line("--layer_lr_decay 0.95", "learning").ends_with("; times 0.95 for each layer below the head"));
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! What makes the result of a training run, before the rows are counted.
 
 use medley_common::schedule::Decay;
-use medley_common::spec::OptimizerSpec;
+use medley_common::spec::{OptimizerSpec, TuningSpec};
 
 use super::number::Number;
-use super::{optimizer, schedule};
+use super::{optimizer, schedule, tuning};
 use crate::cli::run_flags::{BatchFlags, OptimizerFlags, RunFlags};
 use crate::spec::{Note, SpecError};
 
@@ -58,6 +58,8 @@ pub struct Recipe {
     pub peak_learning_rate: f64,
     /// How gradients become weights.
     pub optimizer: OptimizerSpec,
+    /// Which parameters are trained, and how fast.
+    pub tuning: TuningSpec,
     /// Probability mass spread evenly over all labels, in [0, 1).
     pub label_smoothing: f64,
     /// Seeds whatever is random.
@@ -104,6 +106,7 @@ impl Recipe {
             decay,
             peak_learning_rate: Number::new("--learning_rate", given.learning_rate).not_negative()?,
             optimizer: optimizer::parse(given, notes)?,
+            tuning: tuning::parse(&flags.tuning)?,
             label_smoothing: Number::new("--label_smoothing_factor", given.label_smoothing_factor)
                 .that(|mass| (0.0..1.0).contains(&mass), "a number from 0 up to, but not including, 1")?,
             seed: u64::try_from(seed.value).map_err(|_| seed.refused("a whole number of 0 or more"))?,

@@ -1,11 +1,11 @@
 //! The optimizer: which parameters are moved by which gradient. How far is up to the rule, a file of its own each.
 
 use medley_common::identity::Update;
-use medley_common::spec::{OptimizerKind, OptimizerSpec};
+use medley_common::spec::{OptimizerKind, OptimizerSpec, TuningSpec};
 
 use super::adamw::AdamW;
 use super::gradients::Gradients;
-use super::runs::{Run, runs};
+use super::runs::{Group, Run, groups};
 use super::sgd::Sgd;
 use crate::layout::{Layout, Segment};
 use crate::ops::step::{RowGradients, StepRun};
@@ -13,7 +13,7 @@ use crate::ops::{DeviceError, Ops, Slice};
 
 /// Moves the parameters by their gradients, and remembers what its rule asks for, flat and in the order of the layout.
 pub struct Optimizer<O: Ops> {
-    runs: Vec<Run>,
+    groups: Vec<Group>,
     word_width: usize,
     rule: Rule<O>,
 }
@@ -39,12 +39,12 @@ impl<O: Ops> Optimizer<O> {
     ///
     /// # Errors
     /// The device's memory is exhausted.
-    pub fn new(ops: &O, layout: &Layout, spec: OptimizerSpec) -> Result<Self, DeviceError> {
+    pub fn new(ops: &O, layout: &Layout, (spec, tuning): (OptimizerSpec, &TuningSpec)) -> Result<Self, DeviceError> {
         let rule = match spec.kind {
             OptimizerKind::AdamwHf | OptimizerKind::AdamwTorch => Rule::AdamW(AdamW::new(ops, layout.len(), spec)?),
             OptimizerKind::Sgd(sgd) => Rule::Sgd(Sgd::new(ops, layout.len(), (sgd, spec.weight_decay))?),
         };
-        Ok(Self { runs: runs(layout), word_width: layout.slots()[0].shape[1], rule })
+        Ok(Self { groups: groups(layout, tuning), word_width: layout.slots()[0].shape[1], rule })
     }
 
     /// What it remembers, in the order of [`OptimizerKind::memory`].
@@ -76,25 +76,31 @@ impl<O: Ops> Optimizer<O> {
         gradients: &Gradients<O>,
         size: StepSize,
     ) -> Result<(), DeviceError> {
-        for run in self.runs.iter().filter(|run| run.segment == Segment::Words) {
-            let (rows, values) = gradients.words();
-            let gradient = RowGradients { width: self.word_width, rows, values };
+        for Group { rate, runs } in &self.groups {
+            let size = StepSize { learning_rate: size.learning_rate * rate, ..size };
+            for run in runs.iter().filter(|run| run.segment == Segment::Words) {
+                let (rows, values) = gradients.words();
+                let gradient = RowGradients { width: self.word_width, rows, values };
+                match &mut self.rule {
+                    Rule::AdamW(rule) => rule.step_rows(ops, parameters, (run, gradient), size)?,
+                    Rule::Sgd(rule) => rule.step_rows(ops, parameters, (run, gradient), size)?,
+                }
+            }
+            let runs = runs.iter().filter_map(|run| dense(run, gradients)).collect();
             match &mut self.rule {
-                Rule::AdamW(rule) => rule.step_rows(ops, parameters, (run, gradient), size)?,
-                Rule::Sgd(rule) => rule.step_rows(ops, parameters, (run, gradient), size)?,
+                Rule::AdamW(rule) => rule.step(ops, parameters, runs, size)?,
+                Rule::Sgd(rule) => rule.step(ops, parameters, runs, size)?,
             }
         }
-        let dense = |run: &Run| {
-            let (_, buffer) = gradients.segments().iter().find(|(known, _)| *known == run.segment)?;
-            let gradient = Slice { buffer, range: run.within.clone() };
-            Some(StepRun { range: run.range.clone(), decays: run.decays, gradient })
-        };
-        let runs = self.runs.iter().filter_map(dense).collect();
-        match &mut self.rule {
-            Rule::AdamW(rule) => rule.step(ops, parameters, runs, size),
-            Rule::Sgd(rule) => rule.step(ops, parameters, runs, size),
-        }
+        Ok(())
     }
+}
+
+/// A run of a segment whose gradient is dense.
+fn dense<'a, O: Ops>(run: &Run, gradients: &'a Gradients<O>) -> Option<StepRun<'a, O>> {
+    let (_, buffer) = gradients.segments().iter().find(|(known, _)| *known == run.segment)?;
+    let gradient = Slice { buffer, range: run.within.clone() };
+    Some(StepRun { range: run.range.clone(), decays: run.decays, gradient })
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use medley_common::message::{Lanes, UpdateReport};
 use medley_common::model::ModelConfig;
 use medley_common::plan::UpdatePlan;
 use medley_common::schedule::{Decay, LrSchedule};
-use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec};
+use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec, TuningSpec};
 
 use super::{StepError, Trainer};
 use crate::collective::{Collective, CollectiveError, SparseRows, Summed};
@@ -103,6 +103,7 @@ pub(super) fn spec(kind: OptimizerKind, lanes: u32) -> TrainSpec {
             weight_decay: 0.01,
             max_grad_norm: Some(1.0),
         },
+        tuning: TuningSpec::default(),
         label_smoothing: 0.0,
         compute: ComputeSpec::default(),
     }

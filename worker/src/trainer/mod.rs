@@ -108,7 +108,7 @@ impl<O: Ops> Trainer<O> {
         Ok(Self {
             model: new_model(&config, &spec, &layout),
             parameters: ops.upload_parameters(parameters)?,
-            optimizer: Optimizer::new(&ops, &layout, spec.optimizer)?,
+            optimizer: Optimizer::new(&ops, &layout, (spec.optimizer, &spec.tuning))?,
             pool: BufferPool::default(),
             update: Update(0),
             scale,
@@ -219,7 +219,7 @@ impl<O: Ops> Trainer<O> {
 /// The model, without room for any batch yet.
 fn new_model<O: Ops>(config: &ModelConfig, spec: &TrainSpec, layout: &Layout) -> Bert<O> {
     let keep = if spec.compute.gradient_checkpointing { Keep::Nothing } else { Keep::Everything };
-    Bert::new(config, layout, keep)
+    Bert::new(config, layout, keep, spec.tuning.frozen_layers)
 }
 
 fn check_length(name: &'static str, elements: usize, layout: &Layout) -> Result<(), TrainerError> {

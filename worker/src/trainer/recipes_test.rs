@@ -4,7 +4,7 @@ use medley_common::identity::Update;
 use medley_common::message::UpdateReport;
 use medley_common::model::ModelConfig;
 use medley_common::plan::UpdatePlan;
-use medley_common::spec::{OptimizerKind, SgdSpec, TrainSpec};
+use medley_common::spec::{ComputeSpec, OptimizerKind, SgdSpec, TrainSpec, TuningSpec};
 
 use super::Trainer;
 use super::fixture::{Member, config, examples, group, json, plan, spec, train, trainer};
@@ -17,6 +17,10 @@ fn sgd(momentum: f64, dampening: f64, nesterov: bool) -> TrainSpec {
     spec(OptimizerKind::Sgd(SgdSpec { momentum, dampening, nesterov }), 4)
 }
 
+fn tuned(kind: OptimizerKind, frozen_layers: Option<u32>, layer_lr_decay: Option<f64>) -> TrainSpec {
+    TrainSpec { tuning: TuningSpec { frozen_layers, layer_lr_decay }, ..spec(kind, 4) }
+}
+
 /// The cases of `optimizers.json`, which `tests/peers/optimizers.py` writes.
 pub(super) fn recipes() -> Vec<(&'static str, TrainSpec)> {
     vec![
@@ -24,6 +28,10 @@ pub(super) fn recipes() -> Vec<(&'static str, TrainSpec)> {
         ("sgd_momentum", sgd(0.9, 0.0, false)),
         ("sgd_dampened", sgd(0.9, 0.5, false)),
         ("sgd_nesterov", sgd(0.9, 0.0, true)),
+        ("layer_lr_decay", tuned(OptimizerKind::AdamwTorch, None, Some(0.75))),
+        ("freeze_embeddings", tuned(OptimizerKind::AdamwTorch, Some(0), None)),
+        ("freeze_layers", tuned(OptimizerKind::AdamwTorch, Some(1), Some(0.9))),
+        ("freeze_all_layers", tuned(OptimizerKind::Sgd(SgdSpec::default()), Some(2), None)),
     ]
 }
 
@@ -56,6 +64,8 @@ fn training_follows_torch() {
                 assert!(is_near, "{name}, {}: {what} {got} {expected}", report.update);
             }
         }
+        let trained = config().trained_parameters(recipe.tuning.frozen_layers);
+        assert_eq!(Some(trained), case["parameters"].as_u64(), "{name}");
         let parameters = trainer.parameters().unwrap();
         for slot in layout.slots() {
             let values = &parameters[slot.range.clone()];
@@ -65,6 +75,32 @@ fn training_follows_torch() {
                 assert!((got - expected).abs() < 1e-4, "{name}, {} at {place}: {got} {expected}", slot.name);
             }
         }
+    }
+}
+
+/// Neither gradient nor decay moves them, and nothing is sent of them.
+#[test]
+fn what_is_frozen_stays_as_it_is_to_the_bit() {
+    let layout = Layout::new(&config());
+    let is_zero = |values: &[f32]| values.iter().all(|value| *value == 0.0);
+    for (name, recipe) in recipes() {
+        let mut member = group(1, 4).remove(0);
+        let mut trainer = trainer(&with_dropout(), recipe.clone());
+        let start = trainer.parameters().unwrap().to_vec();
+        for plan in (1..=2).map(planned) {
+            trainer.step(&plan, std::slice::from_ref(&(0..4)), &examples(), &mut member).unwrap();
+        }
+        for (segment, range) in layout.segments() {
+            let is_trained = segment.is_trained(&recipe.tuning);
+            let moved = trainer.parameters().unwrap()[range.clone()] != start[range.clone()];
+            assert_eq!(moved, is_trained, "{name}: {segment:?}");
+            for memory in trainer.memory().unwrap() {
+                assert_eq!(!is_zero(&memory[range.clone()]), is_trained, "{name}: what is remembered of {segment:?}");
+            }
+        }
+        assert_eq!(member.words.rows.is_empty(), recipe.tuning.frozen_layers.is_some(), "{name}");
+        let dense = layout.dense_segments(&recipe.tuning).count();
+        assert_eq!(member.segments.len(), dense + 1, "{name}: and the losses");
     }
 }
 
@@ -111,5 +147,17 @@ fn a_state_of_any_recipe_is_handed_over_to_the_bit() {
                 assert!(trainer.memory().unwrap() == expected.memory().unwrap(), "{name}");
             }
         });
+    }
+}
+
+#[test]
+fn activations_computed_again_change_no_bit() {
+    let plans: Vec<_> = (1..=2).map(planned).collect();
+    for (name, recipe) in recipes() {
+        let (usual, _) = train(&|| trainer(&with_dropout(), recipe.clone()), &plans, (1, 1));
+        let compute = ComputeSpec { gradient_checkpointing: true, ..recipe.compute };
+        let again = TrainSpec { compute, ..recipe };
+        let (other, _) = train(&|| trainer(&with_dropout(), again.clone()), &plans, (2, 1));
+        assert!(other.parameters().unwrap() == usual.parameters().unwrap(), "{name}");
     }
 }

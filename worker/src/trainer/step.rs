@@ -129,14 +129,14 @@ impl<O: Ops> Trainer<O> {
                 return Err(self.unsummed(plan, lanes, examples, problem));
             }
             Launched::Broken(error, kept) => {
-                let segments = self.layout.segments().len() - 1;
+                let segments = self.layout.dense_segments(&self.spec.tuning).count();
                 self.kept = Some(kept).filter(|kept| kept.is_whole(segments));
                 return Err(error.into());
             }
         };
         let traffic = summed.traffic;
         let (losses, reported) = take_losses(&self.ops, &mut summed, planned)?;
-        let (gradients, mut spare) = Gradients::new(&self.ops, &self.layout, summed)?;
+        let (gradients, mut spare) = Gradients::new(&self.ops, (&self.layout, &self.spec.tuning), summed)?;
         timing.wait_seconds += clock.lap();
         timing.started_us = started_us;
         (timing.exchange_seconds, timing.sent_bytes) = (traffic.busy.as_secs_f64(), traffic.sent_bytes);
