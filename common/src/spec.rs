@@ -24,6 +24,9 @@ pub struct TrainSpec {
     pub tuning: TuningSpec,
     /// Probability mass spread evenly over all labels.
     pub label_smoothing: f64,
+    /// How much each class counts in the loss, by label, all above 0; empty: all alike.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub class_weights: Vec<f64>,
     /// How devices compute it.
     pub compute: ComputeSpec,
 }
@@ -170,4 +173,50 @@ pub struct SgdSpec {
     pub dampening: f64,
     /// Whether a step looks ahead by the momentum (Nesterov).
     pub nesterov: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::Decay;
+
+    fn spec() -> TrainSpec {
+        TrainSpec {
+            seed: 42,
+            rows_per_update: 8,
+            lanes: 4,
+            schedule: LrSchedule { decay: Decay::linear(), peak: 1.0, warmup_updates: 0, total_updates: 1 },
+            optimizer: OptimizerSpec {
+                kind: OptimizerKind::AdamwHf,
+                beta1: 0.9,
+                beta2: 0.999,
+                epsilon: 1e-8,
+                weight_decay: 0.0,
+                max_grad_norm: None,
+            },
+            tuning: TuningSpec::default(),
+            label_smoothing: 0.0,
+            class_weights: Vec::new(),
+            compute: ComputeSpec::default(),
+        }
+    }
+
+    /// Ledgers of earlier versions have no such fields, and none are written where nothing is asked for.
+    #[test]
+    fn a_usual_recipe_is_written_and_read_as_before() {
+        let text = serde_json::to_string(&spec()).unwrap();
+        assert!(text.contains(r#""kind":"adamw_hf""#), "{text}");
+        assert!(!text.contains("tuning") && !text.contains("class_weights"), "{text}");
+        assert_eq!(serde_json::from_str::<TrainSpec>(&text).unwrap(), spec());
+    }
+
+    #[test]
+    fn any_recipe_is_read_back() {
+        let mut recipe = spec();
+        recipe.optimizer.kind = OptimizerKind::Sgd(SgdSpec { momentum: 0.9, dampening: 0.0, nesterov: true });
+        recipe.tuning = TuningSpec { frozen_layers: Some(0), layer_lr_decay: Some(0.95) };
+        recipe.class_weights = vec![0.1, 3.0];
+        let text = serde_json::to_string(&recipe).unwrap();
+        assert_eq!(serde_json::from_str::<TrainSpec>(&text).unwrap(), recipe);
+    }
 }

@@ -90,6 +90,7 @@ fn job(workers: u32, updates: u64) -> Job {
         },
         tuning: TuningSpec::default(),
         label_smoothing: 0.0,
+        class_weights: Vec::new(),
         compute: ComputeSpec::default(),
     };
     let model = ModelConfig {
@@ -117,13 +118,14 @@ fn job(workers: u32, updates: u64) -> Job {
         logs_first_update: false,
     };
     let rows = UPDATES_PER_EPOCH as u32 * workers;
+    let lengths: Vec<u32> = (0..rows).map(|row| 10 + row * 7919 % 100).collect();
     let second = Duration::from_secs(1);
     Job {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         run: Digest([9; 32]),
         spec,
         model,
-        training: Some(TrainingJob { lengths: (0..rows).map(|row| 10 + row * 7919 % 100).collect(), cadence }),
+        training: Some(TrainingJob { labels: vec![Some(0); lengths.len()], lengths, cadence }),
         validation: None,
         test: None,
         past: Past::default(),

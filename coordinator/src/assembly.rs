@@ -82,8 +82,9 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
     refuse_own_inputs(spec)?;
     let inputs = Inputs::read(spec)?;
     let train_rows = inputs.splits.get(&Split::Train).map_or(0, |rows| rows.len() as u64);
-    let bound = spec.bind(train_rows, machine).map_err(config)?;
-    bound.check(&inputs.model).map_err(config)?;
+    let labels = inputs.splits.get(&Split::Train).map_or_else(Vec::new, |rows| labels(rows));
+    let bound = spec.bind(train_rows, machine).and_then(|bound| bound.on(spec, &inputs.model, &labels));
+    let bound = bound.map_err(config)?;
     refuse_own_model(spec, &inputs)?;
     let output = OutputDir::open(&spec.output().dir).map_err(archived)?;
     let mut notes: Vec<String> = bound.notes.iter().map(Note::to_string).collect();
@@ -185,6 +186,10 @@ fn identity(request: &Request, bound: &Bound, inputs: &Inputs, recipe: Recipe) -
     }
 }
 
+fn labels(rows: &[Example]) -> Vec<Option<u32>> {
+    rows.iter().map(|row| row.label).collect()
+}
+
 fn lengths(rows: &[Example]) -> Vec<u32> {
     rows.iter().map(|row| u32::try_from(row.len()).unwrap_or(u32::MAX)).collect()
 }
@@ -239,7 +244,7 @@ struct Asked {
 fn job(spec: &RunSpec, bound: &Bound, inputs: &Inputs, training: Option<&Vec<Example>>, asked: Asked) -> Job {
     let rows = |split| {
         let rows: &Vec<Example> = inputs.splits.get(&split)?;
-        Some(SplitRows { lengths: lengths(rows), labels: rows.iter().map(|row| row.label).collect() })
+        Some(SplitRows { lengths: lengths(rows), labels: labels(rows) })
     };
     let placement = spec.placement();
     Job {
@@ -247,7 +252,11 @@ fn job(spec: &RunSpec, bound: &Bound, inputs: &Inputs, training: Option<&Vec<Exa
         run: asked.run,
         spec: bound.train.clone(),
         model: inputs.model.clone(),
-        training: training.map(|rows| TrainingJob { lengths: lengths(rows), cadence: bound.cadence }),
+        training: training.map(|rows| TrainingJob {
+            lengths: lengths(rows),
+            labels: labels(rows),
+            cadence: bound.cadence,
+        }),
         validation: rows(Split::Validation),
         test: rows(Split::Test),
         past: asked.past,

@@ -164,6 +164,7 @@ impl From<TrainSpec> for v1::TrainSpec {
             sgd,
             frozen_layers: spec.tuning.frozen_layers,
             layer_lr_decay: spec.tuning.layer_lr_decay,
+            class_weights: spec.class_weights,
         }
     }
 }
@@ -218,6 +219,7 @@ impl TryFrom<v1::TrainSpec> for TrainSpec {
             },
             tuning: TuningSpec { frozen_layers: spec.frozen_layers, layer_lr_decay: spec.layer_lr_decay },
             label_smoothing: spec.label_smoothing,
+            class_weights: spec.class_weights.clone(),
             compute: ComputeSpec {
                 precision: match spec.precision() {
                     v1::Precision::Float32 => Precision::Float32,

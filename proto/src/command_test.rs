@@ -30,6 +30,7 @@ fn welcome() -> Welcome {
             },
             tuning: TuningSpec { frozen_layers: Some(1), layer_lr_decay: Some(0.9) },
             label_smoothing: 0.1,
+            class_weights: vec![0.5, 1.0, 2.5],
             compute: ComputeSpec { summation: Summation::ByWorker, ..ComputeSpec::default() },
         },
         model: ModelConfig {

@@ -186,9 +186,10 @@ fn ends(c: &mut Criterion) {
     let rows = ROWS as usize;
     let (logits, mut dlogits, mut losses) = (values(rows * 3), values(rows * 3), values(rows));
     time(c, "cross_entropy", || {
-        let (labels, smoothing, gradient_scale) = (3, 0.0, 1.0);
+        let (labels, smoothing, gradient_scale, class_weights) = (3, 0.0, 1.0, &[][..]);
         let (logits, dlogits, losses) = (black_box(&logits), &mut dlogits, &mut losses);
-        Cpu.cross_entropy(CrossEntropy { pack, labels, smoothing, gradient_scale, logits, dlogits, losses }).unwrap();
+        let op = CrossEntropy { pack, labels, smoothing, class_weights, gradient_scale, logits, dlogits, losses };
+        Cpu.cross_entropy(op).unwrap();
     });
 }
 

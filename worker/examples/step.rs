@@ -224,6 +224,7 @@ fn spec(options: &Options, compute: ComputeSpec) -> TrainSpec {
         },
         tuning: TuningSpec::default(),
         label_smoothing: 0.0,
+        class_weights: Vec::new(),
         compute,
     }
 }

@@ -20,6 +20,7 @@ pub(crate) fn of(updates: u64) -> TrainSpec {
         },
         tuning: TuningSpec::default(),
         label_smoothing: 0.0,
+        class_weights: Vec::new(),
         compute: ComputeSpec::default(),
     }
 }

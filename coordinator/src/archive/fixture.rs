@@ -33,6 +33,7 @@ pub(crate) fn spec() -> TrainSpec {
         },
         tuning: TuningSpec::default(),
         label_smoothing: 0.0,
+        class_weights: Vec::new(),
         compute: ComputeSpec::default(),
     }
 }

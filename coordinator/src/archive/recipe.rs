@@ -40,7 +40,17 @@ impl Recipe {
     #[must_use]
     pub fn new(spec: &TrainSpec, model: &ModelConfig, train_rows: Digest) -> Self {
         // Taken apart field by field: a new setting does not compile until it is decided here.
-        let TrainSpec { seed, rows_per_update, lanes, schedule, optimizer, tuning, label_smoothing, compute } = spec;
+        let TrainSpec {
+            seed,
+            rows_per_update,
+            lanes,
+            schedule,
+            optimizer,
+            tuning,
+            label_smoothing,
+            class_weights,
+            compute,
+        } = spec;
         // Activations that are computed again have the same bits, and so have lanes in whatever passes, as far as a device
         // keeps them apart at all.
         let ComputeSpec { precision, gradient_dtype, gradient_checkpointing: _, auto_micro_batch: _, summation } =
@@ -67,6 +77,7 @@ impl Recipe {
         .into_iter()
         .chain(settings(optimizer))
         .chain(tuned(tuning))
+        .chain((!class_weights.is_empty()).then(|| ("class_weights", value(class_weights))))
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
         let set: JsonObject = decay.settings().map(|(name, setting)| (name.to_owned(), set(&setting))).collect();

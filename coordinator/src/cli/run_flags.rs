@@ -181,6 +181,9 @@ pub(crate) struct OptimizerFlags {
     /// Probability spread over all labels
     #[arg(long, value_name = "MASS", default_value_t = 0.0)]
     pub(crate) label_smoothing_factor: f64,
+    /// How much each class counts in training: auto (balanced), or a number for each
+    #[arg(long, value_name = "auto|W,W,..")]
+    pub(crate) class_weights: Option<String>,
     /// Seeds the order of the rows, dropout and new weights
     #[arg(long, value_name = "SEED", default_value_t = 42)]
     pub(crate) seed: i64,

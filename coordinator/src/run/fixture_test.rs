@@ -32,6 +32,7 @@ pub(super) fn job(workers: u32) -> Job {
         },
         tuning: TuningSpec::default(),
         label_smoothing: 0.0,
+        class_weights: Vec::new(),
         compute: ComputeSpec::default(),
     };
     let model = ModelConfig {
@@ -58,12 +59,13 @@ pub(super) fn job(workers: u32) -> Job {
         digest: Every::Never,
         logs_first_update: false,
     };
+    let lengths = (0..10).map(|row| 5 + row % 3).collect();
     Job {
         version: "0.1.0".into(),
         run: Digest([9; 32]),
         spec,
         model,
-        training: Some(TrainingJob { lengths: (0..10).map(|row| 5 + row % 3).collect(), cadence }),
+        training: Some(TrainingJob { labels: vec![Some(0); 10], lengths, cadence }),
         validation: None,
         test: None,
         past: Past::default(),

@@ -63,6 +63,7 @@ impl RunSpec {
             optimizer: recipe.optimizer,
             tuning: recipe.tuning,
             label_smoothing: recipe.label_smoothing,
+            class_weights: Vec::new(),
             compute,
         };
         let cadence = self.intervals.bind(updates_per_epoch, total_updates);
@@ -107,12 +108,16 @@ impl RunSpec {
 }
 
 impl Bound {
-    /// Checks the recipe against the model.
+    /// The same on a model and on training rows of these labels, which are none without `--do_train`.
     ///
     /// # Errors
-    /// It asks for what the model does not have.
-    pub fn check(&self, model: &ModelConfig) -> Result<(), SpecError> {
-        tuning::check(&self.train.tuning, model)
+    /// The recipe asks for what the model does not have, or for a balance of classes of which one has no rows.
+    pub fn on(mut self, spec: &RunSpec, model: &ModelConfig, labels: &[Option<u32>]) -> Result<Self, SpecError> {
+        if self.train.schedule.total_updates > 0 {
+            tuning::check(&self.train.tuning, model)?;
+            self.train.class_weights = spec.recipe().class_weights.on(labels, &spec.sources().labels)?;
+        }
+        Ok(self)
     }
 
     /// The plan to print before the run starts; `train_rows` as given to [`RunSpec::bind`].

@@ -6,6 +6,7 @@
 mod bound;
 mod cadence;
 mod chaos;
+mod class_weights;
 mod note;
 mod number;
 mod optimizer;
@@ -23,6 +24,7 @@ mod tuning;
 pub use bound::Bound;
 pub use cadence::{Cadence, Every};
 pub use chaos::{Blow, Chaos, ChaosError, Fault, Occasion as FaultOccasion, Victim};
+pub use class_weights::ClassWeights;
 pub use note::{Note, NoteKind};
 pub use output::{Existing, Output, Progress, Resume};
 pub use placement::{Device, DeviceChoice, Machine, Placement, Role, Team, Workers};

@@ -24,6 +24,7 @@ impl PlanSummary {
             lines.push(("global batch", batch(spec, bound)));
             lines.push(("learning rate", learning_rate(bound)));
             lines.push(("optimizer", optimizer(bound)));
+            lines.extend(class_weights(spec, bound).map(|weights| ("class weights", weights)));
             lines.extend(bound.train.tuning.frozen_layers.map(|layers| ("trained", trained(layers, model))));
         }
         lines.push(("workers", workers(spec, bound)));
@@ -132,6 +133,12 @@ fn optimizer(bound: &Bound) -> String {
 fn trained(frozen_layers: u32, model: &ModelConfig) -> String {
     let (trained, all) = (model.trained_parameters(Some(frozen_layers)), model.parameters());
     format!("{} of {}: {}", Grouped(trained), counted(all, "parameter"), tuning::frozen(frozen_layers))
+}
+
+fn class_weights(spec: &RunSpec, bound: &Bound) -> Option<String> {
+    let weights = spec.sources().labels.iter().zip(&bound.train.class_weights);
+    let weights: Vec<String> = weights.map(|(label, weight)| format!("{label} {weight:.4}")).collect();
+    (!weights.is_empty()).then(|| format!("{}; evaluation counts all rows alike", weights.join(", ")))
 }
 
 fn workers(spec: &RunSpec, bound: &Bound) -> String {

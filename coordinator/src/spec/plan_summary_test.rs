@@ -8,7 +8,8 @@ fn summary(flags: &str, rows: u64) -> String {
 
 fn summary_on(machine: Machine, flags: &str, rows: u64) -> String {
     let spec = train(flags).unwrap();
-    let bound = spec.bind(rows, &machine).unwrap();
+    let labels: Vec<Option<u32>> = (0..rows).map(|row| Some((row % 4).min(2) as u32)).collect();
+    let bound = spec.bind(rows, &machine).unwrap().on(&spec, &model(), &labels).unwrap();
     bound.summary(&spec, rows, &model()).to_string()
 }
 
@@ -66,6 +67,10 @@ fn other_plans_are_told_apart() {
     assert_eq!(
         line("--freeze_layers 1", "trained"),
         "trained        9,699 of 25,667 parameters: the embeddings and the lowest layer are frozen"
+    );
+    assert_eq!(
+        line("--class_weights auto", "class"),
+        "class weights  entailment 1.3333, neutral 1.3333, contradiction 0.6667; evaluation counts all rows alike"
     );
     assert!(line("--layer_lr_decay 0.95", "learning").ends_with("; times 0.95 for each layer below the head"));
 }

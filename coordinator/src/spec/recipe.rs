@@ -6,7 +6,7 @@ use medley_common::spec::{OptimizerSpec, TuningSpec};
 use super::number::Number;
 use super::{optimizer, schedule, tuning};
 use crate::cli::run_flags::{BatchFlags, OptimizerFlags, RunFlags};
-use crate::spec::{Note, SpecError};
+use crate::spec::{ClassWeights, Note, SpecError};
 
 /// What `--per_device_train_batch_size` times `--gradient_accumulation_steps` counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,12 +62,14 @@ pub struct Recipe {
     pub tuning: TuningSpec,
     /// Probability mass spread evenly over all labels, in [0, 1).
     pub label_smoothing: f64,
+    /// How much each class counts in the loss.
+    pub class_weights: ClassWeights,
     /// Seeds whatever is random.
     pub seed: u64,
 }
 
 impl Recipe {
-    pub(super) fn parse(flags: &RunFlags, notes: &mut Vec<Note>) -> Result<Self, SpecError> {
+    pub(super) fn parse(flags: &RunFlags, labels: &[String], notes: &mut Vec<Note>) -> Result<Self, SpecError> {
         let (batch, given) = (&flags.batch, &flags.optimizer);
         let decay = schedule::decay(given)?;
         let warmup = warmup(given, notes)?;
@@ -109,6 +111,7 @@ impl Recipe {
             tuning: tuning::parse(&flags.tuning)?,
             label_smoothing: Number::new("--label_smoothing_factor", given.label_smoothing_factor)
                 .that(|mass| (0.0..1.0).contains(&mass), "a number from 0 up to, but not including, 1")?,
+            class_weights: ClassWeights::parse(given.class_weights.as_deref(), labels)?,
             seed: u64::try_from(seed.value).map_err(|_| seed.refused("a whole number of 0 or more"))?,
         })
     }

@@ -51,7 +51,7 @@ mod tests {
         let least = "--model_name_or_path m --do_train --train_file t.jsonl --output_dir out";
         let spec = train(&format!("{least} {flags}")).map_err(|error| error.to_string())?;
         let bound = spec.bind(10, &Machine { cores: 1, cuda_devices: 0 }).map_err(|error| error.to_string())?;
-        bound.check(&model()).map_err(|error| error.to_string())?;
+        let bound = bound.on(&spec, &model(), &[]).map_err(|error| error.to_string())?;
         Ok(bound.train.tuning)
     }
 
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn what_the_model_does_not_have_is_refused() {
-        let refusal = |flags| tuning(flags).unwrap_err();
+        let refusal = |flags: &str| tuning(flags).unwrap_err();
         assert_eq!(
             refusal("--freeze_layers 3"),
             "--freeze_layers is 3; expected 0 to 2, the encoder layers of the model"

@@ -75,14 +75,16 @@ pub struct Backward<'a, O: Ops> {
     /// Buffers for the sums.
     pub pool: &'a mut BufferPool<O>,
     /// The loss.
-    pub loss: Loss,
+    pub loss: Loss<'a>,
 }
 
 /// What is differentiated.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Loss {
+pub struct Loss<'a> {
     /// Probability mass that the loss spreads evenly over all labels.
     pub smoothing: f64,
+    /// How much each label counts; empty: all alike.
+    pub class_weights: &'a [f64],
     /// What the loss is multiplied by before it is differentiated.
     pub gradient_scale: f64,
 }

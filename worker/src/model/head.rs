@@ -151,7 +151,7 @@ impl Head {
         pass: &Pass<'_, O>,
         kept: &mut HeadActivations<O::Buffer>,
         (input, dinput, below): (&O::Buffer, &mut O::Buffer, Below),
-        (loss, sums): (Loss, &mut SegmentSums<'_, O>),
+        (loss, sums): (Loss<'_>, &mut SegmentSums<'_, O>),
     ) -> Result<(), DeviceError> {
         let (ops, pack, hidden, labels) = (pass.ops, pass.pack, self.hidden, self.labels);
         let weights = pass.segment(&self.segment);
@@ -159,6 +159,7 @@ impl Head {
             pack,
             labels,
             smoothing: loss.smoothing,
+            class_weights: loss.class_weights,
             gradient_scale: loss.gradient_scale,
             logits: &kept.logits,
             dlogits: &mut kept.dlogits,

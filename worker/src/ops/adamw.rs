@@ -16,7 +16,7 @@ use super::{Ops, SliceMut};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Coefficients {
-    /// Divides by the number of rows and clips.
+    /// Divides by the update's divisor and clips.
     pub gradient_scale: f32,
     /// Decay of the first moment.
     pub beta1: f32,

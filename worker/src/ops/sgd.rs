@@ -14,7 +14,7 @@ use super::{Ops, SliceMut};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Coefficients {
-    /// Divides by the number of rows and clips.
+    /// Divides by the update's divisor and clips.
     pub gradient_scale: f32,
     /// Weight decay, added to the gradient.
     pub decay: f32,

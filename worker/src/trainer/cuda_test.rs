@@ -91,14 +91,16 @@ struct Recipes;
 impl DriverTest for Recipes {
     fn run<D: Driver + Clone>(&self, driver: D) {
         for (name, mut recipe) in recipes() {
-            recipe.schedule.warmup_updates = 1;
+            if matches!(recipe.optimizer.kind, OptimizerKind::Sgd(_)) {
+                recipe.schedule.peak = 0.5;
+            }
             let expected = course_of(Cpu, recipe.clone(), (0.1, 2));
             let got = course_of(Cuda::new(driver.clone(), Precision::Float32), recipe.clone(), (0.1, 2));
             assert_near(name, &got.norms, &expected.norms, 1e-4);
             assert_near(name, &got.losses, &expected.losses, 1e-5);
             assert!(largest_difference(&got.parameters, &expected.parameters) < 2e-5, "{name}");
             let start = flat(&Layout::new(&config()), "model/model.safetensors");
-            assert!(largest_difference(&expected.parameters, &start) > 1e-4, "{name} moves nothing");
+            assert!(largest_difference(&expected.parameters, &start) > 1e-5, "{name} moves nothing");
             let half = ComputeSpec { precision: Precision::Bfloat16, ..ComputeSpec::default() };
             let recipe = TrainSpec { compute: half, ..recipe };
             let got = course_of(Cuda::new(driver.clone(), Precision::Bfloat16), recipe, (0.1, 2));

@@ -105,6 +105,7 @@ pub(super) fn spec(kind: OptimizerKind, lanes: u32) -> TrainSpec {
         },
         tuning: TuningSpec::default(),
         label_smoothing: 0.0,
+        class_weights: Vec::new(),
         compute: ComputeSpec::default(),
     }
 }
@@ -225,7 +226,7 @@ impl Collective for Member {
             self.segments.push((*segment, total(self.tree, root, &known, &add).unwrap()));
         }
         let known = all.iter().flat_map(|parts| parts.words.clone()).collect();
-        self.words = total(self.tree, root, &known, &|left, right| left.plus(&right)).unwrap();
+        self.words = total(self.tree, root, &known, &|left, right| left.plus(&right)).unwrap_or_default();
         Ok(Summed { segments: self.segments.clone(), words: self.words.clone(), ..Summed::default() })
     }
 }

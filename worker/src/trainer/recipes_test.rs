@@ -1,5 +1,6 @@
 //! Recipes beside the usual one: they are what torch makes of them, at any number of ranks and through a handover.
 
+use medley_common::example::Example;
 use medley_common::identity::Update;
 use medley_common::message::UpdateReport;
 use medley_common::model::ModelConfig;
@@ -21,6 +22,10 @@ fn tuned(kind: OptimizerKind, frozen_layers: Option<u32>, layer_lr_decay: Option
     TrainSpec { tuning: TuningSpec { frozen_layers, layer_lr_decay }, ..spec(kind, 4) }
 }
 
+fn weighted(weights: [f64; 3], label_smoothing: f64) -> TrainSpec {
+    TrainSpec { class_weights: weights.to_vec(), label_smoothing, ..spec(OptimizerKind::AdamwTorch, 4) }
+}
+
 /// The cases of `optimizers.json`, which `tests/peers/optimizers.py` writes.
 pub(super) fn recipes() -> Vec<(&'static str, TrainSpec)> {
     vec![
@@ -31,6 +36,8 @@ pub(super) fn recipes() -> Vec<(&'static str, TrainSpec)> {
         ("layer_lr_decay", tuned(OptimizerKind::AdamwTorch, None, Some(0.75))),
         ("freeze_embeddings", tuned(OptimizerKind::AdamwTorch, Some(0), None)),
         ("freeze_layers", tuned(OptimizerKind::AdamwTorch, Some(1), Some(0.9))),
+        ("class_weights", weighted([0.5, 1.0, 2.5], 0.0)),
+        ("class_weights_smoothed", weighted([2.0, 0.25, 1.0], 0.1)),
         ("freeze_all_layers", tuned(OptimizerKind::Sgd(SgdSpec::default()), Some(2), None)),
     ]
 }
@@ -45,20 +52,22 @@ fn planned(update: u64) -> UpdatePlan {
     plan(update, first..first + 8, 4)
 }
 
-fn loss(report: &UpdateReport) -> f64 {
-    report.losses.iter().map(|loss| f64::from(*loss)).sum::<f64>() / 8.0
+/// The mean loss, as the coordinator divides.
+fn loss(report: &UpdateReport, recipe: &TrainSpec, examples: &[Example]) -> f64 {
+    let divisor = planned(report.update.0).divisor(&recipe.class_weights, |row| examples[row.0 as usize].label);
+    report.losses.iter().map(|loss| f64::from(*loss)).sum::<f64>() / divisor
 }
 
 #[test]
 fn training_follows_torch() {
-    let (reference, layout) = (json("optimizers.json"), Layout::new(&config()));
+    let (reference, layout, examples) = (json("optimizers.json"), Layout::new(&config()), examples());
     for (name, mut recipe) in recipes() {
         let case = &reference["cases"][name];
         recipe.schedule.peak = case["peak"].as_f64().unwrap();
         let plans: Vec<_> = (1..=UPDATES).map(planned).collect();
         let (trainer, reports) = train(&|| trainer(&config(), recipe.clone()), &plans, (1, 1));
         for (report, expected) in reports.iter().zip(case["updates"].as_array().unwrap()) {
-            for (what, got) in [("loss", loss(report)), ("grad_norm", report.grad_norm)] {
+            for (what, got) in [("loss", loss(report, &recipe, &examples)), ("grad_norm", report.grad_norm)] {
                 let expected = expected[what].as_f64().unwrap();
                 let is_near = (got - expected).abs() <= 1e-4 * expected.max(1.0);
                 assert!(is_near, "{name}, {}: {what} {got} {expected}", report.update);

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use medley_common::example::Example;
-use medley_common::identity::Update;
+use medley_common::identity::{RowId, Update};
 use medley_common::message::{Timing, UpdateReport};
 use medley_common::plan::UpdatePlan;
 
@@ -116,9 +116,10 @@ impl<O: Ops> Trainer<O> {
         let (started_us, mut clock) = (process_clock::microseconds(), Clock::start());
         let kept = self.kept.take().unwrap_or_default().for_lanes(update, lanes);
         let missing = kept.missing(lanes);
-        let rows = f64::from(plan.rows());
+        let label = |row: RowId| examples.get(row.0 as usize).and_then(|example| example.label);
+        let divisor = plan.divisor(&self.spec.class_weights, label);
         // The loss is a sum over rows; its scale is meant for their mean.
-        let gradient_scale = self.scale.map_or(1.0, |scale| scale.scale / rows);
+        let gradient_scale = self.scale.map_or(1.0, |scale| scale.scale / divisor);
         let seat = self.seat(planned as u32, collective.rank(), collective.world());
         let work = Work { plan, examples, gradient_scale, seat };
         let (launched, mut timing) = self.compute(work, (lanes, &missing), kept, collective)?;
@@ -141,7 +142,7 @@ impl<O: Ops> Trainer<O> {
         timing.started_us = started_us;
         (timing.exchange_seconds, timing.sent_bytes) = (traffic.busy.as_secs_f64(), traffic.sent_bytes);
 
-        let applied = self.apply(update, &gradients, rows * gradient_scale, &losses)?;
+        let applied = self.apply(update, &gradients, divisor * gradient_scale, &losses)?;
         let (grad_norm, skipped) = (applied.unwrap_or(0.0), applied.is_none());
         self.update = update;
         spare.extend(reported);

@@ -352,7 +352,7 @@ fn a_state_is_handed_over_to_the_bit() {
     let (expected, _) = train(&|| trainer(&config, smooth(8)), &plans, (1, 1));
     for (parameters, moments) in hand_over(&|| trainer(&config, smooth(8)), &plans, Summation::ByLane) {
         assert!(parameters == *expected.parameters().unwrap());
-        assert!(moments == *expected.memory().unwrap());
+        assert!(expected.memory().unwrap() == moments);
     }
     let [one, other] = hand_over(&|| trainer(&config, by_worker(smooth(8))), &plans, Summation::ByWorker);
     assert!(one == other && one.0 != *expected.parameters().unwrap());

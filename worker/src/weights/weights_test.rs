@@ -267,7 +267,7 @@ fn each_optimizer_has_a_file_of_its_own() {
     for (kind, memory) in [(momentum, vec![values.clone()]), (plain, Vec::new())] {
         let buffers: Vec<&[f32]> = memory.iter().map(Vec::as_slice).collect();
         let bytes = write_optimizer(&kind, &buffers, (Update(7), None), &layout).unwrap().to_vec();
-        let expected = OptimizerState { memory, update: Update(7), loss_scale: None };
+        let expected = OptimizerState { memory: memory.clone(), update: Update(7), loss_scale: None };
         assert_eq!(read_optimizer(&bytes, &kind, &layout).unwrap(), expected);
         let text = read_optimizer(&bytes, &OptimizerKind::AdamwHf, &layout).unwrap_err().to_string();
         assert!(text.contains("exp_avg"), "{text}");

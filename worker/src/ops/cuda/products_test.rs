@@ -96,6 +96,7 @@ impl Scenario for Head {
             pack,
             labels,
             smoothing: 0.125,
+            class_weights: &[],
             gradient_scale: 16.0,
             logits,
             dlogits: &mut dlogits,
