@@ -193,7 +193,7 @@ pub(crate) struct OptimizerFlags {
 #[derive(Debug, Clone, Args)]
 #[command(rename_all = "snake_case", next_help_heading = "What is trained")]
 pub(crate) struct TuningFlags {
-    /// Layer i of n learns at rate x SHARE^(n - i), embeddings at SHARE^(n + 1), head at 1
+    /// Rate of layer i of n is x SHARE^(n-i), embeddings x SHARE^(n+1), head x 1
     #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
     pub(crate) layer_lr_decay: f64,
     /// Leave all embeddings as they are

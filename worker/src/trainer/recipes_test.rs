@@ -76,7 +76,8 @@ fn training_follows_torch() {
         let trained = config().trained_parameters(recipe.tuning.frozen_layers);
         assert_eq!(Some(trained), case["parameters"].as_u64(), "{name}");
         let parameters = trainer.parameters().unwrap();
-        for slot in layout.slots() {
+        // The gradient of the keys' bias is rounding alone, which AdamW makes steps of.
+        for slot in layout.slots().iter().filter(|slot| !slot.name.ends_with("key.bias")) {
             let values = &parameters[slot.range.clone()];
             let places = [0, values.len() / 2, values.len() - 1];
             for (place, expected) in places.into_iter().zip(case["trained"][&slot.name].as_array().unwrap()) {
