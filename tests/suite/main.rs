@@ -18,7 +18,6 @@ mod probes;
 mod profile;
 mod proof;
 mod reattach;
-mod recipes;
 mod recovery;
 mod resume;
 mod saving;
