@@ -86,6 +86,16 @@ impl ModelConfig {
         rows * hidden + norm + u64::from(self.num_hidden_layers) * layer + head
     }
 
+    /// Number of parameters above the frozen ones: all, or those above the embeddings and so many of the lowest layers.
+    #[must_use]
+    pub fn trained_parameters(&self, frozen_layers: Option<u32>) -> u64 {
+        let Some(frozen) = frozen_layers else { return self.parameters() };
+        let layers = self.num_hidden_layers - frozen.min(self.num_hidden_layers);
+        let above = Self { num_hidden_layers: layers, vocab_size: 0, max_position_embeddings: 0, ..self.clone() };
+        let embeddings = (u64::from(self.type_vocab_size) + 2) * u64::from(self.hidden_size);
+        above.parameters() - embeddings
+    }
+
     /// Checks the sizes and rates against each other.
     ///
     /// # Errors
@@ -141,6 +151,15 @@ mod tests {
             initializer_range: 0.02,
             num_labels: 3,
         }
+    }
+
+    #[test]
+    fn frozen_parameters_are_not_trained() {
+        let model = tiny();
+        assert_eq!(model.trained_parameters(None), model.parameters());
+        let counts = [0, 1, 2, 3].map(|frozen| model.trained_parameters(Some(frozen)));
+        // As torch counts them: tests/fixtures/tiny-bert/optimizers.json.
+        assert_eq!(counts, [18_243, 9_699, 1_155, 1_155]);
     }
 
     /// As the model cards say: 333,475,840 and 108,232,704 without the classifier.

@@ -100,7 +100,7 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
     let log = known.map(History::log).unwrap_or_default();
     let last_worker = known.map(|history| last_name(history, output.times_opened())).unwrap_or_default();
     let (artifacts, store) = state_files(spec, &inputs, &origin, &output)?;
-    let summary = bound.summary(spec, train_rows);
+    let summary = bound.summary(spec, train_rows, &inputs.model);
     let plan = summary.lines().filter(|(name, _)| !NAMES_FILES.contains(name));
     let live = Live::new(plan, inputs.labels.names(), known, shown_through(spec, &origin));
     let training = trains.then(|| inputs.splits.get(&Split::Train)).flatten();
@@ -236,7 +236,7 @@ struct Asked {
 fn job(spec: &RunSpec, bound: &Bound, inputs: &Inputs, training: Option<&Vec<Example>>, asked: Asked) -> Job {
     let rows = |split| {
         let rows: &Vec<Example> = inputs.splits.get(&split)?;
-        Some(SplitRows { lengths: lengths(rows), labels: rows.iter().map(|row| row.label).collect() })
+        Some(SplitRows { lengths: lengths(rows), labels: labels(rows) })
     };
     let placement = spec.placement();
     Job {
@@ -246,6 +246,7 @@ fn job(spec: &RunSpec, bound: &Bound, inputs: &Inputs, training: Option<&Vec<Exa
         model: inputs.model.clone(),
         training: training.map(|rows| TrainingJob {
             lengths: lengths(rows),
+            labels: rows.iter().map(|row| row.label).collect(),
             cadence: bound.cadence,
             criterion: spec.criterion().cloned(),
         }),
@@ -294,6 +295,11 @@ fn setting(
             save_steps: bound.cadence.saving.updates(),
         },
         train_rows,
+        trained_parameters: bound
+            .train
+            .tuning
+            .frozen_layers
+            .map(|layers| inputs.model.trained_parameters(Some(layers))),
         eval_batch_rows: recipe.per_device_eval_batch_size,
         labels: inputs.labels.names().to_vec(),
         test_rows: inputs.test_rows.clone(),

@@ -6,7 +6,9 @@ use medley_common::model::ModelConfig;
 use medley_common::save::SaveId;
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::secret::Secret;
-use medley_common::spec::{ComputeSpec, GradientDtype, OptimizerKind, OptimizerSpec, Precision, Summation, TrainSpec};
+use medley_common::spec::{
+    ComputeSpec, GradientDtype, OptimizerKind, OptimizerSpec, Precision, SgdSpec, Summation, TrainSpec, TuningSpec,
+};
 
 use crate::v1;
 use crate::v1::session_response::Command as Wire;
@@ -131,9 +133,12 @@ impl TryFrom<v1::Welcome> for Welcome {
 
 impl From<TrainSpec> for v1::TrainSpec {
     fn from(spec: TrainSpec) -> Self {
-        let optimizer = match spec.optimizer.kind {
-            OptimizerKind::AdamwHf => v1::OptimizerKind::AdamwHf,
-            OptimizerKind::AdamwTorch => v1::OptimizerKind::AdamwTorch,
+        let (optimizer, sgd) = match spec.optimizer.kind {
+            OptimizerKind::AdamwHf => (v1::OptimizerKind::AdamwHf, None),
+            OptimizerKind::AdamwTorch => (v1::OptimizerKind::AdamwTorch, None),
+            OptimizerKind::Sgd(SgdSpec { momentum, dampening, nesterov }) => {
+                (v1::OptimizerKind::Sgd, Some(v1::Sgd { momentum, dampening, nesterov }))
+            }
         };
         Self {
             seed: spec.seed,
@@ -156,6 +161,10 @@ impl From<TrainSpec> for v1::TrainSpec {
             gradient_checkpointing: spec.compute.gradient_checkpointing,
             auto_micro_batch: spec.compute.auto_micro_batch,
             sums_by_worker: spec.compute.summation == Summation::ByWorker,
+            sgd,
+            frozen_layers: spec.tuning.frozen_layers,
+            layer_lr_decay: spec.tuning.layer_lr_decay,
+            class_weights: spec.class_weights,
         }
     }
 }
@@ -180,6 +189,10 @@ impl TryFrom<v1::TrainSpec> for TrainSpec {
         let kind = match spec.optimizer() {
             v1::OptimizerKind::AdamwHf => OptimizerKind::AdamwHf,
             v1::OptimizerKind::AdamwTorch => OptimizerKind::AdamwTorch,
+            v1::OptimizerKind::Sgd => {
+                let v1::Sgd { momentum, dampening, nesterov } = required(spec.sgd, "train_spec.sgd")?;
+                OptimizerKind::Sgd(SgdSpec { momentum, dampening, nesterov })
+            }
             v1::OptimizerKind::Unspecified => return Err(WireError::Missing { field: "train_spec.optimizer" }),
         };
         if spec.rows_per_update == 0 || spec.lanes == 0 {
@@ -204,7 +217,9 @@ impl TryFrom<v1::TrainSpec> for TrainSpec {
                 weight_decay: spec.weight_decay,
                 max_grad_norm: spec.max_grad_norm,
             },
+            tuning: TuningSpec { frozen_layers: spec.frozen_layers, layer_lr_decay: spec.layer_lr_decay },
             label_smoothing: spec.label_smoothing,
+            class_weights: spec.class_weights.clone(),
             compute: ComputeSpec {
                 precision: match spec.precision() {
                     v1::Precision::Float32 => Precision::Float32,

@@ -28,7 +28,9 @@ fn welcome() -> Welcome {
                 weight_decay: 0.01,
                 max_grad_norm: None,
             },
+            tuning: TuningSpec { frozen_layers: Some(1), layer_lr_decay: Some(0.9) },
             label_smoothing: 0.1,
+            class_weights: vec![0.5, 1.0, 2.5],
             compute: ComputeSpec { summation: Summation::ByWorker, ..ComputeSpec::default() },
         },
         model: ModelConfig {
@@ -67,8 +69,11 @@ fn every_command_survives_the_wire() {
         line: Generation(1),
         source: Some(Rank(0)),
     };
+    let mut of_sgd = welcome();
+    of_sgd.spec.optimizer.kind = OptimizerKind::Sgd(SgdSpec { momentum: 0.9, dampening: 0.25, nesterov: true });
     let commands = [
         Command::Welcome(Box::new(welcome())),
+        Command::Welcome(Box::new(of_sgd)),
         Command::Reattach { worker: WorkerId(3), heartbeat_ms: 500 },
         Command::Form(form),
         Command::Token { generation, token: Token::new(vec![9; Token::MOST_BYTES]).unwrap() },

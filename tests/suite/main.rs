@@ -24,6 +24,7 @@ mod probes;
 mod profile;
 mod proof;
 mod reattach;
+mod recipes;
 mod recovery;
 mod resume;
 mod saving;

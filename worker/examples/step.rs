@@ -14,7 +14,7 @@ use medley_common::plan::{UpdatePlan, mix};
 use medley_common::save::SaveId;
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::secret::Secret;
-use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, Precision, Summation, TrainSpec};
+use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, Precision, Summation, TrainSpec, TuningSpec};
 use medley_worker::collective::{AbortSwitch, Collective, Connect, Listener, Rendezvous};
 use medley_worker::device::{Device, Work};
 use medley_worker::layout::Layout;
@@ -222,7 +222,9 @@ fn spec(options: &Options, compute: ComputeSpec) -> TrainSpec {
             weight_decay: 0.01,
             max_grad_norm: Some(1.0),
         },
+        tuning: TuningSpec::default(),
         label_smoothing: 0.0,
+        class_weights: Vec::new(),
         compute,
     }
 }

@@ -40,10 +40,10 @@ __device__ void tanh_dropout_backward(const T* x, T* gradient, const int* rows, 
     }
 }
 
-// One sequence a thread, in f64: there are few. A label below 0 is none.
+// One sequence a thread, in f64: there are few. A label below 0 is none; `weights` may be null.
 template <class T>
-__device__ void cross_entropy(const float* logits, const int* labels, T* dlogits, float* losses, float smoothing,
-                              float gradient_scale, int sequences, int width) {
+__device__ void cross_entropy(const float* logits, const int* labels, T* dlogits, float* losses, const double* weights,
+                              float smoothing, float gradient_scale, int sequences, int width) {
     const int sequence = blockIdx.x * blockDim.x + threadIdx.x;
     if (sequence >= sequences) return;
     const float* row = logits + static_cast<size_t>(sequence) * width;
@@ -52,13 +52,18 @@ __device__ void cross_entropy(const float* logits, const int* labels, T* dlogits
     double sum = 0.0;
     for (int column = 0; column < width; column++) sum += exp(row[column] - most);
     const double log_sum = log(sum);
+    const auto target_of = [=](int column) {
+        const double certain = labels[sequence] == column ? 1.0 - smoothing : 0.0;
+        return (certain + static_cast<double>(smoothing) / width) * (weights == nullptr ? 1.0 : weights[column]);
+    };
+    double mass = weights == nullptr ? 1.0 : 0.0;
+    for (int column = 0; column < width && weights != nullptr; column++) mass += target_of(column);
     double loss = 0.0;
     for (int column = 0; column < width; column++) {
         const double log_probability = row[column] - most - log_sum;
-        const double certain = labels[sequence] == column ? 1.0 - smoothing : 0.0;
-        const double target = certain + static_cast<double>(smoothing) / width;
+        const double target = target_of(column);
         loss -= target * log_probability;
-        const double gradient = (exp(log_probability) - target) * gradient_scale;
+        const double gradient = (exp(log_probability) * mass - target) * gradient_scale;
         store(dlogits + static_cast<size_t>(sequence) * width + column, static_cast<float>(gradient));
     }
     losses[sequence] = static_cast<float>(loss);
@@ -97,8 +102,8 @@ EACH_ELEMENT(TANH)
 
 #define LOSS(T, S)                                                                                                      \
     KERNEL(cross_entropy_##S,                                                                                           \
-           (const float* logits, const int* labels, T* dlogits, float* losses, float smoothing, float gradient_scale,   \
-            int sequences, int width)) {                                                                                \
-        cross_entropy(logits, labels, dlogits, losses, smoothing, gradient_scale, sequences, width);                    \
+           (const float* logits, const int* labels, T* dlogits, float* losses, const double* weights, float smoothing,  \
+            float gradient_scale, int sequences, int width)) {                                                          \
+        cross_entropy(logits, labels, dlogits, losses, weights, smoothing, gradient_scale, sequences, width);           \
     }
 EACH_ELEMENT(LOSS)

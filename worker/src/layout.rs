@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use medley_common::identity::Digest;
 use medley_common::model::ModelConfig;
+use medley_common::spec::TuningSpec;
 use sha2::{Digest as _, Sha256};
 
 /// One parameter tensor.
@@ -72,6 +73,31 @@ pub enum Segment {
     Head,
     /// No parameters: the sum of each lane's losses, which travels with the gradients.
     Losses,
+}
+
+impl Segment {
+    /// Whether its parameters are trained; losses have none, and are always summed.
+    #[must_use]
+    pub fn is_trained(self, tuning: &TuningSpec) -> bool {
+        match (self, tuning.frozen_layers) {
+            (Self::Head | Self::Losses, _) | (_, None) => true,
+            (Self::Words | Self::Embeddings, Some(_)) => false,
+            (Self::Layer(layer), Some(frozen)) => layer >= frozen,
+        }
+    }
+
+    /// What its parameters' learning rate is multiplied by in a model of so many `layers`: a power of the decay, which the
+    /// head has none of, a layer one more than the layer above, and the embeddings one more than the lowest layer.
+    #[must_use]
+    pub fn rate(self, tuning: &TuningSpec, layers: u32) -> f64 {
+        let below = match self {
+            Self::Head | Self::Losses => 0,
+            Self::Layer(layer) => layers.saturating_sub(layer),
+            Self::Words | Self::Embeddings => layers.saturating_add(1),
+        };
+        // Multiplied one by one, which has the same bits everywhere.
+        tuning.layer_lr_decay.map_or(1.0, |decay| (0..below).fold(1.0, |rate, _| rate * decay))
+    }
 }
 
 /// The layout of all parameters of one model.
@@ -176,6 +202,13 @@ impl Layout {
         &self.segments
     }
 
+    /// The segments whose gradients are summed as a whole, with their elements in the flat buffer: the trained ones but the
+    /// word embedding.
+    pub fn dense_segments(&self, tuning: &TuningSpec) -> impl Iterator<Item = &(Segment, Range<usize>)> {
+        let is_dense = |segment: Segment| segment != Segment::Words && segment.is_trained(tuning);
+        self.segments.iter().filter(move |(segment, _)| is_dense(*segment))
+    }
+
     /// The elements of `segment`; empty for a layer that the model does not have.
     #[must_use]
     pub fn range(&self, segment: Segment) -> Range<usize> {
@@ -267,6 +300,20 @@ mod tests {
         assert_eq!(slots.intermediate_weight, at("intermediate.dense.weight"));
         assert_eq!(slots.output_weight, at("output.dense.weight"));
         assert_eq!(slots.output_norm_bias, at("output.LayerNorm.bias"));
+    }
+
+    /// As BEiT and ELECTRA are fine-tuned: the embeddings are layer 0 of `layers + 2`, the head is the last.
+    #[test]
+    fn rates_fall_from_the_head_down() {
+        let tuning = TuningSpec { frozen_layers: Some(2), layer_lr_decay: Some(0.5) };
+        let rates = [Segment::Head, Segment::Layer(11), Segment::Layer(10), Segment::Layer(0), Segment::Embeddings];
+        let rates = rates.map(|segment| segment.rate(&tuning, 12));
+        assert_eq!(rates, [1.0, 0.5, 0.25, 0.5_f64.powi(12), 0.5_f64.powi(13)]);
+        assert_eq!(Segment::Words.rate(&TuningSpec::default(), 12), 1.0);
+        let layout = Layout::new(&config());
+        let dense: Vec<Segment> = layout.dense_segments(&tuning).map(|(segment, _)| *segment).collect();
+        assert_eq!((dense.len(), dense[0]), (11, Segment::Layer(2)));
+        assert_eq!(layout.dense_segments(&TuningSpec::default()).count(), 14);
     }
 
     #[test]

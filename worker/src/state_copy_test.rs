@@ -25,7 +25,8 @@ fn copy() -> StateCopy {
     StateCopy {
         save: SaveId { update: Update(9), generation: Generation(2) },
         parameters: values(1.0),
-        moments: Some([values(0.5), values(0.25)]),
+        kind: OptimizerKind::AdamwTorch,
+        memory: vec![values(0.5), values(0.25)],
         loss_scale: None,
         digest: OnceLock::new(),
         layout,
@@ -58,7 +59,7 @@ fn the_pieces_of_all_ranks_are_the_file() {
 
 #[test]
 fn what_was_not_copied_cannot_be_sent() {
-    let copy = StateCopy { moments: None, ..copy() };
+    let copy = StateCopy { memory: Vec::new(), ..copy() };
     assert!(copy.file(ArtifactKind::Weights).is_ok());
     assert!(matches!(copy.file(ArtifactKind::Optimizer), Err(WeightsError::Length { .. })));
     assert_eq!(copy.digest(), weights::digest(&copy.parameters));

@@ -183,7 +183,7 @@ const REVISION: &str = "download that revision and give its folder as --model_na
 const TOKEN: &str = "set the environment variable HF_TOKEN, or give a folder as --model_name_or_path";
 const FOLDER: &str = "put the files of the model into one folder and give it as --model_name_or_path";
 const DEBUG: &str = "it is a tool for PyTorch; drop the flag";
-const ADAMW: &str = "use --optim adamw_hf or --optim adamw_torch";
+const ADAMW: &str = "use --optim adamw_hf, adamw_torch or sgd";
 const METRICS: &str = "evaluation gives the loss and the accuracy, and predictions are written for other metrics";
 const EMBEDDINGS: &str = "drop the flag; the plain model is trained";
 
@@ -236,7 +236,6 @@ static UNSUPPORTED: &[Unsupported] = &[
     un("use_cache", Off, "a classifier generates nothing, so it has no key-value cache; drop the flag"),
     // Optimizer and batch.
     un("adafactor", Off, ADAMW),
-    un("optim_args", Nothing, "use --adam_beta1, --adam_beta2, --adam_epsilon and --weight_decay"),
     un("optim_target_modules", Nothing, ADAMW),
     un("neftune_noise_alpha", Nothing, EMBEDDINGS),
     un("per_gpu_train_batch_size", Nothing, BATCH),

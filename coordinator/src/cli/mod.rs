@@ -31,7 +31,8 @@ pub(crate) mod selection_flags;
 mod spelling;
 mod status;
 mod sweep;
-mod truth;
+pub(crate) mod truth;
+pub(crate) mod tuning_flags;
 mod verify;
 
 pub use completions::Completions;

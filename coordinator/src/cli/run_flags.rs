@@ -15,6 +15,7 @@ use super::console_flags::ConsoleFlags;
 use super::row_flags::RowFlags;
 use super::selection_flags::SelectionFlags;
 use super::truth::Truth;
+use super::tuning_flags::TuningFlags;
 use crate::spec::DeviceChoice;
 
 /// All of them.
@@ -38,6 +39,8 @@ pub(crate) struct RunFlags {
     pub(crate) batch: BatchFlags,
     #[command(flatten)]
     pub(crate) optimizer: OptimizerFlags,
+    #[command(flatten)]
+    pub(crate) tuning: TuningFlags,
     #[command(flatten)]
     pub(crate) cadence: CadenceFlags,
     #[command(flatten)]
@@ -170,9 +173,12 @@ pub(crate) struct OptimizerFlags {
     /// Updates in which it rises, instead of --warmup_ratio
     #[arg(long, value_name = "UPDATES", default_value_t = 0.0)]
     pub(crate) warmup_steps: f64,
-    /// adamw_hf, adamw_torch or adamw_torch_fused
+    /// adamw_hf, adamw_torch, adamw_torch_fused or sgd
     #[arg(long, value_name = "NAME", value_enum, default_value_t = OptimFlag::Hf)]
     pub(crate) optim: OptimFlag,
+    /// What is set about sgd: momentum=0.9,nesterov=True,dampening=0
+    #[arg(long, value_name = "KEY=VALUE,..")]
+    pub(crate) optim_args: Option<String>,
     /// Decay of all weights but biases and layer norms
     #[arg(long, value_name = "RATE", default_value_t = 0.0)]
     pub(crate) weight_decay: f64,
@@ -191,6 +197,9 @@ pub(crate) struct OptimizerFlags {
     /// Probability spread over all labels
     #[arg(long, value_name = "MASS", default_value_t = 0.0)]
     pub(crate) label_smoothing_factor: f64,
+    /// How much each class counts in training: auto (balanced), or a number for each
+    #[arg(long, value_name = "auto|W,W,..")]
+    pub(crate) class_weights: Option<String>,
     /// Seeds the order of the rows, dropout and new weights
     #[arg(long, value_name = "SEED", default_value_t = 42)]
     pub(crate) seed: i64,
@@ -314,6 +323,8 @@ pub(crate) enum OptimFlag {
     Torch,
     #[value(name = "adamw_torch_fused")]
     TorchFused,
+    #[value(name = "sgd")]
+    Sgd,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -89,6 +89,8 @@ pub struct Setting {
     pub cadence: Cadence,
     /// Rows of the training split.
     pub train_rows: u64,
+    /// Parameters that are trained, where others are frozen.
+    pub trained_parameters: Option<u64>,
     /// Rows of an evaluation batch, as Hugging Face would count batches.
     pub eval_batch_rows: u32,
     /// The labels, by id.

@@ -11,6 +11,7 @@ fn setting() -> Setting {
         origin: Origin::Fresh,
         cadence: cadence(),
         train_rows: 11_232,
+        trained_parameters: None,
         eval_batch_rows: 8,
         test_rows: Vec::new(),
         labels: Vec::new(),

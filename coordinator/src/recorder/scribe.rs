@@ -246,7 +246,7 @@ impl Scribe {
         self.begin()?;
         let output = self.output();
         if summary.updates > 0 || !output.path().join(TRAIN_RESULTS_FILE).exists() {
-            Metrics::of_training(summary, self.setting.train_rows).save(output)?;
+            Metrics::of_training(summary, self.setting.train_rows, self.setting.trained_parameters).save(output)?;
         }
         // A coordinator that comes back may find it done.
         let is_told = self.ledger.as_ref().is_none_or(|ledger| ledger.history().is_summarised());

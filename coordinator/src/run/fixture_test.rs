@@ -10,7 +10,7 @@ use medley_common::model::ModelConfig;
 use medley_common::save::{Piece, SaveId};
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::secret::Secret;
-use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec};
+use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec, TuningSpec};
 
 use super::*;
 use crate::spec::{Cadence, Every};
@@ -30,7 +30,9 @@ pub(super) fn job(workers: u32) -> Job {
             weight_decay: 0.0,
             max_grad_norm: Some(1.0),
         },
+        tuning: TuningSpec::default(),
         label_smoothing: 0.0,
+        class_weights: Vec::new(),
         compute: ComputeSpec::default(),
     };
     let model = ModelConfig {
@@ -59,12 +61,13 @@ pub(super) fn job(workers: u32) -> Job {
         digest: Every::Never,
         logs_first_update: false,
     };
+    let lengths = (0..10).map(|row| 5 + row % 3).collect();
     Job {
         version: "0.1.0".into(),
         run: Digest([9; 32]),
         spec,
         model,
-        training: Some(TrainingJob { lengths: (0..10).map(|row| 5 + row % 3).collect(), cadence, criterion: None }),
+        training: Some(TrainingJob { labels: vec![Some(0); 10], lengths, cadence, criterion: None }),
         validation: None,
         test: None,
         labels: ["entailment", "neutral", "contradiction"].map(str::to_owned).into(),

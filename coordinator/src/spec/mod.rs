@@ -6,11 +6,13 @@
 mod bound;
 mod cadence;
 mod chaos;
+mod class_weights;
 mod console;
 mod criterion;
 mod label_choice;
 mod note;
 mod number;
+mod optimizer;
 mod output;
 mod placement;
 mod plan_summary;
@@ -22,10 +24,12 @@ mod sources;
 mod spec_error;
 mod text;
 mod tracking;
+mod tuning;
 
 pub use bound::Bound;
 pub use cadence::{Cadence, Every};
 pub use chaos::{Blow, Chaos, ChaosError, Fault, Occasion as FaultOccasion, Victim};
+pub use class_weights::ClassWeights;
 pub use console::{Console, Format, Level};
 pub(crate) use criterion::is_cost;
 pub use criterion::{Criterion, Measured};

@@ -21,11 +21,12 @@ pub struct RunSpec {
 impl RunSpec {
     /// Checks the flags, each by itself and against the others. `notes` come first among those of the run.
     pub(crate) fn parse(role: Role, flags: &RunFlags, mut notes: Vec<Note>) -> Result<Self, SpecError> {
+        let sources = Sources::parse(flags, &mut notes)?;
         Ok(Self {
-            sources: Sources::parse(flags, &mut notes)?,
             output: Output::parse(flags)?,
             tracking: Tracking::parse(flags, &mut notes)?,
-            recipe: Recipe::parse(flags, &mut notes)?,
+            recipe: Recipe::parse(flags, &sources.labels, &mut notes)?,
+            sources,
             intervals: Intervals::parse(&flags.cadence)?,
             criterion: Criterion::parse(flags)?,
             compute: Compute::parse(&flags.precision, &mut notes)?,

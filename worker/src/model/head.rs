@@ -7,6 +7,7 @@ use medley_common::model::ModelConfig;
 use super::Pass;
 use super::bert::Loss;
 use super::lane_sums::{Rows, SegmentSums};
+use super::layer::Below;
 use crate::layout::{Layout, Segment};
 use crate::ops::dropout::Site;
 use crate::ops::head::{CrossEntropy, TanhDropout, TanhDropoutBackward};
@@ -140,7 +141,8 @@ impl Head {
         sums.losses(Rows { pack: pass.pack, gradient: &kept.losses })
     }
 
-    /// Computes the losses, writes the gradient of `input` to `dinput`, `[S, H]`, and sums those of the parameters.
+    /// Computes the losses, writes the gradient of `input` to `dinput`, `[S, H]`, if it is passed on, and sums those of the
+    /// parameters.
     ///
     /// # Errors
     /// The device failed.
@@ -148,8 +150,8 @@ impl Head {
         &self,
         pass: &Pass<'_, O>,
         kept: &mut HeadActivations<O::Buffer>,
-        (input, dinput): (&O::Buffer, &mut O::Buffer),
-        (loss, sums): (Loss, &mut SegmentSums<'_, O>),
+        (input, dinput, below): (&O::Buffer, &mut O::Buffer, Below),
+        (loss, sums): (Loss<'_>, &mut SegmentSums<'_, O>),
     ) -> Result<(), DeviceError> {
         let (ops, pack, hidden, labels) = (pass.ops, pass.pack, self.hidden, self.labels);
         let weights = pass.segment(&self.segment);
@@ -157,6 +159,7 @@ impl Head {
             pack,
             labels,
             smoothing: loss.smoothing,
+            class_weights: loss.class_weights,
             gradient_scale: loss.gradient_scale,
             logits: &kept.logits,
             dlogits: &mut kept.dlogits,
@@ -176,6 +179,9 @@ impl Head {
         ops.tanh_dropout_backward(TanhDropoutBackward { pack, hidden, dropout, x: &kept.pooled, gradient })?;
         sums.weight(self.pooler_weight.clone(), Rows { pack, gradient: &kept.dpooled }, input, hidden)?;
         sums.bias(self.pooler_bias.clone(), Rows { pack, gradient: &kept.dpooled })?;
+        if below == Below::Frozen {
+            return Ok(());
+        }
         ops.linear_input_gradient(LinearInputGradient {
             shape: self.shape(pass, hidden),
             dy: &kept.dpooled,

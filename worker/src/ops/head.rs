@@ -61,8 +61,9 @@ pub struct TanhDropoutBackward<'a, O: Ops + ?Sized> {
 
 /// Cross-entropy of each sequence's label, and its gradient; sums over sequences are not divided.
 ///
-/// `p = softmax(logits)`, `q = (1 - smoothing) onehot(label) + smoothing / labels`, `loss = -Σ q ln p`,
-/// `dlogits = (p - q) gradient_scale`: `torch.nn.CrossEntropyLoss` with `label_smoothing`.
+/// `p = softmax(logits)`, `q = w ((1 - smoothing) onehot(label) + smoothing / labels)` with the class's weight `w`,
+/// `loss = -Σ q ln p`, `dlogits = (p Σ q - q) gradient_scale`: `torch.nn.CrossEntropyLoss` with `weight` and
+/// `label_smoothing`. Without weights, `w` is 1, and so is `Σ q`.
 pub struct CrossEntropy<'a, O: Ops + ?Sized> {
     /// The sequences; all have labels.
     pub pack: &'a O::Pack,
@@ -70,6 +71,8 @@ pub struct CrossEntropy<'a, O: Ops + ?Sized> {
     pub labels: usize,
     /// Probability mass spread evenly over all labels.
     pub smoothing: f64,
+    /// The weight of each class, `[labels]`; empty: none.
+    pub class_weights: &'a [f64],
     /// What gradients are multiplied by from here on.
     pub gradient_scale: f64,
     /// `[S, labels]`.

@@ -32,6 +32,8 @@ pub mod gelu;
 pub mod head;
 pub mod linear;
 pub mod norm;
+pub mod sgd;
+pub mod step;
 
 use adamw::{AdamW, AdamWRows};
 use attention::{Attention, AttentionBackward};
@@ -40,6 +42,7 @@ use gelu::{BiasGelu, BiasGeluBackward};
 use head::{CrossEntropy, FirstTokens, FirstTokensBackward, LaneLosses, TanhDropout, TanhDropoutBackward};
 use linear::{ColumnSum, Linear, LinearInputGradient, LinearWeightGradient};
 use norm::{ResidualNorm, ResidualNormBackward};
+use sgd::{Sgd, SgdRows};
 
 /// A run of a buffer's elements, to read.
 #[derive(Debug)]
@@ -276,4 +279,10 @@ pub trait Ops {
 
     /// See [`AdamWRows`].
     fn adamw_rows(&self, op: AdamWRows<'_, Self>) -> Result<(), DeviceError>;
+
+    /// See [`Sgd`].
+    fn sgd(&self, op: Sgd<'_, Self>) -> Result<(), DeviceError>;
+
+    /// See [`SgdRows`].
+    fn sgd_rows(&self, op: SgdRows<'_, Self>) -> Result<(), DeviceError>;
 }

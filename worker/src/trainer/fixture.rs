@@ -14,7 +14,7 @@ use medley_common::message::{Lanes, UpdateReport};
 use medley_common::model::ModelConfig;
 use medley_common::plan::UpdatePlan;
 use medley_common::schedule::{Decay, LrSchedule};
-use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec};
+use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec, TuningSpec};
 
 use super::{StepError, Trainer};
 use crate::collective::{Collective, CollectiveError, SparseRows, Summed};
@@ -103,7 +103,9 @@ pub(super) fn spec(kind: OptimizerKind, lanes: u32) -> TrainSpec {
             weight_decay: 0.01,
             max_grad_norm: Some(1.0),
         },
+        tuning: TuningSpec::default(),
         label_smoothing: 0.0,
+        class_weights: Vec::new(),
         compute: ComputeSpec::default(),
     }
 }
@@ -224,7 +226,7 @@ impl Collective for Member {
             self.segments.push((*segment, total(self.tree, root, &known, &add).unwrap()));
         }
         let known = all.iter().flat_map(|parts| parts.words.clone()).collect();
-        self.words = total(self.tree, root, &known, &|left, right| left.plus(&right)).unwrap();
+        self.words = total(self.tree, root, &known, &|left, right| left.plus(&right)).unwrap_or_default();
         Ok(Summed { segments: self.segments.clone(), words: self.words.clone(), ..Summed::default() })
     }
 }

@@ -13,7 +13,7 @@ mod archive;
 mod conversion;
 mod error;
 mod initial;
-mod moments;
+mod optimizer_state;
 mod pickle;
 mod placement;
 mod safetensors_file;
@@ -25,7 +25,7 @@ mod stream;
 pub use conversion::{Conversion, convert};
 pub use error::{Mismatch, WeightsError};
 pub use initial::initialise;
-pub use moments::{Moments, read_moments, write_moments};
+pub use optimizer_state::{OptimizerState, read_optimizer, write_optimizer};
 pub use state_file::{StateFile, write_model};
 
 /// Parameters read from a file.

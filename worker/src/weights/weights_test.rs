@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use medley_common::identity::Update;
+use medley_common::spec::{OptimizerKind, SgdSpec};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
@@ -232,27 +233,46 @@ fn a_written_model_is_read_back_to_the_bit() {
 }
 
 #[test]
-fn moments_are_read_back_to_the_bit() {
-    let layout = layout();
+fn what_an_optimizer_remembers_is_read_back_to_the_bit() {
+    let (layout, kind) = (layout(), OptimizerKind::AdamwTorch);
     let exp_avg: Vec<f32> = (0..layout.len()).map(|index| f32::from_bits(0x0000_0001 + index as u32 * 977)).collect();
     let exp_avg_sq: Vec<f32> = exp_avg.iter().map(|value| -value * 0.5).collect();
     let scale = LossScale { scale: 2.0_f64.powi(-7), good_updates: 1999, skipped_updates: 3 };
-    let bytes = write_moments(&exp_avg, &exp_avg_sq, (Update(u64::MAX), Some(scale)), &layout).unwrap().to_vec();
-    let moments = read_moments(&bytes, &layout).unwrap();
-    assert_eq!(moments.loss_scale, Some(scale));
-    assert_eq!(digest(&moments.exp_avg), digest(&exp_avg));
-    assert_eq!(digest(&moments.exp_avg_sq), digest(&exp_avg_sq));
-    assert_eq!(moments.update, Update(u64::MAX));
+    let write = |kind: &OptimizerKind, memory: &[&[f32]]| {
+        write_optimizer(kind, memory, (Update(u64::MAX), Some(scale)), &layout).map(|file| file.to_vec())
+    };
+    let bytes = write(&kind, &[&exp_avg, &exp_avg_sq]).unwrap();
+    let state = read_optimizer(&bytes, &kind, &layout).unwrap();
+    assert_eq!(state.loss_scale, Some(scale));
+    assert!(state.memory.iter().zip([&exp_avg, &exp_avg_sq]).all(|(read, written)| digest(read) == digest(written)));
+    assert_eq!((state.memory.len(), state.update), (2, Update(u64::MAX)));
 
     let other = Layout::new(&ModelConfig { num_labels: 2, ..config() });
-    let text = read_moments(&bytes, &other).unwrap_err().to_string();
+    let text = read_optimizer(&bytes, &kind, &other).unwrap_err().to_string();
     assert!(text.starts_with("optimizer.safetensors: 4 tensors do not fit"), "{text}");
     assert!(text.contains("exp_avg_sq.classifier.weight is [3, 32], expected [2, 32]"), "{text}");
-    let text = read_moments(&fixture("model/model.safetensors"), &layout).unwrap_err().to_string();
+    let text = read_optimizer(&fixture("model/model.safetensors"), &kind, &layout).unwrap_err().to_string();
     assert!(text.contains("no number \"update\""), "{text}");
     let infinite = vec![f32::INFINITY; layout.len()];
-    let bytes = write_moments(&exp_avg, &infinite, (Update(1), None), &layout).unwrap().to_vec();
-    assert!(matches!(read_moments(&bytes, &layout), Err(WeightsError::NotFinite { .. })));
+    let bytes = write(&kind, &[&exp_avg, &infinite]).unwrap();
+    assert!(matches!(read_optimizer(&bytes, &kind, &layout), Err(WeightsError::NotFinite { .. })));
+}
+
+#[test]
+fn each_optimizer_has_a_file_of_its_own() {
+    let layout = layout();
+    let values: Vec<f32> = (0..layout.len()).map(|index| index as f32).collect();
+    let momentum = OptimizerKind::Sgd(SgdSpec { momentum: 0.9, ..SgdSpec::default() });
+    let plain = OptimizerKind::Sgd(SgdSpec::default());
+    for (kind, memory) in [(momentum, vec![values.clone()]), (plain, Vec::new())] {
+        let buffers: Vec<&[f32]> = memory.iter().map(Vec::as_slice).collect();
+        let bytes = write_optimizer(&kind, &buffers, (Update(7), None), &layout).unwrap().to_vec();
+        let expected = OptimizerState { memory: memory.clone(), update: Update(7), loss_scale: None };
+        assert_eq!(read_optimizer(&bytes, &kind, &layout).unwrap(), expected);
+        let text = read_optimizer(&bytes, &OptimizerKind::AdamwHf, &layout).unwrap_err().to_string();
+        assert!(text.contains("exp_avg"), "{text}");
+        assert!(write_optimizer(&OptimizerKind::AdamwHf, &buffers, (Update(7), None), &layout).is_err());
+    }
 }
 
 #[test]

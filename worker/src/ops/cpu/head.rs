@@ -41,13 +41,18 @@ pub(super) fn cross_entropy(op: CrossEntropy<'_, Cpu>) {
     for ((label, (logits, dlogits)), loss) in op.pack.labels.iter().zip(rows).zip(op.losses) {
         let most = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         let sum: f64 = logits.iter().map(|logit| (f64::from(*logit) - most).exp()).sum();
+        let target_of = |column: u32| {
+            let certain = if *label == Some(column) { 1.0 - op.smoothing } else { 0.0 };
+            let weight = op.class_weights.get(column as usize).copied().unwrap_or(1.0);
+            (certain + op.smoothing / op.labels as f64) * weight
+        };
+        let mass = if op.class_weights.is_empty() { 1.0 } else { (0..op.labels as u32).map(target_of).sum() };
         let mut total = 0.0;
         for ((column, logit), dlogit) in (0..).zip(logits).zip(dlogits) {
             let log_probability = f64::from(*logit) - most - sum.ln();
-            let certain = if *label == Some(column) { 1.0 - op.smoothing } else { 0.0 };
-            let target = certain + op.smoothing / op.labels as f64;
+            let target = target_of(column);
             total -= target * log_probability;
-            *dlogit = ((log_probability.exp() - target) * op.gradient_scale) as f32;
+            *dlogit = ((log_probability.exp() * mass - target) * op.gradient_scale) as f32;
         }
         *loss = total as f32;
     }

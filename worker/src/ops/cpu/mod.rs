@@ -14,6 +14,7 @@ use super::gelu::{BiasGelu, BiasGeluBackward};
 use super::head::{CrossEntropy, FirstTokens, FirstTokensBackward, LaneLosses, TanhDropout, TanhDropoutBackward};
 use super::linear::{ColumnSum, Linear, LinearInputGradient, LinearWeightGradient};
 use super::norm::{ResidualNorm, ResidualNormBackward};
+use super::sgd::{Sgd, SgdRows};
 use super::{DeviceError, LaneKeeping, Ops, Shortage, Slice, SliceMut};
 use crate::batch::Batch;
 use crate::collective::SparseRows;
@@ -31,6 +32,8 @@ mod math;
 mod matrix;
 mod norm;
 mod reduce;
+mod sgd;
+mod step_rows;
 
 #[cfg(test)]
 pub(super) mod oracle;
@@ -265,6 +268,16 @@ impl Ops for Cpu {
 
     fn adamw_rows(&self, op: AdamWRows<'_, Self>) -> Result<(), DeviceError> {
         adamw::step_rows(op);
+        Ok(())
+    }
+
+    fn sgd(&self, op: Sgd<'_, Self>) -> Result<(), DeviceError> {
+        sgd::step(op);
+        Ok(())
+    }
+
+    fn sgd_rows(&self, op: SgdRows<'_, Self>) -> Result<(), DeviceError> {
+        sgd::step_rows(op);
         Ok(())
     }
 }

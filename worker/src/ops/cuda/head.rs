@@ -64,11 +64,15 @@ pub(super) fn tanh_dropout_backward<D: Driver>(
 pub(super) fn cross_entropy<D: Driver>(cuda: &Cuda<D>, op: CrossEntropy<'_, Cuda<D>>) -> Result<(), DeviceError> {
     let sequences = op.pack.as_ref().rows.len();
     let whole = 0..sequences * op.labels;
+    // Without weights, there is nothing to write for them.
+    let weights =
+        if op.class_weights.is_empty() { None } else { Some(cuda.scratch(bytemuck::cast_slice(op.class_weights))?) };
     let arguments = [
         cuda.wide(op.logits, whole.clone())?,
         cuda.part(op.pack, Part::Labels),
         cuda.stored(op.dlogits, whole)?,
         cuda.wide(op.losses, 0..sequences)?,
+        Argument::Address(weights.as_ref().map_or(0, |weights| cuda.driver.address(weights))),
         Argument::Float(op.smoothing as f32),
         Argument::Float(op.gradient_scale as f32),
         int(sequences),

@@ -22,6 +22,8 @@ mod operations;
 mod pack;
 mod reduce;
 mod runs;
+mod sgd;
+mod step;
 pub mod surroundings;
 
 #[cfg(test)]
