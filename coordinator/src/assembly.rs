@@ -182,6 +182,10 @@ fn tracking(spec: &RunSpec, labels: &LabelSet, (run, identity): (Digest, &RunIde
     Tracking::open(&asked.trackers, subject).map_err(|message| Failure { kind: FailureKind::Config, message })
 }
 
+fn labels(rows: &[Example]) -> Vec<Option<u32>> {
+    rows.iter().map(|row| row.label).collect()
+}
+
 fn lengths(rows: &[Example]) -> Vec<u32> {
     rows.iter().map(|row| u32::try_from(row.len()).unwrap_or(u32::MAX)).collect()
 }
@@ -246,7 +250,7 @@ fn job(spec: &RunSpec, bound: &Bound, inputs: &Inputs, training: Option<&Vec<Exa
         model: inputs.model.clone(),
         training: training.map(|rows| TrainingJob {
             lengths: lengths(rows),
-            labels: rows.iter().map(|row| row.label).collect(),
+            labels: labels(rows),
             cadence: bound.cadence,
             criterion: spec.criterion().cloned(),
         }),

@@ -9,7 +9,7 @@ use medley_common::spec::{OptimizerKind, Precision, SgdSpec, Summation};
 use super::number::{Grouped, counted};
 use super::tuning;
 use crate::dataset::layout::RowLayout;
-use crate::spec::{BatchMeaning, Bound, Device, Every, InitialWeights, Role, RunLength, RunSpec, Sources};
+use crate::spec::{BatchMeaning, Bound, Device, Every, InitialWeights, LabelChoice, Role, RunLength, RunSpec, Sources};
 
 /// What a run is going to do, line by line; its `Display` is what is printed at the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,8 +150,12 @@ fn trained(frozen_layers: u32, model: &ModelConfig) -> String {
 }
 
 fn class_weights(spec: &RunSpec, bound: &Bound) -> Option<String> {
-    let weights = spec.sources().labels.iter().zip(&bound.train.class_weights);
-    let weights: Vec<String> = weights.map(|(label, weight)| format!("{label} {weight:.4}")).collect();
+    let weights = bound.train.class_weights.iter().enumerate();
+    let named = |(label, weight): (usize, &f64)| match &spec.sources().labels {
+        LabelChoice::Named(names) => format!("{} {weight:.4}", names.get(label).map_or("", String::as_str)),
+        LabelChoice::Auto => format!("{weight:.4}"),
+    };
+    let weights: Vec<String> = weights.map(named).collect();
     (!weights.is_empty()).then(|| format!("{}; evaluation counts all rows alike", weights.join(", ")))
 }
 
