@@ -17,7 +17,7 @@ use crate::dataset::sequence_limit::SequenceLimit;
 use crate::hub::{self, environment::HubEnv, progress_bar::DownloadBar};
 use crate::model_folder::{self, ModelFolder};
 use crate::spec::{InitialWeights, RunSpec};
-use crate::tokenizer::WordPieceTokenizer;
+use crate::tokenizer::PairTokenizer;
 
 /// The name of the initial weights' digest in the recipe and in the run's record.
 pub const INITIAL_WEIGHTS: &str = "initial_weights_sha256";
@@ -64,10 +64,9 @@ impl Inputs {
         }
         let model = folder.config(&labels);
         model.validate().map_err(data)?;
-        let tokenizer = WordPieceTokenizer::load(&path, None).map_err(data)?;
+        let tokenizer = PairTokenizer::load(&path, folder.vocabulary(), None).map_err(data)?;
         tokenizer.check_fits(model.vocab_size).map_err(data)?;
-        let limit =
-            SequenceLimit::new(sources.max_seq_length, &tokenizer, model.max_position_embeddings).map_err(config)?;
+        let limit = SequenceLimit::new(sources.max_seq_length, &tokenizer, model.max_tokens()).map_err(config)?;
         let mut notes: Vec<String> = tokenizer.warnings().iter().map(|warning| format!("warning: {warning}")).collect();
         notes.extend(folder.warnings(&labels).iter().map(|warning| format!("warning: {warning}")));
         if limit.tokens() < sources.max_seq_length {

@@ -7,6 +7,7 @@ mod architecture;
 mod bad_input;
 mod crew;
 mod export;
+mod families;
 mod faults;
 mod giants;
 mod hostile;

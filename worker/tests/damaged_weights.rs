@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use medley_common::model::ModelConfig;
+use medley_common::model::{Family, ModelConfig};
 use medley_common::plan::mix;
 use medley_worker::layout::Layout;
 use medley_worker::weights::{read, read_moments};
@@ -21,6 +21,7 @@ const FORMATS: [(&str, &str); 3] = [
 
 fn config() -> ModelConfig {
     ModelConfig {
+        family: Family::Bert,
         vocab_size: 2000,
         hidden_size: 32,
         num_hidden_layers: 2,

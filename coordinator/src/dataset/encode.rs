@@ -9,8 +9,8 @@ use std::thread;
 use medley_common::example::Example;
 
 use super::rows::Pair;
-use super::sequence_limit::{SPECIAL_TOKENS, SequenceLimit};
-use crate::tokenizer::{TokenizerError, WordPieceTokenizer};
+use super::sequence_limit::SequenceLimit;
+use crate::tokenizer::{PairTokenizer, TokenizerError};
 
 /// The rows of a split as token ids.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -26,7 +26,7 @@ pub struct Encoded {
 /// # Errors
 /// The tokenizer fails on a row, which a checked one never does.
 pub fn encode_pairs(
-    tokenizer: &WordPieceTokenizer,
+    tokenizer: &PairTokenizer,
     pairs: &[Pair],
     limit: SequenceLimit,
 ) -> Result<Encoded, TokenizerError> {
@@ -46,26 +46,17 @@ pub fn encode_pairs(
     })
 }
 
-fn encode_chunk(
-    tokenizer: &WordPieceTokenizer,
-    pairs: &[Pair],
-    limit: SequenceLimit,
-) -> Result<Encoded, TokenizerError> {
+fn encode_chunk(tokenizer: &PairTokenizer, pairs: &[Pair], limit: SequenceLimit) -> Result<Encoded, TokenizerError> {
     let mut encoded = Encoded { examples: Vec::with_capacity(pairs.len()), truncated: 0 };
     for pair in pairs {
         let first = tokenizer.pieces(&pair.sentence1, pair.line)?;
         let second = tokenizer.pieces(&pair.sentence2, pair.line)?;
-        let room = (limit.tokens() - SPECIAL_TOKENS) as usize;
+        let vocabulary = tokenizer.vocabulary();
+        let room = (limit.tokens() - vocabulary.special_tokens()) as usize;
         let (kept_first, kept_second) = longest_first(first.len(), second.len(), room);
         encoded.truncated += u64::from(kept_first < first.len() || kept_second < second.len());
-        let special = tokenizer.special_ids();
-        let mut tokens = Vec::with_capacity(kept_first + kept_second + SPECIAL_TOKENS as usize);
-        tokens.push(special.cls);
-        tokens.extend(&first[..kept_first]);
-        tokens.push(special.sep);
-        let first_segment = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
-        tokens.extend(&second[..kept_second]);
-        tokens.push(special.sep);
+        let kept = [&first[..kept_first], &second[..kept_second]];
+        let (tokens, first_segment) = vocabulary.frame(tokenizer.special_ids(), kept);
         encoded.examples.push(Example { tokens, first_segment, label: pair.label });
     }
     Ok(encoded)
@@ -95,6 +86,11 @@ mod tests {
     use super::*;
     use crate::dataset::labels::LabelSet;
     use crate::dataset::rows::{Labels, read_pairs};
+    use crate::tokenizer::Vocabulary;
+
+    fn tokenizer() -> PairTokenizer {
+        PairTokenizer::load(&fixture().join("model"), Vocabulary::WordPiece, None).unwrap()
+    }
 
     fn fixture() -> std::path::PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny-bert")
@@ -107,7 +103,7 @@ mod tests {
 
     #[test]
     fn order_does_not_depend_on_threads() {
-        let tokenizer = WordPieceTokenizer::load(&fixture().join("model"), None).unwrap();
+        let tokenizer = tokenizer();
         let pairs = read_pairs(&fixture().join("rows.jsonl"), &LabelSet::default(), Labels::Required).unwrap();
         let limit = SequenceLimit::new(48, &tokenizer, 128).unwrap();
         let all = encode_pairs(&tokenizer, &pairs.rows, limit).unwrap();
@@ -121,7 +117,7 @@ mod tests {
 
     #[test]
     fn empty_sentences_keep_their_frame() {
-        let tokenizer = WordPieceTokenizer::load(&fixture().join("model"), None).unwrap();
+        let tokenizer = tokenizer();
         let limit = SequenceLimit::new(5, &tokenizer, 128).unwrap();
         let pair = |first: &str, second: &str| Pair {
             line: 1,
@@ -138,7 +134,7 @@ mod tests {
 
     #[test]
     fn the_limit_is_the_least_of_three() {
-        let tokenizer = WordPieceTokenizer::load(&fixture().join("model"), None).unwrap();
+        let tokenizer = tokenizer();
         let tokens = |asked, positions| SequenceLimit::new(asked, &tokenizer, positions).map(SequenceLimit::tokens);
         assert_eq!(tokens(512, 512), Ok(128), "tokenizer_config.json says 128");
         assert_eq!(tokens(512, 64), Ok(64));
