@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use medley_common::identity::{Digest, Generation, ProcessMark, Update, WorkerId};
 use medley_common::message::{Event, Hello, LaneReport, PROTOCOL, Timing, UpdateReport};
-use medley_common::model::ModelConfig;
+use medley_common::model::{Family, ModelConfig};
 use medley_common::plan::Plan;
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::secret::Secret;
@@ -94,6 +94,7 @@ fn job(workers: u32, updates: u64) -> Job {
         compute: ComputeSpec::default(),
     };
     let model = ModelConfig {
+        family: Family::Bert,
         vocab_size: 10,
         hidden_size: 4,
         num_hidden_layers: 1,

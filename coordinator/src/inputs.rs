@@ -18,7 +18,7 @@ use crate::hub::environment::{Bars, HubEnv};
 use crate::hub::{self, progress_bar::DownloadBar};
 use crate::model_folder::{self, ModelFolder};
 use crate::spec::{InitialWeights, LabelChoice, RunSpec, Sources};
-use crate::tokenizer::WordPieceTokenizer;
+use crate::tokenizer::PairTokenizer;
 
 /// The name of the initial weights' digest in the recipe and in the run's record.
 pub const INITIAL_WEIGHTS: &str = "initial_weights_sha256";
@@ -66,10 +66,9 @@ impl Inputs {
         }
         let model = folder.config(&labels);
         model.validate().map_err(data)?;
-        let tokenizer = WordPieceTokenizer::load(&path, None).map_err(data)?;
+        let tokenizer = PairTokenizer::load(&path, folder.vocabulary(), None).map_err(data)?;
         tokenizer.check_fits(model.vocab_size).map_err(data)?;
-        let limit =
-            SequenceLimit::new(sources.max_seq_length, &tokenizer, model.max_position_embeddings).map_err(config)?;
+        let limit = SequenceLimit::new(sources.max_seq_length, &tokenizer, model.max_tokens()).map_err(config)?;
         let mut notes: Vec<String> = Vec::new();
         if sources.labels == LabelChoice::Auto {
             notes.push(format!("note: the labels found, by id: {}", shortened(labels.names())));

@@ -2,7 +2,7 @@
 
 use medley_common::identity::{Generation, Rank, Update, WorkerId};
 use medley_common::message::{Artifact, Command, Form, SplitInfo, Welcome};
-use medley_common::model::ModelConfig;
+use medley_common::model::{Family, ModelConfig};
 use medley_common::save::SaveId;
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::secret::Secret;
@@ -11,6 +11,7 @@ use medley_common::spec::{
 };
 
 use crate::v1;
+use crate::v1::model_config::Family as WireFamily;
 use crate::v1::session_response::Command as Wire;
 use crate::wire::{WireError, bytes32, digest, piece, ranges, required, to_ranges, to_token, token};
 
@@ -253,6 +254,11 @@ impl From<ModelConfig> for v1::ModelConfig {
             classifier_dropout: model.classifier_dropout,
             initializer_range: model.initializer_range,
             num_labels: model.num_labels,
+            family: match model.family {
+                Family::Bert => None,
+                Family::Roberta { pad_token_id } => Some(WireFamily::Roberta(v1::Roberta { pad_token_id })),
+                Family::Electra { embedding_size } => Some(WireFamily::Electra(v1::Electra { embedding_size })),
+            },
         }
     }
 }
@@ -262,6 +268,11 @@ impl TryFrom<v1::ModelConfig> for ModelConfig {
 
     fn try_from(model: v1::ModelConfig) -> Result<Self, WireError> {
         let model = Self {
+            family: match model.family {
+                None => Family::Bert,
+                Some(WireFamily::Roberta(v1::Roberta { pad_token_id })) => Family::Roberta { pad_token_id },
+                Some(WireFamily::Electra(v1::Electra { embedding_size })) => Family::Electra { embedding_size },
+            },
             vocab_size: model.vocab_size,
             hidden_size: model.hidden_size,
             num_hidden_layers: model.num_hidden_layers,

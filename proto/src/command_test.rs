@@ -34,6 +34,7 @@ fn welcome() -> Welcome {
             compute: ComputeSpec { summation: Summation::ByWorker, ..ComputeSpec::default() },
         },
         model: ModelConfig {
+            family: Family::Bert,
             vocab_size: 100,
             hidden_size: 32,
             num_hidden_layers: 2,
@@ -91,6 +92,17 @@ fn every_command_survives_the_wire() {
     for command in commands {
         assert_eq!(Command::try_from(v1::SessionResponse::from(command.clone())), Ok(command));
     }
+}
+
+#[test]
+fn every_family_survives_the_wire() {
+    for family in [Family::Bert, Family::Roberta { pad_token_id: 1 }, Family::Electra { embedding_size: 16 }] {
+        let model = ModelConfig { family, ..welcome().model };
+        assert_eq!(ModelConfig::try_from(v1::ModelConfig::from(model.clone())), Ok(model));
+    }
+    let model = ModelConfig { family: Family::Electra { embedding_size: 0 }, ..welcome().model };
+    let refused = ModelConfig::try_from(v1::ModelConfig::from(model));
+    assert!(matches!(refused, Err(WireError::Value { field: "welcome.model", .. })), "{refused:?}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod console;
 mod convert;
 mod crew;
 mod export;
+mod families;
 mod faults;
 mod formats;
 mod giants;

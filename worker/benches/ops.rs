@@ -8,7 +8,7 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use medley_common::example::Example;
 use medley_common::identity::{RowId, Update};
-use medley_common::model::ModelConfig;
+use medley_common::model::{Family, ModelConfig};
 use medley_worker::batch::{Batch, Labels, Source};
 use medley_worker::ops::adamw::{AdamW, Coefficients};
 use medley_worker::ops::attention::{Attention, AttentionBackward, HeadShape};
@@ -34,6 +34,7 @@ const LAYER: usize = 1_774_464;
 
 fn model() -> ModelConfig {
     ModelConfig {
+        family: Family::Bert,
         vocab_size: WORDS as u32,
         hidden_size: HIDDEN as u32,
         num_hidden_layers: 6,

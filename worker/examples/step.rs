@@ -9,7 +9,7 @@ use clap::Parser;
 use medley_common::example::Example;
 use medley_common::identity::{Digest, Generation, Rank, RowId, Update};
 use medley_common::message::{ArtifactKind, Failure, FailureKind, Form, Timing};
-use medley_common::model::ModelConfig;
+use medley_common::model::{Family, ModelConfig};
 use medley_common::plan::{UpdatePlan, mix};
 use medley_common::save::SaveId;
 use medley_common::schedule::{Decay, LrSchedule};
@@ -231,6 +231,7 @@ fn spec(options: &Options, compute: ComputeSpec) -> TrainSpec {
 
 fn model(options: &Options) -> ModelConfig {
     ModelConfig {
+        family: Family::Bert,
         vocab_size: 30_522,
         hidden_size: options.hidden,
         num_hidden_layers: options.layers,

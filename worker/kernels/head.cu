@@ -40,6 +40,15 @@ __device__ void tanh_dropout_backward(const T* x, T* gradient, const int* rows, 
     }
 }
 
+template <class T>
+__device__ void head_dropout(const T* x, T* y, const int* rows, Dropout dropout, int width) {
+    const Mask mask(dropout, rows[blockIdx.x]);
+    const size_t start = static_cast<size_t>(blockIdx.x) * width;
+    for (int column = threadIdx.x; column < width; column += blockDim.x) {
+        store(y + start + column, load(x + start + column) * mask.factor(column));
+    }
+}
+
 // One sequence a thread, in f64: there are few. A label below 0 is none; `weights` may be null.
 template <class T>
 __device__ void cross_entropy(const float* logits, const int* labels, T* dlogits, float* losses, const double* weights,
@@ -99,6 +108,13 @@ EACH_ELEMENT(FIRST)
         tanh_dropout_backward(x, gradient, rows, Dropout{key, threshold, scale}, width);                                \
     }
 EACH_ELEMENT(TANH)
+
+#define DROPOUT(T, S)                                                                                                   \
+    KERNEL(head_dropout_##S,                                                                                            \
+           (const T* x, T* y, const int* rows, unsigned long long key, unsigned threshold, float scale, int width)) {   \
+        head_dropout(x, y, rows, Dropout{key, threshold, scale}, width);                                                \
+    }
+EACH_ELEMENT(DROPOUT)
 
 #define LOSS(T, S)                                                                                                      \
     KERNEL(cross_entropy_##S,                                                                                           \

@@ -1,11 +1,12 @@
 use medley_common::identity::{Generation, Update};
-use medley_common::model::ModelConfig;
+use medley_common::model::{Family, ModelConfig};
 use medley_common::save::Piece;
 
 use super::*;
 
 fn copy() -> StateCopy {
     let config = ModelConfig {
+        family: Family::Bert,
         vocab_size: 7,
         hidden_size: 4,
         num_hidden_layers: 1,

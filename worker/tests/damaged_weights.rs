@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use medley_common::model::ModelConfig;
+use medley_common::model::{Family, ModelConfig};
 use medley_common::plan::mix;
 use medley_common::spec::OptimizerKind;
 use medley_worker::layout::Layout;
@@ -22,6 +22,7 @@ const FORMATS: [(&str, &str); 3] = [
 
 fn config() -> ModelConfig {
     ModelConfig {
+        family: Family::Bert,
         vocab_size: 2000,
         hidden_size: 32,
         num_hidden_layers: 2,

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use medley_common::identity::{Digest, RowId, Update, WorkerId};
 use medley_common::message::ArtifactKind;
-use medley_common::model::ModelConfig;
+use medley_common::model::{Family, ModelConfig};
 use medley_common::save::Piece;
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec, TuningSpec};
@@ -40,6 +40,7 @@ pub(crate) fn spec() -> TrainSpec {
 
 pub(crate) fn model() -> ModelConfig {
     ModelConfig {
+        family: Family::Bert,
         vocab_size: 100,
         hidden_size: 32,
         num_hidden_layers: 2,

@@ -22,12 +22,14 @@ use super::trace_file::TRACE_FILE;
 use super::trainer_state::TRAINER_STATE_FILE;
 
 /// The files of a model beside its weights that checkpoints and the final model hold.
-pub const MODEL_FILES: [&str; 7] = [
+pub const MODEL_FILES: [&str; 9] = [
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "vocab.txt",
+    "vocab.json",
+    "merges.txt",
     "added_tokens.json",
     CARD_FILE,
 ];

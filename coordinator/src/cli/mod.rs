@@ -19,6 +19,7 @@ pub(crate) mod console_flags;
 mod convert;
 mod huggingface;
 mod init_certs;
+pub(crate) mod listen_flag;
 mod man;
 mod orders;
 mod plan;

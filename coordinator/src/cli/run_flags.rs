@@ -3,7 +3,6 @@
 //! Names and defaults are those of `TrainingArguments` and `run_glue.py` of transformers 4.22. The first line of a
 //! field's comment is its line in the help, so each has one line only.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -12,6 +11,7 @@ use clap::{Args, ValueEnum};
 use medley_common::schedule::Decay;
 
 use super::console_flags::ConsoleFlags;
+use super::listen_flag::ListenFlag;
 use super::row_flags::RowFlags;
 use super::selection_flags::SelectionFlags;
 use super::truth::Truth;
@@ -383,19 +383,5 @@ impl FromStr for WorkersFlag {
             "auto" => Ok(Self::Auto),
             _ => text.parse().map(Self::Exactly).map_err(|_| "expected a number or auto".into()),
         }
-    }
-}
-
-/// An address of this machine; `localhost` is 127.0.0.1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ListenFlag(pub(crate) SocketAddr);
-
-impl FromStr for ListenFlag {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let local = text.strip_prefix("localhost:").map(|port| format!("{}:{port}", Ipv4Addr::LOCALHOST));
-        let address = local.as_deref().unwrap_or(text);
-        address.parse().map(Self).map_err(|_| "expected an IP address and a port, e.g. 127.0.0.1:29400".into())
     }
 }

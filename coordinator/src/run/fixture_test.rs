@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use medley_common::evaluation::Prediction;
 use medley_common::identity::{Digest, ProcessMark, RowId, Split};
 use medley_common::message::{ArtifactKind, Command, Hello, LaneReport, PROTOCOL, Timing, UpdateReport};
-use medley_common::model::ModelConfig;
+use medley_common::model::{Family, ModelConfig};
 use medley_common::save::{Piece, SaveId};
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::secret::Secret;
@@ -36,6 +36,7 @@ pub(super) fn job(workers: u32) -> Job {
         compute: ComputeSpec::default(),
     };
     let model = ModelConfig {
+        family: Family::Bert,
         vocab_size: 10,
         hidden_size: 4,
         num_hidden_layers: 1,

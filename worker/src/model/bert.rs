@@ -13,7 +13,7 @@ use crate::layout::{Layout, Segment};
 use crate::ops::embedding::WordGradient;
 use crate::ops::{DeviceError, Ops};
 
-/// `BertForSequenceClassification`, post-norm, with the buffers it computes in.
+/// `BertForSequenceClassification`, or what another family has in its place: post-norm, with the buffers it computes in.
 ///
 /// Buffers only grow: they are as large as the largest batch so far needed.
 pub struct Bert<O: Ops> {
@@ -133,7 +133,7 @@ impl<O: Ops> Bert<O> {
             self.hidden[place(index + 1)] = output;
         }
         let pass = &pass.over_firsts();
-        self.head.grow(pass.ops, &mut self.classification, pass.tokens())?;
+        self.head.grow(pass, &mut self.classification)?;
         self.head.forward(pass, &mut self.classification, &self.hidden[place(self.layers.len())])
     }
 
@@ -159,8 +159,9 @@ impl<O: Ops> Bert<O> {
         let Backward { share, pool, loss } = backward;
         let (gradients, width) = (&mut self.gradients, self.embeddings.hidden());
         // Layers swap these two, so both hold all tokens.
-        pass.ops.grow_activations(&mut gradients.hidden, pass.tokens() * width)?;
-        pass.ops.grow_activations(&mut gradients.residual, pass.tokens() * width)?;
+        let widest = width.max(self.embeddings.width());
+        pass.ops.grow_activations(&mut gradients.hidden, pass.tokens() * widest)?;
+        pass.ops.grow_activations(&mut gradients.residual, pass.tokens() * widest)?;
 
         let mut sums = SegmentSums::new(pass, share, pool, self.head.segment_length())?;
         let below = |index: usize| if self.frozen == Some(index) { Below::Frozen } else { Below::Trained };
@@ -201,12 +202,12 @@ impl<O: Ops> Bert<O> {
         let (gradients, width) = (&mut self.gradients, self.embeddings.hidden());
         pass.ops.grow(&mut gradients.partials, pass.blocks() * self.embeddings.partials())?;
         let LayerGradients { hidden: dy, residual: dz, partials, .. } = gradients;
-        self.embeddings.backward(pass, &self.embedding, dy, [&mut *dz, &mut *partials])?;
+        self.embeddings.backward(pass, &mut self.embedding, dy, [&mut *dz, &mut *partials])?;
         let mut sums = SegmentSums::new(pass, share, pool, self.embeddings.segment_length())?;
-        self.embeddings.sum(pass, &mut sums, dz, partials)?;
+        self.embeddings.sum(pass, (&self.embedding, dy), [dz, partials], &mut sums)?;
         sink.segment(Segment::Embeddings, sums.into_nodes())?;
 
-        let (ops, pack, hidden) = (pass.ops, pass.pack, width);
+        let (ops, pack, hidden) = (pass.ops, pass.pack, self.embeddings.width());
         let words = share
             .sum_rows(ops, pack.as_ref(), hidden, |lane| ops.word_gradient(WordGradient { pack, lane, hidden, dz }))?;
         sink.words(words)

@@ -59,6 +59,22 @@ pub struct TanhDropoutBackward<'a, O: Ops + ?Sized> {
     pub gradient: &'a mut O::Buffer,
 }
 
+/// `y = dropout(x)`, and as well its gradient: `dx = dropout(dy)`.
+///
+/// An element's number in its dropout mask is its column.
+pub struct HeadDropout<'a, O: Ops + ?Sized> {
+    /// The sequences.
+    pub pack: &'a O::Pack,
+    /// Columns: `H`.
+    pub hidden: usize,
+    /// The dropout.
+    pub dropout: Dropout,
+    /// `[S, H]`.
+    pub x: &'a O::Buffer,
+    /// `[S, H]`.
+    pub y: &'a mut O::Buffer,
+}
+
 /// Cross-entropy of each sequence's label, and its gradient; sums over sequences are not divided.
 ///
 /// `p = softmax(logits)`, `q = w ((1 - smoothing) onehot(label) + smoothing / labels)` with the class's weight `w`,

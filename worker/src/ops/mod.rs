@@ -39,7 +39,7 @@ use adamw::{AdamW, AdamWRows};
 use attention::{Attention, AttentionBackward};
 use embedding::{Embedding, EmbeddingBackward, PositionGradient, WordGradient};
 use gelu::{BiasGelu, BiasGeluBackward};
-use head::{CrossEntropy, FirstTokens, FirstTokensBackward, LaneLosses, TanhDropout, TanhDropoutBackward};
+use head::{CrossEntropy, FirstTokens, FirstTokensBackward, HeadDropout, LaneLosses, TanhDropout, TanhDropoutBackward};
 use linear::{ColumnSum, Linear, LinearInputGradient, LinearWeightGradient};
 use norm::{ResidualNorm, ResidualNormBackward};
 use sgd::{Sgd, SgdRows};
@@ -241,6 +241,9 @@ pub trait Ops {
 
     /// See [`TanhDropoutBackward`].
     fn tanh_dropout_backward(&self, op: TanhDropoutBackward<'_, Self>) -> Result<(), DeviceError>;
+
+    /// See [`HeadDropout`].
+    fn head_dropout(&self, op: HeadDropout<'_, Self>) -> Result<(), DeviceError>;
 
     /// See [`CrossEntropy`].
     fn cross_entropy(&self, op: CrossEntropy<'_, Self>) -> Result<(), DeviceError>;

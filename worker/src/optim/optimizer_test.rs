@@ -1,4 +1,4 @@
-use medley_common::model::ModelConfig;
+use medley_common::model::{Family, ModelConfig};
 
 use super::*;
 use crate::collective::{SparseRows, Summed};
@@ -6,6 +6,7 @@ use crate::ops::cpu::Cpu;
 
 fn layout() -> Layout {
     Layout::new(&ModelConfig {
+        family: Family::Bert,
         vocab_size: 50,
         hidden_size: 20,
         num_hidden_layers: 2,

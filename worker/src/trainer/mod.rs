@@ -34,6 +34,8 @@ mod step;
 #[cfg(test)]
 mod cuda_test;
 #[cfg(test)]
+mod families_test;
+#[cfg(test)]
 mod fixture;
 #[cfg(test)]
 mod gradients_test;

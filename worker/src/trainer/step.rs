@@ -164,7 +164,7 @@ impl<O: Ops> Trainer<O> {
     ) -> Result<(Launched<O::Buffer>, Timing), StepError> {
         let Work { plan, examples, seat, .. } = work;
         let sums = PartialSums::new(&self.ops, &self.layout, seat, missing);
-        let mut launch = Launch::new(&self.ops, collective, kept, (seat, self.config.hidden_size as usize), sums);
+        let mut launch = Launch::new(&self.ops, collective, kept, (seat, self.config.embedding_size() as usize), sums);
         let mut clock = Clock::start();
         let mut timing = loop {
             let mut computer = Computer {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use medley_common::identity::Update;
+use medley_common::model::Family;
 use medley_common::spec::{OptimizerKind, SgdSpec};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -15,6 +16,7 @@ const SEED: u64 = 42;
 
 fn config() -> ModelConfig {
     ModelConfig {
+        family: Family::Bert,
         vocab_size: 2000,
         hidden_size: 32,
         num_hidden_layers: 2,
@@ -123,6 +125,77 @@ fn a_pretrained_model_gets_new_heads_and_loses_its_own() {
     for slot in layout.slots() {
         let expected = if heads.contains(&slot.name.as_str()) { &fresh } else { &expected };
         assert_eq!(loaded.parameters[slot.range.clone()], expected[slot.range.clone()], "{}", slot.name);
+    }
+}
+
+/// As hubs have them: the encoder under its names, heads of pre-training, a pooler that nobody trained.
+#[test]
+fn pretrained_models_of_other_families_get_new_classifiers() {
+    let sizes = ModelConfig { vocab_size: 9, hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, ..config() };
+    for (family, others) in [
+        (Family::Roberta { pad_token_id: 1 }, ["lm_head.dense.weight", "roberta.pooler.dense.weight"]),
+        (
+            Family::Electra { embedding_size: 8 },
+            ["discriminator_predictions.dense.weight", "electra.embeddings.position_ids"],
+        ),
+    ] {
+        let config = ModelConfig { family, ..sizes.clone() };
+        let layout = Layout::new(&config);
+        let expected = initialise(&layout, &config, 5);
+        let bytes = |values: &[f32]| bytemuck::cast_slice::<f32, u8>(values).to_vec();
+        let of_encoder = layout.slots().iter().filter(|slot| !slot.name.starts_with("classifier."));
+        let mut tensors: BTreeMap<String, Tensor> = of_encoder
+            .map(|slot| (slot.name.clone(), (Dtype::F32, slot.shape.clone(), bytes(&expected[slot.range.clone()]))))
+            .collect();
+        tensors.extend(others.map(|name| (name.to_owned(), (Dtype::F32, vec![1], bytes(&[0.5])))));
+        let load =
+            |tensors: &BTreeMap<String, Tensor>| read("model.safetensors", safetensors(tensors), &layout, &config, 5);
+        let loaded = load(&tensors).unwrap();
+        assert_eq!(loaded.ignored, others);
+        let heads =
+            ["classifier.dense", "classifier.out_proj"].map(|name| [format!("{name}.weight"), format!("{name}.bias")]);
+        assert_eq!(loaded.initialised, heads.concat());
+        assert_eq!(loaded.parameters, expected);
+
+        let bare = |(name, tensor): (&String, &Tensor)| {
+            (
+                name.split_once('.')
+                    .filter(|(encoder, _)| others[1].starts_with(encoder))
+                    .map_or(name.clone(), |(_, rest)| rest.to_owned()),
+                tensor.clone(),
+            )
+        };
+        assert_eq!(load(&tensors.iter().map(bare).collect()).unwrap().parameters, expected, "without its prefix");
+
+        let prefix = others[1].split('.').next().unwrap();
+        tensors
+            .insert(format!("{prefix}.encoder.layer.1.output.dense.bias"), (Dtype::F32, vec![16], bytes(&[0.0; 16])));
+        let text = load(&tensors).unwrap_err().to_string();
+        assert!(text.contains("encoder.layer.1.output.dense.bias [16] is not part of the model"), "{text}");
+    }
+}
+
+/// Of the padding, RoBERTa has a word and a position: both begin as 0, as transformers has them.
+#[test]
+fn a_new_model_of_another_family_is_initialised_as_it_is() {
+    for (family, rows) in
+        [(Family::Roberta { pad_token_id: 1 }, [1, 1]), (Family::Electra { embedding_size: 8 }, [0, 9])]
+    {
+        let config = ModelConfig { family, ..config() };
+        let (layout, width) = (Layout::new(&config), config.embedding_size() as usize);
+        let parameters = initialise(&layout, &config, SEED);
+        for (slot, padding) in layout.slots().iter().zip(rows) {
+            for (row, values) in parameters[slot.range.clone()].chunks_exact(width).enumerate().take(9) {
+                assert_eq!(values.iter().all(|value| *value == 0.0), row == padding, "{} {row}", slot.name);
+            }
+        }
+        let heads = layout.slots().iter().filter(|slot| slot.name.starts_with("classifier."));
+        for slot in heads {
+            let tensor = &parameters[slot.range.clone()];
+            let deviation = (tensor.iter().map(|value| value * value).sum::<f32>() / tensor.len() as f32).sqrt();
+            let expected = if slot.name.ends_with(".bias") { 0.0..=0.0 } else { 0.015..=0.025 };
+            assert!(expected.contains(&deviation), "{}: {deviation}", slot.name);
+        }
     }
 }
 

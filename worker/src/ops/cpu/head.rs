@@ -1,7 +1,9 @@
 //! The classification head: a handful of rows, computed by the calling thread.
 
 use super::Cpu;
-use crate::ops::head::{CrossEntropy, FirstTokens, FirstTokensBackward, LaneLosses, TanhDropout, TanhDropoutBackward};
+use crate::ops::head::{
+    CrossEntropy, FirstTokens, FirstTokensBackward, HeadDropout, LaneLosses, TanhDropout, TanhDropoutBackward,
+};
 
 pub(super) fn first_tokens(op: FirstTokens<'_, Cpu>) {
     for (start, y) in op.pack.offsets.iter().zip(op.y.chunks_exact_mut(op.hidden)).take(op.pack.rows.len()) {
@@ -33,6 +35,14 @@ pub(super) fn tanh_dropout_backward(op: TanhDropoutBackward<'_, Cpu>) {
             (0..).zip(gradient.iter_mut()).for_each(|(column, gradient)| *gradient *= mask.factor(column));
         }
         gradient.iter_mut().zip(x).for_each(|(gradient, x)| *gradient *= 1.0 - x * x);
+    }
+}
+
+pub(super) fn dropout(op: HeadDropout<'_, Cpu>) {
+    let rows = op.x.chunks_exact(op.hidden).zip(op.y.chunks_exact_mut(op.hidden));
+    for (row, (x, y)) in op.pack.rows.iter().zip(rows) {
+        let mask = op.dropout.row(*row);
+        (0..).zip(x.iter().zip(y)).for_each(|(column, (x, y))| *y = x * mask.factor(column));
     }
 }
 

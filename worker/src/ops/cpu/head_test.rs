@@ -81,6 +81,21 @@ fn tanh_and_its_gradient_drop_the_same_elements() {
 }
 
 #[test]
+fn dropout_is_a_product_with_its_mask() {
+    let batch = oracle::packed(&[&[0, 1, 2], &[3, 4]]);
+    let (hidden, dropout) = (20, oracle::dropout(Site::ClassifierInput));
+    let (x, mut y) = (noise(5 * hidden, 1), vec![0.0; 5 * hidden]);
+    super::dropout(HeadDropout { pack: &batch, hidden, dropout, x: &x, y: &mut y });
+    let factors = batch.rows.iter().flat_map(|row| {
+        let mask = dropout.row(*row);
+        (0..hidden as u32).map(move |column| mask.factor(column))
+    });
+    assert!(y.iter().eq(&x.iter().zip(factors).map(|(x, factor)| x * factor).collect::<Vec<_>>()));
+    let other = oracle::dropout(Site::Pooled).row(batch.rows[0]);
+    assert!(y.contains(&0.0) && (0..20).any(|column| (other.factor(column) == 0.0) != (y[column as usize] == 0.0)));
+}
+
+#[test]
 fn first_tokens_are_taken_and_given_back() {
     let batch = oracle::packed(&[&[0], &[4]]);
     let x: Vec<f32> = (0..batch.tokens.len() * 2).map(|i| i as f32).collect();

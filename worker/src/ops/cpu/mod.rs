@@ -11,7 +11,9 @@ use super::adamw::{AdamW, AdamWRows};
 use super::attention::{Attention, AttentionBackward};
 use super::embedding::{Embedding, EmbeddingBackward, PositionGradient, WordGradient};
 use super::gelu::{BiasGelu, BiasGeluBackward};
-use super::head::{CrossEntropy, FirstTokens, FirstTokensBackward, LaneLosses, TanhDropout, TanhDropoutBackward};
+use super::head::{
+    CrossEntropy, FirstTokens, FirstTokensBackward, HeadDropout, LaneLosses, TanhDropout, TanhDropoutBackward,
+};
 use super::linear::{ColumnSum, Linear, LinearInputGradient, LinearWeightGradient};
 use super::norm::{ResidualNorm, ResidualNormBackward};
 use super::sgd::{Sgd, SgdRows};
@@ -226,6 +228,11 @@ impl Ops for Cpu {
 
     fn tanh_dropout_backward(&self, op: TanhDropoutBackward<'_, Self>) -> Result<(), DeviceError> {
         head::tanh_dropout_backward(op);
+        Ok(())
+    }
+
+    fn head_dropout(&self, op: HeadDropout<'_, Self>) -> Result<(), DeviceError> {
+        head::dropout(op);
         Ok(())
     }
 

@@ -12,7 +12,9 @@ use crate::ops::adamw::{AdamW, AdamWRows};
 use crate::ops::attention::{Attention, AttentionBackward};
 use crate::ops::embedding::{Embedding, EmbeddingBackward, PositionGradient, WordGradient};
 use crate::ops::gelu::{BiasGelu, BiasGeluBackward};
-use crate::ops::head::{CrossEntropy, FirstTokens, FirstTokensBackward, LaneLosses, TanhDropout, TanhDropoutBackward};
+use crate::ops::head::{
+    CrossEntropy, FirstTokens, FirstTokensBackward, HeadDropout, LaneLosses, TanhDropout, TanhDropoutBackward,
+};
 use crate::ops::linear::{ColumnSum, Linear, LinearInputGradient, LinearWeightGradient};
 use crate::ops::norm::{ResidualNorm, ResidualNormBackward};
 use crate::ops::sgd::{Sgd, SgdRows};
@@ -186,6 +188,10 @@ impl<D: Driver> Ops for Cuda<D> {
 
     fn tanh_dropout_backward(&self, op: TanhDropoutBackward<'_, Self>) -> Result<(), DeviceError> {
         head::tanh_dropout_backward(self, op)
+    }
+
+    fn head_dropout(&self, op: HeadDropout<'_, Self>) -> Result<(), DeviceError> {
+        head::dropout(self, op)
     }
 
     fn cross_entropy(&self, op: CrossEntropy<'_, Self>) -> Result<(), DeviceError> {
