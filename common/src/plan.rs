@@ -15,7 +15,18 @@ pub struct UpdatePlan {
 }
 
 impl UpdatePlan {
-    /// Number of rows over all lanes: the divisor of the summed gradient.
+    /// What the summed loss and gradient are divided by: the number of rows, or where classes have weights, those of the
+    /// rows' labels. They are added in the order of the plan, so that the sum has the same bits wherever it is taken.
+    #[must_use]
+    pub fn divisor(&self, class_weights: &[f64], label: impl Fn(RowId) -> Option<u32>) -> f64 {
+        if class_weights.is_empty() {
+            return f64::from(self.rows().max(1));
+        }
+        let weight = |row: &RowId| label(*row).and_then(|label| class_weights.get(label as usize)).copied();
+        self.lanes.iter().flatten().filter_map(weight).sum()
+    }
+
+    /// Number of rows over all lanes.
     #[must_use]
     pub fn rows(&self) -> u32 {
         self.lanes.iter().map(|lane| u32::try_from(lane.len()).unwrap_or(u32::MAX)).sum()
@@ -172,7 +183,7 @@ mod tests {
 
     use super::*;
     use crate::schedule::{Decay, LrSchedule};
-    use crate::spec::{ComputeSpec, OptimizerKind, OptimizerSpec};
+    use crate::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TuningSpec};
 
     fn spec(seed: u64, rows_per_update: u32, lanes: u32) -> TrainSpec {
         TrainSpec {
@@ -188,7 +199,9 @@ mod tests {
                 weight_decay: 0.0,
                 max_grad_norm: Some(1.0),
             },
+            tuning: TuningSpec::default(),
             label_smoothing: 0.0,
+            class_weights: Vec::new(),
             compute: ComputeSpec::default(),
         }
     }
@@ -198,6 +211,14 @@ mod tests {
         let plan = Plan::new(&spec(42, 32, 8), vec![45; 11_232]);
         assert_eq!(plan.updates_per_epoch(), 351);
         assert_eq!(plan.epoch_at(Update(702)), 2.0);
+    }
+
+    #[test]
+    fn an_update_is_divided_by_the_weights_of_its_rows() {
+        let plan = UpdatePlan { update: Update(1), lanes: vec![vec![RowId(2), RowId(0)], vec![], vec![RowId(1)]] };
+        let label = |row: RowId| Some(row.0 % 2);
+        assert_eq!(plan.divisor(&[], label), 3.0);
+        assert_eq!(plan.divisor(&[0.25, 2.0], label), 2.5);
     }
 
     #[test]

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use medley_common::identity::{Digest, Generation, ProcessMark, Update, WorkerId};
 use medley_common::message::{Event, Hello, LaneReport, PROTOCOL, Timing, UpdateReport};
-use medley_common::model::ModelConfig;
+use medley_common::model::{Family, ModelConfig};
 use medley_common::plan::Plan;
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::secret::Secret;
-use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec};
+use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec, TuningSpec};
 use medley_coordinator::run::{Action, Base, Input, Job, Past, Patience, Run, TrainingJob};
 use medley_coordinator::spec::{Cadence, Every};
 
@@ -88,10 +88,13 @@ fn job(workers: u32, updates: u64) -> Job {
             weight_decay: 0.0,
             max_grad_norm: Some(1.0),
         },
+        tuning: TuningSpec::default(),
         label_smoothing: 0.0,
+        class_weights: Vec::new(),
         compute: ComputeSpec::default(),
     };
     let model = ModelConfig {
+        family: Family::Bert,
         vocab_size: 10,
         hidden_size: 4,
         num_hidden_layers: 1,
@@ -118,17 +121,14 @@ fn job(workers: u32, updates: u64) -> Job {
         logs_first_update: false,
     };
     let rows = UPDATES_PER_EPOCH as u32 * workers;
+    let lengths: Vec<u32> = (0..rows).map(|row| 10 + row * 7919 % 100).collect();
     let second = Duration::from_secs(1);
     Job {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         run: Digest([9; 32]),
         spec,
         model,
-        training: Some(TrainingJob {
-            lengths: (0..rows).map(|row| 10 + row * 7919 % 100).collect(),
-            cadence,
-            criterion: None,
-        }),
+        training: Some(TrainingJob { labels: vec![Some(0); lengths.len()], lengths, cadence, criterion: None }),
         validation: None,
         test: None,
         is_stream: false,

@@ -12,16 +12,21 @@ use medley_common::message::{Artifact, ArtifactKind, Failure, FailureKind};
 use medley_common::secret::Secret;
 
 use crate::archive::{self, History, OutputDir, Recipe, RunContents, RunIdentity};
+use crate::dataset::labels::LabelSet;
 use crate::display::Display;
 use crate::inputs::{Inputs, file_digest};
 use crate::launch::find_binary;
+use crate::live::Live;
 use crate::origin::Origin;
 use crate::recorder::{Keeper, Recorder, Setting};
 use crate::run::report::TrainLog;
 use crate::run::{Base, Job, Past, Patience, SplitRows, TrainingJob};
 use crate::service::Store;
-use crate::spec::{Bound, Device, InitialWeights, Machine, Placement, PlanSummary, Role, RunLength, RunSpec, Team};
+use crate::spec::{
+    Bound, Device, InitialWeights, Machine, Placement, PlanSummary, Role, RunLength, RunSpec, Sources, Team,
+};
 use crate::survey::Survey;
+use crate::tracker::{Subject, Tracking};
 
 /// Updates that workers may make ahead of the slowest one's report: enough to hide a round trip, few enough that a
 /// stop comes at once.
@@ -29,6 +34,9 @@ const WINDOW: u64 = 4;
 
 /// Updates between two groups that are formed to share lanes by speed: many times what a new group costs.
 const REBALANCE_EVERY: u64 = 20;
+
+/// Lines of the plan that name files.
+const NAMES_FILES: [&str; 4] = ["model", "evaluation", "prediction", "output"];
 
 /// A run that can start.
 #[derive(Debug)]
@@ -43,6 +51,8 @@ pub struct Assembly {
     pub folder: PathBuf,
     /// The lines of the training log that were written before this process.
     pub log: Vec<TrainLog>,
+    /// What who watches in a browser is shown of it.
+    pub live: Live,
     /// The last worker that has computed for this run; later ones are numbered after it.
     pub last_worker: WorkerId,
     /// Who computes.
@@ -86,10 +96,13 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
     let identity = RunIdentity { start: origin.start(), ..identity(request, &bound, &inputs, recipe) };
     let known = origin.recovered.as_ref().map(|recovered| &recovered.history);
     let run = known.map_or(&identity, |history| history.identity()).digest();
+    let tracking = tracking(spec, &inputs.labels, (run, &identity))?;
     let log = known.map(History::log).unwrap_or_default();
     let last_worker = known.map(|history| last_name(history, output.times_opened())).unwrap_or_default();
     let (artifacts, store) = state_files(spec, &inputs, &origin, &output)?;
-    let summary = bound.summary(spec, train_rows);
+    let summary = bound.summary(spec, train_rows, &inputs.model);
+    let plan = summary.lines().filter(|(name, _)| !NAMES_FILES.contains(name));
+    let live = Live::new(plan, inputs.labels.names(), known, shown_through(spec, &origin));
     let training = trains.then(|| inputs.splits.get(&Split::Train)).flatten();
     let base = Base { update: origin.start(), artifacts };
     let files = store.into_iter().map(|(kind, path)| ((base.update, kind), path)).collect();
@@ -103,7 +116,8 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
     let lost = complete.filter(|_| origin.recovered.is_none());
     let lost = lost.map(|start| Box::new(RunIdentity { start, ..identity.clone() }));
     let contents = trains.then(|| RunContents { identity, model_files: inputs.files.clone(), save_total_limit });
-    let setting = Setting { until: request.until, lost, ..setting(spec, &bound, &inputs, origin, programs(spec)?) };
+    let setting =
+        Setting { until: request.until, lost, tracking, ..setting(spec, &bound, &inputs, origin, programs(spec)?) };
     let examples = inputs.splits.into_iter().map(|(split, rows)| (split, Arc::new(rows))).collect();
     let store = Store { examples, files };
     let team = bound.team;
@@ -113,12 +127,21 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
         folder: output.path().to_owned(),
         keeper: Box::new(Recorder { output, contents, setting }),
         log,
+        live,
         last_worker,
         team,
         summary: Some(summary),
         notes,
         is_complete: complete.is_some(),
     })
+}
+
+/// The last update that what was done before is in effect through.
+fn shown_through(spec: &RunSpec, origin: &Origin) -> Update {
+    match origin.complete {
+        Some(update) => update,
+        None => origin.past(spec.criterion()).update,
+    }
 }
 
 /// The last name that a coordinator of this run may have given. The ledger does not have those of sessions in which no
@@ -140,6 +163,26 @@ fn identity(request: &Request, bound: &Bound, inputs: &Inputs, recipe: Recipe) -
         command: request.command.clone(),
         folder: request.folder.clone(),
     }
+}
+
+/// The trackers of a run, which are told what decides its weights and where its rows come from.
+fn tracking(spec: &RunSpec, labels: &LabelSet, (run, identity): (Digest, &RunIdentity)) -> Result<Tracking, Failure> {
+    let mut settings = identity.recipe.fields().clone();
+    let Sources { model, max_seq_length, .. } = spec.sources();
+    settings.insert("medley".to_owned(), identity.version.clone().into());
+    settings.insert("model_name_or_path".to_owned(), model.clone().into());
+    settings.insert("labels".to_owned(), labels.names().join(",").into());
+    settings.insert("max_seq_length".to_owned(), (*max_seq_length).into());
+    let files = spec.sources().files().map(|(_, flag, file)| (flag, file.display().to_string().into()));
+    settings.extend(files.map(|(flag, file)| (flag.trim_start_matches('-').to_owned(), file)));
+    let asked = spec.tracking();
+    let (name, logging_dir) = (asked.run_name.clone(), asked.logging_dir.clone());
+    let subject = Subject { run, name, logging_dir, output_dir: spec.output().dir.clone(), settings };
+    Tracking::open(&asked.trackers, subject).map_err(|message| Failure { kind: FailureKind::Config, message })
+}
+
+fn labels(rows: &[Example]) -> Vec<Option<u32>> {
+    rows.iter().map(|row| row.label).collect()
 }
 
 fn lengths(rows: &[Example]) -> Vec<u32> {
@@ -204,11 +247,7 @@ struct Asked {
 fn job(spec: &RunSpec, bound: &Bound, inputs: &Inputs, training: Option<&Vec<Example>>, asked: Asked) -> Job {
     let rows = |split| {
         let rows: &Vec<Example> = inputs.splits.get(&split)?;
-        Some(SplitRows {
-            lengths: lengths(rows),
-            labels: rows.iter().map(|row| row.label).collect(),
-            examples: Vec::new(),
-        })
+        Some(SplitRows { lengths: lengths(rows), labels: labels(rows), examples: Vec::new() })
     };
     let placement = spec.placement();
     Job {
@@ -218,6 +257,7 @@ fn job(spec: &RunSpec, bound: &Bound, inputs: &Inputs, training: Option<&Vec<Exa
         model: inputs.model.clone(),
         training: training.map(|rows| TrainingJob {
             lengths: lengths(rows),
+            labels: labels(rows),
             cadence: bound.cadence,
             criterion: spec.criterion().cloned(),
         }),
@@ -273,6 +313,11 @@ fn setting(
             save_steps: bound.cadence.saving.updates(),
         },
         train_rows,
+        trained_parameters: bound
+            .train
+            .tuning
+            .frozen_layers
+            .map(|layers| inputs.model.trained_parameters(Some(layers))),
         eval_batch_rows: recipe.per_device_eval_batch_size,
         labels: inputs.labels.names().to_vec(),
         test_rows: inputs.test_rows.clone(),
@@ -280,6 +325,7 @@ fn setting(
         programs,
         lost: None,
         until: None,
+        tracking: Tracking::default(),
     }
 }
 

@@ -9,15 +9,17 @@ use medley_common::message::{Failure, FailureKind};
 use medley_proto::v1;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 use crate::access::{Connections, Idle, Security, limits};
 use crate::assembly::{Assembly, Request, assemble};
 use crate::chronicle::Chronicle;
 use crate::display::{Display, Event};
 use crate::driver::Driver;
-use crate::http;
+use crate::http::{self, Seen};
 use crate::injector::Injector;
 use crate::launch::{LocalWorkers, WorkerCommand, count_gpus, find_binary};
+use crate::live::Live;
 use crate::profile::Profile;
 use crate::run::Run;
 use crate::run::report::Outcome;
@@ -83,10 +85,9 @@ async fn prepare_and_run(
     };
     raise_open_files();
     let socket = bind(placement.listen, LISTEN_FLAG)?;
-    let (status, feed) = watch::channel(v1::Status::default());
-    if let Some(address) = placement.http_listen {
-        answer_probes(address, feed.clone(), (started, display))?;
-    }
+    let (public, seen) = Public::new();
+    let answering = |address| answer_probes(address, seen.clone(), (started, display));
+    let probes = placement.http_listen.map(answering).transpose()?;
     let binary = match placement.role {
         Role::Train => Some(find_binary().map_err(|error| config(&error))?),
         Role::Serve => None,
@@ -118,8 +119,8 @@ async fn prepare_and_run(
             LocalWorkers::default()
         }
     };
-    let display = display.clone();
-    serve(assembly, listener, Ties { stops, local, display, started, chaos, security, profile, status, feed }).await
+    let (display, public) = (display.clone(), (public, seen));
+    serve(assembly, listener, Ties { stops, local, display, started, chaos, security, profile, public, probes }).await
 }
 
 /// Starts this machine's own workers, with a token of their own.
@@ -188,15 +189,14 @@ fn pass_on(display: Display) -> mpsc::Sender<(u32, String)> {
 /// Answers probes from now on, while the data are read.
 fn answer_probes(
     address: SocketAddr,
-    status: watch::Receiver<v1::Status>,
+    seen: Seen,
     (started, display): (Instant, &Display),
-) -> Result<(), Failure> {
+) -> Result<JoinHandle<()>, Failure> {
     let listener =
         bind(address, HTTP_FLAG)?.listen(BACKLOG).map_err(|error| unavailable((address, HTTP_FLAG), &error))?;
     let address = listener.local_addr().map_err(|error| internal(&error))?;
     display.show(&Event::Probes(address));
-    tokio::spawn(http::serve(listener, status, started));
-    Ok(())
+    Ok(tokio::spawn(http::serve(listener, seen, started)))
 }
 
 /// Takes the address early, so that one in use is known before the data are read; nobody is answered until the run can
@@ -244,8 +244,25 @@ struct Ties {
     security: Security,
     /// Whether to write where the time goes.
     profile: bool,
+    public: (Public, Seen),
+    /// Who answers probes and browsers, where that is asked for.
+    probes: Option<JoinHandle<()>>,
+}
+
+/// Where the run tells everybody how it stands.
+struct Public {
     status: watch::Sender<v1::Status>,
-    feed: watch::Receiver<v1::Status>,
+    live: watch::Sender<Live>,
+    over: watch::Sender<bool>,
+}
+
+impl Public {
+    /// With the other end of it.
+    fn new() -> (Self, Seen) {
+        let ((status, told), (live, shown)) = (watch::channel(v1::Status::default()), watch::channel(Live::default()));
+        let (over, end) = watch::channel(false);
+        (Self { status, live, over }, Seen { status: told, live: shown, over: end })
+    }
 }
 
 /// Every connection is an open file; many systems allow few unless they are asked for more.
@@ -259,7 +276,8 @@ fn raise_open_files() {
 
 /// Serves the run until it ends.
 async fn serve(assembly: Assembly, listener: TcpListener, ties: Ties) -> Result<Outcome, Failure> {
-    let Ties { stops, local, display, started, chaos, security, profile, status, feed } = ties;
+    let Ties { stops, local, display, started, chaos, security, profile, public: (public, seen), probes } = ties;
+    public.live.send_replace(assembly.live);
     let (folder, is_stream) = (assembly.folder, assembly.job.is_stream);
     let profile = profile.then(|| Profile::new(folder.clone(), started));
     let (slot, uploads) = watch::channel(None);
@@ -269,12 +287,8 @@ async fn serve(assembly: Assembly, listener: TcpListener, ties: Ties) -> Result<
     let (chronicle, chronicled) = watch::channel(Chronicle::new(assembly.log));
     let workers = assembly.job.workers;
     let (service, files) = Service::new(arrive, assembly.store, Uploads::new(uploads), (workers, assembly.last_worker));
-    let (over, mut end) = watch::channel(false);
-    let shutdown = async move {
-        // The sender lives until the run is over: its end says the same.
-        end.wait_for(|over| *over).await.ok();
-    };
-    let router = service.router(StatusFeed::new(feed, chronicled, folder), security);
+    let shutdown = seen.clone().end();
+    let router = service.router(StatusFeed::new(seen.status, chronicled, folder), security);
     let router = router.map_err(|error| config(error.as_ref()))?;
     let connections = Connections::new(limits::connections(workers), Idle::UntilProven(limits::PROOF), limits::CALLS);
     let server = router.serve_with_incoming_shutdown(connections.incoming(listener), shutdown);
@@ -290,8 +304,9 @@ async fn serve(assembly: Assembly, listener: TcpListener, ties: Ties) -> Result<
         stops,
         local,
         display,
-        status,
+        status: public.status,
         chronicle,
+        live: public.live,
         files,
         injector,
         profile,
@@ -302,9 +317,15 @@ async fn serve(assembly: Assembly, listener: TcpListener, ties: Ties) -> Result<
     let (workers_grace, sessions_grace) =
         if is_stream { (STREAM_GRACE, Duration::ZERO) } else { (WORKERS_GRACE, SESSIONS_GRACE) };
     local.stop(workers_grace).await;
-    over.send_replace(true);
+    public.over.send_replace(true);
     // A session that does not end is cut off with the process: all that matters is written.
-    tokio::time::timeout(sessions_grace, server).await.ok();
+    let ended = async {
+        server.await.ok();
+        if let Some(probes) = probes {
+            probes.await.ok();
+        }
+    };
+    tokio::time::timeout(sessions_grace, ended).await.ok();
     Ok(outcome)
 }
 

@@ -24,6 +24,7 @@ use crate::counts::Counts;
 use crate::display::{Display, Event as Told};
 use crate::injector::Injector;
 use crate::launch::LocalWorkers;
+use crate::live::Live;
 use crate::meter::Meter;
 use crate::profile::Profile;
 use crate::recorder::{Answer, Entry};
@@ -62,6 +63,8 @@ pub struct Driver {
     pub status: watch::Sender<v1::Status>,
     /// What whoever asks for the report is told.
     pub chronicle: watch::Sender<Chronicle>,
+    /// What who watches in a browser is shown.
+    pub live: watch::Sender<Live>,
     /// Where the states lie that workers start from.
     pub files: watch::Sender<Files>,
     /// Faults to inject.
@@ -260,7 +263,7 @@ impl Driver {
         let now = Instant::now();
         ties.counts.did(&action);
         self.profile(|profile, now| profile.did(now, &action));
-        self.chronicle.send_if_modified(|chronicle| chronicle.did(&action));
+        self.tell_of(now, &action, ties);
         match action {
             Action::Order(worker, command) => {
                 if let Command::Welcome(_) = command {
@@ -293,8 +296,7 @@ impl Driver {
             Action::Discard(save) => self.record(Entry::Discard(save), ties),
             Action::Group(group) => self.record(Entry::Group(group), ties),
             Action::Record(record) => {
-                ties.meter.update(now, &record);
-                self.display.update(&record, (self.run.view().total, ties.meter.rates()), now);
+                self.display.update(&record, (self.run.total(), ties.meter.rates()), now);
                 let update = record.update;
                 self.record(Entry::Update(record), ties);
                 let lines = self.injector.applied(update, now, &self.local);
@@ -342,6 +344,7 @@ impl Driver {
         let took_part = |worker| self.run.view().workers.iter().any(|it| it.worker == worker && it.pid > 0);
         let lost = matches!(input, Input::Left(worker, _) if took_part(*worker));
         ties.counts.heard(input, lost);
+        self.live.send_if_modified(|live| live.heard(input));
         self.profile(|profile, now| profile.heard(now, input));
     }
 
@@ -355,6 +358,8 @@ impl Driver {
 
     /// Waits until all is written; a disk that refused in the end turns the outcome.
     async fn settle(&mut self, outcome: Outcome) -> Outcome {
+        // Where it finds no room, so much waits for the disk that the run has failed of it.
+        self.recorder.try_send(Entry::Over((&outcome).into())).ok();
         let (closed, _) = mpsc::channel(1);
         self.recorder = closed;
         let mut outcome = outcome;

@@ -11,7 +11,7 @@ use crate::dataset::sequence_limit::SequenceLimit;
 use crate::hub::environment::{Bars, HubEnv};
 use crate::hub::{self, progress_bar::DownloadBar};
 use crate::model_folder::ModelFolder;
-use crate::tokenizer::WordPieceTokenizer;
+use crate::tokenizer::PairTokenizer;
 
 /// A model that rows can be encoded for.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub struct Encoder {
     /// The labels, by id.
     pub labels: LabelSet,
     /// What cuts sentences into tokens.
-    pub tokenizer: WordPieceTokenizer,
+    pub tokenizer: PairTokenizer,
     /// How many a row may have.
     pub limit: SequenceLimit,
     /// What to tell before it is used, each a warning.
@@ -51,9 +51,9 @@ impl Encoder {
         let model = folder.config(&labels);
         model.validate().map_err(data)?;
         let path: &Path = folder.path();
-        let tokenizer = WordPieceTokenizer::load(path, None).map_err(data)?;
+        let tokenizer = PairTokenizer::load(path, folder.vocabulary(), None).map_err(data)?;
         tokenizer.check_fits(model.vocab_size).map_err(data)?;
-        let limit = SequenceLimit::new(max_seq_length, &tokenizer, model.max_position_embeddings).map_err(config)?;
+        let limit = SequenceLimit::new(max_seq_length, &tokenizer, model.max_tokens()).map_err(config)?;
         let mut notes: Vec<String> = tokenizer.warnings().iter().map(|warning| format!("warning: {warning}")).collect();
         notes.extend(folder.warnings(&labels).iter().map(|warning| format!("warning: {warning}")));
         Ok(Self { folder, model, labels, tokenizer, limit, notes })

@@ -9,7 +9,7 @@ use medley_common::message::{Failure, FailureKind};
 use medley_common::model::ModelConfig;
 use sha2::{Digest as _, Sha256};
 
-use crate::archive::{MODEL_FILES, ModelFile, RowOrigin};
+use crate::archive::{CARD_FILE, MODEL_FILES, ModelFile, RowOrigin};
 use crate::dataset::encode::encode_rows;
 use crate::dataset::labels::LabelSet;
 use crate::dataset::rows::{Labels, Row, read_labels, read_rows};
@@ -140,7 +140,7 @@ fn model_files(path: &Path, folder: &ModelFolder, labels: &LabelSet) -> Result<V
     let config = format!("{:#}\n", folder.export_config(labels));
     let mut files = vec![ModelFile::new(model_folder::CONFIG_FILE, config.into_bytes()).map_err(data)?];
     let tokenizer_files =
-        MODEL_FILES.into_iter().filter(|name| *name != model_folder::CONFIG_FILE && *name != "README.md");
+        MODEL_FILES.into_iter().filter(|name| *name != model_folder::CONFIG_FILE && *name != CARD_FILE);
     for name in tokenizer_files {
         match std::fs::read(path.join(name)) {
             Ok(bytes) => files.push(ModelFile::new(name, bytes).map_err(data)?),

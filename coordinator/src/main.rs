@@ -12,12 +12,13 @@ use medley_coordinator::cli::{self, Cli, Evaluate, Plan, Predict, Replay, Report
 use medley_coordinator::client::ClientError;
 use medley_coordinator::display::{Display, Event, say};
 use medley_coordinator::forecast::Forecast;
+use medley_coordinator::model_card::Written;
 use medley_coordinator::run::report::Outcome;
 use medley_coordinator::spec::RunSpec;
 use medley_coordinator::stop_requests::StopRequests;
 use medley_coordinator::{
-    conversion, coordinate, orders_client, predict as prediction, quickstart, replay, report_page, status_client,
-    sweep, verify,
+    conversion, coordinate, model_card, orders_client, predict as prediction, quickstart, replay, report_page,
+    status_client, sweep, verify,
 };
 use tokio::signal::unix::SignalKind;
 
@@ -199,7 +200,7 @@ async fn run_until(
 async fn train(spec: RunSpec, command: Vec<String>) -> ExitCode {
     let dir = spec.output().dir.clone();
     let display = Display::new(spec.output().console, spec.output().progress);
-    let outcome = match run(spec, command, (None, display.clone())).await {
+    let outcome = match run(spec.clone(), command, (None, display.clone())).await {
         Ok(outcome) => outcome,
         Err(error) => return fail(70, &error),
     };
@@ -211,6 +212,15 @@ async fn train(spec: RunSpec, command: Vec<String>) -> ExitCode {
                     Ok(path) => format!("pictures of the run are in {}", path.display()),
                     Err(error) => format!("warning: no pictures of the run are drawn: {error}"),
                 });
+            }
+            match model_card::conclude(&spec) {
+                Ok(Written::Here(path)) => display.line(&format!("the model's card is {}", path.display())),
+                Ok(Written::LeftAlone(path)) => {
+                    let line = format!("note: {} is not Medley's, or was changed, and stays as it is", path.display());
+                    display.line(&line);
+                }
+                Ok(Written::Nothing) => {}
+                Err(error) => display.line(&format!("warning: no card of the model is written: {error}")),
             }
             display.show(&Event::Completed(&dir));
             ExitCode::SUCCESS

@@ -2,6 +2,7 @@
 //!
 //! Only the shape is read here; the weights are found by [`WeightsFile::find`] and opened by the workers.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use medley_common::model::{ModelConfig, ModelError};
@@ -9,10 +10,13 @@ use serde_json::{Map, Value, json};
 
 use crate::bounded_file::{FileError, read_object};
 use crate::dataset::labels::LabelSet;
-use crate::tokenizer::{TOKENIZER_FILE, VOCABULARY_FILE};
+use crate::tokenizer::Vocabulary;
 use crate::weights_file::{WeightsFile, WeightsFileError};
 
 mod classifier;
+mod family;
+
+use family::FamilyFiles;
 
 /// The settings of the model.
 pub const CONFIG_FILE: &str = "config.json";
@@ -41,6 +45,7 @@ pub enum Start {
 pub struct ModelFolder {
     path: PathBuf,
     raw: Map<String, Value>,
+    family: &'static FamilyFiles,
     shape: ModelConfig,
     labels: Option<LabelSet>,
     weights: Option<WeightsFile>,
@@ -89,7 +94,7 @@ pub enum ModelFolderError {
         /// What it may be.
         expected: String,
     },
-    /// A field that tells the shape is not there. `BertConfig` would put in that of BERT-base, which the weights would
+    /// A field that tells the shape is not there. transformers would put in that of BERT-base, which the weights would
     /// then hardly have.
     #[error("{}: {field} is missing; copy the config.json that belongs to the model", path.display())]
     NoField {
@@ -115,10 +120,12 @@ pub enum ModelFolderError {
         why: String,
     },
     /// There is no tokenizer.
-    #[error("{} has neither tokenizer.json nor vocab.txt; copy them from the model's repository", folder.display())]
+    #[error("{} has neither tokenizer.json nor {files}; copy them from the model's repository", folder.display())]
     NoTokenizer {
         /// The folder.
         folder: PathBuf,
+        /// The files that would do as well.
+        files: String,
     },
     /// The weights are missing or no use.
     #[error(transparent)]
@@ -137,22 +144,30 @@ impl ModelFolder {
         let config_path = path.join(CONFIG_FILE);
         let raw = read_object(&config_path)?;
         let fields = Fields { path: &config_path, raw: &raw };
-        let shape = read_shape(&fields)?;
+        let family = FamilyFiles::of(&fields)?;
+        let shape = read_shape(&fields, family)?;
         let labels = labels_of(&raw);
-        if ![TOKENIZER_FILE, VOCABULARY_FILE].iter().any(|file| path.join(file).exists()) {
-            return Err(ModelFolderError::NoTokenizer { folder: path.into() });
+        if !family.vocabulary.is_among(|file| path.join(file).exists()) {
+            let files = family.vocabulary.files().join(" and ");
+            return Err(ModelFolderError::NoTokenizer { folder: path.into(), files });
         }
         let weights = match start {
             Start::Pretrained => Some(WeightsFile::find(path)?),
             Start::Scratch => None,
         };
-        Ok(Self { path: path.into(), raw, shape, labels, weights })
+        Ok(Self { path: path.into(), raw, family, shape, labels, weights })
     }
 
     /// The folder.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The kind of vocabulary that the model's tokenizer has.
+    #[must_use]
+    pub fn vocabulary(&self) -> Vocabulary {
+        self.family.vocabulary
     }
 
     /// The shape of the model with a classifier for `labels`.
@@ -205,8 +220,11 @@ impl ModelFolder {
         ] {
             set(field, json!(size));
         }
-        set("architectures", json!(["BertForSequenceClassification"]));
-        set("model_type", json!("bert"));
+        if let Some((field, number)) = (self.family.own_field)(shape.family) {
+            set(field, json!(number));
+        }
+        set("architectures", json!([self.family.architecture]));
+        set("model_type", json!(self.family.model_type));
         set("hidden_act", json!("gelu"));
         set("problem_type", json!("single_label_classification"));
         set("torch_dtype", json!("float32"));
@@ -220,10 +238,9 @@ impl ModelFolder {
     }
 }
 
-/// The shape in `config.json`, with `BertConfig`'s defaults for what every file of a published model does not say; one
-/// label stands for those of the run.
-fn read_shape(fields: &Fields<'_>) -> Result<ModelConfig, ModelFolderError> {
-    fields.only("model_type", &["bert"], "bert (BioLinkBERT, PubMedBERT, BioBERT and other BERT encoders)")?;
+/// The shape in `config.json`, with transformers' defaults for what every file of a published model does not say; one label
+/// stands for those of the run.
+fn read_shape(fields: &Fields<'_>, family: &FamilyFiles) -> Result<ModelConfig, ModelFolderError> {
     fields.only("hidden_act", &["gelu", "gelu_python"], "gelu, the exact erf form")?;
     fields.only("position_embedding_type", &["absolute"], "absolute")?;
     fields.off("is_decoder")?;
@@ -231,6 +248,7 @@ fn read_shape(fields: &Fields<'_>) -> Result<ModelConfig, ModelFolderError> {
     fields.off("quantization_config")?;
     let hidden_dropout = fields.rate("hidden_dropout_prob", 0.1)?;
     let shape = ModelConfig {
+        family: (family.read)(fields)?,
         vocab_size: fields.own_size("vocab_size", 1 << 24)?,
         hidden_size: fields.own_size("hidden_size", 1 << 16)?,
         num_hidden_layers: fields.own_size("num_hidden_layers", 1 << 10)?,
@@ -246,7 +264,7 @@ fn read_shape(fields: &Fields<'_>) -> Result<ModelConfig, ModelFolderError> {
         num_labels: 1,
     };
     shape.validate().map_err(|source| ModelFolderError::Shape { path: fields.path.into(), source })?;
-    if shape.type_vocab_size < 2 {
+    if shape.type_vocab_size < family.vocabulary.segments() {
         return Err(fields.wrong(
             "type_vocab_size",
             &json!(shape.type_vocab_size),
@@ -277,9 +295,14 @@ impl Fields<'_> {
     }
 
     fn size(&self, field: &'static str, default: u32, most: u32) -> Result<u32, ModelFolderError> {
+        self.number(field, default, 1..=most)
+    }
+
+    fn number(&self, field: &'static str, default: u32, range: RangeInclusive<u32>) -> Result<u32, ModelFolderError> {
         let Some(value) = self.get(field) else { return Ok(default) };
-        let size = value.as_u64().and_then(|size| u32::try_from(size).ok()).filter(|size| (1..=most).contains(size));
-        size.ok_or_else(|| self.wrong(field, value, &format!("a whole number from 1 to {most}")))
+        let number = value.as_u64().and_then(|number| u32::try_from(number).ok()).filter(|size| range.contains(size));
+        let expected = || format!("a whole number from {} to {}", range.start(), range.end());
+        number.ok_or_else(|| self.wrong(field, value, &expected()))
     }
 
     fn rate(&self, field: &'static str, default: f64) -> Result<f64, ModelFolderError> {

@@ -1,8 +1,10 @@
 use std::fs;
 
+use medley_common::model::Family;
 use proptest::prelude::*;
 
 use super::*;
+use crate::tokenizer::VOCABULARY_FILE;
 use crate::weights_file::{PICKLE_FILE, SAFETENSORS_FILE};
 
 /// The least file of its format: a header without a tensor.
@@ -58,6 +60,7 @@ fn defaults_are_those_of_bert_config() {
     let folder = folder_with(|raw| raw.retain(|field, _| OWN.contains(&field.as_str())));
     let config = open(&folder).unwrap().config(&LabelSet::new(["no", "yes"]).unwrap());
     let expected = ModelConfig {
+        family: Family::Bert,
         vocab_size: 2000,
         hidden_size: 32,
         num_hidden_layers: 2,
@@ -90,9 +93,9 @@ fn the_classifier_takes_the_hidden_dropout_unless_it_has_its_own() {
 #[test]
 fn other_models_are_refused_by_name() {
     assert_eq!(
-        refusal("model_type", json!("roberta")),
-        "m/config.json: model_type is \"roberta\"; expected bert (BioLinkBERT, PubMedBERT, BioBERT and other BERT \
-         encoders)"
+        refusal("model_type", json!("deberta-v2")),
+        "m/config.json: model_type is \"deberta-v2\"; expected bert (BioLinkBERT, PubMedBERT, BioBERT and other BERT \
+         encoders), roberta (RoBERTa, BioMed-RoBERTa), electra (ELECTRA discriminators, BioELECTRA, PubMedELECTRA)"
     );
     for act in ["gelu_new", "relu", "gelu_fast", "silu"] {
         let error = refusal("hidden_act", json!(act));
@@ -102,6 +105,56 @@ fn other_models_are_refused_by_name() {
     assert!(refusal("position_embedding_type", json!("relative_key")).contains("expected absolute"));
     assert!(refusal("is_decoder", json!(true)).contains("is_decoder is true"));
     assert!(refusal("quantization_config", json!({"bits": 4})).contains("quantization_config"));
+}
+
+/// A folder of another family, its configuration changed.
+fn family_with(name: &str, change: impl FnOnce(&mut Map<String, Value>)) -> tempfile::TempDir {
+    let from = fixture().join("../..").join(name).join("model");
+    let folder = tempfile::tempdir().unwrap();
+    let mut raw = read_object(&from.join(CONFIG_FILE)).unwrap();
+    change(&mut raw);
+    fs::write(folder.path().join(CONFIG_FILE), Value::Object(raw).to_string()).unwrap();
+    for file in ["tokenizer.json", SAFETENSORS_FILE] {
+        fs::copy(from.join(file), folder.path().join(file)).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn other_families_open_and_are_exported_as_themselves() {
+    for (name, architecture, family, field) in [
+        ("tiny-roberta", "RobertaForSequenceClassification", Family::Roberta { pad_token_id: 1 }, "pad_token_id"),
+        ("tiny-electra", "ElectraForSequenceClassification", Family::Electra { embedding_size: 8 }, "embedding_size"),
+    ] {
+        let folder = family_with(name, |_| ());
+        let opened = open(&folder).unwrap();
+        let config = opened.config(&LabelSet::default());
+        assert_eq!((config.family, config.max_tokens()), (family, 48));
+        let out = opened.export_config(&LabelSet::default());
+        assert_eq!(out["architectures"], json!([architecture]));
+        assert_eq!(out["model_type"], read_object(&folder.path().join(CONFIG_FILE)).unwrap()["model_type"]);
+        assert_eq!(out["id2label"], json!({"0": "entailment", "1": "neutral", "2": "contradiction"}));
+
+        // What a file does not say is as transformers has it, and is said by the export.
+        let silent = family_with(name, |raw| drop(raw.remove(field)));
+        let out = open(&silent).unwrap().export_config(&LabelSet::default());
+        assert_eq!(out[field], json!(if name == "tiny-roberta" { 1 } else { 128 }));
+        let odd = open(&family_with(name, |raw| drop(raw.insert(field.into(), json!("one"))))).unwrap_err();
+        assert!(odd.starts_with(&format!("m/config.json: {field} is \"one\"; expected a whole number")), "{odd}");
+        let act = open(&family_with(name, |raw| drop(raw.insert("hidden_act".into(), json!("gelu_new"))))).unwrap_err();
+        assert_eq!(act, "m/config.json: hidden_act is \"gelu_new\"; expected gelu, the exact erf form");
+    }
+    let full = family_with("tiny-roberta", |raw| drop(raw.insert("max_position_embeddings".into(), json!(2))));
+    assert_eq!(
+        open(&full).unwrap_err(),
+        "m/config.json: max_position_embeddings is 2; expected more than the 2 that come before the first token's"
+    );
+    let pairs = family_with("tiny-electra", |raw| drop(raw.insert("type_vocab_size".into(), json!(1))));
+    assert!(open(&pairs).unwrap_err().contains("type_vocab_size is 1; expected at least 2"));
+    let folder = family_with("tiny-roberta", |_| ());
+    fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
+    fs::write(folder.path().join("vocab.json"), "{}").unwrap();
+    assert!(open(&folder).unwrap_err().starts_with("m has neither tokenizer.json nor vocab.json and merges.txt; copy"));
 }
 
 #[test]

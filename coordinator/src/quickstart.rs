@@ -16,7 +16,7 @@ use crate::model_folder::CONFIG_FILE;
 use crate::spec::RunSpec;
 use crate::tokenizer::learning::learn_vocabulary;
 use crate::tokenizer::settings::TokenizerSettings;
-use crate::tokenizer::{TokenizerError, WordPieceTokenizer};
+use crate::tokenizer::{PairTokenizer, TokenizerError};
 
 /// Evidence Inference 2.0 (DeYoung et al., 2020; MIT), in MedNLI's format.
 const FILES: [(&str, &str); 4] = [
@@ -95,7 +95,7 @@ pub fn prepare(arguments: &Quickstart) -> Result<RunSpec, QuickstartError> {
     let read = read_rows(&data.join("train.jsonl"), &layout, &labels, Labels::Required)?;
     let texts = read.rows.iter().flat_map(|row| row.text.sentences());
     let vocabulary = learn_vocabulary(texts, VOCABULARY)?;
-    WordPieceTokenizer::from_vocabulary(&vocabulary, TokenizerSettings::default())?.save(&model, LENGTH)?;
+    PairTokenizer::from_word_pieces(&vocabulary, TokenizerSettings::default())?.save(&model, LENGTH)?;
     let config = json!({
         "model_type": "bert", "vocab_size": vocabulary.len(), "hidden_size": 128, "num_hidden_layers": 2,
         "num_attention_heads": 2, "intermediate_size": 512, "max_position_embeddings": LENGTH, "type_vocab_size": 2,

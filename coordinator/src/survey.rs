@@ -50,10 +50,14 @@ impl Survey {
         refuse_own_inputs(spec)?;
         let inputs = Inputs::read(spec)?;
         let train_rows = inputs.splits.get(&Split::Train).map_or(0, |rows| rows.len() as u64);
-        let bound = spec.bind(train_rows, machine).map_err(config)?;
+        let labels: Vec<Option<u32>> =
+            inputs.splits.get(&Split::Train).into_iter().flatten().map(|row| row.label).collect();
+        let bound = spec.bind(train_rows, machine);
+        let bound = bound.and_then(|bound| bound.on(spec, &inputs.model, (&labels, inputs.labels.names())));
+        let bound = bound.map_err(config)?;
         spec.check_criterion(&bound.cadence, inputs.labels.names()).map_err(config)?;
         refuse_own_model(spec, &inputs)?;
-        let output = open(&spec.output().dir).map_err(archived)?;
+        let output = open(&spec.output().dir).map_err(archived)?.beside(&spec.tracking().logging_dir);
         let mut notes: Vec<String> = bound.notes.iter().map(Note::to_string).collect();
         notes.extend(inputs.notes.iter().cloned());
         notes.extend(output.warning().map(|warning| format!("warning: {warning}")));
@@ -119,6 +123,7 @@ fn space_need(spec: &RunSpec, bound: &Bound, inputs: &Inputs, origin: &Origin) -
     let saved = (1..=done).filter(|update| bound.cadence.saves_after(Update(*update))).count() as u64;
     SpaceNeed {
         parameter_bytes: 4 * inputs.model.parameters(),
+        optimizer_bytes: 4 * inputs.model.parameters() * bound.train.optimizer.kind.memory().len() as u64,
         text_bytes: inputs.files.iter().map(|file| file.bytes().len() as u64).sum(),
         checkpoints: bound.cadence.checkpoints().saturating_sub(saved),
         save_total_limit: spec.output().save_total_limit.and_then(std::num::NonZeroU32::new),

@@ -2,13 +2,16 @@
 
 use medley_common::identity::{Generation, Rank, Update, WorkerId};
 use medley_common::message::{Artifact, Command, Form, SplitInfo, Welcome};
-use medley_common::model::ModelConfig;
+use medley_common::model::{Family, ModelConfig};
 use medley_common::save::SaveId;
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::secret::Secret;
-use medley_common::spec::{ComputeSpec, GradientDtype, OptimizerKind, OptimizerSpec, Precision, Summation, TrainSpec};
+use medley_common::spec::{
+    ComputeSpec, GradientDtype, OptimizerKind, OptimizerSpec, Precision, SgdSpec, Summation, TrainSpec, TuningSpec,
+};
 
 use crate::v1;
+use crate::v1::model_config::Family as WireFamily;
 use crate::v1::session_response::Command as Wire;
 use crate::wire::{WireError, bytes32, digest, piece, ranges, required, to_ranges, to_token, token};
 
@@ -133,9 +136,12 @@ impl TryFrom<v1::Welcome> for Welcome {
 
 impl From<TrainSpec> for v1::TrainSpec {
     fn from(spec: TrainSpec) -> Self {
-        let optimizer = match spec.optimizer.kind {
-            OptimizerKind::AdamwHf => v1::OptimizerKind::AdamwHf,
-            OptimizerKind::AdamwTorch => v1::OptimizerKind::AdamwTorch,
+        let (optimizer, sgd) = match spec.optimizer.kind {
+            OptimizerKind::AdamwHf => (v1::OptimizerKind::AdamwHf, None),
+            OptimizerKind::AdamwTorch => (v1::OptimizerKind::AdamwTorch, None),
+            OptimizerKind::Sgd(SgdSpec { momentum, dampening, nesterov }) => {
+                (v1::OptimizerKind::Sgd, Some(v1::Sgd { momentum, dampening, nesterov }))
+            }
         };
         Self {
             seed: spec.seed,
@@ -158,6 +164,10 @@ impl From<TrainSpec> for v1::TrainSpec {
             gradient_checkpointing: spec.compute.gradient_checkpointing,
             auto_micro_batch: spec.compute.auto_micro_batch,
             sums_by_worker: spec.compute.summation == Summation::ByWorker,
+            sgd,
+            frozen_layers: spec.tuning.frozen_layers,
+            layer_lr_decay: spec.tuning.layer_lr_decay,
+            class_weights: spec.class_weights,
         }
     }
 }
@@ -182,6 +192,10 @@ impl TryFrom<v1::TrainSpec> for TrainSpec {
         let kind = match spec.optimizer() {
             v1::OptimizerKind::AdamwHf => OptimizerKind::AdamwHf,
             v1::OptimizerKind::AdamwTorch => OptimizerKind::AdamwTorch,
+            v1::OptimizerKind::Sgd => {
+                let v1::Sgd { momentum, dampening, nesterov } = required(spec.sgd, "train_spec.sgd")?;
+                OptimizerKind::Sgd(SgdSpec { momentum, dampening, nesterov })
+            }
             v1::OptimizerKind::Unspecified => return Err(WireError::Missing { field: "train_spec.optimizer" }),
         };
         if spec.rows_per_update == 0 || spec.lanes == 0 {
@@ -206,7 +220,9 @@ impl TryFrom<v1::TrainSpec> for TrainSpec {
                 weight_decay: spec.weight_decay,
                 max_grad_norm: spec.max_grad_norm,
             },
+            tuning: TuningSpec { frozen_layers: spec.frozen_layers, layer_lr_decay: spec.layer_lr_decay },
             label_smoothing: spec.label_smoothing,
+            class_weights: spec.class_weights.clone(),
             compute: ComputeSpec {
                 precision: match spec.precision() {
                     v1::Precision::Float32 => Precision::Float32,
@@ -240,6 +256,11 @@ impl From<ModelConfig> for v1::ModelConfig {
             classifier_dropout: model.classifier_dropout,
             initializer_range: model.initializer_range,
             num_labels: model.num_labels,
+            family: match model.family {
+                Family::Bert => None,
+                Family::Roberta { pad_token_id } => Some(WireFamily::Roberta(v1::Roberta { pad_token_id })),
+                Family::Electra { embedding_size } => Some(WireFamily::Electra(v1::Electra { embedding_size })),
+            },
         }
     }
 }
@@ -249,6 +270,11 @@ impl TryFrom<v1::ModelConfig> for ModelConfig {
 
     fn try_from(model: v1::ModelConfig) -> Result<Self, WireError> {
         let model = Self {
+            family: match model.family {
+                None => Family::Bert,
+                Some(WireFamily::Roberta(v1::Roberta { pad_token_id })) => Family::Roberta { pad_token_id },
+                Some(WireFamily::Electra(v1::Electra { embedding_size })) => Family::Electra { embedding_size },
+            },
             vocab_size: model.vocab_size,
             hidden_size: model.hidden_size,
             num_hidden_layers: model.num_hidden_layers,

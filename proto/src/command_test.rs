@@ -29,10 +29,13 @@ fn welcome() -> Welcome {
                 weight_decay: 0.01,
                 max_grad_norm: None,
             },
+            tuning: TuningSpec { frozen_layers: Some(1), layer_lr_decay: Some(0.9) },
             label_smoothing: 0.1,
+            class_weights: vec![0.5, 1.0, 2.5],
             compute: ComputeSpec { summation: Summation::ByWorker, ..ComputeSpec::default() },
         },
         model: ModelConfig {
+            family: Family::Bert,
             vocab_size: 100,
             hidden_size: 32,
             num_hidden_layers: 2,
@@ -68,8 +71,11 @@ fn every_command_survives_the_wire() {
         line: Generation(1),
         source: Some(Rank(0)),
     };
+    let mut of_sgd = welcome();
+    of_sgd.spec.optimizer.kind = OptimizerKind::Sgd(SgdSpec { momentum: 0.9, dampening: 0.25, nesterov: true });
     let commands = [
         Command::Welcome(Box::new(welcome())),
+        Command::Welcome(Box::new(of_sgd)),
         Command::Reattach { worker: WorkerId(3), heartbeat_ms: 500 },
         Command::Form(form),
         Command::Token { generation, token: Token::new(vec![9; Token::MOST_BYTES]).unwrap() },
@@ -93,6 +99,17 @@ fn every_command_survives_the_wire() {
     for command in commands {
         assert_eq!(Command::try_from(v1::SessionResponse::from(command.clone())), Ok(command));
     }
+}
+
+#[test]
+fn every_family_survives_the_wire() {
+    for family in [Family::Bert, Family::Roberta { pad_token_id: 1 }, Family::Electra { embedding_size: 16 }] {
+        let model = ModelConfig { family, ..welcome().model };
+        assert_eq!(ModelConfig::try_from(v1::ModelConfig::from(model.clone())), Ok(model));
+    }
+    let model = ModelConfig { family: Family::Electra { embedding_size: 0 }, ..welcome().model };
+    let refused = ModelConfig::try_from(v1::ModelConfig::from(model));
+    assert!(matches!(refused, Err(WireError::Value { field: "welcome.model", .. })), "{refused:?}");
 }
 
 #[test]

@@ -9,21 +9,42 @@ use crate::process::{Ended, Running, lines};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures");
 
-/// A temporary folder with `model/` (a tiny BERT with dropout) and `train.jsonl`, `dev.jsonl`, `test.jsonl`.
+/// The files of a tiny BERT that a run needs; there are others of the same weights.
+const BERT_FILES: [&str; 5] =
+    ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"];
+
+/// A temporary folder with `model/` (a tiny model with dropout) and `train.jsonl`, `dev.jsonl`, `test.jsonl`.
 #[derive(Debug)]
 pub struct Scratch {
     folder: tempfile::TempDir,
 }
 
 impl Scratch {
-    /// A folder whose splits have `train`, 30 and 20 real rows.
+    /// A folder with a BERT, whose splits have `train`, 30 and 20 real rows.
     #[must_use]
     pub fn new(train: usize) -> Self {
+        Self::with(("tiny-bert", &BERT_FILES), train)
+    }
+
+    /// The same with a RoBERTa, its tokenizer in one file and in the two that were before it.
+    #[must_use]
+    pub fn roberta(train: usize) -> Self {
+        let [config, weights, whole, settings, _] = BERT_FILES;
+        Self::with(("tiny-roberta", &[config, weights, whole, settings, "vocab.json", "merges.txt"]), train)
+    }
+
+    /// The same with an ELECTRA.
+    #[must_use]
+    pub fn electra(train: usize) -> Self {
+        Self::with(("tiny-electra", &BERT_FILES), train)
+    }
+
+    fn with((fixture, files): (&str, &[&str]), train: usize) -> Self {
         let scratch = Self { folder: tempfile::tempdir().expect("make a temporary folder") };
         let model = scratch.path("model");
         std::fs::create_dir(&model).expect("make the model's folder");
-        for file in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"] {
-            let from = Path::new(FIXTURES).join("tiny-bert/model").join(file);
+        for file in files {
+            let from = Path::new(FIXTURES).join(fixture).join("model").join(file);
             std::fs::copy(&from, model.join(file)).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
         }
         // The fixture has none, for parity; dropout is where runs would first differ.

@@ -31,6 +31,9 @@ from predictions import LINES_FILE, TABLE_FILE, Prediction, difference, read_lin
 TOLERANCE = 1e-4
 """The largest difference of two logits, or of two losses."""
 
+ARCHITECTURES = {
+    family: f"{family.capitalize()}ForSequenceClassification" for family in ("bert", "roberta", "electra")
+}
 SPEED_KEYS = ("runtime", "samples", "samples_per_second", "steps_per_second")
 RESULT_KEYS = {
     "train": ["epoch", "train_loss", *(f"train_{key}" for key in SPEED_KEYS)],
@@ -112,11 +115,12 @@ def conclude(checks: list[tuple[str, list[str]]]) -> int:
 
 
 def check_config(folder: Path, labels: Sequence[str]) -> list[str]:
-    """Whether config.json describes a BERT classifier of these labels in this order."""
+    """Whether config.json describes a classifier of a known family, of these labels in this order."""
     config = read_json(folder / "config.json")
+    family = config.get("model_type") if config.get("model_type") in ARCHITECTURES else "bert"
     expected = {
-        "architectures": ["BertForSequenceClassification"],
-        "model_type": "bert",
+        "architectures": [ARCHITECTURES[family]],
+        "model_type": family,
         "id2label": {str(index): name for index, name in enumerate(labels)},
         "label2id": {name: index for index, name in enumerate(labels)},
     }
@@ -150,7 +154,7 @@ def check_tokens(folder: Path, loaded: Loaded, limit: int) -> list[str]:
     problems = []
     for index, (pair, encoding) in enumerate(zip(loaded.pairs, loaded.encodings, strict=True)):
         tokens = own.encode(pair.premise, pair.hypothesis)
-        if (tokens.ids, tokens.type_ids) != (encoding["input_ids"], encoding["token_type_ids"]):
+        if (tokens.ids, tokens.type_ids) != (encoding["input_ids"], encoding.get("token_type_ids", tokens.type_ids)):
             problems.append(f"row {index}: {tokens.ids} is not AutoTokenizer's {encoding['input_ids']}")
         elif own.decode(tokens.ids) != decode(loaded.tokenizer, tokens.ids):
             problems.append(f"row {index}: its ids decode to different words")

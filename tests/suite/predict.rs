@@ -169,7 +169,10 @@ fn an_evaluation_is_that_of_a_run() {
 fn a_bad_row_is_named_when_the_rows_before_it_are_answered() {
     let scratch = Scratch::new(10);
     let good = lines(&scratch.path("test.jsonl"));
-    scratch.write("rows.jsonl", &format!("{}\n{}\n{{\"sentence1\": 5, \"sentence2\": \"\"}}\n{}\n", good[0], good[1], good[2]));
+    scratch.write(
+        "rows.jsonl",
+        &format!("{}\n{}\n{{\"sentence1\": 5, \"sentence2\": \"\"}}\n{}\n", good[0], good[1], good[2]),
+    );
     let ended =
         scratch.run("predict --model model rows.jsonl").expect(65).says(&["rows.jsonl:3: sentence1 is a number"]);
     assert_eq!(rows(&ended).len(), 2);

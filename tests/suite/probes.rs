@@ -158,6 +158,7 @@ fn no_word_of_the_rows_is_told() {
     run.wait_for("was lost while");
     let browser = format!("host: {port}\r\nuser-agent: Mozilla/5.0\r\n");
     let mut told = vec![http::get(&port, "/metrics").body, http::request(&port, "GET", "/", &browser).body];
+    told.extend(http::Events::listen(&port, "/events", None).next().map(|message| message.data));
     told.push(scratch.run(&format!("status --json --coordinator {address}")).expect(0).stdout);
     let ended = run.end().expect(0);
     told.extend([ended.stdout, ended.stderr]);
@@ -168,7 +169,7 @@ fn no_word_of_the_rows_is_told() {
             told.push(scratch.read(path.to_str().unwrap()));
         }
     }
-    assert!(told.len() > 12, "{}", told.len());
+    assert!(told.len() > 13, "{}", told.len());
     scratch
         .write("train.jsonl", &scratch.read("train.jsonl").replacen("\"gold_label\": \"", "\"gold_label\": \"un", 1));
     let refused = scratch.run(&format!("train {RECIPE} --num_train_epochs 1 --output_dir other")).expect(65);

@@ -8,9 +8,9 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use medley_common::example::Example;
 use medley_common::identity::{RowId, Update};
-use medley_common::model::ModelConfig;
+use medley_common::model::{Family, ModelConfig};
 use medley_worker::batch::{Batch, Labels, Source};
-use medley_worker::ops::adamw::{AdamW, AdamWRun, Coefficients};
+use medley_worker::ops::adamw::{AdamW, Coefficients};
 use medley_worker::ops::attention::{Attention, AttentionBackward, HeadShape};
 use medley_worker::ops::cpu::Cpu;
 use medley_worker::ops::dropout::{Masks, Site};
@@ -19,6 +19,7 @@ use medley_worker::ops::gelu::{BiasGelu, BiasGeluBackward};
 use medley_worker::ops::head::CrossEntropy;
 use medley_worker::ops::linear::{ColumnSum, Linear, LinearInputGradient, LinearShape, LinearWeightGradient, Write};
 use medley_worker::ops::norm::{Norm, ResidualNorm, ResidualNormBackward};
+use medley_worker::ops::step::StepRun;
 use medley_worker::ops::{Ops, Slice, SliceMut};
 
 const ROWS: u32 = 16;
@@ -33,6 +34,7 @@ const LAYER: usize = 1_774_464;
 
 fn model() -> ModelConfig {
     ModelConfig {
+        family: Family::Bert,
         vocab_size: WORDS as u32,
         hidden_size: HIDDEN as u32,
         num_hidden_layers: 6,
@@ -185,9 +187,10 @@ fn ends(c: &mut Criterion) {
     let rows = ROWS as usize;
     let (logits, mut dlogits, mut losses) = (values(rows * 3), values(rows * 3), values(rows));
     time(c, "cross_entropy", || {
-        let (labels, smoothing, gradient_scale) = (3, 0.0, 1.0);
+        let (labels, smoothing, gradient_scale, class_weights) = (3, 0.0, 1.0, &[][..]);
         let (logits, dlogits, losses) = (black_box(&logits), &mut dlogits, &mut losses);
-        Cpu.cross_entropy(CrossEntropy { pack, labels, smoothing, gradient_scale, logits, dlogits, losses }).unwrap();
+        let op = CrossEntropy { pack, labels, smoothing, class_weights, gradient_scale, logits, dlogits, losses };
+        Cpu.cross_entropy(op).unwrap();
     });
 }
 
@@ -210,7 +213,7 @@ fn optimizer(c: &mut Criterion) {
         black_box(Cpu.square_sum(&[all(black_box(&gradient))]).unwrap());
     });
     time(c, "adamw", || {
-        let runs = vec![AdamWRun { range: 0..LAYER, decays: true, gradient: all(black_box(&gradient)) }];
+        let runs = vec![StepRun { range: 0..LAYER, decays: true, gradient: all(black_box(&gradient)) }];
         let (parameters, first, second) = (&mut parameters, &mut first, &mut second);
         Cpu.adamw(AdamW { coefficients, parameters, first, second, runs }).unwrap();
     });

@@ -9,12 +9,12 @@ use clap::Parser;
 use medley_common::example::Example;
 use medley_common::identity::{Digest, Generation, Rank, RowId, Update};
 use medley_common::message::{ArtifactKind, Failure, FailureKind, Form, Timing};
-use medley_common::model::ModelConfig;
+use medley_common::model::{Family, ModelConfig};
 use medley_common::plan::{UpdatePlan, mix};
 use medley_common::save::SaveId;
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::secret::Secret;
-use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, Precision, Summation, TrainSpec};
+use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, Precision, Summation, TrainSpec, TuningSpec};
 use medley_worker::collective::{AbortSwitch, Collective, Connect, Listener, Rendezvous};
 use medley_worker::device::{Device, Work};
 use medley_worker::layout::Layout;
@@ -222,13 +222,16 @@ fn spec(options: &Options, compute: ComputeSpec) -> TrainSpec {
             weight_decay: 0.01,
             max_grad_norm: Some(1.0),
         },
+        tuning: TuningSpec::default(),
         label_smoothing: 0.0,
+        class_weights: Vec::new(),
         compute,
     }
 }
 
 fn model(options: &Options) -> ModelConfig {
     ModelConfig {
+        family: Family::Bert,
         vocab_size: 30_522,
         hidden_size: options.hidden,
         num_hidden_layers: options.layers,

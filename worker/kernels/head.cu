@@ -40,10 +40,19 @@ __device__ void tanh_dropout_backward(const T* x, T* gradient, const int* rows, 
     }
 }
 
-// One sequence a thread, in f64: there are few. A label below 0 is none.
 template <class T>
-__device__ void cross_entropy(const float* logits, const int* labels, T* dlogits, float* losses, float smoothing,
-                              float gradient_scale, int sequences, int width) {
+__device__ void head_dropout(const T* x, T* y, const int* rows, Dropout dropout, int width) {
+    const Mask mask(dropout, rows[blockIdx.x]);
+    const size_t start = static_cast<size_t>(blockIdx.x) * width;
+    for (int column = threadIdx.x; column < width; column += blockDim.x) {
+        store(y + start + column, load(x + start + column) * mask.factor(column));
+    }
+}
+
+// One sequence a thread, in f64: there are few. A label below 0 is none; `weights` may be null.
+template <class T>
+__device__ void cross_entropy(const float* logits, const int* labels, T* dlogits, float* losses, const double* weights,
+                              float smoothing, float gradient_scale, int sequences, int width) {
     const int sequence = blockIdx.x * blockDim.x + threadIdx.x;
     if (sequence >= sequences) return;
     const float* row = logits + static_cast<size_t>(sequence) * width;
@@ -52,13 +61,18 @@ __device__ void cross_entropy(const float* logits, const int* labels, T* dlogits
     double sum = 0.0;
     for (int column = 0; column < width; column++) sum += exp(row[column] - most);
     const double log_sum = log(sum);
+    const auto target_of = [=](int column) {
+        const double certain = labels[sequence] == column ? 1.0 - smoothing : 0.0;
+        return (certain + static_cast<double>(smoothing) / width) * (weights == nullptr ? 1.0 : weights[column]);
+    };
+    double mass = weights == nullptr ? 1.0 : 0.0;
+    for (int column = 0; column < width && weights != nullptr; column++) mass += target_of(column);
     double loss = 0.0;
     for (int column = 0; column < width; column++) {
         const double log_probability = row[column] - most - log_sum;
-        const double certain = labels[sequence] == column ? 1.0 - smoothing : 0.0;
-        const double target = certain + static_cast<double>(smoothing) / width;
+        const double target = target_of(column);
         loss -= target * log_probability;
-        const double gradient = (exp(log_probability) - target) * gradient_scale;
+        const double gradient = (exp(log_probability) * mass - target) * gradient_scale;
         store(dlogits + static_cast<size_t>(sequence) * width + column, static_cast<float>(gradient));
     }
     losses[sequence] = static_cast<float>(loss);
@@ -95,10 +109,17 @@ EACH_ELEMENT(FIRST)
     }
 EACH_ELEMENT(TANH)
 
+#define DROPOUT(T, S)                                                                                                   \
+    KERNEL(head_dropout_##S,                                                                                            \
+           (const T* x, T* y, const int* rows, unsigned long long key, unsigned threshold, float scale, int width)) {   \
+        head_dropout(x, y, rows, Dropout{key, threshold, scale}, width);                                                \
+    }
+EACH_ELEMENT(DROPOUT)
+
 #define LOSS(T, S)                                                                                                      \
     KERNEL(cross_entropy_##S,                                                                                           \
-           (const float* logits, const int* labels, T* dlogits, float* losses, float smoothing, float gradient_scale,   \
-            int sequences, int width)) {                                                                                \
-        cross_entropy(logits, labels, dlogits, losses, smoothing, gradient_scale, sequences, width);                    \
+           (const float* logits, const int* labels, T* dlogits, float* losses, const double* weights, float smoothing,  \
+            float gradient_scale, int sequences, int width)) {                                                          \
+        cross_entropy(logits, labels, dlogits, losses, weights, smoothing, gradient_scale, sequences, width);           \
     }
 EACH_ELEMENT(LOSS)

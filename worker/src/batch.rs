@@ -160,8 +160,8 @@ impl Source<'_> {
         if tokens == 0 {
             return Err(RowError::Empty { row });
         }
-        if tokens > model.max_position_embeddings as usize {
-            return Err(RowError::TooLong { row, tokens, positions: model.max_position_embeddings });
+        if tokens > model.max_tokens() as usize {
+            return Err(RowError::TooLong { row, tokens, positions: model.max_tokens() });
         }
         let vocabulary = model.vocab_size;
         if let Some(place) = example.tokens.iter().position(|token| *token >= vocabulary) {
@@ -251,10 +251,13 @@ impl Batch {
 
 #[cfg(test)]
 mod tests {
+    use medley_common::model::Family;
+
     use super::*;
 
     fn model() -> ModelConfig {
         ModelConfig {
+            family: Family::Bert,
             vocab_size: 10,
             hidden_size: 4,
             num_hidden_layers: 1,

@@ -128,16 +128,17 @@ impl<O: Ops> Engine<O> {
         let (total, digest_every) = (Update(welcome.spec.schedule.total_updates), welcome.digest_every);
         let mut trainer = Trainer::new(ops, welcome.model, welcome.spec, parameters).map_err(config)?;
         if let Some((_, bytes)) = artifacts.remove(&ArtifactKind::Optimizer) {
-            let moments = weights::read_moments(&bytes, &layout).map_err(data)?;
-            if moments.update != welcome.start {
-                let (found, start) = (moments.update, welcome.start);
+            let kind = trainer.spec().optimizer.kind;
+            let state = weights::read_optimizer(&bytes, &kind, &layout).map_err(data)?;
+            if state.update != welcome.start {
+                let (found, start) = (state.update, welcome.start);
                 let message = format!("the optimizer's state is of update {found}; expected {start}");
                 return Err(Failure { kind: FailureKind::Data, message });
             }
-            if let Some(scale) = moments.loss_scale {
+            if let Some(scale) = state.loss_scale {
                 trainer.restore_loss_scale(scale);
             }
-            trainer.restore([moments.exp_avg, moments.exp_avg_sq], welcome.start).map_err(|error| match error {
+            trainer.restore(state.memory, welcome.start).map_err(|error| match error {
                 TrainerError::Device(error) => device_failed("restore the optimizer's state", &error),
                 error => data(error),
             })?;

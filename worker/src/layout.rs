@@ -9,12 +9,15 @@ use std::ops::Range;
 
 use medley_common::identity::Digest;
 use medley_common::model::ModelConfig;
+use medley_common::spec::TuningSpec;
 use sha2::{Digest as _, Sha256};
+
+use crate::model::family;
 
 /// One parameter tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {
-    /// Its Hugging Face name, with the `bert.` prefix.
+    /// Its Hugging Face name, with the prefix of the encoder: `bert.`, `roberta.`.
     pub name: String,
     /// Its shape, row-major.
     pub shape: Vec<usize>,
@@ -64,14 +67,39 @@ pub struct LayerSlots {
 pub enum Segment {
     /// The word embedding, whose gradient touches few rows: summed as rows, not as a whole.
     Words,
-    /// Position and token-type embeddings and their layer norm.
+    /// Position and token-type embeddings, their layer norm, and the projection to the encoder's width where there is one.
     Embeddings,
     /// One encoder layer.
     Layer(u32),
-    /// Pooler and classifier.
+    /// The classifier, a pooler included.
     Head,
     /// No parameters: the sum of each lane's losses, which travels with the gradients.
     Losses,
+}
+
+impl Segment {
+    /// Whether its parameters are trained; losses have none, and are always summed.
+    #[must_use]
+    pub fn is_trained(self, tuning: &TuningSpec) -> bool {
+        match (self, tuning.frozen_layers) {
+            (Self::Head | Self::Losses, _) | (_, None) => true,
+            (Self::Words | Self::Embeddings, Some(_)) => false,
+            (Self::Layer(layer), Some(frozen)) => layer >= frozen,
+        }
+    }
+
+    /// What its parameters' learning rate is multiplied by in a model of so many `layers`: a power of the decay, which the
+    /// head has none of, a layer one more than the layer above, and the embeddings one more than the lowest layer.
+    #[must_use]
+    pub fn rate(self, tuning: &TuningSpec, layers: u32) -> f64 {
+        let below = match self {
+            Self::Head | Self::Losses => 0,
+            Self::Layer(layer) => layers.saturating_sub(layer),
+            Self::Words | Self::Embeddings => layers.saturating_add(1),
+        };
+        // Multiplied one by one, which has the same bits everywhere.
+        tuning.layer_lr_decay.map_or(1.0, |decay| (0..below).fold(1.0, |rate, _| rate * decay))
+    }
 }
 
 /// The layout of all parameters of one model.
@@ -84,30 +112,20 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The layout of a `BertForSequenceClassification` of this shape.
+    /// The layout of a classifier of this shape.
     #[must_use]
     pub fn new(config: &ModelConfig) -> Self {
         let hidden = config.hidden_size as usize;
         let intermediate = config.intermediate_size as usize;
         let mut layout = Self { slots: Vec::new(), segments: Vec::new(), hidden, intermediate };
-        let matrix = |rows: u32| vec![rows as usize, hidden];
-        layout.segment(Segment::Words, "bert.embeddings", [("word_embeddings.weight", matrix(config.vocab_size))]);
-        layout.segment(
-            Segment::Embeddings,
-            "bert.embeddings",
-            [
-                ("position_embeddings.weight", matrix(config.max_position_embeddings)),
-                ("token_type_embeddings.weight", matrix(config.type_vocab_size)),
-                ("LayerNorm.weight", vec![hidden]),
-                ("LayerNorm.bias", vec![hidden]),
-            ],
-        );
+        let parts = family::parts(config.family);
+        layout.embeddings(config, parts.encoder);
         for layer in 0..config.num_hidden_layers {
-            let prefix = format!("bert.encoder.layer.{layer}");
+            let prefix = format!("{}.encoder.layer.{layer}.", parts.encoder);
             layout.segment(
                 Segment::Layer(layer),
                 &prefix,
-                [
+                &[
                     ("attention.self.query.weight", vec![hidden, hidden]),
                     ("attention.self.key.weight", vec![hidden, hidden]),
                     ("attention.self.value.weight", vec![hidden, hidden]),
@@ -128,26 +146,43 @@ impl Layout {
             );
         }
         let labels = config.num_labels as usize;
+        let (dense, output) = (parts.dense, parts.output);
         layout.segment(
             Segment::Head,
             "",
-            [
-                ("bert.pooler.dense.weight", vec![hidden, hidden]),
-                ("bert.pooler.dense.bias", vec![hidden]),
-                ("classifier.weight", vec![labels, hidden]),
-                ("classifier.bias", vec![labels]),
+            &[
+                (&format!("{dense}.weight"), vec![hidden, hidden]),
+                (&format!("{dense}.bias"), vec![hidden]),
+                (&format!("{output}.weight"), vec![labels, hidden]),
+                (&format!("{output}.bias"), vec![labels]),
             ],
         );
         layout
     }
 
-    fn segment<const N: usize>(&mut self, segment: Segment, prefix: &str, tensors: [(&str, Vec<usize>); N]) {
+    fn embeddings(&mut self, config: &ModelConfig, encoder: &str) {
+        let (hidden, width) = (self.hidden, config.embedding_size() as usize);
+        let matrix = |rows: u32| vec![rows as usize, width];
+        let prefix = format!("{encoder}.");
+        self.segment(Segment::Words, &prefix, &[("embeddings.word_embeddings.weight", matrix(config.vocab_size))]);
+        let tables = [
+            ("embeddings.position_embeddings.weight", matrix(config.max_position_embeddings)),
+            ("embeddings.token_type_embeddings.weight", matrix(config.type_vocab_size)),
+            ("embeddings.LayerNorm.weight", vec![width]),
+            ("embeddings.LayerNorm.bias", vec![width]),
+        ];
+        let projection =
+            [("embeddings_project.weight", vec![hidden, width]), ("embeddings_project.bias", vec![hidden])];
+        let projection = projection.into_iter().filter(|_| width != hidden);
+        self.segment(Segment::Embeddings, &prefix, &tables.into_iter().chain(projection).collect::<Vec<_>>());
+    }
+
+    fn segment(&mut self, segment: Segment, prefix: &str, tensors: &[(&str, Vec<usize>)]) {
         let start = self.len();
         for (name, shape) in tensors {
-            let name = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
             let start = self.len();
             let end = start + shape.iter().product::<usize>();
-            self.slots.push(Slot { name, shape, range: start..end });
+            self.slots.push(Slot { name: format!("{prefix}{name}"), shape: shape.clone(), range: start..end });
         }
         self.segments.push((segment, start..self.len()));
     }
@@ -174,6 +209,13 @@ impl Layout {
     #[must_use]
     pub fn segments(&self) -> &[(Segment, Range<usize>)] {
         &self.segments
+    }
+
+    /// The segments whose gradients are summed as a whole, with their elements in the flat buffer: the trained ones but the
+    /// word embedding.
+    pub fn dense_segments(&self, tuning: &TuningSpec) -> impl Iterator<Item = &(Segment, Range<usize>)> {
+        let is_dense = |segment: Segment| segment != Segment::Words && segment.is_trained(tuning);
+        self.segments.iter().filter(move |(segment, _)| is_dense(*segment))
     }
 
     /// The elements of `segment`; empty for a layer that the model does not have.
@@ -222,10 +264,13 @@ impl Layout {
 
 #[cfg(test)]
 mod tests {
+    use medley_common::model::Family;
+
     use super::*;
 
     fn config() -> ModelConfig {
         ModelConfig {
+            family: Family::Bert,
             vocab_size: 100,
             hidden_size: 32,
             num_hidden_layers: 12,
@@ -253,6 +298,29 @@ mod tests {
     }
 
     #[test]
+    fn every_family_has_its_own_names() {
+        let names = |family| {
+            let layout = Layout::new(&ModelConfig { family, num_hidden_layers: 1, ..config() });
+            let config = ModelConfig { family, num_hidden_layers: 1, ..config() };
+            assert_eq!(layout.len() as u64, config.parameters(), "{family:?}");
+            layout.slots().iter().map(|slot| (slot.name.clone(), slot.decays())).collect::<Vec<_>>()
+        };
+        let decays =
+            |names: &[(String, bool)], name: &str| names.iter().find(|(own, _)| own == name).map(|(_, yes)| *yes);
+        let roberta = names(Family::Roberta { pad_token_id: 1 });
+        assert_eq!(roberta.len(), 5 + 16 + 4);
+        assert_eq!(decays(&roberta, "roberta.embeddings.LayerNorm.weight"), Some(false));
+        assert_eq!(decays(&roberta, "roberta.encoder.layer.0.attention.self.query.weight"), Some(true));
+        assert_eq!(decays(&roberta, "classifier.dense.weight"), Some(true));
+        assert_eq!(decays(&roberta, "classifier.out_proj.bias"), Some(false));
+        let narrow = names(Family::Electra { embedding_size: 16 });
+        assert_eq!(decays(&narrow, "electra.embeddings_project.weight"), Some(true));
+        assert_eq!(decays(&narrow, "electra.embeddings_project.bias"), Some(false));
+        let wide = names(Family::Electra { embedding_size: 32 });
+        assert_eq!(wide.len() + 2, narrow.len(), "nothing is projected to its own width");
+    }
+
+    #[test]
     fn layer_ranges_name_the_tensors_they_say() {
         let layout = Layout::new(&config());
         let start = layout.range(Segment::Layer(11)).start;
@@ -267,6 +335,20 @@ mod tests {
         assert_eq!(slots.intermediate_weight, at("intermediate.dense.weight"));
         assert_eq!(slots.output_weight, at("output.dense.weight"));
         assert_eq!(slots.output_norm_bias, at("output.LayerNorm.bias"));
+    }
+
+    /// As BEiT and ELECTRA are fine-tuned: the embeddings are layer 0 of `layers + 2`, the head is the last.
+    #[test]
+    fn rates_fall_from_the_head_down() {
+        let tuning = TuningSpec { frozen_layers: Some(2), layer_lr_decay: Some(0.5) };
+        let rates = [Segment::Head, Segment::Layer(11), Segment::Layer(10), Segment::Layer(0), Segment::Embeddings];
+        let rates = rates.map(|segment| segment.rate(&tuning, 12));
+        assert_eq!(rates, [1.0, 0.5, 0.25, 0.5_f64.powi(12), 0.5_f64.powi(13)]);
+        assert_eq!(Segment::Words.rate(&TuningSpec::default(), 12), 1.0);
+        let layout = Layout::new(&config());
+        let dense: Vec<Segment> = layout.dense_segments(&tuning).map(|(segment, _)| *segment).collect();
+        assert_eq!((dense.len(), dense[0]), (11, Segment::Layer(2)));
+        assert_eq!(layout.dense_segments(&TuningSpec::default()).count(), 14);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use medley_common::identity::Digest;
 use medley_common::message::ArtifactKind;
 use medley_common::save::SaveId;
+use medley_common::spec::OptimizerKind;
 
 use crate::layout::Layout;
 use crate::ops::{DeviceError, Ops};
@@ -13,13 +14,14 @@ use crate::optim::loss_scale::LossScale;
 use crate::trainer::Trainer;
 use crate::weights::{self, StateFile, WeightsError};
 
-/// Parameters and, where they are to be saved, moments after an update.
+/// Parameters and, where that is to be saved, what the optimizer remembers after an update.
 #[derive(Debug)]
 pub struct StateCopy {
     save: SaveId,
     layout: Layout,
     parameters: Vec<f32>,
-    moments: Option<[Vec<f32>; 2]>,
+    kind: OptimizerKind,
+    memory: Vec<Vec<f32>>,
     loss_scale: Option<LossScale>,
     digest: OnceLock<Digest>,
 }
@@ -30,13 +32,14 @@ impl StateCopy {
     /// # Errors
     /// The device failed.
     pub fn take<O: Ops>(trainer: &Trainer<O>, save: SaveId, parts: &[ArtifactKind]) -> Result<Self, DeviceError> {
-        let has_moments = parts.contains(&ArtifactKind::Optimizer);
-        let moments = if has_moments { Some(trainer.moments()?.map(Cow::into_owned)) } else { None };
+        let is_asked = parts.contains(&ArtifactKind::Optimizer);
+        let memory = if is_asked { trainer.memory()? } else { Vec::new() };
         Ok(Self {
             save,
             layout: trainer.layout().clone(),
             parameters: trainer.parameters()?.into_owned(),
-            moments,
+            kind: trainer.spec().optimizer.kind,
+            memory: memory.into_iter().map(Cow::into_owned).collect(),
             loss_scale: trainer.loss_scale(),
             digest: OnceLock::new(),
         })
@@ -59,11 +62,11 @@ impl StateCopy {
     /// # Errors
     /// That was not copied.
     pub fn file(&self, kind: ArtifactKind) -> Result<StateFile<'_>, WeightsError> {
-        match (kind, &self.moments) {
-            (ArtifactKind::Weights, _) => weights::write_model(&self.parameters, &self.layout),
-            (ArtifactKind::Optimizer, moments) => {
-                let [first, second] = moments.as_ref().map_or([&[][..]; 2], |[first, second]| [first, second]);
-                weights::write_moments(first, second, (self.save.update, self.loss_scale), &self.layout)
+        match kind {
+            ArtifactKind::Weights => weights::write_model(&self.parameters, &self.layout),
+            ArtifactKind::Optimizer => {
+                let memory: Vec<&[f32]> = self.memory.iter().map(Vec::as_slice).collect();
+                weights::write_optimizer(&self.kind, &memory, (self.save.update, self.loss_scale), &self.layout)
             }
         }
     }

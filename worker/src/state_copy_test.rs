@@ -1,11 +1,12 @@
 use medley_common::identity::{Generation, Update};
-use medley_common::model::ModelConfig;
+use medley_common::model::{Family, ModelConfig};
 use medley_common::save::Piece;
 
 use super::*;
 
 fn copy() -> StateCopy {
     let config = ModelConfig {
+        family: Family::Bert,
         vocab_size: 7,
         hidden_size: 4,
         num_hidden_layers: 1,
@@ -25,7 +26,8 @@ fn copy() -> StateCopy {
     StateCopy {
         save: SaveId { update: Update(9), generation: Generation(2) },
         parameters: values(1.0),
-        moments: Some([values(0.5), values(0.25)]),
+        kind: OptimizerKind::AdamwTorch,
+        memory: vec![values(0.5), values(0.25)],
         loss_scale: None,
         digest: OnceLock::new(),
         layout,
@@ -58,7 +60,7 @@ fn the_pieces_of_all_ranks_are_the_file() {
 
 #[test]
 fn what_was_not_copied_cannot_be_sent() {
-    let copy = StateCopy { moments: None, ..copy() };
+    let copy = StateCopy { memory: Vec::new(), ..copy() };
     assert!(copy.file(ArtifactKind::Weights).is_ok());
     assert!(matches!(copy.file(ArtifactKind::Optimizer), Err(WeightsError::Length { .. })));
     assert_eq!(copy.digest(), weights::digest(&copy.parameters));

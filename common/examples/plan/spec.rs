@@ -1,7 +1,7 @@
 //! The recipe whose plan is timed and counted: 32 rows an update, in 8 lanes.
 
 use medley_common::schedule::{Decay, LrSchedule};
-use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec};
+use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec, TuningSpec};
 
 /// That of a run of so many updates.
 pub(crate) fn of(updates: u64) -> TrainSpec {
@@ -18,7 +18,9 @@ pub(crate) fn of(updates: u64) -> TrainSpec {
             weight_decay: 0.0,
             max_grad_norm: None,
         },
+        tuning: TuningSpec::default(),
         label_smoothing: 0.0,
+        class_weights: Vec::new(),
         compute: ComputeSpec::default(),
     }
 }

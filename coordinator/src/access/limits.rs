@@ -33,6 +33,8 @@ pub const SLOWEST_READ: Duration = Duration::from_secs(60);
 pub const HTTP_CONNECTIONS: usize = 64;
 /// Questions of such a connection: a probe asks every few seconds, Prometheus less often.
 pub const HTTP_CALLS: Calls = Calls { per_second: 20, at_once: 100 };
+/// Such connections on which a browser listens to how the run goes on; the others are for who asks once.
+pub const LISTENERS: usize = 16;
 /// How long such a connection may be idle.
 pub const HTTP_IDLE: Duration = Duration::from_secs(30);
 

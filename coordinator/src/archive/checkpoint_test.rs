@@ -7,7 +7,7 @@ use crate::archive::fixture::{begun, model, recipe, saved, spec, weights};
 use crate::archive::{MANIFEST_FILE, OPTIMIZER_FILE, TRAINER_STATE_FILE, WEIGHTS_FILE};
 use medley_common::model::ModelConfig;
 use medley_common::schedule::LrSchedule;
-use medley_common::spec::TrainSpec;
+use medley_common::spec::{OptimizerKind, OptimizerSpec, SgdSpec, TrainSpec, TuningSpec};
 
 #[test]
 fn a_checkpoint_reads_back_as_it_was_written() {
@@ -128,6 +128,15 @@ fn a_changed_recipe_is_refused_by_name() {
     optimizer.max_grad_norm = None;
     let unclipped = Recipe::new(&TrainSpec { optimizer, ..spec() }, &model(), train_rows);
     assert_eq!(differing(&unclipped), ["max_grad_norm"]);
+    let of = |spec: TrainSpec| Recipe::new(&spec, &model(), train_rows);
+    let kind = OptimizerKind::Sgd(SgdSpec { momentum: 0.9, ..SgdSpec::default() });
+    let sgd = of(TrainSpec { optimizer: OptimizerSpec { kind, ..spec().optimizer }, ..spec() });
+    assert_eq!(differing(&sgd), ["adam_beta1", "adam_beta2", "adam_epsilon", "optim", "optim_args"]);
+    let tuning = TuningSpec { frozen_layers: Some(2), layer_lr_decay: Some(0.9) };
+    assert_eq!(differing(&of(TrainSpec { tuning, ..spec() })), ["freeze_layers", "layer_lr_decay"]);
+    let tuning = TuningSpec { frozen_layers: Some(0), layer_lr_decay: None };
+    assert_eq!(differing(&of(TrainSpec { tuning, ..spec() })), ["freeze_embeddings"]);
+    assert_eq!(differing(&of(TrainSpec { class_weights: vec![1.0, 2.0, 3.0], ..spec() })), ["class_weights"]);
     let other = ModelConfig { hidden_dropout: 0.0, ..model() };
     assert_eq!(
         differing(&Recipe::new(&spec(), &other, Digest([4; 32]))),

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use medley_common::identity::{Digest, RowId, Update, WorkerId};
 use medley_common::message::ArtifactKind;
-use medley_common::model::ModelConfig;
+use medley_common::model::{Family, ModelConfig};
 use medley_common::save::Piece;
 use medley_common::schedule::{Decay, LrSchedule};
-use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec};
+use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec, TuningSpec};
 use tempfile::TempDir;
 
 use super::*;
@@ -31,13 +31,16 @@ pub(crate) fn spec() -> TrainSpec {
             weight_decay: 0.0,
             max_grad_norm: Some(1.0),
         },
+        tuning: TuningSpec::default(),
         label_smoothing: 0.0,
+        class_weights: Vec::new(),
         compute: ComputeSpec::default(),
     }
 }
 
 pub(crate) fn model() -> ModelConfig {
     ModelConfig {
+        family: Family::Bert,
         vocab_size: 100,
         hidden_size: 32,
         num_hidden_layers: 2,

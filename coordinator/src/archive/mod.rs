@@ -10,7 +10,9 @@
 //!   model.safetensors, config.json, tokenizer files      the final model
 //!   medley_run.json                 the certificate: how it was made; written last: the run is complete
 //!   {train,eval,predict,all}_results.json, trainer_state.json, predict_results.txt, predictions.jsonl
+//!   report.html, README.md          pictures of the run, and the model's card, where nobody else's are in their place
 //!   profile.json, trace.json        where the time went, where that was asked for
+//!   runs/                           what trackers write, where they are asked for: nothing of it is the archive's
 //! ```
 //!
 //! Everything here blocks on the disk; an async caller runs it on a thread of its own. Nothing here reads a clock,
@@ -21,6 +23,7 @@
 //! [`Archive::commit`] as it goes; [`Archive::export`] and [`Metrics::save`] at its end. What may be tried again after
 //! an error says so: it leaves no half-done thing behind.
 
+mod card_file;
 mod certificate;
 mod checkpoint;
 mod commit;
@@ -52,6 +55,7 @@ use std::path::PathBuf;
 
 use medley_common::identity::{Digest, Update};
 
+pub use card_file::{CARD_FILE, save_card};
 pub use certificate::{CERTIFICATE_FILE, Certificate};
 pub use checkpoint::{Checkpoint, PassedOver, Scan, StoredArtifact};
 pub use commit::{Agreed, Committed, ModelFile};
@@ -60,12 +64,12 @@ pub use error::ArchiveError;
 pub use export::ModelSource;
 pub use json_text::JsonObject;
 pub use ledger::{
-    CheckpointRecord, Evaluated, FinalRecord, Head, History, Host, LEDGER_FILE, Ledger, Lines, Logged, Next,
-    PastUpdate, Record, Recovered, RewindRecord, RunIdentity, TornTail,
+    Change, CheckpointRecord, Evaluated, Event, FinalRecord, Head, History, Host, LEDGER_FILE, Ledger, Lines, Logged,
+    Next, PastUpdate, Record, Recovered, RewindRecord, RunIdentity, TornTail, What,
 };
 pub use listing::Listed;
 pub use manifest::{FileRecord, MANIFEST_FILE, Manifest};
-pub use output_dir::{MODEL_FILES, OutputDir, checkpoints_of, may_replace};
+pub use output_dir::{MODEL_FILES, OutputDir, TRACKERS_FOLDER, checkpoints_of, is_in_the_way, may_replace};
 pub use patience::Patience;
 pub use predictions::{PREDICTIONS_LINES, PREDICTIONS_TABLE, RowOrigin, save_predictions};
 pub(crate) use predictions::{label_name, softmax};

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::card_file::CARD_FILE;
 use super::certificate::CERTIFICATE_FILE;
 use super::checkpoint::Checkpoint;
 use super::durable::{self, Operation};
@@ -21,14 +22,16 @@ use super::trace_file::TRACE_FILE;
 use super::trainer_state::TRAINER_STATE_FILE;
 
 /// The files of a model beside its weights that checkpoints and the final model hold.
-pub const MODEL_FILES: [&str; 7] = [
+pub const MODEL_FILES: [&str; 9] = [
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "vocab.txt",
+    "vocab.json",
+    "merges.txt",
     "added_tokens.json",
-    "README.md",
+    CARD_FILE,
 ];
 
 /// What a run leaves in its output folder beside the final model.
@@ -46,6 +49,10 @@ pub(super) const RESULT_FILES: [&str; 7] = [
 /// certificate has it.
 pub(super) const PROFILE_FILES: [&str; 2] = [PROFILE_FILE, TRACE_FILE];
 
+/// The folder that trackers write to where they are told nothing else. Nothing in it is ever replaced: each run has a folder
+/// of its own there.
+pub const TRACKERS_FOLDER: &str = "runs";
+
 /// A folder that this process alone writes to, as long as the value lives.
 ///
 /// One that was made for it goes with it where nothing was written: a run that is refused leaves nothing behind.
@@ -53,6 +60,8 @@ pub(super) const PROFILE_FILES: [&str; 2] = [PROFILE_FILE, TRACE_FILE];
 pub struct OutputDir {
     path: PathBuf,
     lock: FolderLock,
+    /// A folder in it that somebody else writes to for this run.
+    beside: Option<String>,
     /// Whether the folder was made for this value.
     is_new: bool,
 }
@@ -87,7 +96,7 @@ impl OutputDir {
             }
             Err(error) => return Err(unwritable(error)),
         }
-        let output = Self { path: path.to_owned(), lock: FolderLock::take(path)?, is_new };
+        let output = Self { path: path.to_owned(), lock: FolderLock::take(path)?, beside: None, is_new };
         // An old lock file says nothing of the folder itself: make a file and remove it.
         let probe = path.join(PROBE_FILE);
         File::create(&probe).and_then(|_| fs::remove_file(&probe)).map_err(unwritable)?;
@@ -109,7 +118,15 @@ impl OutputDir {
         };
         let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
         rustix::fs::access(standing(path), access).map_err(|error| unwritable(error.into()))?;
-        Ok(Self { path: path.to_owned(), lock, is_new: false })
+        Ok(Self { path: path.to_owned(), lock, is_new: false, beside: None })
+    }
+
+    /// The same where trackers of the run write to `folder`: as far as it lies in this one, it says nothing of whose that is.
+    #[must_use]
+    pub fn beside(mut self, folder: &Path) -> Self {
+        let inside = folder.strip_prefix(&self.path).ok().and_then(|inside| inside.iter().next());
+        self.beside = inside.map(|first| first.to_string_lossy().into_owned());
+        self
     }
 
     /// The folder.
@@ -162,13 +179,16 @@ impl OutputDir {
         Ok(need.beside(free.saturating_add(present), staying))
     }
 
-    /// What lies in the folder, sorted; not the lock, not leftovers of ours, and not a file system's `lost+found`.
+    /// What lies in the folder, sorted; not the lock, not leftovers of ours, not where trackers write, and not a file system's
+    /// `lost+found`.
     ///
     /// # Errors
     /// The folder cannot be read.
     pub(super) fn entries(&self) -> Result<Vec<String>, ArchiveError> {
         let mut names = self.names()?;
-        names.retain(|name| name != LOCK_FILE && name != PROBE_FILE && name != "lost+found" && !is_leftover(name));
+        names.retain(|name| {
+            !IGNORED.contains(&name.as_str()) && self.beside.as_ref() != Some(name) && !is_leftover(name)
+        });
         Ok(names)
     }
 
@@ -180,8 +200,9 @@ impl OutputDir {
     pub fn foreign_replaced(&self, profiled: bool) -> Result<Vec<String>, ArchiveError> {
         let mut names = self.entries()?;
         let is_ours = names.iter().any(|name| name == LEDGER_FILE || name == CERTIFICATE_FILE);
-        // What is no page of ours is kept in the place of one.
-        let is_kept = |name: &str| name == REPORT_FILE || !profiled && PROFILE_FILES.contains(&name);
+        // What is no page and no card of ours is kept in the place of one.
+        let is_page = |name: &str| [REPORT_FILE, CARD_FILE].contains(&name);
+        let is_kept = |name: &str| is_page(name) || !profiled && PROFILE_FILES.contains(&name);
         names.retain(|name| !is_ours && is_own_file(name) && !is_kept(name));
         Ok(names)
     }
@@ -285,6 +306,9 @@ fn standing(path: &Path) -> &Path {
 
 const PROBE_FILE: &str = ".medley.probe";
 
+/// What says nothing of whose a folder is, and is in nobody's way.
+const IGNORED: [&str; 4] = [LOCK_FILE, PROBE_FILE, "lost+found", TRACKERS_FOLDER];
+
 /// Whether `name` is one of the names that things of ours bear only while they are written or removed.
 fn is_leftover(name: &str) -> bool {
     let hidden = |suffix| name.strip_prefix('.').and_then(|name| name.strip_suffix(suffix));
@@ -296,6 +320,12 @@ fn is_leftover(name: &str) -> bool {
 /// Whether a leftover is of a checkpoint: another one may be a trace that is being written while the run goes on.
 pub(super) fn is_of_checkpoint(leftover: &Path) -> bool {
     leftover.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".checkpoint-"))
+}
+
+/// Whether a folder of this name in an output folder would be in the way of what a run writes there.
+#[must_use]
+pub fn is_in_the_way(name: &str) -> bool {
+    is_own_file(name) || name.starts_with("checkpoint-") || name.starts_with('.')
 }
 
 /// Whether Medley writes a file of this name into an output folder.

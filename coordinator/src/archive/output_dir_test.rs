@@ -49,6 +49,7 @@ fn preflight_compares_with_the_real_disk() {
     let (folder, mut begun) = begun(None);
     let need = |parameter_bytes| SpaceNeed {
         parameter_bytes,
+        optimizer_bytes: 2 * parameter_bytes,
         text_bytes: 900,
         checkpoints: 7,
         save_total_limit: NonZeroU32::new(2),

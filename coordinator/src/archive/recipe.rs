@@ -5,7 +5,7 @@ use std::fmt;
 use medley_common::identity::Digest;
 use medley_common::model::ModelConfig;
 use medley_common::schedule::{LrSchedule, Setting};
-use medley_common::spec::{ComputeSpec, OptimizerSpec, Summation, TrainSpec};
+use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, SgdSpec, Summation, TrainSpec, TuningSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -40,13 +40,23 @@ impl Recipe {
     #[must_use]
     pub fn new(spec: &TrainSpec, model: &ModelConfig, train_rows: Digest) -> Self {
         // Taken apart field by field: a new setting does not compile until it is decided here.
-        let TrainSpec { seed, rows_per_update, lanes, schedule, optimizer, label_smoothing, compute } = spec;
+        let TrainSpec {
+            seed,
+            rows_per_update,
+            lanes,
+            schedule,
+            optimizer,
+            tuning,
+            label_smoothing,
+            class_weights,
+            compute,
+        } = spec;
         // Activations that are computed again have the same bits, and so have lanes in whatever passes, as far as a device
         // keeps them apart at all.
         let ComputeSpec { precision, gradient_dtype, gradient_checkpointing: _, auto_micro_batch: _, summation } =
             compute;
         let LrSchedule { decay, peak, warmup_updates, total_updates } = schedule;
-        let OptimizerSpec { kind, beta1, beta2, epsilon, weight_decay, max_grad_norm } = optimizer;
+        let OptimizerSpec { kind, beta1: _, beta2: _, epsilon: _, weight_decay, max_grad_norm } = optimizer;
         let mut fields: JsonObject = [
             ("seed", Value::from(*seed)),
             ("rows_per_update", Value::from(*rows_per_update)),
@@ -55,10 +65,7 @@ impl Recipe {
             ("learning_rate", number(*peak)),
             ("warmup_steps", Value::from(*warmup_updates)),
             ("max_steps", Value::from(*total_updates)),
-            ("optim", value(kind)),
-            ("adam_beta1", number(*beta1)),
-            ("adam_beta2", number(*beta2)),
-            ("adam_epsilon", number(*epsilon)),
+            ("optim", Value::from(kind.name())),
             ("weight_decay", number(*weight_decay)),
             ("max_grad_norm", max_grad_norm.map_or(Value::Null, number)),
             ("label_smoothing_factor", number(*label_smoothing)),
@@ -68,6 +75,9 @@ impl Recipe {
             ("train_rows_sha256", Value::from(train_rows.to_string())),
         ]
         .into_iter()
+        .chain(settings(optimizer))
+        .chain(tuned(tuning))
+        .chain((!class_weights.is_empty()).then(|| ("class_weights", value(class_weights))))
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
         let set: JsonObject = decay.settings().map(|(name, setting)| (name.to_owned(), set(&setting))).collect();
@@ -106,6 +116,30 @@ impl Recipe {
             .filter(|difference| difference.was != difference.now)
             .collect()
     }
+}
+
+/// What is set about an optimizer, and is of no effect in another.
+fn settings(optimizer: &OptimizerSpec) -> Vec<(&'static str, Value)> {
+    let OptimizerSpec { kind, beta1, beta2, epsilon, .. } = optimizer;
+    match kind {
+        OptimizerKind::AdamwHf | OptimizerKind::AdamwTorch => {
+            vec![("adam_beta1", number(*beta1)), ("adam_beta2", number(*beta2)), ("adam_epsilon", number(*epsilon))]
+        }
+        OptimizerKind::Sgd(SgdSpec { momentum, dampening, nesterov }) => {
+            let set = format!("momentum={momentum},dampening={dampening},nesterov={nesterov}");
+            vec![("optim_args", Value::from(set))]
+        }
+    }
+}
+
+/// What is frozen and slowed down; nothing of it is said where nothing is, as before there was such a thing.
+fn tuned(tuning: &TuningSpec) -> impl Iterator<Item = (&'static str, Value)> {
+    let TuningSpec { frozen_layers, layer_lr_decay } = tuning;
+    let frozen = frozen_layers.map(|layers| match layers {
+        0 => ("freeze_embeddings", Value::from(true)),
+        layers => ("freeze_layers", Value::from(layers)),
+    });
+    frozen.into_iter().chain(layer_lr_decay.map(|decay| ("layer_lr_decay", number(decay))))
 }
 
 /// Rates as they are typed: `3e-5`, where JSON prints `0.00003`.

@@ -28,17 +28,18 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// What training came to, over a split of `train_rows` rows.
+    /// What training came to, over a split of `train_rows` rows; and how many parameters moved, where others were frozen.
     ///
     /// Speeds are those of this process: rows and updates made before a resume do not count. There is no
     /// `total_flos`: Hugging Face counts padding in it, of which there is none here.
     #[must_use]
-    pub fn of_training(summary: &TrainSummary, train_rows: u64) -> Self {
+    pub fn of_training(summary: &TrainSummary, train_rows: u64, trained_parameters: Option<u64>) -> Self {
         let mut values = JsonObject::from([
             ("epoch".to_owned(), number(summary.epoch)),
             ("train_loss".to_owned(), number(summary.mean_loss)),
             ("train_samples".to_owned(), Value::from(train_rows)),
         ]);
+        values.extend(trained_parameters.map(|count| ("trained_parameters".to_owned(), Value::from(count))));
         values.extend(speed("train", summary.seconds, summary.rows, summary.updates));
         Self { prefix: "train", values }
     }

@@ -33,12 +33,14 @@ fn report(split: Split, tally: Tally, rows: u32, update: u64) -> EvaluationRepor
 fn the_training_table_is_hugging_faces() {
     let folder = tempfile::tempdir().unwrap();
     let output = OutputDir::open(folder.path()).unwrap();
-    Metrics::of_training(&summary(), 11_232).save(&output).unwrap();
+    Metrics::of_training(&summary(), 11_232, None).save(&output).unwrap();
     let expected = "{\n    \"epoch\": 10.0,\n    \"train_loss\": 0.25,\n    \"train_runtime\": 1234.5679,\n    \
                     \"train_samples\": 11232,\n    \"train_samples_per_second\": 90.979,\n    \
                     \"train_steps_per_second\": 2.843\n}";
     assert_eq!(fs::read_to_string(folder.path().join("train_results.json")).unwrap(), expected);
     assert_eq!(fs::read_to_string(folder.path().join("all_results.json")).unwrap(), expected);
+    let frozen = Metrics::of_training(&summary(), 11_232, Some(1_155));
+    assert_eq!(frozen.values()["trained_parameters"], 1_155);
 }
 
 #[test]
@@ -88,7 +90,7 @@ fn results_are_merged_and_nothing_is_lost() {
     let validation = Metrics::of_evaluation(&report(Split::Validation, tally, 4, 9), 8, &[]);
     let aside = validation.save(&output).unwrap();
     assert_eq!(aside, Some(folder.path().join("all_results.json.replaced-1")), "python wrote NaN, which no JSON has");
-    assert_eq!(Metrics::of_training(&summary(), 11_232).save(&output).unwrap(), None);
+    assert_eq!(Metrics::of_training(&summary(), 11_232, None).save(&output).unwrap(), None);
     let merged: JsonObject = serde_json::from_slice(&fs::read(&all).unwrap()).unwrap();
     assert_eq!(merged.len(), 5 + 7, "epoch is in both: {merged:?}");
     assert_eq!(merged["eval_loss"], Value::Null);

@@ -9,6 +9,8 @@ use super::error::gigabytes;
 pub struct SpaceNeed {
     /// Bytes of all parameters in float32.
     pub parameter_bytes: u64,
+    /// Bytes of what the optimizer remembers of them.
+    pub optimizer_bytes: u64,
     /// Bytes of tokenizer and configuration, which go into every folder.
     pub text_bytes: u64,
     /// Checkpoints that are still to be written.
@@ -42,10 +44,10 @@ impl Space {
 const OVERHEAD_BYTES: u64 = 256 << 10;
 
 impl SpaceNeed {
-    /// Bytes of one checkpoint: the parameters and the optimizer's two moments of each.
+    /// Bytes of one checkpoint: the parameters, and what the optimizer remembers of them.
     #[must_use]
     pub fn checkpoint_bytes(&self) -> u64 {
-        self.parameter_bytes.saturating_mul(3).saturating_add(self.small_bytes())
+        self.parameter_bytes.saturating_add(self.optimizer_bytes).saturating_add(self.small_bytes())
     }
 
     /// Bytes of what is saved beside parameters and moments.
@@ -83,6 +85,7 @@ mod tests {
         let save_total_limit = limit.and_then(NonZeroU32::new);
         SpaceNeed {
             parameter_bytes: LARGE_BYTES,
+            optimizer_bytes: 2 * LARGE_BYTES,
             text_bytes: 700_000,
             checkpoints,
             save_total_limit,
@@ -97,6 +100,8 @@ mod tests {
         assert_eq!(space.need_bytes, 22 * LARGE_BYTES + 8 * (700_000 + OVERHEAD_BYTES));
         assert_eq!(space.plan, "7 checkpoints of 4.0 GB at most, and the final model of 1.3 GB");
         assert!(need(7, None).beside(space.need_bytes, 0).is_enough());
+        let forgetful = SpaceNeed { optimizer_bytes: 0, ..need(7, None) };
+        assert_eq!(forgetful.beside(0, 0).need_bytes, 8 * (LARGE_BYTES + 700_000 + OVERHEAD_BYTES));
     }
 
     #[test]

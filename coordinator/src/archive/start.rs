@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use medley_common::identity::Update;
 
+use super::card_file::{CARD_FILE, is_card};
 use super::certificate::{CERTIFICATE_FILE, Certificate};
 use super::checkpoint::{Checkpoint, PassedOver, Scan};
 use super::durable::{self, Operation};
@@ -189,7 +190,7 @@ impl OutputDir {
         self.clear_leftovers()?;
         let mut gone = Vec::new();
         remove_file(self.path().join(CERTIFICATE_FILE), &mut gone)?;
-        self.clear_report(&mut gone)?;
+        self.clear_pages(&mut gone)?;
         Operation::Sync(self.path().to_owned()).perform()?;
         Ok(gone)
     }
@@ -225,7 +226,7 @@ impl OutputDir {
             files.extend(RESULT_FILES.into_iter().chain(PROFILE_FILES).map(str::to_owned));
         }
         let mut gone = Vec::new();
-        self.clear_report(&mut gone)?;
+        self.clear_pages(&mut gone)?;
         for path in files.into_iter().map(|name| self.path().join(name)).chain([record]) {
             remove_file(path, &mut gone)?;
         }
@@ -235,11 +236,13 @@ impl OutputDir {
         Ok(gone)
     }
 
-    /// Removes the page of a run that goes on or is replaced.
-    fn clear_report(&self, gone: &mut Vec<PathBuf>) -> Result<(), ArchiveError> {
-        let path = self.path().join(REPORT_FILE);
+    /// Removes the page and the card of a run that goes on or is replaced.
+    fn clear_pages(&self, gone: &mut Vec<PathBuf>) -> Result<(), ArchiveError> {
+        let (page, card) = (self.path().join(REPORT_FILE), self.path().join(CARD_FILE));
         // What cannot be read is not known for ours.
-        if is_page(&path).unwrap_or(false) { remove_file(path, gone) } else { Ok(()) }
+        let ours = [(is_page(&page), page), (is_card(&card), card)];
+        let ours = ours.into_iter().filter(|(is_ours, _)| *is_ours.as_ref().unwrap_or(&false));
+        ours.map(|(_, path)| path).try_for_each(|path| remove_file(path, gone))
     }
 
     fn clear_leftovers(&self) -> Result<(), ArchiveError> {

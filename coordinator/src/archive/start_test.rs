@@ -32,7 +32,7 @@ fn finished(begun: &mut Writing) {
     let checkpoint = newest(begun.archive.output().path());
     begun.archive.export(&mut begun.ledger, &ModelSource::Checkpoint(&checkpoint), facts()).unwrap();
     let summary = TrainSummary { update: Update(4), epoch: 1.0, mean_loss: 0.5, rows: 128, updates: 4, seconds: 2.0 };
-    Metrics::of_training(&summary, 128).save(begun.archive.output()).unwrap();
+    Metrics::of_training(&summary, 128, None).save(begun.archive.output()).unwrap();
 }
 
 #[test]

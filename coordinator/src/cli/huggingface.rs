@@ -67,7 +67,6 @@ static ACCEPTED: &[Accepted] = &[
     accepted("batch_eval_metrics", Switch, PREDICTIONS),
     accepted("fp16_opt_level", Word, "it is a setting of Apex, which is not used"),
     accepted("full_determinism", Switch, DETERMINISTIC),
-    accepted("run_name", Word, "it names runs to trackers, and none is called"),
     accepted("log_level_replica", Word, PRINTING),
     accepted("log_on_each_node", Switch, PRINTING),
     accepted("logging_nan_inf_filter", Switch, "losses are logged as they are"),
@@ -170,7 +169,7 @@ const MEMORY: &str = "activations are kept for the backward pass; to need less m
 const EVALUATE_HALF: &str = "evaluation is in the precision of --fp16 or --bf16";
 const COMPILED: &str = "there is no Python to compile; drop the flag";
 const HUB: &str = "nothing is uploaded; upload --output_dir after the run, e.g. with huggingface-cli upload";
-const TRACKER: &str = "no tracker is called; the log is in trainer_state.json of --output_dir";
+const TRACKER: &str = "it is a setting of Trackio; the trackers are those of --report_to";
 const SAMPLES: &str = "all rows of a file are used; give a shorter file, e.g. made with head -n";
 const DATASETS: &str = "data are JSONL, CSV or TSV files; use --train_file, --validation_file and --test_file";
 const PAIR: &str = "two columns are a pair of sentences with [SEP] between them; for one text, join them in the file and \
@@ -184,7 +183,7 @@ const REVISION: &str = "download that revision and give its folder as --model_na
 const TOKEN: &str = "set the environment variable HF_TOKEN, or give a folder as --model_name_or_path";
 const FOLDER: &str = "put the files of the model into one folder and give it as --model_name_or_path";
 const DEBUG: &str = "it is a tool for PyTorch; drop the flag";
-const ADAMW: &str = "use --optim adamw_hf or --optim adamw_torch";
+const ADAMW: &str = "use --optim adamw_hf, adamw_torch or sgd";
 const METRICS: &str = "evaluation gives the loss and the accuracy, and predictions are written for other metrics";
 const EMBEDDINGS: &str = "drop the flag; the plain model is trained";
 
@@ -237,7 +236,6 @@ static UNSUPPORTED: &[Unsupported] = &[
     un("use_cache", Off, "a classifier generates nothing, so it has no key-value cache; drop the flag"),
     // Optimizer and batch.
     un("adafactor", Off, ADAMW),
-    un("optim_args", Nothing, "use --adam_beta1, --adam_beta2, --adam_epsilon and --weight_decay"),
     un("optim_target_modules", Nothing, ADAMW),
     un("neftune_noise_alpha", Nothing, EMBEDDINGS),
     un("per_gpu_train_batch_size", Nothing, BATCH),
@@ -259,7 +257,6 @@ static UNSUPPORTED: &[Unsupported] = &[
     un("include_num_input_tokens_seen", Is(&["no", "False", "false"]), "tokens are shown by medley status"),
     un("include_tokens_per_second", Off, "tokens are shown by medley status"),
     un("skip_memory_metrics", On, "memory is not measured; watch the workers' processes"),
-    un("logging_dir", Nothing, TRACKER),
     un("project", Nothing, TRACKER),
     un("trackio_space_id", Nothing, TRACKER),
     un("trackio_bucket_id", Nothing, TRACKER),

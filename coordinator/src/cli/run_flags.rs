@@ -3,7 +3,6 @@
 //! Names and defaults are those of `TrainingArguments` and `run_glue.py` of transformers 4.22. The first line of a
 //! field's comment is its line in the help, so each has one line only.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -12,8 +11,11 @@ use clap::{Args, ValueEnum};
 use medley_common::schedule::Decay;
 
 use super::console_flags::ConsoleFlags;
+use super::listen_flag::ListenFlag;
 use super::row_flags::RowFlags;
+use super::selection_flags::SelectionFlags;
 use super::truth::Truth;
+use super::tuning_flags::TuningFlags;
 use crate::spec::DeviceChoice;
 
 /// All of them.
@@ -37,6 +39,8 @@ pub(crate) struct RunFlags {
     pub(crate) batch: BatchFlags,
     #[command(flatten)]
     pub(crate) optimizer: OptimizerFlags,
+    #[command(flatten)]
+    pub(crate) tuning: TuningFlags,
     #[command(flatten)]
     pub(crate) cadence: CadenceFlags,
     #[command(flatten)]
@@ -111,10 +115,16 @@ pub(crate) struct OutputFlags {
     /// Show no progress bar
     #[arg(long)]
     pub(crate) disable_tqdm: Truth,
-    /// Trackers to report to: none is the only choice
+    /// Trackers to report to: tensorboard, jsonl, mlflow; none
     #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',', default_value = "none")]
     #[arg(action = clap::ArgAction::Set)]
     pub(crate) report_to: Vec<String>,
+    /// Where trackers write files [default: runs in --output_dir]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) logging_dir: Option<PathBuf>,
+    /// What trackers call the run [default: --output_dir]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) run_name: Option<String>,
 }
 
 /// How much to compute.
@@ -163,9 +173,12 @@ pub(crate) struct OptimizerFlags {
     /// Updates in which it rises, instead of --warmup_ratio
     #[arg(long, value_name = "UPDATES", default_value_t = 0.0)]
     pub(crate) warmup_steps: f64,
-    /// adamw_hf, adamw_torch or adamw_torch_fused
+    /// adamw_hf, adamw_torch, adamw_torch_fused or sgd
     #[arg(long, value_name = "NAME", value_enum, default_value_t = OptimFlag::Hf)]
     pub(crate) optim: OptimFlag,
+    /// What is set about sgd: momentum=0.9,nesterov=True,dampening=0
+    #[arg(long, value_name = "KEY=VALUE,..")]
+    pub(crate) optim_args: Option<String>,
     /// Decay of all weights but biases and layer norms
     #[arg(long, value_name = "RATE", default_value_t = 0.0)]
     pub(crate) weight_decay: f64,
@@ -184,6 +197,9 @@ pub(crate) struct OptimizerFlags {
     /// Probability spread over all labels
     #[arg(long, value_name = "MASS", default_value_t = 0.0)]
     pub(crate) label_smoothing_factor: f64,
+    /// How much each class counts in training: auto (balanced), or a number for each
+    #[arg(long, value_name = "auto|W,W,..")]
+    pub(crate) class_weights: Option<String>,
     /// Seeds the order of the rows, dropout and new weights
     #[arg(long, value_name = "SEED", default_value_t = 42)]
     pub(crate) seed: i64,
@@ -224,27 +240,6 @@ pub(crate) struct CadenceFlags {
     /// Updates between digests of the weights; 0: at saves only
     #[arg(long, value_name = "UPDATES", default_value_t = 0)]
     pub(crate) digest_steps: i64,
-}
-
-/// Which model the run ends with.
-#[derive(Debug, Clone, Args)]
-#[command(rename_all = "snake_case", next_help_heading = "Best model and early stopping")]
-pub(crate) struct SelectionFlags {
-    /// End with the best checkpoint that was evaluated, instead of the last model
-    #[arg(long)]
-    pub(crate) load_best_model_at_end: Truth,
-    /// What it is best by: loss, accuracy, macro_f1, f1_LABEL, ... [default: loss]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) metric_for_best_model: Option<String>,
-    /// Whether more of it is better [default: True, but for losses]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "True")]
-    pub(crate) greater_is_better: Option<Truth>,
-    /// End training after so many evaluations in a row without an improvement
-    #[arg(long, value_name = "N")]
-    pub(crate) early_stopping_patience: Option<i64>,
-    /// What an improvement must be more than
-    #[arg(long, value_name = "DIFFERENCE", default_value_t = 0.0)]
-    pub(crate) early_stopping_threshold: f64,
 }
 
 /// Which numbers to compute with.
@@ -328,6 +323,8 @@ pub(crate) enum OptimFlag {
     Torch,
     #[value(name = "adamw_torch_fused")]
     TorchFused,
+    #[value(name = "sgd")]
+    Sgd,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -386,19 +383,5 @@ impl FromStr for WorkersFlag {
             "auto" => Ok(Self::Auto),
             _ => text.parse().map(Self::Exactly).map_err(|_| "expected a number or auto".into()),
         }
-    }
-}
-
-/// An address of this machine; `localhost` is 127.0.0.1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ListenFlag(pub(crate) SocketAddr);
-
-impl FromStr for ListenFlag {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let local = text.strip_prefix("localhost:").map(|port| format!("{}:{port}", Ipv4Addr::LOCALHOST));
-        let address = local.as_deref().unwrap_or(text);
-        address.parse().map(Self).map_err(|_| "expected an IP address and a port, e.g. 127.0.0.1:29400".into())
     }
 }

@@ -11,7 +11,7 @@ use medley_common::example::Example;
 
 use super::rows::{Row, Text};
 use super::sequence_limit::SequenceLimit;
-use crate::tokenizer::{TokenizerError, WordPieceTokenizer};
+use crate::tokenizer::{PairTokenizer, TokenizerError};
 
 /// The rows of a split as token ids.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -26,11 +26,7 @@ pub struct Encoded {
 ///
 /// # Errors
 /// The tokenizer fails on a row, which a checked one never does.
-pub fn encode_rows(
-    tokenizer: &WordPieceTokenizer,
-    rows: &[Row],
-    limit: SequenceLimit,
-) -> Result<Encoded, TokenizerError> {
+pub fn encode_rows(tokenizer: &PairTokenizer, rows: &[Row], limit: SequenceLimit) -> Result<Encoded, TokenizerError> {
     let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let chunks: Vec<&[Row]> = rows.chunks(rows.len().div_ceil(threads).max(1)).collect();
     let mut parts: Vec<Result<Encoded, TokenizerError>> = chunks.iter().map(|_| Ok(Encoded::default())).collect();
@@ -47,9 +43,9 @@ pub fn encode_rows(
     })
 }
 
-fn encode_chunk(tokenizer: &WordPieceTokenizer, rows: &[Row], limit: SequenceLimit) -> Result<Encoded, TokenizerError> {
+fn encode_chunk(tokenizer: &PairTokenizer, rows: &[Row], limit: SequenceLimit) -> Result<Encoded, TokenizerError> {
     let mut encoded = Encoded { examples: Vec::with_capacity(rows.len()), truncated: 0 };
-    let limit = limit.tokens() as usize;
+    let (vocabulary, limit) = (tokenizer.vocabulary(), limit.tokens() as usize);
     for row in rows {
         let (first, second) = match &row.text {
             Text::Single(only) => (tokenizer.pieces(only, row.line)?, None),
@@ -57,23 +53,15 @@ fn encode_chunk(tokenizer: &WordPieceTokenizer, rows: &[Row], limit: SequenceLim
                 (tokenizer.pieces(first, row.line)?, Some(tokenizer.pieces(second, row.line)?))
             }
         };
-        // `[CLS]`, and `[SEP]` after each sentence.
+        let room = limit - vocabulary.special_tokens(second.is_some()) as usize;
         let (kept_first, kept_second) = match &second {
-            None => (first.len().min(limit - 2), 0),
-            Some(second) => longest_first(first.len(), second.len(), limit - 3),
+            None => (first.len().min(room), 0),
+            Some(second) => longest_first(first.len(), second.len(), room),
         };
         let cut_second = second.as_ref().is_some_and(|second| kept_second < second.len());
         encoded.truncated += u64::from(kept_first < first.len() || cut_second);
-        let special = tokenizer.special_ids();
-        let mut tokens = Vec::with_capacity(kept_first + kept_second + 3);
-        tokens.push(special.cls);
-        tokens.extend(&first[..kept_first]);
-        tokens.push(special.sep);
-        let first_segment = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
-        if let Some(second) = &second {
-            tokens.extend(&second[..kept_second]);
-            tokens.push(special.sep);
-        }
+        let second = second.as_ref().map(|second| &second[..kept_second]);
+        let (tokens, first_segment) = vocabulary.frame(tokenizer.special_ids(), &first[..kept_first], second);
         encoded.examples.push(Example { tokens, first_segment, label: row.label });
     }
     Ok(encoded)
@@ -104,6 +92,11 @@ mod tests {
     use crate::dataset::labels::LabelSet;
     use crate::dataset::layout::RowLayout;
     use crate::dataset::rows::{Labels, read_rows};
+    use crate::tokenizer::Vocabulary;
+
+    fn tokenizer() -> PairTokenizer {
+        PairTokenizer::load(&fixture().join("model"), Vocabulary::WordPiece, None).unwrap()
+    }
 
     fn fixture() -> std::path::PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny-bert")
@@ -116,7 +109,7 @@ mod tests {
 
     #[test]
     fn order_does_not_depend_on_threads() {
-        let tokenizer = WordPieceTokenizer::load(&fixture().join("model"), None).unwrap();
+        let tokenizer = tokenizer();
         let file = fixture().join("rows.jsonl");
         let read = read_rows(&file, &RowLayout::default(), &LabelSet::default(), Labels::Required).unwrap();
         let limit = SequenceLimit::new(48, &tokenizer, 128).unwrap();
@@ -131,7 +124,7 @@ mod tests {
 
     #[test]
     fn empty_sentences_keep_their_frame() {
-        let tokenizer = WordPieceTokenizer::load(&fixture().join("model"), None).unwrap();
+        let tokenizer = tokenizer();
         let limit = SequenceLimit::new(5, &tokenizer, 128).unwrap();
         let row = |text| Row { line: 1, text, label: Some(2), pair_id: None };
         let pair = |first: &str, second: &str| row(Text::Pair(first.into(), second.into()));
@@ -146,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_limit_is_the_least_of_three() {
-        let tokenizer = WordPieceTokenizer::load(&fixture().join("model"), None).unwrap();
+        let tokenizer = tokenizer();
         let tokens = |asked, positions| SequenceLimit::new(asked, &tokenizer, positions).map(SequenceLimit::tokens);
         assert_eq!(tokens(512, 512), Ok(128), "tokenizer_config.json says 128");
         assert_eq!(tokens(512, 64), Ok(64));

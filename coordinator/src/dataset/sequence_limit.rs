@@ -1,9 +1,6 @@
 //! How many tokens a row may have.
 
-use crate::tokenizer::WordPieceTokenizer;
-
-/// `[CLS]`, `[SEP]` and `[SEP]`.
-const SPECIAL_TOKENS: u32 = 3;
+use crate::tokenizer::PairTokenizer;
 
 /// Most tokens of an example, special tokens included; room for those of a pair and one token of each sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,32 +10,27 @@ pub struct SequenceLimit(u32);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SequenceLimitError {
     /// There is no room for a pair.
-    #[error("max_seq_length is {tokens}; expected at least {}", SequenceLimit::LEAST)]
+    #[error("max_seq_length is {tokens}; expected at least {least}")]
     TooShort {
         /// The limit that results.
         tokens: u32,
+        /// The special tokens and one token of each sentence.
+        least: u32,
     },
 }
 
 impl SequenceLimit {
-    /// The least that a sentence pair can be cut to without losing a sentence.
-    pub const LEAST: u32 = SPECIAL_TOKENS + 2;
-
     /// The limit that was asked for, as far as the tokenizer and the model's positions allow: run_glue's rule.
     ///
     /// A caller that wants to tell the user compares [`tokens`](Self::tokens) with what was asked for.
     ///
     /// # Errors
-    /// Less than [`LEAST`](Self::LEAST) remains.
-    pub fn new(
-        asked_tokens: u32,
-        tokenizer: &WordPieceTokenizer,
-        max_position_embeddings: u32,
-    ) -> Result<Self, SequenceLimitError> {
-        let allowed = tokenizer.model_max_length().unwrap_or(u32::MAX).min(max_position_embeddings);
-        let tokens = asked_tokens.min(allowed);
-        if tokens < Self::LEAST {
-            return Err(SequenceLimitError::TooShort { tokens });
+    /// Less remains than a sentence pair can be cut to without losing a sentence.
+    pub fn new(asked_tokens: u32, tokenizer: &PairTokenizer, max_tokens: u32) -> Result<Self, SequenceLimitError> {
+        let allowed = tokenizer.model_max_length().unwrap_or(u32::MAX).min(max_tokens);
+        let (tokens, least) = (asked_tokens.min(allowed), tokenizer.vocabulary().special_tokens(true) + 2);
+        if tokens < least {
+            return Err(SequenceLimitError::TooShort { tokens, least });
         }
         Ok(Self(tokens))
     }

@@ -176,7 +176,9 @@ impl Event<'_> {
     pub fn text(&self) -> String {
         match self {
             Self::Plan(summary) => summary.to_string().trim_end().to_owned(),
-            Self::Probes(address) => format!("health and metrics on http://{address}: /healthz, /readyz, /metrics"),
+            Self::Probes(address) => {
+                format!("live page, health and metrics on http://{address}: /healthz, /readyz, /metrics")
+            }
             Self::Listening(address, called) => {
                 format!("coordinator listens on {address}; medley status --coordinator {called}")
             }

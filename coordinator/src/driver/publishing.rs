@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use medley_proto::v1;
 
 use super::{Driver, Ties};
+use crate::run::Action;
 use crate::status_view;
 
 /// How many times as long as it took to publish it nothing new is published.
@@ -36,6 +37,17 @@ impl Publication {
 }
 
 impl Driver {
+    /// Adds what is done to what is told of the run so far.
+    pub(super) fn tell_of(&self, now: Instant, action: &Action, ties: &mut Ties) {
+        let mut rows_per_second = None;
+        if let Action::Record(record) = action {
+            ties.meter.update(now, record);
+            rows_per_second = ties.meter.rates().map(|rates| rates.rows);
+        }
+        self.chronicle.send_if_modified(|chronicle| chronicle.did(action));
+        self.live.send_if_modified(|live| live.did(action, rows_per_second));
+    }
+
     /// Tells whoever asks how the run stands.
     pub(super) fn publish(&self, ties: &mut Ties) {
         let start = Instant::now();

@@ -128,7 +128,7 @@ impl Forecast {
             .map_err(|error| Failure { kind: error.kind(), message: error.to_string() })?;
         let training = surveyed.map(|surveyed| surveyed.course);
         let time = training.as_ref().and_then(|course| Speed::known(asked.rows_per_second, output, course));
-        let summary = bound.summary(spec, *train_rows);
+        let summary = bound.summary(spec, *train_rows, &inputs.model);
         Ok(Self {
             summary: summary.lines().map(|(name, text)| (name.to_owned(), text.to_owned())).collect(),
             notes,

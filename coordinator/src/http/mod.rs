@@ -1,15 +1,18 @@
-//! The second port: probes, metrics and a page in the clear, for kubelets, Prometheus and browsers, which have no token.
+//! The second port: probes, metrics and a live page in the clear, for kubelets, Prometheus and browsers, which have no token.
 //! Read-only, and without anything of the rows or the weights.
 
+mod assets;
 mod browser;
+mod events;
 mod metrics;
 mod page;
+mod summary;
 
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -21,7 +24,9 @@ use tonic_health::pb::health_server::HealthServer;
 
 use crate::access::limits::{HEADER_BYTES, HTTP_CALLS, HTTP_CONNECTIONS, HTTP_IDLE, QUESTION_BYTES};
 use crate::access::{Connections, Idle, Standing};
+use crate::live::Live;
 use crate::service::{HealthFeed, is_serving};
+use events::Listeners;
 
 /// The driver publishes a status four times a second; one this old says that it hangs.
 const STALE: Duration = Duration::from_secs(60);
@@ -30,8 +35,27 @@ const STREAMS: u32 = 16;
 /// What Prometheus is told that it reads.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Answers probes, Prometheus and browsers at `listener` for as long as the process lives, which has `started`.
-pub async fn serve(listener: TcpListener, status: watch::Receiver<v1::Status>, started: Instant) {
+/// What can be seen of a run from here.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// How it stands.
+    pub status: watch::Receiver<v1::Status>,
+    /// What has become of it so far.
+    pub live: watch::Receiver<Live>,
+    /// Whether it is over, and whoever still listens is to be let go.
+    pub over: watch::Receiver<bool>,
+}
+
+impl Seen {
+    /// Waits until the run is over.
+    pub async fn end(mut self) {
+        // The sender lives until then: its end says the same.
+        self.over.wait_for(|over| *over).await.ok();
+    }
+}
+
+/// Answers probes, Prometheus and browsers at `listener` until the run is over, of a process that has `started`.
+pub async fn serve(listener: TcpListener, seen: Seen, started: Instant) {
     let incoming = Connections::new(HTTP_CONNECTIONS, Idle::AtMost(HTTP_IDLE), HTTP_CALLS).incoming(listener);
     let server = tonic::transport::Server::builder()
         .accept_http1(true)
@@ -39,21 +63,24 @@ pub async fn serve(listener: TcpListener, status: watch::Receiver<v1::Status>, s
         .http2_max_header_list_size(HEADER_BYTES)
         .http2_keepalive_interval(Some(HTTP_IDLE / 3))
         .http2_keepalive_timeout(Some(HTTP_IDLE / 3))
-        .add_routes(Routes::from(router(status, started)));
-    // It ends with the process alone: what comes in never ends, and what goes wrong is one connection's.
-    server.serve_with_incoming(incoming).await.ok();
+        .add_routes(Routes::from(router(seen.clone(), started)));
+    // What goes wrong is one connection's.
+    server.serve_with_incoming_shutdown(incoming, seen.end()).await.ok();
 }
 
-fn router(status: watch::Receiver<v1::Status>, started: Instant) -> Router {
+fn router(seen: Seen, started: Instant) -> Router {
+    let Seen { status, live, .. } = seen;
+    let listeners = Listeners::new(status.clone(), live.clone());
     let health = HealthServer::new(HealthFeed::new(status.clone())).max_decoding_message_size(QUESTION_BYTES);
     let (alive, ready, shown) = (status.clone(), status.clone(), status.clone());
-    Router::new()
-        .route("/", get(move || async move { dashboard(&shown.borrow()) }))
-        .route("/healthz", get(move || async move { live(&alive.borrow(), started.elapsed()) }))
+    assets::routes()
+        .route("/", get(move || async move { page::answer(&shown, &live) }))
+        .route("/events", get(move |headers: HeaderMap| async move { listeners.admit(&headers) }))
+        .route("/healthz", get(move || async move { liveness(&alive.borrow(), started.elapsed()) }))
         .route("/readyz", get(move || async move { ready_answer(&ready.borrow()) }))
         .route("/metrics", get(move || async move { exposition(&status.borrow()) }))
         .route_service("/grpc.health.v1.Health/{method}", health)
-        .fallback(|| async { text(StatusCode::NOT_FOUND, "there are /healthz, /readyz and /metrics\n") })
+        .fallback(|| async { text(StatusCode::NOT_FOUND, "there are /, /healthz, /readyz and /metrics\n") })
         .layer(from_fn(browser::check))
         .layer(from_fn(pace))
 }
@@ -71,7 +98,7 @@ async fn pace(request: Request, next: Next) -> Response {
 }
 
 /// Whether the process works, however its run goes: a probe that fails has it killed.
-fn live(status: &v1::Status, since_start: Duration) -> impl IntoResponse + use<> {
+fn liveness(status: &v1::Status, since_start: Duration) -> impl IntoResponse + use<> {
     let published = Duration::try_from_secs_f64(status.elapsed_seconds).unwrap_or_default();
     // Before the first status the data are read, for as long as that takes; after the last one nothing is due.
     let is_due = status.phase() != v1::Phase::Unspecified && status.outcome.is_empty();
@@ -94,11 +121,6 @@ fn ready_answer(status: &v1::Status) -> impl IntoResponse + use<> {
     }
 }
 
-fn dashboard(status: &v1::Status) -> impl IntoResponse + use<> {
-    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, page::POLICY)];
-    (headers, page::page(status))
-}
-
 fn exposition(status: &v1::Status) -> impl IntoResponse + use<> {
     ([(header::CONTENT_TYPE, EXPOSITION)], metrics::exposition(status))
 }
@@ -119,16 +141,16 @@ mod tests {
     fn alive_is_not_ready_and_a_driver_that_hangs_is_neither() {
         let mut status = v1::Status::default();
         let hour = Duration::from_secs(3600);
-        assert_eq!(code(live(&status, hour)), StatusCode::OK, "it reads its data");
+        assert_eq!(code(liveness(&status, hour)), StatusCode::OK, "it reads its data");
         assert_eq!(code(ready_answer(&status)), StatusCode::SERVICE_UNAVAILABLE);
         status.set_phase(v1::Phase::Gathering);
         status.elapsed_seconds = 3599.9;
-        assert_eq!(code(live(&status, hour)), StatusCode::OK);
+        assert_eq!(code(liveness(&status, hour)), StatusCode::OK);
         assert_eq!(code(ready_answer(&status)), StatusCode::OK);
         status.elapsed_seconds = 3000.0;
-        assert_eq!(code(live(&status, hour)), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(code(liveness(&status, hour)), StatusCode::SERVICE_UNAVAILABLE);
         status.outcome = "completed".to_owned();
-        assert_eq!(code(live(&status, hour)), StatusCode::OK);
+        assert_eq!(code(liveness(&status, hour)), StatusCode::OK);
         assert_eq!(code(ready_answer(&status)), StatusCode::SERVICE_UNAVAILABLE);
     }
 }

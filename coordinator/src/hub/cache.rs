@@ -8,7 +8,7 @@ use super::error::HubError;
 use super::repository::{Repository, is_commit};
 use crate::bounded_file::read_text;
 use crate::model_folder::CONFIG_FILE;
-use crate::tokenizer::{TOKENIZER_FILE, VOCABULARY_FILE};
+use crate::tokenizer::Vocabulary;
 use crate::weights_file::{PICKLE_FILE, SAFETENSORS_FILE};
 
 /// A repository's place in the cache.
@@ -132,7 +132,7 @@ pub fn missing_parts(snapshot: &Path) -> Vec<&'static str> {
     let parts = [
         (has(CONFIG_FILE), CONFIG_FILE),
         (has(SAFETENSORS_FILE) || has(PICKLE_FILE) || sharded(), "weights"),
-        (has(TOKENIZER_FILE) || has(VOCABULARY_FILE), "a tokenizer"),
+        (Vocabulary::ALL.iter().any(|vocabulary| vocabulary.is_among(has)), "a tokenizer"),
     ];
     parts.into_iter().filter(|(there, _)| !there).map(|(_, part)| part).collect()
 }

@@ -15,8 +15,8 @@ use super::client::{Answer, Client, Redirect, header};
 use super::error::HubError;
 use super::repository::{Repository, is_commit};
 use crate::model_folder::CONFIG_FILE;
-use crate::tokenizer::settings::{SETTINGS_FILE, SPECIAL_TOKENS_FILE};
-use crate::tokenizer::{TOKENIZER_FILE, VOCABULARY_FILE};
+use crate::tokenizer;
+use crate::tokenizer::Vocabulary;
 use crate::weights_file::{PICKLE_FILE, SAFETENSORS_FILE};
 
 /// The most bytes of the hub's description of a repository.
@@ -96,12 +96,11 @@ fn choose(repository: &Repository, files: &[String]) -> Result<Vec<&'static str>
         }
         None => return lacks("model.safetensors or pytorch_model.bin"),
     };
-    if !has(TOKENIZER_FILE) && !has(VOCABULARY_FILE) {
-        return lacks("tokenizer.json or vocab.txt");
+    if !Vocabulary::ALL.iter().any(|vocabulary| vocabulary.is_among(has)) {
+        return lacks("tokenizer.json or vocab.txt, or vocab.json with merges.txt");
     }
     // Small files first: what is wrong with them shows before the weights are fetched.
-    let tokenizer = [TOKENIZER_FILE, SETTINGS_FILE, VOCABULARY_FILE, SPECIAL_TOKENS_FILE];
-    let present = tokenizer.into_iter().filter(|file| has(file));
+    let present = tokenizer::FILES.into_iter().filter(|file| has(file));
     Ok([CONFIG_FILE].into_iter().chain(present).chain([weights]).collect())
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Metric, Scored};
+use super::{Metric, Scored, classes};
 
 /// Counts by label, then by prediction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +44,18 @@ impl Confusion {
         (0..self.labels).map(|label| self.count(label, label)).sum()
     }
 
+    /// The mean F1 of all labels.
+    #[must_use]
+    pub fn macro_f1(&self) -> f64 {
+        classes::macro_f1(self, self.labels)
+    }
+
+    /// The counts, a list for each label, in label order.
+    #[must_use]
+    pub fn table(&self) -> Vec<Vec<u64>> {
+        self.counts.chunks(self.labels.max(1)).map(<[u64]>::to_vec).collect()
+    }
+
     /// All rows.
     #[must_use]
     pub fn rows(&self) -> u64 {
@@ -57,8 +69,6 @@ pub(super) struct Matrix;
 
 impl Metric for Matrix {
     fn values(&self, scored: &Scored<'_>) -> Vec<(String, Value)> {
-        let labels = 0..scored.names.len();
-        let line = |label| Value::from(labels.clone().map(|it| scored.confusion.count(label, it)).collect::<Vec<_>>());
-        vec![("confusion_matrix".to_owned(), labels.clone().map(line).collect())]
+        vec![("confusion_matrix".to_owned(), scored.confusion.table().into_iter().map(Value::from).collect())]
     }
 }

@@ -14,6 +14,7 @@ use super::run_sources::run_sources;
 use super::{Asked, TrainedModel};
 use crate::assembly::{Assembly, artifacts, patience};
 use crate::encoder::Encoder;
+use crate::live::Live;
 use crate::model_folder::{ModelFolder, Start};
 use crate::run::{Base, Job, Past};
 use crate::service::Store;
@@ -70,6 +71,7 @@ pub(super) fn assemble(asked: Asked, machine: &Machine) -> Result<Assembly, Fail
         keeper: Box::new(Desk { feed, sink, names }),
         folder: PathBuf::new(),
         log: Vec::new(),
+        live: Live::default(),
         last_worker: WorkerId::default(),
         team: bound.team,
         summary: None,

@@ -20,6 +20,7 @@ use crate::archive::{
 use crate::run::report::{EvaluationReport, GroupRecord, TrainLog, TrainSummary, UpdateRecord};
 use crate::run::{Input, Occasion, SavedState};
 use crate::service::Slot;
+use crate::tracker::{Ending, Tracking};
 
 use scribe::{Place, Scribe};
 
@@ -48,6 +49,8 @@ pub enum Entry {
     Summary(TrainSummary, Vec<Update>),
     /// The result of an evaluation; answered with [`Input::Published`].
     Evaluation(EvaluationReport, Occasion),
+    /// The run is over, for now or for good.
+    Over(Ending),
 }
 
 /// What comes back.
@@ -94,6 +97,8 @@ pub struct Setting {
     pub cadence: Cadence,
     /// Rows of the training split.
     pub train_rows: u64,
+    /// Parameters that are trained, where others are frozen.
+    pub trained_parameters: Option<u64>,
     /// Rows of an evaluation batch, as Hugging Face would count batches.
     pub eval_batch_rows: u32,
     /// The labels, by id.
@@ -108,6 +113,8 @@ pub struct Setting {
     pub lost: Option<Box<RunIdentity>>,
     /// The update after which the run is asked to stop, if any.
     pub until: Option<Update>,
+    /// Whom the log is reported to, beside the ledger.
+    pub tracking: Tracking,
 }
 
 /// Who takes in what a run produces, on a thread of its own.
@@ -179,8 +186,10 @@ fn follow(
             let failure = Failure { kind: error.kind(), message: error.to_string() };
             // A closed channel means that the run is over, and with it the interest in what failed.
             answers.send(Answer::Input(Input::Broken(failure))).ok();
+            scribe.fail();
         }
     }
+    scribe.conclude();
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ fn setting() -> Setting {
         origin: Origin::Fresh,
         cadence: cadence(),
         train_rows: 11_232,
+        trained_parameters: None,
         eval_batch_rows: 8,
         test_rows: Vec::new(),
         labels: Vec::new(),
@@ -18,6 +19,7 @@ fn setting() -> Setting {
         programs: BTreeMap::new(),
         lost: None,
         until: None,
+        tracking: Tracking::default(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Carries out one order at a time. An order that has failed may be given again: what of it is done is not done twice.
 
+mod final_model;
+
 use std::sync::Arc;
 
 use medley_common::identity::{Split, Update};
@@ -8,13 +10,13 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Answer, Entry, Setting};
 use crate::archive::{
-    Agreed, Archive, ArchiveError, Begun, Certificate, Checkpoint, Evaluated, Ledger, LogEntry, Logged, Manifest,
-    Metrics, ModelSource, Origin, OutputDir, Patience, Record, RewindRecord, RunFacts, Staging, TRAIN_RESULTS_FILE,
-    TrainerState, save_predictions,
+    Agreed, Archive, ArchiveError, Begun, Certificate, Checkpoint, Evaluated, Ledger, LogEntry, Logged, Metrics,
+    Origin, OutputDir, Patience, Record, RewindRecord, Staging, TRAIN_RESULTS_FILE, TrainerState, save_predictions,
 };
 use crate::run::report::{EvaluationReport, GroupRecord, TrainLog, TrainSummary, UpdateRecord};
 use crate::run::{Input, Occasion, SavedState};
 use crate::service::Slot;
+use crate::tracker::{self, Ending};
 
 /// Where a run writes.
 pub(super) enum Place {
@@ -42,6 +44,8 @@ pub(super) struct Scribe {
     certificate: Option<Certificate>,
     /// Whether this run has trained, and so owns the log in the folder.
     owns_log: bool,
+    /// How the run ends, as far as it is known.
+    ending: Option<Ending>,
 }
 
 /// A final model that is on the disk, but not yet in its place.
@@ -78,6 +82,7 @@ impl Scribe {
             trained: None,
             certificate: None,
             owns_log: false,
+            ending: None,
         }
     }
 
@@ -104,7 +109,32 @@ impl Scribe {
             Entry::Rewind(update, reason) => self.rewind(*update, reason),
             Entry::Summary(summary, ranking) => self.summary(summary, ranking),
             Entry::Evaluation(report, occasion) => self.evaluation(report, *occasion),
+            Entry::Over(ending) => {
+                // What has failed stays so.
+                self.ending.get_or_insert(*ending);
+                Ok(())
+            }
         }
+    }
+
+    /// Something cannot be written.
+    pub(super) fn fail(&mut self) {
+        self.ending = Some(Ending::Failed);
+    }
+
+    /// Nothing more comes. Waits for the trackers, while the folder is still this process's own.
+    pub(super) fn conclude(self) {
+        self.setting.tracking.end(self.ending.unwrap_or(Ending::Failed));
+    }
+
+    /// Begins to report, once, what is logged from the update `kept` on; with `None`, from the beginning.
+    fn track(&mut self, kept: Option<Update>) {
+        let answers = self.answers.clone();
+        // A closed channel means that the run is over.
+        let tell: tracker::Tell = Arc::new(move |line| drop(answers.send(Answer::Line(line))));
+        let state = &self.state;
+        let start = || tracker::Start::after(kept.map(|kept| kept.0), &state.log_history);
+        self.setting.tracking.begin(start, &tell);
     }
 
     fn group(&mut self, group: &GroupRecord) -> Result<(), ArchiveError> {
@@ -131,6 +161,7 @@ impl Scribe {
         if let Some(ledger) = &self.ledger {
             self.state = ledger.history().trainer_state(&self.setting.cadence);
         }
+        self.setting.tracking.rewind(to.0);
         let Place::Run(archive) = &self.place else { return Ok(()) };
         for path in archive.clear_after(to)? {
             self.say(format!("removed {}", path.display()));
@@ -142,6 +173,7 @@ impl Scribe {
         self.begin()?;
         let (update, entry) = (log.update, LogEntry::of_training(log));
         self.record(Record::Log(Logged { update, occasion: Occasion::Training, entry: entry.clone() }))?;
+        self.setting.tracking.log(&entry);
         self.state.log(entry);
         Ok(())
     }
@@ -214,74 +246,20 @@ impl Scribe {
         self.begin()?;
         let output = self.output();
         if summary.updates > 0 || !output.path().join(TRAIN_RESULTS_FILE).exists() {
-            Metrics::of_training(summary, self.setting.train_rows).save(output)?;
+            Metrics::of_training(summary, self.setting.train_rows, self.setting.trained_parameters).save(output)?;
         }
         // A coordinator that comes back may find it done.
         let is_told = self.ledger.as_ref().is_none_or(|ledger| ledger.history().is_summarised());
         if !is_told && !self.owns_log {
             let (update, entry) = (summary.update, LogEntry::of_summary(summary));
             self.record(Record::Log(Logged { update, occasion: Occasion::End, entry: entry.clone() }))?;
+            self.setting.tracking.log(&entry);
             self.state.log(entry);
         }
         self.owns_log = true;
         self.state = self.with_best(self.state.clone(), summary.update);
         self.state.save(self.output().path())?;
         self.export(ranking)
-    }
-
-    /// Puts the final model in its place. The certificate, written last, says that training is complete, so the
-    /// results of training stand beside it by then.
-    fn export(&mut self, ranking: &[Update]) -> Result<(), ArchiveError> {
-        let best = self.best(ranking)?;
-        let (Place::Run(archive), Some(ledger), Some(trained)) = (&self.place, &mut self.ledger, &self.trained) else {
-            return Ok(());
-        };
-        let (inputs, programs) = (self.setting.inputs.clone(), self.setting.programs.clone());
-        let agreed = best.as_ref().map_or(trained.agreed, |best| {
-            let Manifest { layout, parameters, .. } = *best.manifest();
-            Agreed { layout, parameters }
-        });
-        let facts =
-            RunFacts { epoch: self.state.epoch, agreed, best: best.as_ref().map(Checkpoint::update), inputs, programs };
-        let source = match best.as_ref().or(trained.checkpoint.as_ref()) {
-            Some(checkpoint) => ModelSource::Checkpoint(checkpoint),
-            None => ModelSource::Staged(&trained.staging),
-        };
-        self.certificate = Some(archive.export(ledger, &source, facts)?);
-        self.trained = None;
-        if let Some(best) = best {
-            self.say(format!("the model is that of {}", best.path().display()));
-            self.answer(Answer::Based(best.update(), best.artifacts()));
-        }
-        Ok(())
-    }
-
-    /// The first of the checkpoints that is whole; `None` where there are none, or the first one is the last model.
-    fn best(&self, ranking: &[Update]) -> Result<Option<Checkpoint>, ArchiveError> {
-        let last = self.trained.as_ref().and_then(|trained| trained.checkpoint.as_ref()).map(Checkpoint::update);
-        let mut missed = None;
-        for update in ranking {
-            if Some(*update) == last && missed.is_none() {
-                return Ok(None);
-            }
-            match Checkpoint::open(&self.output().path().join(format!("checkpoint-{update}"))) {
-                Ok(checkpoint) => return Ok(Some(checkpoint)),
-                Err(error) => {
-                    self.say(format!("warning: {error}; the next best checkpoint takes its place"));
-                    missed = Some(error);
-                }
-            }
-        }
-        missed.map_or(Ok(None), Err)
-    }
-
-    /// The state with the best checkpoint until `update`, where a metric chooses.
-    fn with_best(&self, state: TrainerState, update: Update) -> TrainerState {
-        let Some(history) = self.ledger.as_ref().map(|ledger| ledger.history()) else { return state };
-        let Some(criterion) = &history.identity().criterion else { return state };
-        let measured = history.candidates(history.measured(&criterion.metric)).filter(|it| it.update <= update);
-        let best = criterion.best(measured);
-        state.with_best(best, self.output().path())
     }
 
     fn evaluation(&mut self, report: &EvaluationReport, occasion: Occasion) -> Result<(), ArchiveError> {
@@ -295,6 +273,7 @@ impl Scribe {
             let update = self.ledger.as_ref().map_or(report.update, |ledger| ledger.last());
             let evaluated = Evaluated { update, split: report.split, occasion, entry: entry.clone() };
             self.record(Record::Evaluation(evaluated))?;
+            self.setting.tracking.log(&entry);
             if report.split == Split::Validation {
                 self.state.log(entry);
             }
@@ -324,6 +303,7 @@ impl Scribe {
         // Without a valid certificate the folder is not that of a complete run: its ledger is left alone.
         self.certificate = Certificate::read_alone(output.path()).unwrap_or_default();
         if self.certificate.is_none() {
+            self.track(None);
             return Ok(());
         }
         let ledger = match (output.ledger()?, &self.setting.lost) {
@@ -331,6 +311,7 @@ impl Scribe {
             (None, Some(identity)) => Some(Ledger::create(output.path(), (**identity).clone())?),
             (None, None) => None,
         };
+        self.track(ledger.as_ref().map(Ledger::last));
         self.ledger = ledger.map(Box::new);
         Ok(())
     }
@@ -363,6 +344,7 @@ impl Scribe {
             for path in removed {
                 self.say(format!("removed {}", path.display()));
             }
+            self.track((self.setting.origin != Origin::Fresh).then(|| ledger.last()));
             self.ledger = Some(Box::new(ledger));
         }
         Ok(())

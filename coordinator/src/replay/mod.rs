@@ -127,6 +127,7 @@ fn words(recorded: &[String], asked: &Replay, resume: &str, output: &Path) -> Ve
         ("--quiet", "False".to_owned()),
         ("--log_level", "info".to_owned()),
         ("--log_format", "text".to_owned()),
+        ("--report_to", "none".to_owned()),
         // Not the faults of then.
         ("--chaos", String::new()),
     ];

@@ -17,18 +17,25 @@ const STYLES: usize = 6;
 
 /// Values of one run over its updates, in their order.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Line {
-    pub(super) name: String,
-    pub(super) points: Vec<(f64, f64)>,
+pub(crate) struct Line {
+    pub(crate) name: String,
+    pub(crate) columns: Vec<Column>,
 }
 
 /// Points that share a column.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Column {
-    x: f64,
-    least: f64,
-    mean: f64,
-    greatest: f64,
+pub(crate) struct Column {
+    pub(crate) x: f64,
+    pub(crate) least: f64,
+    pub(crate) mean: f64,
+    pub(crate) greatest: f64,
+}
+
+impl Line {
+    /// Through `points`, as far as they are numbers, in their order.
+    pub(crate) fn through(name: String, points: &[(f64, f64)]) -> Self {
+        Self { name, columns: columns(points) }
+    }
 }
 
 /// Where values lie on the picture.
@@ -49,17 +56,12 @@ impl Frame {
 }
 
 /// The chart `title` of the lines that have points, with its caption; nothing where none has.
-pub(super) fn chart(title: &str, lines: &[Line]) -> String {
-    let drawn: Vec<(usize, &Line, Vec<Column>)> = lines
-        .iter()
-        .enumerate()
-        .map(|(number, line)| (number, line, columns(&line.points)))
-        .filter(|(_, _, columns)| !columns.is_empty())
-        .collect();
-    let all = || drawn.iter().flat_map(|(_, _, columns)| columns);
+pub(crate) fn chart(title: &str, lines: &[Line]) -> String {
+    let drawn: Vec<(usize, &Line)> = lines.iter().enumerate().filter(|(_, line)| !line.columns.is_empty()).collect();
+    let all = || drawn.iter().flat_map(|(_, line)| &line.columns);
     let Some(frame) = frame(all()) else { return String::new() };
     let mut out = String::new();
-    let words: Vec<String> = drawn.iter().map(|(_, line, columns)| in_words(line, columns)).collect();
+    let words: Vec<String> = drawn.iter().map(|(_, line)| in_words(line)).collect();
     // Writing to a string cannot fail.
     write!(
         out,
@@ -69,9 +71,9 @@ pub(super) fn chart(title: &str, lines: &[Line]) -> String {
     )
     .ok();
     grid(&mut out, frame);
-    for (number, line, columns) in &drawn {
+    for (number, Line { columns, .. }) in &drawn {
         let (colour, style) = (number % STYLES, style(*number));
-        if columns.len() < line.points.len() {
+        if columns.iter().any(|column| column.least < column.greatest) {
             let edge = |value: fn(&Column) -> f64| {
                 columns.iter().map(move |column| (frame.across(column.x), frame.down(value(column))))
             };
@@ -91,7 +93,7 @@ pub(super) fn chart(title: &str, lines: &[Line]) -> String {
     }
     out.push_str("</svg>");
     if lines.len() > 1 {
-        out.push_str(&legend(drawn.iter().map(|(number, line, _)| (*number, line.name.as_str()))));
+        out.push_str(&legend(drawn.iter().map(|(number, line)| (*number, line.name.as_str()))));
     }
     out.push_str("</figure>\n");
     out
@@ -115,7 +117,8 @@ fn legend<'a>(names: impl Iterator<Item = (usize, &'a str)>) -> String {
 }
 
 /// What a picture says, for who does not see it.
-fn in_words(line: &Line, columns: &[Column]) -> String {
+fn in_words(line: &Line) -> String {
+    let columns = &line.columns;
     let (Some(first), Some(last)) = (columns.first(), columns.last()) else { return String::new() };
     let least = columns.iter().map(|column| column.least).fold(f64::INFINITY, f64::min);
     let greatest = columns.iter().map(|column| column.greatest).fold(f64::NEG_INFINITY, f64::max);

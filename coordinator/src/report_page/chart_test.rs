@@ -1,7 +1,7 @@
 use super::*;
 
 fn line(points: Vec<(f64, f64)>) -> Line {
-    Line { name: "out".to_owned(), points }
+    Line::through("out".to_owned(), &points)
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn what_is_no_number_is_left_out_and_what_is_constant_is_drawn() {
 
 #[test]
 fn several_lines_are_named_and_names_are_text() {
-    let named = |name: &str| Line { name: name.to_owned(), points: vec![(1.0, 1.0), (2.0, 2.0)] };
+    let named = |name: &str| Line::through(name.to_owned(), &[(1.0, 1.0), (2.0, 2.0)]);
     let text = chart("loss", &[named("a<b"), named("c")]);
     assert!(text.contains("a&lt;b") && !text.contains("a<b"), "{text}");
     assert!(text.contains("class=\"line c1 d1\""), "{text}");

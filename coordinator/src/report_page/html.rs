@@ -1,12 +1,12 @@
 //! What the pieces of the page share.
 
 /// Text for HTML, in an element or an attribute.
-pub(super) fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 /// A number with about four digits that count, and no zeros after them.
-pub(super) fn shown(value: f64) -> String {
+pub(crate) fn shown(value: f64) -> String {
     let size = value.abs();
     let text = match size {
         _ if value.fract() == 0.0 && size < 1e6 => return format!("{value:.0}"),

@@ -3,8 +3,8 @@
 //! Everything comes from what the runs have written: the ledger, the results, the labels of the model. No sentence of the
 //! data is in it.
 
-mod chart;
-mod html;
+pub(crate) mod chart;
+pub(crate) mod html;
 mod matrix;
 mod page;
 mod portrait;

@@ -116,7 +116,7 @@ fn results(portraits: &[&Portrait]) -> String {
 
 fn curves(portraits: &[&Portrait]) -> String {
     let over = |points: &dyn Fn(&Portrait) -> Vec<(f64, f64)>| -> Vec<Line> {
-        portraits.iter().map(|portrait| Line { name: portrait.name.clone(), points: points(portrait) }).collect()
+        portraits.iter().map(|portrait| Line::through(portrait.name.clone(), &points(portrait))).collect()
     };
     [
         ("Loss of the updates", over(&|it| it.curve(|update| update.loss))),

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use medley_common::identity::{Split, Update};
+use medley_common::identity::Update;
 use serde_json::{Map, Value};
 
 use crate::archive::{
-    ALL_RESULTS_FILE, ArchiveError, Evaluated, History, LEDGER_FILE, Lines, Next, PastUpdate, Record, RunIdentity,
+    ALL_RESULTS_FILE, ArchiveError, Event, History, LEDGER_FILE, Lines, LogEntry, Next, PastUpdate, Record, RunIdentity,
 };
 use crate::bounded_file::read_object;
 
@@ -18,8 +18,8 @@ pub(crate) struct Portrait {
     pub(super) name: String,
     pub(super) identity: RunIdentity,
     pub(super) updates: Vec<PastUpdate>,
-    /// Evaluations of the validation split that are in effect.
-    pub(super) evaluations: Vec<Evaluated>,
+    /// Evaluations of the validation split that are in effect: after which update, and the metrics.
+    pub(super) evaluations: Vec<(Update, LogEntry)>,
     pub(super) events: Vec<Event>,
     /// `all_results.json`.
     pub(super) results: Map<String, Value>,
@@ -29,32 +29,6 @@ pub(crate) struct Portrait {
     pub(super) damage: Option<String>,
     /// Whether the final model is in its place.
     pub(super) complete: bool,
-}
-
-/// Something that happened, beside updates.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Event {
-    /// Updates done.
-    pub(super) update: Update,
-    pub(super) what: What,
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum What {
-    /// A group of so many workers was connected.
-    Group(usize),
-    /// The next update was made again, after workers were lost.
-    Retry(u32),
-    /// Training went back to an update.
-    Rewind {
-        /// To which.
-        to: Update,
-        /// Why.
-        reason: String,
-    },
-    /// A checkpoint was saved.
-    Checkpoint,
 }
 
 impl Portrait {
@@ -72,16 +46,12 @@ impl Portrait {
             }
         };
         let mut history = History::new(identity.clone());
-        let mut told = Told::default();
         let damage = loop {
             let line = lines.line();
             let taken = match lines.next_line()? {
                 Next::End | Next::Torn(_) => break None,
                 Next::Damaged(reason) => Err(reason),
-                Next::Record(record) => {
-                    let last = history.last();
-                    history.take(record.clone()).map(|()| told.take(last, &record))
-                }
+                Next::Record(record) => history.take(record),
             };
             if let Err(reason) = taken {
                 break Some(format!("{LEDGER_FILE}:{line}: {reason}"));
@@ -93,8 +63,8 @@ impl Portrait {
             name: absolute.file_name().unwrap_or(absolute.as_os_str()).to_string_lossy().into_owned(),
             identity,
             updates: history.updates().to_vec(),
-            evaluations: told.evaluations,
-            events: told.events,
+            evaluations: history.evaluations().map(|(update, entry)| (update, entry.clone())).collect(),
+            events: history.events().to_vec(),
             // Before the end there are none, or those of an earlier one.
             results: if complete {
                 read_object(&folder.join(ALL_RESULTS_FILE)).unwrap_or_default()
@@ -124,36 +94,8 @@ impl Portrait {
 
     /// A number of the evaluations over the updates.
     pub(super) fn evaluated(&self, key: &str) -> Vec<(f64, f64)> {
-        let point = |it: &Evaluated| Some((it.update.0 as f64, it.entry.0.get(key)?.as_f64()?));
+        let point = |(update, entry): &(Update, LogEntry)| Some((update.0 as f64, entry.0.get(key)?.as_f64()?));
         self.evaluations.iter().filter_map(point).collect()
-    }
-}
-
-/// What a history does not keep.
-#[derive(Default)]
-struct Told {
-    evaluations: Vec<Evaluated>,
-    events: Vec<Event>,
-}
-
-impl Told {
-    /// Takes in a record that comes after update `last`.
-    fn take(&mut self, last: Update, record: &Record) {
-        let what = match record {
-            Record::Group(group) => What::Group(group.members.len()),
-            Record::Update(update) if update.attempt > 1 => What::Retry(update.attempt),
-            Record::Checkpoint(_) => What::Checkpoint,
-            Record::Rewind(rewind) => {
-                self.evaluations.retain(|it| it.update <= rewind.to);
-                What::Rewind { to: rewind.to, reason: rewind.reason.clone() }
-            }
-            Record::Evaluation(it) if it.split == Split::Validation => {
-                self.evaluations.push(it.clone());
-                return;
-            }
-            Record::Run(_) | Record::Update(_) | Record::Log(_) | Record::Evaluation(_) | Record::Final(_) => return,
-        };
-        self.events.push(Event { update: last, what });
     }
 }
 

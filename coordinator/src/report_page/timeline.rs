@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::html::escaped;
-use super::portrait::{Event, Portrait, What};
+use super::portrait::Portrait;
+use crate::archive::{Event, What};
 
 const WIDTH: f64 = 640.0;
 const LEFT: f64 = 64.0;
@@ -89,8 +90,8 @@ fn stretches(events: &[Event], last: u64) -> Vec<(u64, u64, usize)> {
         if let Some(open) = stretches.last_mut().filter(|open| open.1 == u64::MAX) {
             open.1 = ends_at;
         }
-        if let What::Group(workers) = event.what {
-            stretches.push((from, u64::MAX, workers));
+        if let What::Group(change) = event.what {
+            stretches.push((from, u64::MAX, change.workers));
         }
     }
     if let Some(open) = stretches.last_mut().filter(|open| open.1 == u64::MAX) {
@@ -115,8 +116,8 @@ fn words(events: &[Event]) -> Vec<String> {
                 saved += 1;
                 continue;
             }
-            What::Group(1) => format!("after update {update}: 1 worker"),
-            What::Group(workers) => format!("after update {update}: {workers} workers"),
+            What::Group(group) if group.workers == 1 => format!("after update {update}: 1 worker"),
+            What::Group(group) => format!("after update {update}: {} workers", group.workers),
             What::Retry(attempt) => {
                 format!("update {} was made in attempt {attempt}, after a loss", update.next())
             }
@@ -134,16 +135,18 @@ mod tests {
     use medley_common::identity::Update;
 
     use super::*;
+    use crate::archive::Change;
 
     fn events() -> Vec<Event> {
+        let group = |workers| What::Group(Change { workers, lost: 0, joined: 0 });
         let event = |update, what| Event { update: Update(update), what };
         vec![
-            event(0, What::Group(3)),
+            event(0, group(3)),
             event(50, What::Checkpoint),
-            event(60, What::Group(2)),
+            event(60, group(2)),
             event(60, What::Retry(2)),
             event(75, What::Rewind { to: Update(50), reason: "all workers were lost".to_owned() }),
-            event(50, What::Group(1)),
+            event(50, group(1)),
         ]
     }
 

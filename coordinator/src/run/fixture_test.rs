@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use medley_common::evaluation::Prediction;
 use medley_common::identity::{Digest, ProcessMark, RowId, Split};
 use medley_common::message::{ArtifactKind, Command, Hello, LaneReport, PROTOCOL, Timing, UpdateReport};
-use medley_common::model::ModelConfig;
+use medley_common::model::{Family, ModelConfig};
 use medley_common::save::{Piece, SaveId};
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::secret::Secret;
-use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec};
+use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec, TuningSpec};
 
 use super::*;
 use crate::spec::{Cadence, Every};
@@ -30,10 +30,13 @@ pub(super) fn job(workers: u32) -> Job {
             weight_decay: 0.0,
             max_grad_norm: Some(1.0),
         },
+        tuning: TuningSpec::default(),
         label_smoothing: 0.0,
+        class_weights: Vec::new(),
         compute: ComputeSpec::default(),
     };
     let model = ModelConfig {
+        family: Family::Bert,
         vocab_size: 10,
         hidden_size: 4,
         num_hidden_layers: 1,
@@ -59,12 +62,13 @@ pub(super) fn job(workers: u32) -> Job {
         digest: Every::Never,
         logs_first_update: false,
     };
+    let lengths = (0..10).map(|row| 5 + row % 3).collect();
     Job {
         version: "0.1.0".into(),
         run: Digest([9; 32]),
         spec,
         model,
-        training: Some(TrainingJob { lengths: (0..10).map(|row| 5 + row % 3).collect(), cadence, criterion: None }),
+        training: Some(TrainingJob { labels: vec![Some(0); 10], lengths, cadence, criterion: None }),
         validation: None,
         test: None,
         is_stream: false,

@@ -80,6 +80,8 @@ pub struct Past {
 pub struct TrainingJob {
     /// Tokens of every row.
     pub lengths: Vec<u32>,
+    /// The label of every row.
+    pub labels: Vec<Option<u32>>,
     /// When to log, evaluate and save.
     pub cadence: Cadence,
     /// How evaluations decide which model is the result, and when training ends; `None` where they do not.

@@ -16,7 +16,7 @@ pub struct UpdateRecord {
     pub epoch: f64,
     /// The learning rate it was made with.
     pub learning_rate: f64,
-    /// Mean loss over its rows.
+    /// Mean loss over its rows, by the weights of their classes where those have some.
     pub loss: f64,
     /// L2 norm of its gradient before clipping.
     pub grad_norm: f64,

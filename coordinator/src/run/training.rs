@@ -198,7 +198,7 @@ impl Run {
         let losses: Vec<Option<f64>> = (planned.lanes.iter().enumerate())
             .map(|(lane, rows)| losses.get(lane).filter(|_| !rows.is_empty()).map(|loss| f64::from(*loss)))
             .collect();
-        let loss = sum(self.tree, self.tree.root(), &losses).unwrap_or(0.0) / f64::from(planned.rows().max(1));
+        let loss = sum(self.tree, self.tree.root(), &losses).unwrap_or(0.0) / self.divisor(&planned);
         let lengths = self.job.training.as_ref().map_or(&[][..], |training| &training.lengths);
         let tokens = planned.lanes.iter().flatten().filter_map(|row| lengths.get(row.0 as usize));
         let owner = |lane| self.shares.iter().find(|(_, runs)| runs.iter().any(|run| run.contains(&lane)));
@@ -216,6 +216,14 @@ impl Run {
             attempt: self.progress.attempt,
             parameters: agreed.and_then(|(_, report)| report.parameters),
         })
+    }
+}
+
+impl Run {
+    /// What the losses of an update are divided by.
+    fn divisor(&self, planned: &UpdatePlan) -> f64 {
+        let labels = self.job.training.as_ref().map_or(&[][..], |training| &training.labels);
+        planned.divisor(&self.job.spec.class_weights, |row| labels.get(row.0 as usize).copied().flatten())
     }
 }
 

@@ -116,6 +116,12 @@ impl Run {
         self.reached()
     }
 
+    /// Updates of the whole run, as far as is known.
+    #[must_use]
+    pub fn total(&self) -> Update {
+        self.end()
+    }
+
     /// What it is doing.
     #[must_use]
     pub fn phase(&self) -> PhaseName {

@@ -1,9 +1,11 @@
 //! A run whose rows are counted and whose machine is known: every number that it needs.
 
+use medley_common::model::ModelConfig;
 use medley_common::plan::updates_per_epoch;
 use medley_common::schedule::LrSchedule;
 use medley_common::spec::TrainSpec;
 
+use super::tuning;
 use crate::spec::{BatchMeaning, Cadence, Machine, Note, PlanSummary, RunLength, RunSpec, SpecError, Team, Warmup};
 
 /// The longest run, in updates.
@@ -59,7 +61,9 @@ impl RunSpec {
             lanes: recipe.lanes,
             schedule,
             optimizer: recipe.optimizer,
+            tuning: recipe.tuning,
             label_smoothing: recipe.label_smoothing,
+            class_weights: Vec::new(),
             compute,
         };
         let cadence = self.intervals.bind(updates_per_epoch, total_updates);
@@ -104,10 +108,27 @@ impl RunSpec {
 }
 
 impl Bound {
+    /// The same on a model and on training rows of these labels, which are none without `--do_train`.
+    ///
+    /// # Errors
+    /// The recipe asks for what the model does not have, or for a balance of classes of which one has no rows.
+    pub fn on(
+        mut self,
+        spec: &RunSpec,
+        model: &ModelConfig,
+        (rows, labels): (&[Option<u32>], &[String]),
+    ) -> Result<Self, SpecError> {
+        if self.train.schedule.total_updates > 0 {
+            tuning::check(&self.train.tuning, model)?;
+            self.train.class_weights = spec.recipe().class_weights.on(rows, labels)?;
+        }
+        Ok(self)
+    }
+
     /// The plan to print before the run starts; `train_rows` as given to [`RunSpec::bind`].
     #[must_use]
-    pub fn summary(&self, spec: &RunSpec, train_rows: u64) -> PlanSummary {
-        PlanSummary::new(spec, self, train_rows)
+    pub fn summary(&self, spec: &RunSpec, train_rows: u64, model: &ModelConfig) -> PlanSummary {
+        PlanSummary::new(spec, self, train_rows, model)
     }
 }
 

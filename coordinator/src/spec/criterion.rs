@@ -9,7 +9,8 @@ use medley_common::identity::Update;
 use serde::{Deserialize, Serialize};
 
 use super::number::Number;
-use crate::cli::run_flags::{RunFlags, SelectionFlags, StrategyFlag};
+use crate::cli::run_flags::{RunFlags, StrategyFlag};
+use crate::cli::selection_flags::SelectionFlags;
 use crate::metrics;
 use crate::spec::{Cadence, Every, SpecError};
 

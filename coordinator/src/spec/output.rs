@@ -63,13 +63,6 @@ impl Output {
             flag: "--output_dir",
             way_out: "name the folder for the model and the results, e.g. --output_dir out",
         })?;
-        if let Some(tracker) = given.report_to.iter().find(|tracker| *tracker != "none") {
-            return Err(SpecError::Value {
-                flag: "--report_to",
-                value: tracker.clone(),
-                expected: "none, as no tracker is called; the log is in trainer_state.json of --output_dir".into(),
-            });
-        }
         let save_total_limit = given
             .save_total_limit
             .map(|limit| Number::new("--save_total_limit", limit))

@@ -3,11 +3,13 @@
 use std::fmt;
 
 use medley_common::lane::LaneTree;
-use medley_common::spec::{OptimizerKind, Precision, Summation};
+use medley_common::model::ModelConfig;
+use medley_common::spec::{OptimizerKind, Precision, SgdSpec, Summation};
 
 use super::number::{Grouped, counted};
+use super::tuning;
 use crate::dataset::layout::RowLayout;
-use crate::spec::{BatchMeaning, Bound, Device, Every, InitialWeights, Role, RunLength, RunSpec, Sources};
+use crate::spec::{BatchMeaning, Bound, Device, Every, InitialWeights, LabelChoice, Role, RunLength, RunSpec, Sources};
 
 /// What a run is going to do, line by line; its `Display` is what is printed at the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,14 +18,16 @@ pub struct PlanSummary {
 }
 
 impl PlanSummary {
-    pub(super) fn new(spec: &RunSpec, bound: &Bound, train_rows: u64) -> Self {
-        let mut lines = vec![("model", model(spec))];
+    pub(super) fn new(spec: &RunSpec, bound: &Bound, train_rows: u64, model: &ModelConfig) -> Self {
+        let mut lines = vec![("model", of_model(spec))];
         lines.extend(texts(spec).map(|text| ("texts", text)));
         if bound.cadence.total_updates > 0 {
             lines.push(("training", training(spec, bound, train_rows)));
             lines.push(("global batch", batch(spec, bound)));
             lines.push(("learning rate", learning_rate(bound)));
             lines.push(("optimizer", optimizer(bound)));
+            lines.extend(class_weights(spec, bound).map(|weights| ("class weights", weights)));
+            lines.extend(bound.train.tuning.frozen_layers.map(|layers| ("trained", trained(layers, model))));
         }
         lines.push(("workers", workers(spec, bound)));
         lines.push(("precision", precision(spec, bound)));
@@ -56,7 +60,7 @@ impl fmt::Display for PlanSummary {
     }
 }
 
-fn model(spec: &RunSpec) -> String {
+fn of_model(spec: &RunSpec) -> String {
     let sources = spec.sources();
     let weights = match sources.weights {
         InitialWeights::Pretrained => "",
@@ -114,23 +118,45 @@ fn learning_rate(bound: &Bound) -> String {
         updates => format!("0 to {peak} over {} of warm-up", counted(updates, "update")),
     };
     let words = schedule.decay.words();
-    if schedule.decay.has_warmup() { format!("{warmup}, then {words}") } else { format!("{peak} {words}") }
+    let course =
+        if schedule.decay.has_warmup() { format!("{warmup}, then {words}") } else { format!("{peak} {words}") };
+    match bound.train.tuning.layer_lr_decay {
+        Some(decay) => format!("{course}; times {decay} for each layer below the head"),
+        None => course,
+    }
 }
 
 fn optimizer(bound: &Bound) -> String {
     let optimizer = &bound.train.optimizer;
-    let kind = match optimizer.kind {
-        OptimizerKind::AdamwHf => "adamw_hf",
-        OptimizerKind::AdamwTorch => "adamw_torch",
+    let settings = match optimizer.kind {
+        OptimizerKind::AdamwHf | OptimizerKind::AdamwTorch => {
+            format!("betas {} and {}, epsilon {:?}", optimizer.beta1, optimizer.beta2, optimizer.epsilon)
+        }
+        OptimizerKind::Sgd(SgdSpec { momentum, dampening, nesterov }) => {
+            let dampened = if dampening > 0.0 { format!(" with dampening {dampening}") } else { String::new() };
+            format!("{}momentum {momentum}{dampened}", if nesterov { "Nesterov's " } else { "" })
+        }
     };
     let clipping = match optimizer.max_grad_norm {
         Some(norm) => format!("gradients clipped to norm {norm}"),
         None => "gradients not clipped".into(),
     };
-    format!(
-        "{kind}, betas {} and {}, epsilon {:?}, weight decay {}, {clipping}",
-        optimizer.beta1, optimizer.beta2, optimizer.epsilon, optimizer.weight_decay
-    )
+    format!("{}, {settings}, weight decay {}, {clipping}", optimizer.kind.name(), optimizer.weight_decay)
+}
+
+fn trained(frozen_layers: u32, model: &ModelConfig) -> String {
+    let (trained, all) = (model.trained_parameters(Some(frozen_layers)), model.parameters());
+    format!("{} of {}: {}", Grouped(trained), counted(all, "parameter"), tuning::frozen(frozen_layers))
+}
+
+fn class_weights(spec: &RunSpec, bound: &Bound) -> Option<String> {
+    let weights = bound.train.class_weights.iter().enumerate();
+    let named = |(label, weight): (usize, &f64)| match &spec.sources().labels {
+        LabelChoice::Named(names) => format!("{} {weight:.4}", names.get(label).map_or("", String::as_str)),
+        LabelChoice::Auto => format!("{weight:.4}"),
+    };
+    let weights: Vec<String> = weights.map(named).collect();
+    (!weights.is_empty()).then(|| format!("{}; evaluation counts all rows alike", weights.join(", ")))
 }
 
 fn workers(spec: &RunSpec, bound: &Bound) -> String {

@@ -1,3 +1,4 @@
+use crate::archive::fixture::model;
 use crate::cli::tests::{REFERENCE, train};
 use crate::spec::Machine;
 
@@ -7,8 +8,10 @@ fn summary(flags: &str, rows: u64) -> String {
 
 fn summary_on(machine: Machine, flags: &str, rows: u64) -> String {
     let spec = train(flags).unwrap();
-    let bound = spec.bind(rows, &machine).unwrap();
-    bound.summary(&spec, rows).to_string()
+    let labels: Vec<Option<u32>> = (0..rows).map(|row| Some((row % 4).min(2) as u32)).collect();
+    let names = ["entailment", "neutral", "contradiction"].map(str::to_owned);
+    let bound = spec.bind(rows, &machine).unwrap().on(&spec, &model(), (&labels, &names)).unwrap();
+    bound.summary(&spec, rows, &model()).to_string()
 }
 
 #[test]
@@ -64,6 +67,19 @@ fn other_plans_are_told_apart() {
     );
     assert_eq!(line("--text_column_names text", "texts"), "texts          text: single sentences");
     assert_eq!(line("--text_column_names a,b", "texts"), "texts          a and b: pairs");
+    assert_eq!(
+        line("--optim sgd --optim_args momentum=0.9,nesterov=True", "optimizer"),
+        "optimizer      sgd, Nesterov's momentum 0.9, weight decay 0, gradients clipped to norm 1"
+    );
+    assert_eq!(
+        line("--freeze_layers 1", "trained"),
+        "trained        9,699 of 25,667 parameters: the embeddings and the lowest layer are frozen"
+    );
+    assert_eq!(
+        line("--class_weights auto", "class"),
+        "class weights  entailment 1.3333, neutral 1.3333, contradiction 0.6667; evaluation counts all rows alike"
+    );
+    assert!(line("--layer_lr_decay 0.95", "learning").ends_with("; times 0.95 for each layer below the head"));
 }
 
 #[test]

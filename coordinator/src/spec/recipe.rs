@@ -1,12 +1,12 @@
 //! What makes the result of a training run, before the rows are counted.
 
 use medley_common::schedule::Decay;
-use medley_common::spec::{OptimizerKind, OptimizerSpec};
+use medley_common::spec::{OptimizerSpec, TuningSpec};
 
 use super::number::Number;
-use super::schedule;
-use crate::cli::run_flags::{BatchFlags, OptimFlag, OptimizerFlags, RunFlags};
-use crate::spec::{Note, SpecError};
+use super::{optimizer, schedule, tuning};
+use crate::cli::run_flags::{BatchFlags, OptimizerFlags, RunFlags};
+use crate::spec::{ClassWeights, LabelChoice, Note, SpecError};
 
 /// What `--per_device_train_batch_size` times `--gradient_accumulation_steps` counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,14 +58,18 @@ pub struct Recipe {
     pub peak_learning_rate: f64,
     /// How gradients become weights.
     pub optimizer: OptimizerSpec,
+    /// Which parameters are trained, and how fast.
+    pub tuning: TuningSpec,
     /// Probability mass spread evenly over all labels, in [0, 1).
     pub label_smoothing: f64,
+    /// How much each class counts in the loss.
+    pub class_weights: ClassWeights,
     /// Seeds whatever is random.
     pub seed: u64,
 }
 
 impl Recipe {
-    pub(super) fn parse(flags: &RunFlags, notes: &mut Vec<Note>) -> Result<Self, SpecError> {
+    pub(super) fn parse(flags: &RunFlags, labels: &LabelChoice, notes: &mut Vec<Note>) -> Result<Self, SpecError> {
         let (batch, given) = (&flags.batch, &flags.optimizer);
         let decay = schedule::decay(given)?;
         let warmup = warmup(given, notes)?;
@@ -103,9 +107,11 @@ impl Recipe {
             warmup,
             decay,
             peak_learning_rate: Number::new("--learning_rate", given.learning_rate).not_negative()?,
-            optimizer: optimizer(given, notes)?,
+            optimizer: optimizer::parse(given, notes)?,
+            tuning: tuning::parse(&flags.tuning)?,
             label_smoothing: Number::new("--label_smoothing_factor", given.label_smoothing_factor)
                 .that(|mass| (0.0..1.0).contains(&mass), "a number from 0 up to, but not including, 1")?,
+            class_weights: ClassWeights::parse(given.class_weights.as_deref(), labels)?,
             seed: u64::try_from(seed.value).map_err(|_| seed.refused("a whole number of 0 or more"))?,
         })
     }
@@ -139,27 +145,5 @@ fn warmup(flags: &OptimizerFlags, notes: &mut Vec<Note>) -> Result<Warmup, SpecE
         0.0 => Warmup::Share(ratio),
         share if share < 1.0 => Warmup::Share(share),
         updates => Warmup::Updates(updates as u64),
-    })
-}
-
-fn optimizer(flags: &OptimizerFlags, notes: &mut Vec<Note>) -> Result<OptimizerSpec, SpecError> {
-    let beta = |flag, value| {
-        Number::new(flag, value).that(|beta| (0.0..1.0).contains(&beta), "a number from 0 up to, but not including, 1")
-    };
-    if flags.optim == OptimFlag::TorchFused {
-        notes.push(Note::plain("--optim adamw_torch_fused is computed as adamw_torch, which has the same formula"));
-    }
-    let bound = Number::new("--max_grad_norm", flags.max_grad_norm)
-        .that(|norm| norm >= 0.0, "a number above 0, or 0 to clip nothing")?;
-    Ok(OptimizerSpec {
-        kind: match flags.optim {
-            OptimFlag::Hf => OptimizerKind::AdamwHf,
-            OptimFlag::Torch | OptimFlag::TorchFused => OptimizerKind::AdamwTorch,
-        },
-        beta1: beta("--adam_beta1", flags.adam_beta1)?,
-        beta2: beta("--adam_beta2", flags.adam_beta2)?,
-        epsilon: Number::new("--adam_epsilon", flags.adam_epsilon).that(|epsilon| epsilon > 0.0, "a number above 0")?,
-        weight_decay: Number::new("--weight_decay", flags.weight_decay).not_negative()?,
-        max_grad_norm: (bound > 0.0).then_some(bound),
     })
 }

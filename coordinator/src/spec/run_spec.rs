@@ -2,13 +2,14 @@
 
 use super::cadence::Intervals;
 use crate::cli::run_flags::RunFlags;
-use crate::spec::{Cadence, Compute, Criterion, Note, Output, Placement, Recipe, Role, Sources, SpecError};
+use crate::spec::{Cadence, Compute, Criterion, Note, Output, Placement, Recipe, Role, Sources, SpecError, Tracking};
 
 /// A run as its flags ask for it. There is no way to make an invalid one, nor to change one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunSpec {
     sources: Sources,
     output: Output,
+    tracking: Tracking,
     recipe: Recipe,
     pub(super) intervals: Intervals,
     criterion: Option<Criterion>,
@@ -20,10 +21,12 @@ pub struct RunSpec {
 impl RunSpec {
     /// Checks the flags, each by itself and against the others. `notes` come first among those of the run.
     pub(crate) fn parse(role: Role, flags: &RunFlags, mut notes: Vec<Note>) -> Result<Self, SpecError> {
+        let sources = Sources::parse(flags, &mut notes)?;
         Ok(Self {
-            sources: Sources::parse(flags, &mut notes)?,
             output: Output::parse(flags)?,
-            recipe: Recipe::parse(flags, &mut notes)?,
+            tracking: Tracking::parse(flags, &mut notes)?,
+            recipe: Recipe::parse(flags, &sources.labels, &mut notes)?,
+            sources,
             intervals: Intervals::parse(&flags.cadence)?,
             criterion: Criterion::parse(flags)?,
             compute: Compute::parse(&flags.precision, &mut notes)?,
@@ -42,6 +45,12 @@ impl RunSpec {
     #[must_use]
     pub fn output(&self) -> &Output {
         &self.output
+    }
+
+    /// Which trackers it reports to.
+    #[must_use]
+    pub fn tracking(&self) -> &Tracking {
+        &self.tracking
     }
 
     /// What makes its result.

@@ -119,9 +119,16 @@ const REFUSALS: &[(&str, &str)] = &[
     ("--heartbeat_timeout 0", "--heartbeat_timeout is 0; expected 0.1 to 86400 seconds"),
     (
         "--report_to wandb tensorboard",
-        "--report_to is wandb; expected none, as no tracker is called; the log is in trainer_state.json of \
-         --output_dir",
+        "--report_to is wandb; expected tensorboard, jsonl, mlflow or none; other trackers import TensorBoard's files \
+         (wandb sync, for one) or jsonl",
     ),
+    (
+        "--report_to jsonl --output_dir out --logging_dir out/model.safetensors",
+        "--logging_dir is out/model.safetensors; expected a folder outside --output_dir, or one in it under a name that \
+         the run does not write",
+    ),
+    ("--report_to all", "--report_to is all; expected tensorboard, jsonl, mlflow or none; name those that you want"),
+    ("--report_to none,jsonl", "--report_to is none,jsonl; expected none alone, or trackers without it"),
     (
         "--overwrite_output_dir --resume_from_checkpoint",
         "--overwrite_output_dir and --resume_from_checkpoint True exclude each other; drop \
@@ -257,5 +264,9 @@ fn values_reach_their_places() {
     let from = with("--resume_from_checkpoint elsewhere/checkpoint-5").unwrap();
     assert_eq!(from.output().resume, Resume::From("elsewhere/checkpoint-5".into()));
     assert_eq!(with("--warmup_steps 0.25").unwrap().recipe().warmup, Warmup::Share(0.25), "as in transformers 5");
-    assert!(with("--report_to none").is_ok());
+    let tracked = with("--report_to tensorboard,jsonl jsonl --run_name a").unwrap();
+    assert_eq!(tracked.tracking().trackers, ["tensorboard", "jsonl"]);
+    assert_eq!((&tracked.tracking().logging_dir, tracked.notes()), (&tracked.output().dir.join("runs"), &[][..]));
+    let untracked = with("--report_to none --logging_dir logs").unwrap();
+    assert_eq!((untracked.tracking().trackers.len(), untracked.notes().len()), (0, 1));
 }

@@ -1,4 +1,4 @@
-//! A tokenizer's files, as transformers' `AutoTokenizer` reads them.
+//! A WordPiece tokenizer's files, as transformers' `AutoTokenizer` reads them.
 
 use std::fs;
 use std::path::Path;
@@ -6,14 +6,14 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::settings::{Casing, SETTINGS_FILE, SPECIAL_TOKENS_FILE};
-use super::{TOKENIZER_FILE, TokenizerError, VOCABULARY_FILE, WordPieceTokenizer};
+use super::{PairTokenizer, TOKENIZER_FILE, TokenizerError, VOCABULARY_FILE};
 
 /// Fields of the machine that saved the file last.
 const LOCAL_FIELDS: [&str; 4] = ["name_or_path", "special_tokens_map_file", "tokenizer_file", "vocab_file"];
 
-impl WordPieceTokenizer {
-    /// Writes `tokenizer.json`, `vocab.txt`, `tokenizer_config.json` and `special_tokens_map.json` into `folder`,
-    /// which exists; `model_max_length` is the model's, in tokens.
+impl PairTokenizer {
+    /// Writes `tokenizer.json`, `vocab.txt`, `tokenizer_config.json` and `special_tokens_map.json` of a WordPiece vocabulary
+    /// into `folder`, which exists; `model_max_length` is the model's, in tokens.
     ///
     /// # Errors
     /// A file cannot be written.

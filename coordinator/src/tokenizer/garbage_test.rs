@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use super::*;
 
+/// What a folder with byte pairs has.
+const BYTE_PAIRS: [&str; 4] = ["tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"];
+
 const FILES: [&str; 4] = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"];
 
 fn fixture(file: &str) -> Vec<u8> {
@@ -21,9 +24,23 @@ fn load(damaged: &str, content: &[u8], with_json: bool) {
         let content = if file == damaged { content } else { &fixture(file) };
         fs::write(folder.path().join(file), content).unwrap();
     }
-    if let Ok(tokenizer) = WordPieceTokenizer::load(folder.path(), None) {
+    if let Ok(tokenizer) = PairTokenizer::load(folder.path(), Vocabulary::WordPiece, None) {
         tokenizer.pieces("The patient's fever, 38.5 C, is naïve [SEP] \u{0}\u{fffd}", 1).ok();
         tokenizer.check_fits(2000).ok();
+    }
+}
+
+/// The same with byte pairs.
+fn load_byte_pairs(damaged: &str, content: &[u8], with_json: bool) {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny-roberta/model");
+    let folder = tempfile::tempdir().unwrap();
+    for file in BYTE_PAIRS.into_iter().filter(|file| with_json || *file != "tokenizer.json") {
+        let whole = fs::read(from.join(file)).unwrap();
+        fs::write(folder.path().join(file), if file == damaged { content } else { &whole }).unwrap();
+    }
+    if let Ok(tokenizer) = PairTokenizer::load(folder.path(), Vocabulary::BytePairs, None) {
+        tokenizer.pieces("The patient's fever, 38.5 C, is naïve </s> \u{0}\u{fffd}", 1).ok();
+        tokenizer.check_fits(341).ok();
     }
 }
 
@@ -63,11 +80,11 @@ fn a_template_with_an_undefined_token_is_refused() {
     json["post_processor"]["special_tokens"] = Value::Object(serde_json::Map::new());
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
-    let refusal = WordPieceTokenizer::load(folder.path(), None).unwrap_err().to_string();
+    let refusal = PairTokenizer::load(folder.path(), Vocabulary::WordPiece, None).unwrap_err().to_string();
     assert!(refusal.contains("its template has \"[CLS]\", which its special_tokens lack"), "{refusal}");
     json["post_processor"] = serde_json::json!({"type": "Sequence", "processors": [json["post_processor"]]});
     fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
-    assert!(WordPieceTokenizer::load(folder.path(), None).is_err());
+    assert!(PairTokenizer::load(folder.path(), Vocabulary::WordPiece, None).is_err());
 }
 
 proptest! {
@@ -84,6 +101,24 @@ proptest! {
         let mut place = place;
         replace(&mut json, &mut place, &value);
         load(FILES[which], json.to_string().as_bytes(), with_json);
+    }
+
+    #[test]
+    fn any_bytes_or_values_in_a_file_of_byte_pairs(
+        which in 0usize..4, place in 0usize..400, value in odd(), bytes in prop::collection::vec(any::<u8>(), 0..200),
+        json in any::<bool>(), cut in any::<bool>(),
+    ) {
+        let file = BYTE_PAIRS[which];
+        load_byte_pairs(file, &bytes, json);
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny-roberta/model");
+        let whole = fs::read(from.join(file)).unwrap();
+        if cut {
+            load_byte_pairs(file, &whole[..whole.len() * place / 400], json);
+        } else if let Ok(mut changed) = serde_json::from_slice::<Value>(&whole) {
+            let mut place = place;
+            replace(&mut changed, &mut place, &value);
+            load_byte_pairs(file, changed.to_string().as_bytes(), json);
+        }
     }
 
     #[test]

@@ -194,7 +194,7 @@ fn merged(symbols: &[usize], pair: Pair, id: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tokenizer::WordPieceTokenizer;
+    use crate::tokenizer::PairTokenizer;
 
     const TEXTS: [&str; 4] = [
         "The patient denies chest pain.",
@@ -212,7 +212,7 @@ mod tests {
         }
         assert!(lines.len() <= 80 && !lines.contains(&"hugging".to_owned()), "a word seen once is not learnt");
         assert_eq!(lines.iter().collect::<BTreeSet<_>>().len(), lines.len());
-        let tokenizer = WordPieceTokenizer::from_vocabulary(&lines, TokenizerSettings::default()).unwrap();
+        let tokenizer = PairTokenizer::from_word_pieces(&lines, TokenizerSettings::default()).unwrap();
         let unk = tokenizer.special_ids().unk;
         let ids = tokenizer.pieces("Chest pain denies", 1).unwrap();
         assert!(!ids.contains(&unk) && ids.len() > 3);

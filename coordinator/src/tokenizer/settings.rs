@@ -3,9 +3,9 @@
 use std::fmt;
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::TokenizerError;
+use super::{TokenizerError, Vocabulary};
 use crate::bounded_file::read_object_if_present;
 
 /// The settings' file.
@@ -25,7 +25,7 @@ pub enum Casing {
     Keep,
 }
 
-/// How a BERT tokenizer treats text.
+/// How a tokenizer treats text. Each kind of vocabulary heeds its own settings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenizerSettings {
     /// Whether text is lower-cased.
@@ -34,12 +34,14 @@ pub struct TokenizerSettings {
     pub strip_accents: Option<bool>,
     /// Whether every CJK ideograph is a word of its own.
     pub tokenize_chinese_chars: bool,
+    /// Whether a space is put before a sentence, so that its first word is spelt like any other; byte pairs alone.
+    pub add_prefix_space: bool,
     /// Names of the special tokens.
     pub special: SpecialTokens,
     /// Longest sequence in tokens, where the file says a sensible one.
     pub model_max_length: Option<u32>,
-    /// Whether these settings go before those of `tokenizer.json`: the tokenizer's class is BERT's own.
-    pub(super) rules_normalizer: bool,
+    /// Whether these settings go before those of `tokenizer.json`: the tokenizer's class is the family's own.
+    pub(super) rules_tokenizer: bool,
     /// The file as it was, for an export that keeps what it does not know.
     pub(super) raw: Map<String, Value>,
 }
@@ -71,6 +73,21 @@ impl SpecialTokens {
     pub fn all(&self) -> [&str; 5] {
         [&self.pad, &self.unk, &self.cls, &self.sep, &self.mask]
     }
+
+    /// Their entries in a `tokenizer.json`, by their ids in `vocabulary`.
+    pub(super) fn added(&self, path: &Path, vocabulary: &Map<String, Value>) -> Result<Vec<Value>, TokenizerError> {
+        let missing: Vec<String> =
+            self.needed().into_iter().filter(|token| !vocabulary.contains_key(*token)).map(str::to_owned).collect();
+        if !missing.is_empty() {
+            return Err(TokenizerError::SpecialTokens { path: path.into(), tokens: missing });
+        }
+        let known = self.all().into_iter().filter_map(|token| vocabulary.get(token).map(|id| (token, id)));
+        let entry = |(token, id): (&str, &Value)| {
+            json!({"id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+                   "normalized": false, "special": true})
+        };
+        Ok(known.map(entry).collect())
+    }
 }
 
 impl Default for TokenizerSettings {
@@ -81,35 +98,54 @@ impl Default for TokenizerSettings {
             casing: Casing::Lower,
             strip_accents: None,
             tokenize_chinese_chars: true,
+            add_prefix_space: false,
             special: SpecialTokens { pad, unk, cls, sep, mask },
             model_max_length: None,
-            rules_normalizer: true,
+            rules_tokenizer: true,
             raw: Map::new(),
         }
     }
 }
 
 impl TokenizerSettings {
+    /// Those of a kind of vocabulary, where a folder says nothing.
+    #[must_use]
+    pub fn of(vocabulary: Vocabulary) -> Self {
+        match vocabulary {
+            Vocabulary::WordPiece => Self::default(),
+            Vocabulary::BytePairs => {
+                let [pad, unk, cls, sep, mask] = ["<pad>", "<unk>", "<s>", "</s>", "<mask>"].map(str::to_owned);
+                let special = SpecialTokens { pad, unk, cls, sep, mask };
+                Self { casing: Casing::Keep, special, ..Self::default() }
+            }
+        }
+    }
+
     /// Reads a folder's settings; a folder without them has the defaults.
     ///
     /// # Errors
     /// A file cannot be read or a known field has an unknown kind of value.
-    pub fn load(folder: &Path) -> Result<Self, TokenizerError> {
+    pub fn load(folder: &Path, vocabulary: Vocabulary) -> Result<Self, TokenizerError> {
         let (path, names_path) = (folder.join(SETTINGS_FILE), folder.join(SPECIAL_TOKENS_FILE));
         let raw = read_object_if_present(&path)?.unwrap_or_default();
         let names = read_object_if_present(&names_path)?.unwrap_or_default();
-        let defaults = Self::default();
+        let defaults = Self::of(vocabulary);
         let name = |field, default: String| match token_name(&path, &raw, field)? {
             Some(name) => Ok(name),
             None => Ok::<_, TokenizerError>(token_name(&names_path, &names, field)?.unwrap_or(default)),
         };
         let lower = switch(&path, &raw, "do_lower_case")?.unwrap_or(defaults.casing == Casing::Lower);
         let class = raw.get("tokenizer_class").and_then(Value::as_str);
+        let own_classes: &[&str] = match vocabulary {
+            Vocabulary::WordPiece => &["BertTokenizer", "ElectraTokenizer"],
+            Vocabulary::BytePairs => &["RobertaTokenizer"],
+        };
         Ok(Self {
             casing: if lower { Casing::Lower } else { Casing::Keep },
             strip_accents: switch(&path, &raw, "strip_accents")?,
             tokenize_chinese_chars: switch(&path, &raw, "tokenize_chinese_chars")?
                 .unwrap_or(defaults.tokenize_chinese_chars),
+            add_prefix_space: switch(&path, &raw, "add_prefix_space")?.unwrap_or(defaults.add_prefix_space),
             special: SpecialTokens {
                 pad: name("pad_token", defaults.special.pad)?,
                 unk: name("unk_token", defaults.special.unk)?,
@@ -122,14 +158,14 @@ impl TokenizerSettings {
                 .and_then(Value::as_u64)
                 .filter(|tokens| (1..=MODEL_MAX_LENGTH_BOUND).contains(tokens))
                 .and_then(|tokens| u32::try_from(tokens).ok()),
-            rules_normalizer: class.is_none_or(|class| class.starts_with("BertTokenizer")),
+            rules_tokenizer: class.is_none_or(|class| own_classes.iter().any(|own| class.starts_with(own))),
             raw,
         })
     }
 
     pub(super) fn force_casing(&mut self, casing: Casing) {
         self.casing = casing;
-        self.rules_normalizer = true;
+        self.rules_tokenizer = true;
     }
 }
 

@@ -2,6 +2,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use serde_json::json;
 use tokenizers::{PaddingParams, TruncationParams};
 
 use super::*;
@@ -19,7 +20,11 @@ struct Reference {
 }
 
 fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny-bert")
+    fixtures().join("tiny-bert")
+}
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures")
 }
 
 /// A folder with some of the fixture's files.
@@ -31,8 +36,8 @@ fn folder_with(files: &[&str]) -> tempfile::TempDir {
     folder
 }
 
-fn load(folder: &tempfile::TempDir) -> Result<WordPieceTokenizer, TokenizerError> {
-    WordPieceTokenizer::load(folder.path(), None)
+fn load(folder: &tempfile::TempDir) -> Result<PairTokenizer, TokenizerError> {
+    PairTokenizer::load(folder.path(), Vocabulary::WordPiece, None)
 }
 
 fn put(folder: &tempfile::TempDir, file: &str, value: &Value) {
@@ -40,10 +45,14 @@ fn put(folder: &tempfile::TempDir, file: &str, value: &Value) {
 }
 
 /// Every entry of the reference: ids and segments as transformers computes them.
-fn assert_parity(tokenizer: &WordPieceTokenizer) {
+fn assert_parity(tokenizer: &PairTokenizer) {
+    assert_parity_with(tokenizer, &fixture(), 96);
+}
+
+fn assert_parity_with(tokenizer: &PairTokenizer, folder: &Path, entries: usize) {
     let references: Vec<Reference> =
-        serde_json::from_str(&fs::read_to_string(fixture().join("tokens.json")).unwrap()).unwrap();
-    assert_eq!(references.len(), 96);
+        serde_json::from_str(&fs::read_to_string(folder.join("tokens.json")).unwrap()).unwrap();
+    assert_eq!(references.len(), entries);
     for reference in references {
         let Reference { sentence1, sentence2, max_length, input_ids, token_type_ids } = reference;
         let limit = SequenceLimit::new(max_length, tokenizer, 128).unwrap();
@@ -68,7 +77,7 @@ struct SingleReference {
 
 #[test]
 fn parity_of_single_sentences() {
-    let tokenizer = WordPieceTokenizer::load(&fixture().join("model"), None).unwrap();
+    let tokenizer = PairTokenizer::load(&fixture().join("model"), Vocabulary::WordPiece, None).unwrap();
     let references: Vec<SingleReference> =
         serde_json::from_str(&fs::read_to_string(fixture().join("single_tokens.json")).unwrap()).unwrap();
     assert_eq!(references.len(), 48);
@@ -84,7 +93,7 @@ fn parity_of_single_sentences() {
 
 #[test]
 fn parity_from_tokenizer_json() {
-    let tokenizer = WordPieceTokenizer::load(&fixture().join("model"), None).unwrap();
+    let tokenizer = PairTokenizer::load(&fixture().join("model"), Vocabulary::WordPiece, None).unwrap();
     assert_parity(&tokenizer);
     assert_eq!(tokenizer.warnings(), []);
     assert_eq!(tokenizer.special_ids(), SpecialIds { pad: 0, unk: 1, cls: 2, sep: 3 });
@@ -98,6 +107,75 @@ fn parity_from_vocab_txt() {
     }
 }
 
+/// As `tests/peers/families.py` wrote down: from `tokenizer.json`, and from the files that were before it.
+#[test]
+fn other_families_have_parity() {
+    for (name, vocabulary, files) in [
+        ("tiny-roberta", Vocabulary::BytePairs, &["vocab.json", "merges.txt"][..]),
+        ("tiny-electra", Vocabulary::WordPiece, &["vocab.txt"]),
+    ] {
+        let from = fixtures().join(name);
+        let whole = PairTokenizer::load(&from.join("model"), vocabulary, None).unwrap();
+        assert_eq!((whole.warnings(), whole.model_max_length()), (&[][..], Some(48)));
+        assert_parity_with(&whole, &from, 54);
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            fs::copy(from.join("model").join(file), folder.path().join(file)).unwrap();
+        }
+        assert_parity_with(&PairTokenizer::load(folder.path(), vocabulary, None).unwrap(), &from, 54);
+        fs::remove_file(folder.path().join(files[0])).unwrap();
+        let error = PairTokenizer::load(folder.path(), vocabulary, None).unwrap_err().to_string();
+        assert!(
+            error.ends_with(&format!(
+                "has neither tokenizer.json nor {}; copy them from the model's repository",
+                files.join(" and ")
+            )),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_space_before_the_first_word_follows_hugging_face_and_warns() {
+    let folder = tempfile::tempdir().unwrap();
+    let from = fixtures().join("tiny-roberta/model");
+    fs::copy(from.join("tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
+    let load = || PairTokenizer::load(folder.path(), Vocabulary::BytePairs, None).unwrap();
+    let plain = load().pieces("in", 1).unwrap();
+    assert_eq!(load().pieces(" in", 1).unwrap().len(), 1, "a word of its own");
+    put(&folder, "tokenizer_config.json", &json!({"add_prefix_space": true}));
+    let spaced = load();
+    assert_eq!(spaced.pieces("in", 1).unwrap(), spaced.pieces(" in", 1).unwrap());
+    assert_ne!(spaced.pieces("in", 1).unwrap(), plain);
+    assert_eq!(spaced.warnings(), [TokenizerWarning::PrefixSpaceOverridden { added: true }]);
+    put(
+        &folder,
+        "tokenizer_config.json",
+        &json!({"add_prefix_space": true, "tokenizer_class": "PreTrainedTokenizerFast"}),
+    );
+    assert_eq!((load().pieces("in", 1).unwrap(), load().warnings().len()), (plain, 0));
+}
+
+#[test]
+fn odd_byte_pairs_are_named() {
+    let from = fixtures().join("tiny-roberta/model");
+    let refusal = |tokens: &str, merges: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("vocab.json"), tokens).unwrap();
+        fs::write(folder.path().join("merges.txt"), merges).unwrap();
+        let error = PairTokenizer::load(folder.path(), Vocabulary::BytePairs, None).unwrap_err().to_string();
+        error.replace(&folder.path().display().to_string(), "m")
+    };
+    let tokens = fs::read_to_string(from.join("vocab.json")).unwrap();
+    let error = refusal(&tokens, "#version: 0.2\na b c\n");
+    assert_eq!(error, "m/merges.txt is not a tokenizer: line 2 is \"a b c\"; expected two symbols");
+    assert!(refusal(&tokens, "nosuch token\n").starts_with("m/vocab.json is not a tokenizer: "));
+    assert_eq!(refusal("{\"a\": 0, \"<s>\": 1, \"<pad>\": 2}", ""), "the vocabulary of m/vocab.json lacks <unk>, </s>");
+    assert!(refusal("[]", "").starts_with("m/vocab.json holds no JSON object"));
+    let word_pieces = PairTokenizer::load(&fixture().join("model"), Vocabulary::BytePairs, None).unwrap_err();
+    assert!(word_pieces.to_string().ends_with("tokenizer.json holds a WordPiece model; expected BPE"), "{word_pieces}");
+}
+
 #[test]
 fn parity_after_saving() {
     let tokenizer = load(&folder_with(&["vocab.txt"])).unwrap();
@@ -106,7 +184,7 @@ fn parity_after_saving() {
     assert_parity(&load(&saved).unwrap());
     let vocabulary = fs::read_to_string(saved.path().join("vocab.txt")).unwrap();
     assert_eq!(vocabulary, fs::read_to_string(fixture().join("model/vocab.txt")).unwrap());
-    let settings = TokenizerSettings::load(saved.path()).unwrap();
+    let settings = TokenizerSettings::load(saved.path(), Vocabulary::WordPiece).unwrap();
     assert_eq!(settings.model_max_length, Some(128));
     assert_eq!(settings.raw["tokenizer_class"], "BertTokenizer");
     fs::remove_file(saved.path().join("tokenizer.json")).unwrap();
@@ -155,7 +233,7 @@ fn casing_follows_hugging_face_and_warns() {
     assert_eq!(tokenizer.pieces("Pain", 1).unwrap(), [6]);
     assert_eq!(tokenizer.warnings(), [TokenizerWarning::LowerCasedVocabulary { tokens: 1 }]);
 
-    let forced = WordPieceTokenizer::load(folder.path(), Some(Casing::Keep)).unwrap();
+    let forced = PairTokenizer::load(folder.path(), Vocabulary::WordPiece, Some(Casing::Keep)).unwrap();
     assert_eq!((forced.pieces("Pain pain", 1).unwrap(), forced.warnings().len()), (vec![5, 6], 0));
 
     put(&folder, "tokenizer_config.json", &json!({"do_lower_case": false}));
@@ -174,7 +252,7 @@ fn casing_follows_hugging_face_and_warns() {
 
 #[test]
 fn a_vocabulary_must_fit_the_model() {
-    let tokenizer = WordPieceTokenizer::load(&fixture().join("model"), None).unwrap();
+    let tokenizer = PairTokenizer::load(&fixture().join("model"), Vocabulary::WordPiece, None).unwrap();
     assert!(tokenizer.check_fits(2000).is_ok() && tokenizer.check_fits(2048).is_ok());
     assert_eq!(
         tokenizer.check_fits(1999).unwrap_err().to_string(),
@@ -197,7 +275,7 @@ fn other_tokenizers_are_refused() {
     bpe["model"] = json!({"type": "BPE", "vocab": {"a": 0}, "merges": []});
     bpe["post_processor"] = Value::Null;
     put(&folder, "tokenizer.json", &bpe);
-    assert!(matches!(load(&folder), Err(TokenizerError::NotWordPiece { found: "BPE", .. })));
+    assert!(matches!(load(&folder), Err(TokenizerError::OtherModel { found: "BPE", expected: "WordPiece", .. })));
 
     for broken in ["", "{", "[]", "{\"version\": \"9\"}", "{\"model\": 3}"] {
         fs::write(folder.path().join("tokenizer.json"), broken).unwrap();

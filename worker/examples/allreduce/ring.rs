@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use medley_common::identity::{Generation, Rank, Update};
 use medley_common::lane::LaneTree;
 use medley_common::message::Form;
-use medley_common::model::ModelConfig;
+use medley_common::model::{Family, ModelConfig};
 use medley_common::secret::Secret;
 use medley_worker::collective::{AbortSwitch, Collective, Listener, Tcp, TcpSettings};
 use medley_worker::layout::{Layout, Segment};
@@ -99,6 +99,7 @@ fn dense(layout: &Layout) -> impl Iterator<Item = (Segment, usize)> {
 
 fn layout(megabytes: u32) -> Layout {
     let config = ModelConfig {
+        family: Family::Bert,
         vocab_size: 1000,
         hidden_size: 384,
         num_hidden_layers: 1,

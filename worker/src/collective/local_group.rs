@@ -7,7 +7,7 @@ use std::time::Duration;
 use medley_common::identity::{Generation, Rank, Update};
 use medley_common::lane::LaneTree;
 use medley_common::message::Form;
-use medley_common::model::ModelConfig;
+use medley_common::model::{Family, ModelConfig};
 use medley_common::secret::Secret;
 use medley_common::spec::Summation;
 
@@ -29,6 +29,7 @@ pub(super) const SETTINGS: TcpSettings = TcpSettings {
 /// Segments of some hundred elements; 53 words of 12.
 pub(super) fn layout() -> Layout {
     Layout::new(&ModelConfig {
+        family: Family::Bert,
         vocab_size: 53,
         hidden_size: 12,
         num_hidden_layers: 2,

@@ -102,7 +102,7 @@ fn disjoint<T>(left: &BTreeMap<Node, T>) -> Result<(), CollectiveError> {
 
 #[cfg(test)]
 mod tests {
-    use medley_common::model::ModelConfig;
+    use medley_common::model::{Family, ModelConfig};
 
     use super::*;
 
@@ -112,6 +112,7 @@ mod tests {
         Solo::new(
             Cpu,
             &Layout::new(&ModelConfig {
+                family: Family::Bert,
                 vocab_size: 10,
                 hidden_size: 4,
                 num_hidden_layers: 1,

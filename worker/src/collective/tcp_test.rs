@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use medley_common::lane::{LaneTree, Node};
-use medley_common::model::ModelConfig;
+use medley_common::model::{Family, ModelConfig};
 use medley_common::plan::mix;
 
 use super::local_group::{SETTINGS, forms, layout, listener, run, split};
@@ -167,6 +167,7 @@ fn the_order_of_adding_shows() {
 #[test]
 fn full_socket_buffers_do_not_block() {
     let layout = Layout::new(&ModelConfig {
+        family: Family::Bert,
         vocab_size: 100,
         hidden_size: 1024,
         num_hidden_layers: 1,

@@ -6,7 +6,7 @@ use medley_common::model::ModelConfig;
 
 use super::Pass;
 use super::lane_sums::{Rows, SegmentSums};
-use super::layer::{LayerGradients, Scope};
+use super::layer::{Below, LayerGradients, Scope};
 use crate::layout::{LayerSlots, Layout, Segment};
 use crate::ops::attention::{Attention, AttentionBackward, HeadShape};
 use crate::ops::dropout::Site;
@@ -188,15 +188,15 @@ impl AttentionBlock {
         })
     }
 
-    /// Turns the gradient of the output, `gradients.residual`, into that of `input`, `gradients.hidden`, and sums those of
-    /// the parameters.
+    /// Turns the gradient of the output, `gradients.residual`, into that of `input`, `gradients.hidden`, if it is passed on,
+    /// and sums those of the parameters.
     ///
     /// # Errors
     /// The device failed.
     pub fn backward<O: Ops>(
         &self,
         pass: &Pass<'_, O>,
-        (kept, input): (&AttentionActivations<O::Buffer>, &O::Buffer),
+        (kept, input, below): (&AttentionActivations<O::Buffer>, &O::Buffer, Below),
         gradients: &mut LayerGradients<O::Buffer>,
         sums: &mut SegmentSums<'_, O>,
     ) -> Result<(), DeviceError> {
@@ -217,7 +217,7 @@ impl AttentionBlock {
             dkv: &mut gradients.kv,
         })?;
         self.sum_query_key_value(pass, (kept, input), gradients, sums)?;
-        self.input_backward(pass, gradients)
+        if below == Below::Frozen { Ok(()) } else { self.input_backward(pass, gradients) }
     }
 
     /// From `gradients.residual` to the gradients of the residual connection, in `gradients.hidden`, and of the heads'

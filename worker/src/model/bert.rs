@@ -7,21 +7,23 @@ use super::Pass;
 use super::embeddings::{EmbeddingActivations, Embeddings};
 use super::head::{Head, HeadActivations};
 use super::lane_sums::{BufferPool, LaneShare, SegmentSums};
-use super::layer::{Layer, LayerActivations, LayerGradients};
+use super::layer::{Below, Layer, LayerActivations, LayerGradients};
 use crate::collective::SparseRows;
 use crate::layout::{Layout, Segment};
 use crate::ops::embedding::WordGradient;
 use crate::ops::{DeviceError, Ops};
 
-/// `BertForSequenceClassification`, post-norm, with the buffers it computes in.
+/// `BertForSequenceClassification`, or what another family has in its place: post-norm, with the buffers it computes in.
 ///
 /// Buffers only grow: they are as large as the largest batch so far needed.
 pub struct Bert<O: Ops> {
     embeddings: Embeddings,
     layers: Vec<Layer>,
+    /// The embeddings and so many of the lowest layers are not trained: backward does not come to them.
+    frozen: Option<usize>,
     head: Head,
     embedding: EmbeddingActivations<O::Buffer>,
-    /// What each layer keeps for backward, or what the layer at hand does.
+    /// What each layer that is trained keeps for backward, or what the layer at hand does.
     kept: Vec<LayerActivations<O::Buffer>>,
     /// The hidden states before the first layer and after each layer.
     hidden: Vec<O::Buffer>,
@@ -73,27 +75,33 @@ pub struct Backward<'a, O: Ops> {
     /// Buffers for the sums.
     pub pool: &'a mut BufferPool<O>,
     /// The loss.
-    pub loss: Loss,
+    pub loss: Loss<'a>,
 }
 
 /// What is differentiated.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Loss {
+pub struct Loss<'a> {
     /// Probability mass that the loss spreads evenly over all labels.
     pub smoothing: f64,
+    /// How much each label counts; empty: all alike.
+    pub class_weights: &'a [f64],
     /// What the loss is multiplied by before it is differentiated.
     pub gradient_scale: f64,
 }
 
 impl<O: Ops> Bert<O> {
-    /// A model of this shape, without room for any batch yet.
+    /// A model of this shape, without room for any batch yet; the embeddings and `frozen_layers` of the lowest layers are
+    /// not trained, if that is not `None`.
     #[must_use]
-    pub fn new(config: &ModelConfig, layout: &Layout, keep: Keep) -> Self {
+    pub fn new(config: &ModelConfig, layout: &Layout, keep: Keep, frozen_layers: Option<u32>) -> Self {
         let layers = config.num_hidden_layers;
-        let kept = if keep == Keep::Nothing { 1 } else { layers };
+        let frozen = frozen_layers.map(|frozen| frozen.min(layers));
+        let trained = layers - frozen.unwrap_or(0);
+        let kept = if keep == Keep::Nothing { 1 } else { trained.max(1) };
         Self {
             embeddings: Embeddings::new(config, layout),
             layers: (0..layers).map(|layer| Layer::new(config, layout, layer)).collect(),
+            frozen: frozen.map(|frozen| frozen as usize),
             head: Head::new(config, layout),
             embedding: EmbeddingActivations::default(),
             kept: (0..kept).map(|_| LayerActivations::default()).collect(),
@@ -111,19 +119,21 @@ impl<O: Ops> Bert<O> {
         let (tokens, width) = (pass.tokens(), self.embeddings.hidden());
         // A prediction needs the hidden states of two places and the activations of one layer at a time.
         let (training, kept_layers) = (purpose == Purpose::Training, self.kept.len().max(1));
+        // What a frozen layer leaves is of no use once the next one has it.
+        let lowest = self.frozen.unwrap_or(0);
         let place = |layer: usize| if training { layer } else { layer % 2 };
         self.embeddings.grow(pass.ops, &mut self.embedding, tokens)?;
         pass.ops.grow_activations(&mut self.hidden[0], tokens * width)?;
         self.embeddings.forward(pass, &mut self.embedding, &mut self.hidden[0])?;
         for (index, layer) in self.layers.iter().enumerate() {
-            let kept = &mut self.kept[if training { index % kept_layers } else { 0 }];
+            let kept = &mut self.kept[if training { index.saturating_sub(lowest) % kept_layers } else { 0 }];
             let mut output = std::mem::take(&mut self.hidden[place(index + 1)]);
             pass.ops.grow_activations(&mut output, tokens * width)?;
             layer.forward(pass, kept, &self.hidden[place(index)], &mut output)?;
             self.hidden[place(index + 1)] = output;
         }
         let pass = &pass.over_firsts();
-        self.head.grow(pass.ops, &mut self.classification, pass.tokens())?;
+        self.head.grow(pass, &mut self.classification)?;
         self.head.forward(pass, &mut self.classification, &self.hidden[place(self.layers.len())])
     }
 
@@ -135,8 +145,8 @@ impl<O: Ops> Bert<O> {
         self.head.logits(&pass.over_firsts(), &self.classification)
     }
 
-    /// Computes the losses of the lanes and all gradients of their sum, from the head to the embeddings, and hands each
-    /// segment's to `sink` as soon as it is ready.
+    /// Computes the losses of the lanes and all gradients of their sum, from the head to the lowest parameters that are
+    /// trained, and hands each segment's to `sink` as soon as it is ready.
     ///
     /// # Errors
     /// The device failed, or the sink did.
@@ -149,38 +159,55 @@ impl<O: Ops> Bert<O> {
         let Backward { share, pool, loss } = backward;
         let (gradients, width) = (&mut self.gradients, self.embeddings.hidden());
         // Layers swap these two, so both hold all tokens.
-        pass.ops.grow_activations(&mut gradients.hidden, pass.tokens() * width)?;
-        pass.ops.grow_activations(&mut gradients.residual, pass.tokens() * width)?;
+        let widest = width.max(self.embeddings.width());
+        pass.ops.grow_activations(&mut gradients.hidden, pass.tokens() * widest)?;
+        pass.ops.grow_activations(&mut gradients.residual, pass.tokens() * widest)?;
 
         let mut sums = SegmentSums::new(pass, share, pool, self.head.segment_length())?;
-        let output = (&self.hidden[self.layers.len()], &mut gradients.hidden);
+        let below = |index: usize| if self.frozen == Some(index) { Below::Frozen } else { Below::Trained };
+        let output = (&self.hidden[self.layers.len()], &mut gradients.hidden, below(self.layers.len()));
         self.head.backward(&pass.over_firsts(), &mut self.classification, output, (loss, &mut sums))?;
         sink.segment(Segment::Head, sums.into_nodes())?;
         let mut sums = SegmentSums::new(pass, share, pool, share.reported_lanes() as usize)?;
         self.head.sum_losses(&pass.over_firsts(), &self.classification, &mut sums)?;
         sink.segment(Segment::Losses, sums.into_nodes())?;
 
-        for (index, layer) in self.layers.iter().enumerate().rev() {
+        let lowest = self.frozen.unwrap_or(0);
+        for (index, layer) in self.layers.iter().enumerate().skip(lowest).rev() {
             // What the last layer keeps is still there.
-            if self.kept.len() < self.layers.len() && index + 1 < self.layers.len() {
+            if self.kept.len() < self.layers.len() - lowest && index + 1 < self.layers.len() {
                 let mut output = std::mem::take(&mut self.hidden[index + 1]);
                 layer.forward(pass, &mut self.kept[0], &self.hidden[index], &mut output)?;
                 self.hidden[index + 1] = output;
             }
-            let (kept, input) = (&self.kept[index % self.kept.len().max(1)], &self.hidden[index]);
+            let (kept, input) = (&self.kept[(index - lowest) % self.kept.len().max(1)], &self.hidden[index]);
             let mut sums = SegmentSums::new(pass, share, pool, layer.segment_length())?;
-            layer.backward(pass, (kept, input), gradients, &mut sums)?;
+            layer.backward(pass, (kept, input, below(index)), gradients, &mut sums)?;
             sink.segment(Segment::Layer(layer.index()), sums.into_nodes())?;
         }
 
+        if self.frozen.is_some() {
+            return sink.words(Vec::new());
+        }
+        self.embeddings_backward(pass, (share, pool), sink)
+    }
+
+    /// The end of [`Self::backward`], from the first hidden states' gradient.
+    fn embeddings_backward<S: GradientSink<O>>(
+        &mut self,
+        pass: &Pass<'_, O>,
+        (share, pool): (&LaneShare, &mut BufferPool<O>),
+        sink: &mut S,
+    ) -> Result<(), S::Error> {
+        let (gradients, width) = (&mut self.gradients, self.embeddings.hidden());
         pass.ops.grow(&mut gradients.partials, pass.blocks() * self.embeddings.partials())?;
         let LayerGradients { hidden: dy, residual: dz, partials, .. } = gradients;
-        self.embeddings.backward(pass, &self.embedding, dy, [&mut *dz, &mut *partials])?;
+        self.embeddings.backward(pass, &mut self.embedding, dy, [&mut *dz, &mut *partials])?;
         let mut sums = SegmentSums::new(pass, share, pool, self.embeddings.segment_length())?;
-        self.embeddings.sum(pass, &mut sums, dz, partials)?;
+        self.embeddings.sum(pass, (&self.embedding, dy), [dz, partials], &mut sums)?;
         sink.segment(Segment::Embeddings, sums.into_nodes())?;
 
-        let (ops, pack, hidden) = (pass.ops, pass.pack, width);
+        let (ops, pack, hidden) = (pass.ops, pass.pack, self.embeddings.width());
         let words = share
             .sum_rows(ops, pack.as_ref(), hidden, |lane| ops.word_gradient(WordGradient { pack, lane, hidden, dz }))?;
         sink.words(words)

@@ -1,4 +1,4 @@
-//! Pooler, classifier and loss.
+//! The classifier, a pooler included, and the loss: what is done to each sequence's first token.
 
 use std::ops::Range;
 
@@ -6,32 +6,39 @@ use medley_common::model::ModelConfig;
 
 use super::Pass;
 use super::bert::Loss;
+use super::family::{self, Activation};
 use super::lane_sums::{Rows, SegmentSums};
+use super::layer::Below;
 use crate::layout::{Layout, Segment};
-use crate::ops::dropout::Site;
-use crate::ops::head::{CrossEntropy, TanhDropout, TanhDropoutBackward};
+use crate::ops::dropout::{Dropout, Site};
+use crate::ops::gelu::{BiasGelu, BiasGeluBackward};
+use crate::ops::head::{CrossEntropy, HeadDropout, TanhDropout, TanhDropoutBackward};
 use crate::ops::linear::{Linear, LinearInputGradient, LinearShape, Write};
 use crate::ops::{DeviceError, Ops, Slice};
 
-/// Where the head's parameters lie, and its sizes.
+/// Where the head's parameters lie, its sizes, and what its family has between its two layers.
 #[derive(Debug)]
 pub struct Head {
     hidden: usize,
     labels: usize,
     segment: Range<usize>,
     /// Ranges within the segment.
-    pooler_weight: Range<usize>,
-    pooler_bias: Range<usize>,
-    classifier_weight: Range<usize>,
-    classifier_bias: Range<usize>,
+    dense_weight: Range<usize>,
+    dense_bias: Range<usize>,
+    output_weight: Range<usize>,
+    output_bias: Range<usize>,
+    drops_input: bool,
+    activation: Activation,
 }
 
 /// What forward keeps for backward. `S` sequences, `H` hidden.
 #[derive(Debug, Default)]
 pub struct HeadActivations<B> {
-    /// Output of the pooler, `[S, H]`.
-    pooled: B,
-    /// The same after dropout, `[S, H]`.
+    /// The first tokens' hidden states after dropout, where there is one, `[S, H]`.
+    input: B,
+    /// Output of the first layer, through the tangent where that follows; without its bias where GELU does, `[S, H]`.
+    dense: B,
+    /// Input of the last layer, `[S, H]`.
     dropped: B,
     /// `[S, labels]`.
     logits: B,
@@ -39,8 +46,12 @@ pub struct HeadActivations<B> {
     dlogits: B,
     /// `[S]`.
     losses: B,
-    /// Gradient of the pooler's output; becomes that of its input to the activation, `[S, H]`.
-    dpooled: B,
+    /// Gradient of the last layer's input; becomes that of the first layer's output, `[S, H]`.
+    ddense: B,
+    /// On one side of a dropout that is an operation of its own, `[S, H]`.
+    undropped: B,
+    /// Each block's sums of GELU.
+    partials: B,
 }
 
 impl Head {
@@ -48,12 +59,14 @@ impl Head {
     #[must_use]
     pub fn new(config: &ModelConfig, layout: &Layout) -> Self {
         let (hidden, labels) = (config.hidden_size as usize, config.num_labels as usize);
-        let pooler_weight = 0..hidden * hidden;
-        let pooler_bias = pooler_weight.end..pooler_weight.end + hidden;
-        let classifier_weight = pooler_bias.end..pooler_bias.end + labels * hidden;
-        let classifier_bias = classifier_weight.end..classifier_weight.end + labels;
+        let dense_weight = 0..hidden * hidden;
+        let dense_bias = dense_weight.end..dense_weight.end + hidden;
+        let output_weight = dense_bias.end..dense_bias.end + labels * hidden;
+        let output_bias = output_weight.end..output_weight.end + labels;
         let segment = layout.range(Segment::Head);
-        Self { hidden, labels, segment, pooler_weight, pooler_bias, classifier_weight, classifier_bias }
+        let parts = family::parts(config.family);
+        let (drops_input, activation) = (parts.drops_input, parts.activation);
+        Self { hidden, labels, segment, dense_weight, dense_bias, output_weight, output_bias, drops_input, activation }
     }
 
     /// Elements of the head's segment.
@@ -62,18 +75,21 @@ impl Head {
         self.segment.len()
     }
 
-    /// Makes room for `sequences` sequences.
+    /// Makes room for the sequences of the pass. Here and below, it is over the first tokens.
     ///
     /// # Errors
     /// The device's memory is exhausted.
-    pub fn grow<O: Ops>(
-        &self,
-        ops: &O,
-        kept: &mut HeadActivations<O::Buffer>,
-        sequences: usize,
-    ) -> Result<(), DeviceError> {
-        for buffer in [&mut kept.pooled, &mut kept.dropped, &mut kept.dpooled] {
+    pub fn grow<O: Ops>(&self, pass: &Pass<'_, O>, kept: &mut HeadActivations<O::Buffer>) -> Result<(), DeviceError> {
+        let (ops, sequences) = (pass.ops, pass.tokens());
+        for buffer in [&mut kept.dense, &mut kept.dropped, &mut kept.ddense] {
             ops.grow_activations(buffer, sequences * self.hidden)?;
+        }
+        if self.drops_input {
+            ops.grow_activations(&mut kept.input, sequences * self.hidden)?;
+            ops.grow_activations(&mut kept.undropped, sequences * self.hidden)?;
+        }
+        if self.activation == Activation::Gelu {
+            ops.grow(&mut kept.partials, pass.blocks() * self.hidden)?;
         }
         ops.grow(&mut kept.logits, sequences * self.labels)?;
         ops.grow_activations(&mut kept.dlogits, sequences * self.labels)?;
@@ -84,8 +100,12 @@ impl Head {
         LinearShape { rows: pass.tokens(), inputs: self.hidden, outputs }
     }
 
-    /// Computes the logits from the first tokens' last hidden states, `[S, H]`. Here and below, the pass is over the first
-    /// tokens.
+    /// The dropout of the first layer's input.
+    fn input_dropout<O: Ops>(&self, pass: &Pass<'_, O>) -> Option<Dropout> {
+        if self.drops_input { pass.dropout(Site::ClassifierInput) } else { None }
+    }
+
+    /// Computes the logits from the first tokens' last hidden states, `[S, H]`.
     ///
     /// # Errors
     /// The device failed.
@@ -97,20 +117,34 @@ impl Head {
     ) -> Result<(), DeviceError> {
         let (ops, pack, hidden) = (pass.ops, pass.pack, self.hidden);
         let weights = pass.segment(&self.segment);
-        ops.linear(Linear {
-            shape: self.shape(pass, hidden),
-            x: input,
-            weight: weights.at(&self.pooler_weight),
-            bias: Some(weights.at(&self.pooler_bias)),
-            y: &mut kept.pooled,
-        })?;
-        let dropout = pass.dropout(Site::Pooled);
-        ops.tanh_dropout(TanhDropout { pack, hidden, dropout, x: &mut kept.pooled, y: &mut kept.dropped })?;
+        let mut x = input;
+        if let Some(dropout) = self.input_dropout(pass) {
+            ops.head_dropout(HeadDropout { pack, hidden, dropout, x: input, y: &mut kept.input })?;
+            x = &kept.input;
+        }
+        let (shape, bias) = (self.shape(pass, hidden), weights.at(&self.dense_bias));
+        let (weight, dropout) = (weights.at(&self.dense_weight), pass.dropout(Site::Pooled));
+        match self.activation {
+            Activation::Tanh => {
+                ops.linear(Linear { shape, x, weight, bias: Some(bias), y: &mut kept.dense })?;
+                let (x, y) = (&mut kept.dense, &mut kept.dropped);
+                ops.tanh_dropout(TanhDropout { pack, hidden, dropout, x, y })?;
+            }
+            Activation::Gelu => {
+                ops.linear(Linear { shape, x, weight, bias: None, y: &mut kept.dense })?;
+                let a = if dropout.is_some() { &mut kept.undropped } else { &mut kept.dropped };
+                ops.bias_gelu(BiasGelu { pack, u: &kept.dense, bias, a })?;
+                if let Some(dropout) = dropout {
+                    let (x, y) = (&kept.undropped, &mut kept.dropped);
+                    ops.head_dropout(HeadDropout { pack, hidden, dropout, x, y })?;
+                }
+            }
+        }
         ops.linear(Linear {
             shape: self.shape(pass, self.labels),
             x: &kept.dropped,
-            weight: weights.at(&self.classifier_weight),
-            bias: Some(weights.at(&self.classifier_bias)),
+            weight: weights.at(&self.output_weight),
+            bias: Some(weights.at(&self.output_bias)),
             y: &mut kept.logits,
         })
     }
@@ -140,7 +174,8 @@ impl Head {
         sums.losses(Rows { pack: pass.pack, gradient: &kept.losses })
     }
 
-    /// Computes the losses, writes the gradient of `input` to `dinput`, `[S, H]`, and sums those of the parameters.
+    /// Computes the losses, writes the gradient of `input` to `dinput`, `[S, H]`, if it is passed on, and sums those of the
+    /// parameters.
     ///
     /// # Errors
     /// The device failed.
@@ -148,8 +183,8 @@ impl Head {
         &self,
         pass: &Pass<'_, O>,
         kept: &mut HeadActivations<O::Buffer>,
-        (input, dinput): (&O::Buffer, &mut O::Buffer),
-        (loss, sums): (Loss, &mut SegmentSums<'_, O>),
+        (input, dinput, below): (&O::Buffer, &mut O::Buffer, Below),
+        (loss, sums): (Loss<'_>, &mut SegmentSums<'_, O>),
     ) -> Result<(), DeviceError> {
         let (ops, pack, hidden, labels) = (pass.ops, pass.pack, self.hidden, self.labels);
         let weights = pass.segment(&self.segment);
@@ -157,31 +192,68 @@ impl Head {
             pack,
             labels,
             smoothing: loss.smoothing,
+            class_weights: loss.class_weights,
             gradient_scale: loss.gradient_scale,
             logits: &kept.logits,
             dlogits: &mut kept.dlogits,
             losses: &mut kept.losses,
         })?;
-        sums.weight(self.classifier_weight.clone(), Rows { pack, gradient: &kept.dlogits }, &kept.dropped, hidden)?;
-        sums.bias(self.classifier_bias.clone(), Rows { pack, gradient: &kept.dlogits })?;
-        ops.linear_input_gradient(LinearInputGradient {
-            shape: self.shape(pass, labels),
-            dy: &kept.dlogits,
-            weight: weights.at(&self.classifier_weight),
-            dx: &mut kept.dpooled,
-            write: Write::Set,
-        })?;
-        let dropout = pass.dropout(Site::Pooled);
-        let gradient = &mut kept.dpooled;
-        ops.tanh_dropout_backward(TanhDropoutBackward { pack, hidden, dropout, x: &kept.pooled, gradient })?;
-        sums.weight(self.pooler_weight.clone(), Rows { pack, gradient: &kept.dpooled }, input, hidden)?;
-        sums.bias(self.pooler_bias.clone(), Rows { pack, gradient: &kept.dpooled })?;
+        sums.weight(self.output_weight.clone(), Rows { pack, gradient: &kept.dlogits }, &kept.dropped, hidden)?;
+        sums.bias(self.output_bias.clone(), Rows { pack, gradient: &kept.dlogits })?;
+        self.activation_backward(pass, kept, sums)?;
+        let dropout = self.input_dropout(pass);
+        let x = if dropout.is_some() { &kept.input } else { input };
+        sums.weight(self.dense_weight.clone(), Rows { pack, gradient: &kept.ddense }, x, hidden)?;
+        if below == Below::Frozen {
+            return Ok(());
+        }
         ops.linear_input_gradient(LinearInputGradient {
             shape: self.shape(pass, hidden),
-            dy: &kept.dpooled,
-            weight: weights.at(&self.pooler_weight),
-            dx: dinput,
+            dy: &kept.ddense,
+            weight: weights.at(&self.dense_weight),
+            dx: if dropout.is_some() { &mut kept.undropped } else { &mut *dinput },
             write: Write::Set,
-        })
+        })?;
+        match dropout {
+            Some(dropout) => ops.head_dropout(HeadDropout { pack, hidden, dropout, x: &kept.undropped, y: dinput }),
+            None => Ok(()),
+        }
+    }
+
+    /// Turns the gradient of the logits into that of the first layer's output, and sums that of its bias.
+    fn activation_backward<O: Ops>(
+        &self,
+        pass: &Pass<'_, O>,
+        kept: &mut HeadActivations<O::Buffer>,
+        sums: &mut SegmentSums<'_, O>,
+    ) -> Result<(), DeviceError> {
+        let (ops, pack, hidden) = (pass.ops, pass.pack, self.hidden);
+        let weights = pass.segment(&self.segment);
+        let dropout = pass.dropout(Site::Pooled);
+        // With the tangent, dropout is one operation.
+        let apart = dropout.filter(|_| self.activation == Activation::Gelu);
+        ops.linear_input_gradient(LinearInputGradient {
+            shape: self.shape(pass, self.labels),
+            dy: &kept.dlogits,
+            weight: weights.at(&self.output_weight),
+            dx: if apart.is_some() { &mut kept.undropped } else { &mut kept.ddense },
+            write: Write::Set,
+        })?;
+        if let Some(dropout) = apart {
+            let (x, y) = (&kept.undropped, &mut kept.ddense);
+            ops.head_dropout(HeadDropout { pack, hidden, dropout, x, y })?;
+        }
+        let gradient = &mut kept.ddense;
+        match self.activation {
+            Activation::Tanh => {
+                ops.tanh_dropout_backward(TanhDropoutBackward { pack, hidden, dropout, x: &kept.dense, gradient })?;
+                sums.bias(self.dense_bias.clone(), Rows { pack, gradient: &kept.ddense })
+            }
+            Activation::Gelu => {
+                let (bias, partials) = (weights.at(&self.dense_bias), &mut kept.partials);
+                ops.bias_gelu_backward(BiasGeluBackward { pack, u: &kept.dense, bias, gradient, partials })?;
+                sums.blocks(self.dense_bias.clone(), Rows { pack, gradient: &kept.partials })
+            }
+        }
     }
 }

@@ -27,6 +27,15 @@ pub enum Scope {
     FirstTokens,
 }
 
+/// What is below a layer or the head: where nothing of it is trained, no gradient is passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Below {
+    /// Some of it is trained.
+    Trained,
+    /// Nothing of it is.
+    Frozen,
+}
+
 /// What forward keeps for backward.
 #[derive(Debug, Default)]
 pub struct LayerActivations<B> {
@@ -99,20 +108,20 @@ impl Layer {
         self.feed_forward.forward(&pass, &mut kept.feed_forward, kept.attention.output(), output)
     }
 
-    /// Turns the gradient of the layer's output, `gradients.hidden`, into that of its `input`, and sums those of its
-    /// parameters.
+    /// Turns the gradient of the layer's output, `gradients.hidden`, into that of its `input`, if it is passed on, and sums
+    /// those of its parameters.
     ///
     /// # Errors
     /// The device failed.
     pub fn backward<O: Ops>(
         &self,
         pass: &Pass<'_, O>,
-        (kept, input): (&LayerActivations<O::Buffer>, &O::Buffer),
+        (kept, input, below): (&LayerActivations<O::Buffer>, &O::Buffer, Below),
         gradients: &mut LayerGradients<O::Buffer>,
         sums: &mut SegmentSums<'_, O>,
     ) -> Result<(), DeviceError> {
         let scoped = self.attention.scoped(pass);
         self.feed_forward.backward(&scoped, (&kept.feed_forward, kept.attention.output()), gradients, sums)?;
-        self.attention.backward(pass, (&kept.attention, input), gradients, sums)
+        self.attention.backward(pass, (&kept.attention, input, below), gradients, sums)
     }
 }

@@ -1,13 +1,14 @@
-//! BERT for sequence classification: what is computed, forward and backward, in terms of [`Ops`].
+//! BERT, and its like, for sequence classification: what is computed, forward and backward, in terms of [`Ops`].
 //!
 //! | file | part |
 //! |---|---|
 //! | [`bert`] | the whole model: order of the parts, activations kept between forward and backward |
+//! | [`family`] | what BERT, RoBERTa and ELECTRA have of their own: names of tensors, kinds of heads |
 //! | [`embeddings`] | words, positions and token types |
 //! | [`layer`] | one encoder layer |
 //! | [`attention`] | its attention block, with its post-norm |
 //! | [`feed_forward`] | its feed-forward block, with its post-norm |
-//! | [`head`] | pooler, classifier and loss |
+//! | [`head`] | the classifier, a pooler included, and the loss |
 //! | [`lane_sums`] | gradients summed over lanes in the order of the lane tree |
 
 use std::ops::Range;
@@ -18,6 +19,7 @@ use crate::ops::{Ops, Slice};
 pub mod attention;
 pub mod bert;
 pub mod embeddings;
+pub mod family;
 pub mod feed_forward;
 pub mod head;
 pub mod lane_sums;

@@ -1,8 +1,7 @@
 //! One step of AdamW (Loshchilov and Hutter, 2019).
 
-use std::ops::Range;
-
-use super::{Ops, Slice, SliceMut};
+use super::step::{RowGradients, StepRun};
+use super::{Ops, SliceMut};
 
 /// The numbers of one step, the same for all elements that decay alike.
 ///
@@ -17,7 +16,7 @@ use super::{Ops, Slice, SliceMut};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Coefficients {
-    /// Divides by the number of rows and clips.
+    /// Divides by the update's divisor and clips.
     pub gradient_scale: f32,
     /// Decay of the first moment.
     pub beta1: f32,
@@ -58,20 +57,10 @@ pub struct AdamW<'a, O: Ops + ?Sized> {
     /// `v`.
     pub second: &'a mut O::Buffer,
     /// What is moved; no element twice.
-    pub runs: Vec<AdamWRun<'a, O>>,
+    pub runs: Vec<StepRun<'a, O>>,
 }
 
-/// Neighbouring elements that decay alike.
-pub struct AdamWRun<'a, O: Ops + ?Sized> {
-    /// Their places in the buffers.
-    pub range: Range<usize>,
-    /// Whether they decay; those that do not have [`Coefficients::lasting`].
-    pub decays: bool,
-    /// Their gradient, as summed.
-    pub gradient: Slice<'a, O::Buffer>,
-}
-
-/// A step of a matrix of which only some rows have a gradient; that of the others is 0, and they move all the same.
+/// A step of a matrix of which only some rows have a gradient.
 pub struct AdamWRows<'a, O: Ops + ?Sized> {
     /// The numbers.
     pub coefficients: Coefficients,
@@ -81,10 +70,6 @@ pub struct AdamWRows<'a, O: Ops + ?Sized> {
     pub first: SliceMut<'a, O::Buffer>,
     /// `v`.
     pub second: SliceMut<'a, O::Buffer>,
-    /// Columns.
-    pub width: usize,
-    /// The rows that have a gradient, ascending.
-    pub rows: &'a [u32],
-    /// Their gradients, as summed, `[rows, width]`.
-    pub gradient: &'a O::Buffer,
+    /// The gradient.
+    pub gradient: RowGradients<'a, O>,
 }

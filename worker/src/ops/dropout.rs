@@ -19,8 +19,10 @@ pub enum Site {
     AttentionOutput(u32),
     /// The feed-forward's dense output of a layer.
     FeedForwardOutput(u32),
-    /// The pooled output.
+    /// The pooled output, or what else a classifier's last layer reads.
     Pooled,
+    /// The hidden state that a classifier's first layer reads, in families that drop it.
+    ClassifierInput,
 }
 
 impl Site {
@@ -28,6 +30,8 @@ impl Site {
         match self {
             Self::Embedding => 0,
             Self::Pooled => 1,
+            // From 2 on all numbers are those of layers.
+            Self::ClassifierInput => u64::MAX,
             Self::Attention(layer) => 2 + 3 * u64::from(layer),
             Self::AttentionOutput(layer) => 3 + 3 * u64::from(layer),
             Self::FeedForwardOutput(layer) => 4 + 3 * u64::from(layer),
@@ -68,7 +72,7 @@ impl Masks {
         let rate = match site {
             Site::Embedding | Site::AttentionOutput(_) | Site::FeedForwardOutput(_) => self.hidden,
             Site::Attention(_) => self.attention,
-            Site::Pooled => self.classifier,
+            Site::Pooled | Site::ClassifierInput => self.classifier,
         };
         (rate > 0.0).then(|| Dropout {
             key: mix(self.key ^ site.number()),

@@ -59,10 +59,27 @@ pub struct TanhDropoutBackward<'a, O: Ops + ?Sized> {
     pub gradient: &'a mut O::Buffer,
 }
 
+/// `y = dropout(x)`, and as well its gradient: `dx = dropout(dy)`.
+///
+/// An element's number in its dropout mask is its column.
+pub struct HeadDropout<'a, O: Ops + ?Sized> {
+    /// The sequences.
+    pub pack: &'a O::Pack,
+    /// Columns: `H`.
+    pub hidden: usize,
+    /// The dropout.
+    pub dropout: Dropout,
+    /// `[S, H]`.
+    pub x: &'a O::Buffer,
+    /// `[S, H]`.
+    pub y: &'a mut O::Buffer,
+}
+
 /// Cross-entropy of each sequence's label, and its gradient; sums over sequences are not divided.
 ///
-/// `p = softmax(logits)`, `q = (1 - smoothing) onehot(label) + smoothing / labels`, `loss = -Σ q ln p`,
-/// `dlogits = (p - q) gradient_scale`: `torch.nn.CrossEntropyLoss` with `label_smoothing`.
+/// `p = softmax(logits)`, `q = w ((1 - smoothing) onehot(label) + smoothing / labels)` with the class's weight `w`,
+/// `loss = -Σ q ln p`, `dlogits = (p Σ q - q) gradient_scale`: `torch.nn.CrossEntropyLoss` with `weight` and
+/// `label_smoothing`. Without weights, `w` is 1, and so is `Σ q`.
 pub struct CrossEntropy<'a, O: Ops + ?Sized> {
     /// The sequences; all have labels.
     pub pack: &'a O::Pack,
@@ -70,6 +87,8 @@ pub struct CrossEntropy<'a, O: Ops + ?Sized> {
     pub labels: usize,
     /// Probability mass spread evenly over all labels.
     pub smoothing: f64,
+    /// The weight of each class, `[labels]`; empty: none.
+    pub class_weights: &'a [f64],
     /// What gradients are multiplied by from here on.
     pub gradient_scale: f64,
     /// `[S, labels]`.

@@ -32,14 +32,17 @@ pub mod gelu;
 pub mod head;
 pub mod linear;
 pub mod norm;
+pub mod sgd;
+pub mod step;
 
 use adamw::{AdamW, AdamWRows};
 use attention::{Attention, AttentionBackward};
 use embedding::{Embedding, EmbeddingBackward, PositionGradient, WordGradient};
 use gelu::{BiasGelu, BiasGeluBackward};
-use head::{CrossEntropy, FirstTokens, FirstTokensBackward, LaneLosses, TanhDropout, TanhDropoutBackward};
+use head::{CrossEntropy, FirstTokens, FirstTokensBackward, HeadDropout, LaneLosses, TanhDropout, TanhDropoutBackward};
 use linear::{ColumnSum, Linear, LinearInputGradient, LinearWeightGradient};
 use norm::{ResidualNorm, ResidualNormBackward};
+use sgd::{Sgd, SgdRows};
 
 /// A run of a buffer's elements, to read.
 #[derive(Debug)]
@@ -239,6 +242,9 @@ pub trait Ops {
     /// See [`TanhDropoutBackward`].
     fn tanh_dropout_backward(&self, op: TanhDropoutBackward<'_, Self>) -> Result<(), DeviceError>;
 
+    /// See [`HeadDropout`].
+    fn head_dropout(&self, op: HeadDropout<'_, Self>) -> Result<(), DeviceError>;
+
     /// See [`CrossEntropy`].
     fn cross_entropy(&self, op: CrossEntropy<'_, Self>) -> Result<(), DeviceError>;
 
@@ -276,4 +282,10 @@ pub trait Ops {
 
     /// See [`AdamWRows`].
     fn adamw_rows(&self, op: AdamWRows<'_, Self>) -> Result<(), DeviceError>;
+
+    /// See [`Sgd`].
+    fn sgd(&self, op: Sgd<'_, Self>) -> Result<(), DeviceError>;
+
+    /// See [`SgdRows`].
+    fn sgd_rows(&self, op: SgdRows<'_, Self>) -> Result<(), DeviceError>;
 }

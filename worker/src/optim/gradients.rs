@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use medley_common::spec::TuningSpec;
+
 use crate::collective::{SparseRows, Summed};
 use crate::layout::{Layout, Segment};
 use crate::ops::{DeviceError, Ops, Slice};
@@ -23,7 +25,7 @@ pub enum GradientError {
     Segments {
         /// Segments that came back.
         summed: usize,
-        /// Segments of the model, the word embedding not counted.
+        /// Segments of the model that are trained, the word embedding not counted.
         expected: usize,
     },
     /// A segment has another length than the model's.
@@ -75,9 +77,13 @@ impl<O: Ops> Gradients<O> {
     ///
     /// # Errors
     /// The device failed, or the sums are not of this model.
-    pub fn new(ops: &O, layout: &Layout, summed: Summed<O::Buffer>) -> Result<(Self, Vec<O::Buffer>), GradientError> {
+    pub fn new(
+        ops: &O,
+        (layout, tuning): (&Layout, &TuningSpec),
+        summed: Summed<O::Buffer>,
+    ) -> Result<(Self, Vec<O::Buffer>), GradientError> {
         let Summed { mut segments, words, spare, traffic: _ } = summed;
-        check(ops, layout, &segments, &words)?;
+        check(ops, (layout, tuning), &segments, &words)?;
         // The norm is a sum over segments: their order must not depend on the collective.
         segments.sort_by_key(|(segment, _)| *segment);
         let word_elements = words.rows.len() * layout.slots()[0].shape[1];
@@ -118,7 +124,9 @@ impl<O: Ops> Gradients<O> {
                 return Ok(Origin::Weight(slot.name.clone()));
             }
         }
-        for (segment, whole) in layout.segments().iter().rev() {
+        let has_one =
+            |segment: &Segment| *segment == Segment::Words || self.segments.iter().any(|(own, _)| own == segment);
+        for (segment, whole) in layout.segments().iter().rev().filter(|(segment, _)| has_one(segment)) {
             for slot in layout.slots().iter().rev().filter(|slot| whole.contains(&slot.range.start)) {
                 if !ops.square_sum(&[self.run(*segment, whole.start, &slot.range)])?.is_finite() {
                     return Ok(Origin::Gradient(slot.name.clone()));
@@ -151,14 +159,13 @@ pub fn clip(norm: f64, max_norm: Option<f64>) -> f64 {
 
 fn check<O: Ops>(
     ops: &O,
-    layout: &Layout,
+    (layout, tuning): (&Layout, &TuningSpec),
     segments: &[(Segment, O::Buffer)],
     words: &SparseRows<O::Buffer>,
 ) -> Result<(), GradientError> {
-    let expected = layout.segments().iter().filter(|(segment, _)| *segment != Segment::Words);
-    let (summed, expected) = (segments.len(), expected.count());
+    let (summed, expected) = (segments.len(), layout.dense_segments(tuning).count());
     let found = |segment: &Segment| segments.iter().any(|(known, _)| known == segment);
-    let mut known = layout.segments().iter().map(|(segment, _)| segment).filter(|segment| **segment != Segment::Words);
+    let mut known = layout.dense_segments(tuning).map(|(segment, _)| segment);
     if summed != expected || !known.all(found) {
         return Err(GradientError::Segments { summed, expected });
     }

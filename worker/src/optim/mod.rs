@@ -1,8 +1,11 @@
 //! From gradients to weights.
 //!
-//! Gradients arrive as sums over all rows of the update. They are divided once, by the number of rows, and that division
-//! is folded into the scale that clips.
+//! Gradients arrive as sums over all rows of the update. They are divided once, by the number of rows or the weights of
+//! their classes, and that division is folded into the scale that clips.
 
-pub mod adamw;
+mod adamw;
 pub mod gradients;
 pub mod loss_scale;
+pub mod optimizer;
+mod runs;
+mod sgd;

@@ -79,7 +79,8 @@ impl<O: Ops> Computer<'_, O> {
         self.model.forward(&pass, Purpose::Training)?;
         timing.forward_seconds += clock.lap();
 
-        let loss = Loss { smoothing: self.spec.label_smoothing, gradient_scale: work.gradient_scale };
+        let (smoothing, class_weights) = (self.spec.label_smoothing, &self.spec.class_weights);
+        let loss = Loss { smoothing, class_weights, gradient_scale: work.gradient_scale };
         self.model.backward(&pass, Backward { share: &share, pool: &mut *self.pool, loss }, launch)?;
         launch.end_pass(lanes, tokens, self.pool);
         timing.backward_seconds += clock.lap();

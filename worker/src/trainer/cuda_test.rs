@@ -4,6 +4,7 @@ use medley_common::identity::{RowId, Update};
 use medley_common::spec::{ComputeSpec, OptimizerKind, Precision, Summation, TrainSpec};
 
 use super::fixture::{config, examples, flat, plan, spec};
+use super::recipes_test::recipes;
 use super::{StepError, Trainer};
 use crate::collective::Solo;
 use crate::layout::{Layout, Segment};
@@ -25,10 +26,13 @@ struct Course {
     parameters: Vec<f32>,
 }
 
-fn course<O: Ops + Clone>(ops: O, compute: ComputeSpec, (dropout, updates): (f64, u64)) -> Course {
+fn course<O: Ops + Clone>(ops: O, compute: ComputeSpec, length: (f64, u64)) -> Course {
+    course_of(ops, TrainSpec { compute, ..spec(OptimizerKind::AdamwHf, 4) }, length)
+}
+
+fn course_of<O: Ops + Clone>(ops: O, spec: TrainSpec, (dropout, updates): (f64, u64)) -> Course {
     let mut model = config();
     (model.hidden_dropout, model.attention_dropout, model.classifier_dropout) = (dropout, dropout, dropout);
-    let spec = TrainSpec { compute, ..spec(OptimizerKind::AdamwHf, 4) };
     let layout = Layout::new(&config());
     let mut collective = Solo::new(ops.clone(), &layout, 4);
     let mut trainer = Trainer::new(ops, model, spec, flat(&layout, "model/model.safetensors")).unwrap();
@@ -80,6 +84,35 @@ impl DriverTest for Single {
 #[test]
 fn in_single_precision_training_is_the_cpus() {
     on_each_driver(&Single);
+}
+
+struct Recipes;
+
+impl DriverTest for Recipes {
+    fn run<D: Driver + Clone>(&self, driver: D) {
+        for (name, mut recipe) in recipes() {
+            if matches!(recipe.optimizer.kind, OptimizerKind::Sgd(_)) {
+                recipe.schedule.peak = 0.5;
+            }
+            let expected = course_of(Cpu, recipe.clone(), (0.1, 2));
+            let got = course_of(Cuda::new(driver.clone(), Precision::Float32), recipe.clone(), (0.1, 2));
+            assert_near(name, &got.norms, &expected.norms, 1e-4);
+            assert_near(name, &got.losses, &expected.losses, 1e-5);
+            assert!(largest_difference(&got.parameters, &expected.parameters) < 2e-5, "{name}");
+            let start = flat(&Layout::new(&config()), "model/model.safetensors");
+            assert!(largest_difference(&expected.parameters, &start) > 1e-5, "{name} moves nothing");
+            let half = ComputeSpec { precision: Precision::Bfloat16, ..ComputeSpec::default() };
+            let recipe = TrainSpec { compute: half, ..recipe };
+            let got = course_of(Cuda::new(driver.clone(), Precision::Bfloat16), recipe, (0.1, 2));
+            assert_near(name, &got.losses, &expected.losses, 0.06);
+        }
+    }
+}
+
+/// What else a recipe may ask for, the kernels do as the CPU does.
+#[test]
+fn recipes_of_all_kinds_are_the_cpus() {
+    on_each_driver(&Recipes);
 }
 
 struct Half;

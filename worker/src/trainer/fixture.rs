@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -11,10 +11,10 @@ use medley_common::example::Example;
 use medley_common::identity::{Rank, RowId, Update};
 use medley_common::lane::{LaneTree, Node};
 use medley_common::message::{Lanes, UpdateReport};
-use medley_common::model::ModelConfig;
+use medley_common::model::{Family, ModelConfig};
 use medley_common::plan::UpdatePlan;
 use medley_common::schedule::{Decay, LrSchedule};
-use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec};
+use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec, TuningSpec};
 
 use super::{StepError, Trainer};
 use crate::collective::{Collective, CollectiveError, SparseRows, Summed};
@@ -22,9 +22,13 @@ use crate::layout::{Layout, Segment};
 use crate::ops::cpu::Cpu;
 
 pub(super) fn path(name: &str) -> PathBuf {
+    fixtures().join("tiny-bert").join(name)
+}
+
+pub(super) fn fixtures() -> PathBuf {
     // As it is when the test runs: it may have been built elsewhere.
     let worker = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-    PathBuf::from(worker).join("../tests/fixtures/tiny-bert").join(name)
+    PathBuf::from(worker).join("../tests/fixtures")
 }
 
 pub(super) fn json(name: &str) -> serde_json::Value {
@@ -35,6 +39,7 @@ pub(super) fn config() -> ModelConfig {
     let json = json("model/config.json");
     let size = |name: &str| json[name].as_u64().unwrap() as u32;
     ModelConfig {
+        family: Family::Bert,
         vocab_size: size("vocab_size"),
         hidden_size: size("hidden_size"),
         num_hidden_layers: size("num_hidden_layers"),
@@ -53,7 +58,11 @@ pub(super) fn config() -> ModelConfig {
 
 /// The tensors of a safetensors file, flat in the order of the layout.
 pub(super) fn flat(layout: &Layout, file: &str) -> Vec<f32> {
-    let tensors = candle_core::safetensors::load(path(file), &candle_core::Device::Cpu).unwrap();
+    flat_at(layout, &path(file))
+}
+
+pub(super) fn flat_at(layout: &Layout, file: &Path) -> Vec<f32> {
+    let tensors = candle_core::safetensors::load(file, &candle_core::Device::Cpu).unwrap();
     assert_eq!(tensors.len(), layout.slots().len());
     let values = |name: &String| tensors[name].flatten_all().unwrap().to_vec1::<f32>().unwrap();
     layout.slots().iter().flat_map(|slot| values(&slot.name)).collect()
@@ -103,7 +112,9 @@ pub(super) fn spec(kind: OptimizerKind, lanes: u32) -> TrainSpec {
             weight_decay: 0.01,
             max_grad_norm: Some(1.0),
         },
+        tuning: TuningSpec::default(),
         label_smoothing: 0.0,
+        class_weights: Vec::new(),
         compute: ComputeSpec::default(),
     }
 }
@@ -224,7 +235,7 @@ impl Collective for Member {
             self.segments.push((*segment, total(self.tree, root, &known, &add).unwrap()));
         }
         let known = all.iter().flat_map(|parts| parts.words.clone()).collect();
-        self.words = total(self.tree, root, &known, &|left, right| left.plus(&right)).unwrap();
+        self.words = total(self.tree, root, &known, &|left, right| left.plus(&right)).unwrap_or_default();
         Ok(Summed { segments: self.segments.clone(), words: self.words.clone(), ..Summed::default() })
     }
 }
@@ -233,9 +244,18 @@ impl Collective for Member {
 pub(super) fn train(
     make: &(dyn Fn() -> Trainer + Sync),
     plans: &[UpdatePlan],
+    size: (u32, usize),
+) -> (Trainer, Vec<UpdateReport>) {
+    train_on(&examples(), make, plans, size)
+}
+
+/// The same with rows of one's own.
+pub(super) fn train_on(
+    examples: &[Example],
+    make: &(dyn Fn() -> Trainer + Sync),
+    plans: &[UpdatePlan],
     (world, threads): (u32, usize),
 ) -> (Trainer, Vec<UpdateReport>) {
-    let examples = examples();
     let lanes = plans[0].lanes.len() as u32;
     let shares = LaneTree::new(lanes).assign(world);
     let run = |mut member: Member, share: Range<u32>| {
@@ -243,7 +263,7 @@ pub(super) fn train(
         let mut trainer = make();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let reports: Result<Vec<_>, StepError> =
-            pool.install(|| plans.iter().map(|plan| trainer.step(plan, &share, &examples, &mut member)).collect());
+            pool.install(|| plans.iter().map(|plan| trainer.step(plan, &share, examples, &mut member)).collect());
         (trainer, reports.unwrap())
     };
     std::thread::scope(|scope| {

@@ -8,6 +8,7 @@ use medley_common::model::ModelConfig;
 use medley_common::spec::{ComputeSpec, OptimizerKind, Precision, Summation, TrainSpec};
 
 use super::Trainer;
+use super::families_test::Tiny;
 use super::fixture::{config, examples, flat, plan, random_parameters, spec};
 use crate::collective::{Collective, CollectiveError, Parts, Solo, SparseRows, Summed};
 use crate::layout::{Layout, Segment};
@@ -91,6 +92,16 @@ impl Case {
         Self { name: "the fixture", model: config(), parameters, examples: examples() }
     }
 
+    fn family(name: &'static str) -> Self {
+        let tiny = Tiny::new(name);
+        Self {
+            name,
+            parameters: tiny.parameters("model/model.safetensors"),
+            model: tiny.config,
+            examples: tiny.examples,
+        }
+    }
+
     /// One layer as wide as BERT-large's, over rows up to 128 tokens long where they cost nothing.
     fn large() -> Self {
         let model = ModelConfig {
@@ -164,7 +175,8 @@ struct Gradients(&'static [(Precision, f64)]);
 
 impl DriverTest for Gradients {
     fn run<D: Driver + Clone>(&self, driver: D) {
-        for case in [Case::fixture(), Case::large()] {
+        let cases = [Case::fixture(), Case::family("roberta"), Case::family("electra"), Case::large()];
+        for case in cases {
             for (precision, tolerance) in self.0 {
                 let got = case.gradient(Cuda::new(driver.clone(), *precision), *precision);
                 case.compare(&got, *precision, *tolerance);

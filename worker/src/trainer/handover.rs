@@ -1,4 +1,4 @@
-//! A state that one rank holds becomes that of all: parameters, moments and position.
+//! A state that one rank holds becomes that of all: parameters, what the optimizer remembers, and position.
 
 use std::ops::Range;
 
@@ -44,9 +44,8 @@ impl<O: Ops> Trainer<O> {
         collective: &mut dyn Collective<O::Buffer>,
     ) -> Result<(), HandoverError> {
         collective.sum_in_full(true);
-        let (first, second) = self.optimizer.moments();
         let mut taken = Vec::new();
-        for buffer in [&self.parameters, first, second] {
+        for buffer in std::iter::once(&self.parameters).chain(self.optimizer.memory()) {
             let mine = if handover.is_source { Some(self.read(buffer)?) } else { None };
             let summed = self.travel(mine, handover.lanes, collective)?;
             taken.push(self.join(&summed)?);
@@ -56,10 +55,11 @@ impl<O: Ops> Trainer<O> {
         }
         let scale = self.travel_scale(handover, collective)?;
         collective.sum_in_full(false);
-        let Ok([parameters, first, second]) = <[Vec<f32>; 3]>::try_from(taken) else { return Ok(()) };
         if !handover.is_source {
+            let memory = taken.split_off(1);
+            let parameters = taken.into_iter().flatten().collect();
             self.parameters = self.ops.upload_parameters(parameters).map_err(TrainerError::from)?;
-            self.restore([first, second], handover.update)?;
+            self.restore(memory, handover.update)?;
             self.scale = scale;
         }
         Ok(())

@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use medley_common::identity::Rank;
 use medley_common::lane::Node;
 use medley_common::spec::OptimizerKind;
@@ -76,7 +78,10 @@ fn a_state_travels_in_full_where_gradients_do_not() {
         let handover = Handover { is_source: rank == 0, lanes: std::slice::from_ref(&lanes), update };
         trainer.hand_over(handover, &mut rounding).unwrap();
         assert!(!rounding.in_full);
-        (trainer.parameters().unwrap().to_vec(), trainer.moments().unwrap().map(|moments| moments.into_owned()))
+        (
+            trainer.parameters().unwrap().to_vec(),
+            trainer.memory().unwrap().into_iter().map(Cow::into_owned).collect::<Vec<_>>(),
+        )
     };
     let [source, taken] = std::thread::scope(|scope| {
         let ranks: Vec<_> = group(2, 4).into_iter().enumerate().map(|rank| scope.spawn(move || run(rank))).collect();

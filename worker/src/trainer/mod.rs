@@ -16,8 +16,8 @@ use crate::model::bert::{Bert, Keep};
 use crate::model::lane_sums::BufferPool;
 use crate::ops::cpu::Cpu;
 use crate::ops::{DeviceError, Ops};
-use crate::optim::adamw::AdamW;
 use crate::optim::loss_scale::LossScale;
+use crate::optim::optimizer::Optimizer;
 use crate::trainer::kept::Kept;
 use crate::trainer::passes::Passes;
 use crate::trainer::seat::Seat;
@@ -34,6 +34,8 @@ mod step;
 #[cfg(test)]
 mod cuda_test;
 #[cfg(test)]
+mod families_test;
+#[cfg(test)]
 mod fixture;
 #[cfg(test)]
 mod gradients_test;
@@ -41,6 +43,8 @@ mod gradients_test;
 mod launches_test;
 #[cfg(test)]
 mod parity_test;
+#[cfg(test)]
+mod recipes_test;
 #[cfg(test)]
 mod reproducible_test;
 #[cfg(test)]
@@ -58,7 +62,7 @@ pub struct Trainer<O: Ops = Cpu> {
     layout: Layout,
     model: Bert<O>,
     parameters: O::Buffer,
-    optimizer: AdamW<O>,
+    optimizer: Optimizer<O>,
     pool: BufferPool<O>,
     update: Update,
     /// In half precision alone.
@@ -106,7 +110,7 @@ impl<O: Ops> Trainer<O> {
         Ok(Self {
             model: new_model(&config, &spec, &layout),
             parameters: ops.upload_parameters(parameters)?,
-            optimizer: AdamW::new(&ops, &layout, spec.optimizer)?,
+            optimizer: Optimizer::new(&ops, &layout, (spec.optimizer, &spec.tuning))?,
             pool: BufferPool::default(),
             update: Update(0),
             scale,
@@ -120,14 +124,18 @@ impl<O: Ops> Trainer<O> {
         })
     }
 
-    /// Goes on after `update`, with the optimizer's first and second moments as they were then.
+    /// Goes on after `update`, with what the optimizer remembered then ([`OptimizerKind::memory`]).
     ///
     /// # Errors
-    /// The moments are not the model's, or the device's memory is exhausted.
-    pub fn restore(&mut self, [first, second]: [Vec<f32>; 2], update: Update) -> Result<(), TrainerError> {
-        check_length("first moments", first.len(), &self.layout)?;
-        check_length("second moments", second.len(), &self.layout)?;
-        self.optimizer.restore(self.ops.upload(first)?, self.ops.upload(second)?);
+    /// That is not of this optimizer and this model, or the device's memory is exhausted.
+    ///
+    /// [`OptimizerKind::memory`]: medley_common::spec::OptimizerKind::memory
+    pub fn restore(&mut self, memory: Vec<Vec<f32>>, update: Update) -> Result<(), TrainerError> {
+        for (place, name) in self.spec.optimizer.kind.memory().iter().enumerate() {
+            check_length(name, memory.get(place).map_or(0, Vec::len), &self.layout)?;
+        }
+        let memory = memory.into_iter().map(|buffer| self.ops.upload(buffer)).collect::<Result<_, _>>()?;
+        self.optimizer.restore(memory);
         self.update = update;
         self.kept = None;
         Ok(())
@@ -177,6 +185,12 @@ impl<O: Ops> Trainer<O> {
         self.ops.peak_bytes()
     }
 
+    /// The recipe.
+    #[must_use]
+    pub fn spec(&self) -> &TrainSpec {
+        &self.spec
+    }
+
     /// Where each parameter lies in the flat buffers.
     #[must_use]
     pub fn layout(&self) -> &Layout {
@@ -193,20 +207,21 @@ impl<O: Ops> Trainer<O> {
         self.ops.host(&self.parameters)
     }
 
-    /// The optimizer's first and second moments on the host, in the order of the layout.
+    /// What the optimizer remembers, on the host: in the order of [`OptimizerKind::memory`], each in that of the layout.
     ///
     /// # Errors
     /// The device failed.
-    pub fn moments(&self) -> Result<[Cow<'_, [f32]>; 2], DeviceError> {
-        let (first, second) = self.optimizer.moments();
-        Ok([self.ops.host(first)?, self.ops.host(second)?])
+    ///
+    /// [`OptimizerKind::memory`]: medley_common::spec::OptimizerKind::memory
+    pub fn memory(&self) -> Result<Vec<Cow<'_, [f32]>>, DeviceError> {
+        self.optimizer.memory().into_iter().map(|buffer| self.ops.host(buffer)).collect()
     }
 }
 
 /// The model, without room for any batch yet.
 fn new_model<O: Ops>(config: &ModelConfig, spec: &TrainSpec, layout: &Layout) -> Bert<O> {
     let keep = if spec.compute.gradient_checkpointing { Keep::Nothing } else { Keep::Everything };
-    Bert::new(config, layout, keep)
+    Bert::new(config, layout, keep, spec.tuning.frozen_layers)
 }
 
 fn check_length(name: &'static str, elements: usize, layout: &Layout) -> Result<(), TrainerError> {

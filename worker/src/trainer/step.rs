@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use medley_common::example::Example;
-use medley_common::identity::Update;
+use medley_common::identity::{RowId, Update};
 use medley_common::message::{Timing, UpdateReport};
 use medley_common::plan::UpdatePlan;
 
@@ -18,9 +18,9 @@ use crate::collective::{Collective, CollectiveError, Summed};
 use crate::layout::Segment;
 use crate::model::lane_sums::BufferPool;
 use crate::ops::{DeviceError, Ops, Slice};
-use crate::optim::adamw::StepSize;
 use crate::optim::gradients::{GradientError, Gradients, Origin, clip};
 use crate::optim::loss_scale::LossScale;
+use crate::optim::optimizer::StepSize;
 use crate::process_clock;
 
 /// Why an update was not made; parameters and moments are as before.
@@ -116,9 +116,10 @@ impl<O: Ops> Trainer<O> {
         let (started_us, mut clock) = (process_clock::microseconds(), Clock::start());
         let kept = self.kept.take().unwrap_or_default().for_lanes(update, lanes);
         let missing = kept.missing(lanes);
-        let rows = f64::from(plan.rows());
+        let label = |row: RowId| examples.get(row.0 as usize).and_then(|example| example.label);
+        let divisor = plan.divisor(&self.spec.class_weights, label);
         // The loss is a sum over rows; its scale is meant for their mean.
-        let gradient_scale = self.scale.map_or(1.0, |scale| scale.scale / rows);
+        let gradient_scale = self.scale.map_or(1.0, |scale| scale.scale / divisor);
         let seat = self.seat(planned as u32, collective.rank(), collective.world());
         let work = Work { plan, examples, gradient_scale, seat };
         let (launched, mut timing) = self.compute(work, (lanes, &missing), kept, collective)?;
@@ -129,19 +130,19 @@ impl<O: Ops> Trainer<O> {
                 return Err(self.unsummed(plan, lanes, examples, problem));
             }
             Launched::Broken(error, kept) => {
-                let segments = self.layout.segments().len() - 1;
+                let segments = self.layout.dense_segments(&self.spec.tuning).count();
                 self.kept = Some(kept).filter(|kept| kept.is_whole(segments));
                 return Err(error.into());
             }
         };
         let traffic = summed.traffic;
         let (losses, reported) = take_losses(&self.ops, &mut summed, planned)?;
-        let (gradients, mut spare) = Gradients::new(&self.ops, &self.layout, summed)?;
+        let (gradients, mut spare) = Gradients::new(&self.ops, (&self.layout, &self.spec.tuning), summed)?;
         timing.wait_seconds += clock.lap();
         timing.started_us = started_us;
         (timing.exchange_seconds, timing.sent_bytes) = (traffic.busy.as_secs_f64(), traffic.sent_bytes);
 
-        let applied = self.apply(update, &gradients, rows * gradient_scale, &losses)?;
+        let applied = self.apply(update, &gradients, divisor * gradient_scale, &losses)?;
         let (grad_norm, skipped) = (applied.unwrap_or(0.0), applied.is_none());
         self.update = update;
         spare.extend(reported);
@@ -163,7 +164,7 @@ impl<O: Ops> Trainer<O> {
     ) -> Result<(Launched<O::Buffer>, Timing), StepError> {
         let Work { plan, examples, seat, .. } = work;
         let sums = PartialSums::new(&self.ops, &self.layout, seat, missing);
-        let mut launch = Launch::new(&self.ops, collective, kept, (seat, self.config.hidden_size as usize), sums);
+        let mut launch = Launch::new(&self.ops, collective, kept, (seat, self.config.embedding_size() as usize), sums);
         let mut clock = Clock::start();
         let mut timing = loop {
             let mut computer = Computer {

@@ -48,7 +48,7 @@ fn weights_have_the_same_bits_for_any_number_of_workers_and_threads() {
         for group in [(1, 2), (1, 3), (2, 1), (3, 1), (3, 2), (lanes, 1), (lanes + 2, 1)] {
             let (got, others) = train(&make, &plans, group);
             assert!(got.parameters().unwrap() == expected.parameters().unwrap(), "{group:?}");
-            assert!(got.moments().unwrap() == expected.moments().unwrap(), "{group:?}");
+            assert!(got.memory().unwrap() == expected.memory().unwrap(), "{group:?}");
             let lanes = others.iter().zip(&reports).flat_map(|(other, all)| other.lanes.iter().zip(&all.lanes));
             assert!(lanes.clone().all(|(other, lane)| other == lane), "{group:?}");
             assert!(others.iter().zip(&reports).all(|(other, all)| other.losses == all.losses), "{group:?}");
@@ -168,13 +168,13 @@ fn a_restored_trainer_goes_on_with_the_same_bits() {
         let parameters = half.parameters().unwrap().to_vec();
         let mut trainer = Trainer::new(crate::ops::cpu::Cpu, with_dropout(config()), smooth(4), parameters).unwrap();
         trainer.predict(&[RowId(0), RowId(1)], &examples()).unwrap();
-        trainer.restore(half.moments().unwrap().map(Cow::into_owned), half.update()).unwrap();
+        trainer.restore(half.memory().unwrap().into_iter().map(Cow::into_owned).collect(), half.update()).unwrap();
         trainer
     };
     let (resumed, _) = train(&resume, &plans[2..], (1, 1));
     assert!(
         resumed.parameters().unwrap() == whole.parameters().unwrap()
-            && resumed.moments().unwrap() == whole.moments().unwrap()
+            && resumed.memory().unwrap() == whole.memory().unwrap()
     );
     assert_eq!(resumed.update(), Update(4));
 }
@@ -256,7 +256,7 @@ fn a_gradient_that_is_no_number_is_an_error_and_changes_nothing() {
     assert!(parts.iter().all(|part| text.contains(part)), "{text}");
     let same = |(one, other): (&f32, &f32)| one.to_bits() == other.to_bits();
     assert!(trainer.parameters().unwrap().iter().zip(&parameters).all(same));
-    assert!(trainer.moments().unwrap()[0].iter().all(|moment| *moment == 0.0));
+    assert!(trainer.memory().unwrap()[0].iter().all(|moment| *moment == 0.0));
 }
 
 /// A group of one whose collective breaks after some launches, as if a peer had died.
@@ -323,7 +323,7 @@ fn a_lost_peer_costs_its_own_lanes_alone() {
         let report = trainer.step(&plans[1], &[0..3, 3..5, 5..6, 6..8], &examples, &mut solo).unwrap();
         assert!(
             trainer.parameters().unwrap() == expected.parameters().unwrap()
-                && trainer.moments().unwrap() == expected.moments().unwrap(),
+                && trainer.memory().unwrap() == expected.memory().unwrap(),
             "{left}"
         );
         assert_eq!(UpdateReport { timing: reports[1].timing, ..report }, reports[1]);
@@ -352,7 +352,7 @@ fn a_state_is_handed_over_to_the_bit() {
     let (expected, _) = train(&|| trainer(&config, smooth(8)), &plans, (1, 1));
     for (parameters, moments) in hand_over(&|| trainer(&config, smooth(8)), &plans, Summation::ByLane) {
         assert!(parameters == *expected.parameters().unwrap());
-        assert!(moments == expected.moments().unwrap().map(Cow::into_owned));
+        assert!(expected.memory().unwrap() == moments);
     }
     let [one, other] = hand_over(&|| trainer(&config, by_worker(smooth(8))), &plans, Summation::ByWorker);
     assert!(one == other && one.0 != *expected.parameters().unwrap());
@@ -363,7 +363,7 @@ fn hand_over(
     make: &(dyn Fn() -> Trainer + Sync),
     plans: &[UpdatePlan],
     summation: Summation,
-) -> [(Vec<f32>, [Vec<f32>; 2]); 2] {
+) -> [(Vec<f32>, Vec<Vec<f32>>); 2] {
     let examples = examples();
     let (shares, update) = ([vec![0..3, 3..4], vec![4..8]], Update(1));
     let listeners = [(); 2].map(|()| Listener::bind(([127, 0, 0, 1], 0).into()).unwrap());
@@ -390,7 +390,7 @@ fn hand_over(
         trainer.hand_over(handover, &mut tcp).unwrap();
         assert_eq!(trainer.update(), update);
         trainer.step(&plans[1], &shares[rank], &examples, &mut tcp).unwrap();
-        (trainer.parameters().unwrap().to_vec(), trainer.moments().unwrap().map(Cow::into_owned))
+        (trainer.parameters().unwrap().to_vec(), trainer.memory().unwrap().into_iter().map(Cow::into_owned).collect())
     };
     std::thread::scope(|scope| {
         let ranks = [0, 1].map(|rank| scope.spawn(move || run(rank)));

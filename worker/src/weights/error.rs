@@ -114,6 +114,8 @@ fn setting(name: &str) -> Option<&'static str> {
         ("word_embeddings", "vocab_size"),
         ("position_embeddings", "max_position_embeddings"),
         ("token_type_embeddings", "type_vocab_size"),
+        ("embeddings_project", "embedding_size"),
+        ("classifier.dense", "hidden_size"),
         ("classifier", "num_labels"),
         ("intermediate", "intermediate_size"),
     ];

@@ -1,6 +1,6 @@
 //! New parameters, a pure function of the seed and their names.
 
-use medley_common::model::ModelConfig;
+use medley_common::model::{Family, ModelConfig};
 use medley_common::plan::mix;
 use rayon::prelude::*;
 
@@ -9,8 +9,8 @@ use crate::layout::{Layout, Slot};
 /// Elements that one task draws.
 const BLOCK: usize = 1 << 16;
 
-/// All parameters of a new model, in the order of the layout, as Hugging Face initialises BERT: weights normal with
-/// standard deviation `initializer_range`, biases 0, layer norms 1 and 0, the padding row of the word embedding 0.
+/// All parameters of a new model, in the order of the layout, as Hugging Face initialises BERT and its like: weights normal
+/// with standard deviation `initializer_range`, biases 0, layer norms 1 and 0, the padding's word and position 0.
 #[must_use]
 pub fn initialise(layout: &Layout, config: &ModelConfig, seed: u64) -> Vec<f32> {
     let mut parameters = vec![0.0; layout.len()];
@@ -28,10 +28,22 @@ pub(super) fn initialise_slot(slot: &Slot, config: &ModelConfig, seed: u64, out:
         out.fill(0.0);
     } else {
         normal(stream(seed, &slot.name), config.initializer_range, out);
-        if slot.name.ends_with("word_embeddings.weight") {
-            out[..config.hidden_size as usize].fill(0.0);
+        if let Some(row) = padding_row(&slot.name, config.family) {
+            let width = config.embedding_size() as usize;
+            out[row * width..][..width].fill(0.0);
         }
     }
+}
+
+/// The row of an embedding that is the padding's; BERT and ELECTRA have one of words alone.
+fn padding_row(name: &str, family: Family) -> Option<usize> {
+    let padding = match family {
+        Family::Roberta { pad_token_id } => pad_token_id as usize,
+        Family::Bert | Family::Electra { .. } => 0,
+    };
+    let has_one = name.ends_with("word_embeddings.weight")
+        || (matches!(family, Family::Roberta { .. }) && name.ends_with("position_embeddings.weight"));
+    has_one.then_some(padding)
 }
 
 /// The stream of random numbers that belongs to one tensor.

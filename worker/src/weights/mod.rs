@@ -8,12 +8,13 @@ use medley_common::model::ModelConfig;
 use sha2::{Digest as _, Sha256};
 
 use crate::layout::Layout;
+use crate::model::family;
 
 mod archive;
 mod conversion;
 mod error;
 mod initial;
-mod moments;
+mod optimizer_state;
 mod pickle;
 mod placement;
 mod safetensors_file;
@@ -25,7 +26,7 @@ mod stream;
 pub use conversion::{Conversion, convert};
 pub use error::{Mismatch, WeightsError};
 pub use initial::initialise;
-pub use moments::{Moments, read_moments, write_moments};
+pub use optimizer_state::{OptimizerState, read_optimizer, write_optimizer};
 pub use state_file::{StateFile, write_model};
 
 /// Parameters read from a file.
@@ -33,7 +34,7 @@ pub use state_file::{StateFile, write_model};
 pub struct Loaded {
     /// All parameters, in the order of the layout.
     pub parameters: Vec<f32>,
-    /// Tensors of the model that the file lacks and that were initialised: the classifier, the pooler.
+    /// Tensors of the model that the file lacks and that were initialised: those of the classifier, a pooler included.
     pub initialised: Vec<String>,
     /// Entries of the file that the model has no use for, by their names there, ascending.
     pub ignored: Vec<String>,
@@ -63,8 +64,8 @@ impl Loaded {
 /// Reads parameters from the bytes of `model.safetensors` or `pytorch_model.bin`; the file's name tells which.
 ///
 /// Takes safetensors, and both formats of `torch.save`: the zip archive and, from before torch 1.6, the stream of
-/// pickles. Elements of 16, 32 or 64 bits become `f32`. Names may lack the `bert.` prefix, and layer norms may be
-/// called gamma and beta. A pooler or classifier that the file lacks is initialised from `seed`, the same on every
+/// pickles. Elements of 16, 32 or 64 bits become `f32`. Names may lack the encoder's prefix (`bert.`), and layer norms may
+/// be called gamma and beta. A pooler or classifier that the file lacks is initialised from `seed`, the same on every
 /// worker.
 ///
 /// # Errors
@@ -79,7 +80,8 @@ pub fn read(
 ) -> Result<Loaded, WeightsError> {
     let checkpoint = open(file_name, &bytes)
         .map_err(|problem| WeightsError::Unreadable { file_name: file_name.to_owned(), problem })?;
-    placement::place(file_name, checkpoint, layout, |slot, out| initial::initialise_slot(slot, config, seed, out))
+    let target = placement::Target { layout, parts: family::parts(config.family) };
+    placement::place(file_name, checkpoint, target, |slot, out| initial::initialise_slot(slot, config, seed, out))
 }
 
 /// SHA-256 over the parameters' little-endian bytes.

@@ -1,21 +1,35 @@
 //! The tensors of a file in the places of the layout.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::stored::{Checkpoint, StoredTensor};
 use super::{Loaded, Mismatch, WeightsError};
-use crate::layout::{Layout, Slot};
+use crate::layout::{Layout, Segment, Slot};
+use crate::model::family::Parts;
+
+/// What a file's tensors are to become.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target<'l> {
+    /// The model's tensors.
+    pub layout: &'l Layout,
+    /// What its family calls them.
+    pub parts: &'static Parts,
+}
 
 /// Copies every tensor of the layout from the checkpoint into its place; `initialise` fills those of the pooler and
 /// the classifier that are missing.
 pub(super) fn place(
     file_name: &str,
     checkpoint: Checkpoint<'_>,
-    layout: &Layout,
+    target: Target<'_>,
     initialise: impl Fn(&Slot, &mut [f32]),
 ) -> Result<Loaded, WeightsError> {
-    let mut sorted = Sorted::new(&checkpoint.tensors, layout);
-    sorted.mismatches.extend(layout.slots().iter().filter_map(|slot| mismatch(slot, &sorted.tensors)));
+    let layout = target.layout;
+    let head = layout.range(Segment::Head);
+    let mut sorted = Sorted::new(&checkpoint.tensors, target);
+    let misfit = |slot| mismatch(slot, &sorted.tensors, &head);
+    sorted.mismatches.extend(layout.slots().iter().filter_map(misfit));
     if !sorted.mismatches.is_empty() {
         return Err(WeightsError::Mismatch { file_name: file_name.to_owned(), mismatches: sorted.mismatches });
     }
@@ -62,16 +76,19 @@ struct Sorted<'t, 'a> {
 }
 
 impl<'t, 'a> Sorted<'t, 'a> {
-    fn new(tensors: &'t [StoredTensor<'a>], layout: &Layout) -> Self {
+    fn new(tensors: &'t [StoredTensor<'a>], target: Target<'_>) -> Self {
+        let Target { layout, parts } = target;
         let known: BTreeMap<&str, &Slot> = layout.slots().iter().map(|slot| (slot.name.as_str(), slot)).collect();
+        let of_encoder = |name: &str| name.strip_prefix(parts.encoder).is_some_and(|rest| rest.starts_with('.'));
+        let unused = |name: &str| parts.unused.iter().any(|part| name.starts_with(part)) || is_buffer(name);
         let mut sorted = Self { tensors: BTreeMap::new(), ignored: Vec::new(), mismatches: Vec::new() };
         for tensor in tensors {
-            let name = canonical(&tensor.name);
+            let name = canonical(&tensor.name, parts.encoder);
             if known.contains_key(name.as_str()) {
                 if sorted.tensors.insert(name.clone(), tensor).is_some() {
                     sorted.mismatches.push(Mismatch::Twice { name });
                 }
-            } else if name.starts_with("bert.") && !is_buffer(&name) {
+            } else if of_encoder(&name) && !unused(&name) {
                 // One more layer, or a projection: to leave it out would compute another model than the file's.
                 sorted.mismatches.push(Mismatch::Unexpected { name, found: tensor.shape.clone() });
             } else {
@@ -82,10 +99,11 @@ impl<'t, 'a> Sorted<'t, 'a> {
     }
 }
 
-fn mismatch(slot: &Slot, tensors: &BTreeMap<String, &StoredTensor<'_>>) -> Option<Mismatch> {
+/// `head` has the tensors that a pretrained model may lack: fine-tuning starts with new ones.
+fn mismatch(slot: &Slot, tensors: &BTreeMap<String, &StoredTensor<'_>>, head: &Range<usize>) -> Option<Mismatch> {
     let name = slot.name.clone();
     match tensors.get(&slot.name) {
-        None if is_head(&name) => None,
+        None if head.contains(&slot.range.start) => None,
         None => Some(Mismatch::Missing { name, shape: slot.shape.clone() }),
         Some(tensor) if tensor.shape != slot.shape => {
             Some(Mismatch::Shape { name, expected: slot.shape.clone(), found: tensor.shape.clone() })
@@ -95,11 +113,12 @@ fn mismatch(slot: &Slot, tensors: &BTreeMap<String, &StoredTensor<'_>>) -> Optio
     }
 }
 
-/// The layout's name for a tensor: with the prefix, which a bare `BertModel` lacks, and with today's names for the
-/// layer norms' gamma and beta.
-fn canonical(name: &str) -> String {
-    let bare = ["embeddings.", "encoder.", "pooler."].into_iter().any(|part| name.starts_with(part));
-    let prefix = if bare { "bert." } else { "" };
+/// The layout's name for a tensor: with the prefix, which a bare encoder (`BertModel`) lacks, and with today's names for
+/// the layer norms' gamma and beta.
+fn canonical(name: &str, encoder: &str) -> String {
+    let parts = ["embeddings.", "embeddings_project.", "encoder.", "pooler."];
+    let bare = parts.into_iter().any(|part| name.starts_with(part));
+    let prefix = if bare { format!("{encoder}.") } else { String::new() };
     match (name.strip_suffix(".gamma"), name.strip_suffix(".beta")) {
         (Some(stem), _) => format!("{prefix}{stem}.weight"),
         (_, Some(stem)) => format!("{prefix}{stem}.bias"),
@@ -109,10 +128,5 @@ fn canonical(name: &str) -> String {
 
 /// Constants that older versions of transformers saved along with the parameters.
 fn is_buffer(name: &str) -> bool {
-    matches!(name, "bert.embeddings.position_ids" | "bert.embeddings.token_type_ids")
-}
-
-/// Tensors that a pretrained model may lack: fine-tuning starts with new ones.
-fn is_head(name: &str) -> bool {
-    name.starts_with("bert.pooler.") || name.starts_with("classifier.")
+    name.ends_with(".embeddings.position_ids") || name.ends_with(".embeddings.token_type_ids")
 }

@@ -57,7 +57,7 @@ impl<'a> StateFile<'a> {
 
     /// A file with `metadata` and, for each prefix and its buffer, all tensors of the layout with the prefix before
     /// their names.
-    pub(super) fn new(metadata: Value, buffers: &[(&str, &'a [f32])], layout: &Layout) -> Result<Self, WeightsError> {
+    pub(super) fn new(metadata: Value, buffers: &[(String, &'a [f32])], layout: &Layout) -> Result<Self, WeightsError> {
         let mut entries = Map::new();
         entries.insert("__metadata__".to_owned(), metadata);
         for (place, (prefix, buffer)) in buffers.iter().enumerate() {
@@ -83,5 +83,5 @@ impl<'a> StateFile<'a> {
 /// # Errors
 /// `parameters` has not the layout's length.
 pub fn write_model<'a>(parameters: &'a [f32], layout: &Layout) -> Result<StateFile<'a>, WeightsError> {
-    StateFile::new(json!({ "format": "pt" }), &[("", parameters)], layout)
+    StateFile::new(json!({ "format": "pt" }), &[(String::new(), parameters)], layout)
 }

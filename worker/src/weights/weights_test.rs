@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use medley_common::identity::Update;
+use medley_common::model::Family;
+use medley_common::spec::{OptimizerKind, SgdSpec};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
@@ -14,6 +16,7 @@ const SEED: u64 = 42;
 
 fn config() -> ModelConfig {
     ModelConfig {
+        family: Family::Bert,
         vocab_size: 2000,
         hidden_size: 32,
         num_hidden_layers: 2,
@@ -125,6 +128,77 @@ fn a_pretrained_model_gets_new_heads_and_loses_its_own() {
     }
 }
 
+/// As hubs have them: the encoder under its names, heads of pre-training, a pooler that nobody trained.
+#[test]
+fn pretrained_models_of_other_families_get_new_classifiers() {
+    let sizes = ModelConfig { vocab_size: 9, hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, ..config() };
+    for (family, others) in [
+        (Family::Roberta { pad_token_id: 1 }, ["lm_head.dense.weight", "roberta.pooler.dense.weight"]),
+        (
+            Family::Electra { embedding_size: 8 },
+            ["discriminator_predictions.dense.weight", "electra.embeddings.position_ids"],
+        ),
+    ] {
+        let config = ModelConfig { family, ..sizes.clone() };
+        let layout = Layout::new(&config);
+        let expected = initialise(&layout, &config, 5);
+        let bytes = |values: &[f32]| bytemuck::cast_slice::<f32, u8>(values).to_vec();
+        let of_encoder = layout.slots().iter().filter(|slot| !slot.name.starts_with("classifier."));
+        let mut tensors: BTreeMap<String, Tensor> = of_encoder
+            .map(|slot| (slot.name.clone(), (Dtype::F32, slot.shape.clone(), bytes(&expected[slot.range.clone()]))))
+            .collect();
+        tensors.extend(others.map(|name| (name.to_owned(), (Dtype::F32, vec![1], bytes(&[0.5])))));
+        let load =
+            |tensors: &BTreeMap<String, Tensor>| read("model.safetensors", safetensors(tensors), &layout, &config, 5);
+        let loaded = load(&tensors).unwrap();
+        assert_eq!(loaded.ignored, others);
+        let heads =
+            ["classifier.dense", "classifier.out_proj"].map(|name| [format!("{name}.weight"), format!("{name}.bias")]);
+        assert_eq!(loaded.initialised, heads.concat());
+        assert_eq!(loaded.parameters, expected);
+
+        let bare = |(name, tensor): (&String, &Tensor)| {
+            (
+                name.split_once('.')
+                    .filter(|(encoder, _)| others[1].starts_with(encoder))
+                    .map_or(name.clone(), |(_, rest)| rest.to_owned()),
+                tensor.clone(),
+            )
+        };
+        assert_eq!(load(&tensors.iter().map(bare).collect()).unwrap().parameters, expected, "without its prefix");
+
+        let prefix = others[1].split('.').next().unwrap();
+        tensors
+            .insert(format!("{prefix}.encoder.layer.1.output.dense.bias"), (Dtype::F32, vec![16], bytes(&[0.0; 16])));
+        let text = load(&tensors).unwrap_err().to_string();
+        assert!(text.contains("encoder.layer.1.output.dense.bias [16] is not part of the model"), "{text}");
+    }
+}
+
+/// Of the padding, RoBERTa has a word and a position: both begin as 0, as transformers has them.
+#[test]
+fn a_new_model_of_another_family_is_initialised_as_it_is() {
+    for (family, rows) in
+        [(Family::Roberta { pad_token_id: 1 }, [1, 1]), (Family::Electra { embedding_size: 8 }, [0, 9])]
+    {
+        let config = ModelConfig { family, ..config() };
+        let (layout, width) = (Layout::new(&config), config.embedding_size() as usize);
+        let parameters = initialise(&layout, &config, SEED);
+        for (slot, padding) in layout.slots().iter().zip(rows) {
+            for (row, values) in parameters[slot.range.clone()].chunks_exact(width).enumerate().take(9) {
+                assert_eq!(values.iter().all(|value| *value == 0.0), row == padding, "{} {row}", slot.name);
+            }
+        }
+        let heads = layout.slots().iter().filter(|slot| slot.name.starts_with("classifier."));
+        for slot in heads {
+            let tensor = &parameters[slot.range.clone()];
+            let deviation = (tensor.iter().map(|value| value * value).sum::<f32>() / tensor.len() as f32).sqrt();
+            let expected = if slot.name.ends_with(".bias") { 0.0..=0.0 } else { 0.015..=0.025 };
+            assert!(expected.contains(&deviation), "{}: {deviation}", slot.name);
+        }
+    }
+}
+
 #[test]
 fn all_that_does_not_fit_is_named_at_once() {
     let mut tensors = tensors();
@@ -232,27 +306,46 @@ fn a_written_model_is_read_back_to_the_bit() {
 }
 
 #[test]
-fn moments_are_read_back_to_the_bit() {
-    let layout = layout();
+fn what_an_optimizer_remembers_is_read_back_to_the_bit() {
+    let (layout, kind) = (layout(), OptimizerKind::AdamwTorch);
     let exp_avg: Vec<f32> = (0..layout.len()).map(|index| f32::from_bits(0x0000_0001 + index as u32 * 977)).collect();
     let exp_avg_sq: Vec<f32> = exp_avg.iter().map(|value| -value * 0.5).collect();
     let scale = LossScale { scale: 2.0_f64.powi(-7), good_updates: 1999, skipped_updates: 3 };
-    let bytes = write_moments(&exp_avg, &exp_avg_sq, (Update(u64::MAX), Some(scale)), &layout).unwrap().to_vec();
-    let moments = read_moments(&bytes, &layout).unwrap();
-    assert_eq!(moments.loss_scale, Some(scale));
-    assert_eq!(digest(&moments.exp_avg), digest(&exp_avg));
-    assert_eq!(digest(&moments.exp_avg_sq), digest(&exp_avg_sq));
-    assert_eq!(moments.update, Update(u64::MAX));
+    let write = |kind: &OptimizerKind, memory: &[&[f32]]| {
+        write_optimizer(kind, memory, (Update(u64::MAX), Some(scale)), &layout).map(|file| file.to_vec())
+    };
+    let bytes = write(&kind, &[&exp_avg, &exp_avg_sq]).unwrap();
+    let state = read_optimizer(&bytes, &kind, &layout).unwrap();
+    assert_eq!(state.loss_scale, Some(scale));
+    assert!(state.memory.iter().zip([&exp_avg, &exp_avg_sq]).all(|(read, written)| digest(read) == digest(written)));
+    assert_eq!((state.memory.len(), state.update), (2, Update(u64::MAX)));
 
     let other = Layout::new(&ModelConfig { num_labels: 2, ..config() });
-    let text = read_moments(&bytes, &other).unwrap_err().to_string();
+    let text = read_optimizer(&bytes, &kind, &other).unwrap_err().to_string();
     assert!(text.starts_with("optimizer.safetensors: 4 tensors do not fit"), "{text}");
     assert!(text.contains("exp_avg_sq.classifier.weight is [3, 32], expected [2, 32]"), "{text}");
-    let text = read_moments(&fixture("model/model.safetensors"), &layout).unwrap_err().to_string();
+    let text = read_optimizer(&fixture("model/model.safetensors"), &kind, &layout).unwrap_err().to_string();
     assert!(text.contains("no number \"update\""), "{text}");
     let infinite = vec![f32::INFINITY; layout.len()];
-    let bytes = write_moments(&exp_avg, &infinite, (Update(1), None), &layout).unwrap().to_vec();
-    assert!(matches!(read_moments(&bytes, &layout), Err(WeightsError::NotFinite { .. })));
+    let bytes = write(&kind, &[&exp_avg, &infinite]).unwrap();
+    assert!(matches!(read_optimizer(&bytes, &kind, &layout), Err(WeightsError::NotFinite { .. })));
+}
+
+#[test]
+fn each_optimizer_has_a_file_of_its_own() {
+    let layout = layout();
+    let values: Vec<f32> = (0..layout.len()).map(|index| index as f32).collect();
+    let momentum = OptimizerKind::Sgd(SgdSpec { momentum: 0.9, ..SgdSpec::default() });
+    let plain = OptimizerKind::Sgd(SgdSpec::default());
+    for (kind, memory) in [(momentum, vec![values.clone()]), (plain, Vec::new())] {
+        let buffers: Vec<&[f32]> = memory.iter().map(Vec::as_slice).collect();
+        let bytes = write_optimizer(&kind, &buffers, (Update(7), None), &layout).unwrap().to_vec();
+        let expected = OptimizerState { memory: memory.clone(), update: Update(7), loss_scale: None };
+        assert_eq!(read_optimizer(&bytes, &kind, &layout).unwrap(), expected);
+        let text = read_optimizer(&bytes, &OptimizerKind::AdamwHf, &layout).unwrap_err().to_string();
+        assert!(text.contains("exp_avg"), "{text}");
+        assert!(write_optimizer(&OptimizerKind::AdamwHf, &buffers, (Update(7), None), &layout).is_err());
+    }
 }
 
 #[test]

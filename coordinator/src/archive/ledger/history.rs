@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use medley_common::identity::{Digest, Generation, Split, Update, WorkerId};
 use serde::{Deserialize, Serialize};
 
+use super::event::{Change, Event, What};
 use super::record::{CheckpointRecord, FinalRecord, Record, RunIdentity};
 use crate::archive::trainer_state::{Cadence, LogEntry, TrainerState};
 use crate::run::report::{GroupRecord, MemberRecord, TrainLog, UpdateRecord};
@@ -64,6 +65,8 @@ pub struct History {
     updates: Vec<PastUpdate>,
     entries: Vec<PastEntry>,
     checkpoints: Vec<CheckpointRecord>,
+    /// In effect or not.
+    events: Vec<Event>,
     group: Option<GroupRecord>,
     /// After how many updates each group started.
     groups: BTreeMap<Generation, Update>,
@@ -82,6 +85,7 @@ impl History {
             updates: Vec::new(),
             entries: Vec::new(),
             checkpoints: Vec::new(),
+            events: Vec::new(),
             group: None,
             groups: BTreeMap::new(),
             hosts: BTreeSet::new(),
@@ -97,6 +101,7 @@ impl History {
     /// It is out of turn; then it changes nothing.
     pub fn take(&mut self, record: Record) -> Result<(), String> {
         self.turn(&record)?;
+        self.events.extend(self.event(&record));
         match record {
             Record::Run(_) => {}
             Record::Group(group) => {
@@ -123,6 +128,20 @@ impl History {
             Record::Final(outputs) => self.outputs = Some(outputs),
         }
         Ok(())
+    }
+
+    /// What `record` tells of that happened, if it is next.
+    fn event(&self, record: &Record) -> Option<Event> {
+        let what = match record {
+            Record::Group(group) => What::Group(Change::between(self.group.as_ref(), group)),
+            Record::Update(update) if update.attempt > 1 => What::Retry(update.attempt),
+            Record::Checkpoint(_) => What::Checkpoint,
+            Record::Rewind(rewind) => What::Rewind { to: rewind.to, reason: rewind.reason.clone() },
+            Record::Run(_) | Record::Update(_) | Record::Log(_) | Record::Evaluation(_) | Record::Final(_) => {
+                return None;
+            }
+        };
+        Some(Event { update: self.last(), what })
     }
 
     /// Whether `record` may come next.
@@ -196,6 +215,17 @@ impl History {
     pub fn losses(&self, through: Update) -> Option<Vec<f64>> {
         let whole = self.identity.start == Update(0) && self.last() >= through;
         whole.then(|| self.updates.iter().take(through.0 as usize).map(|past| past.loss).collect())
+    }
+
+    /// What happened beside updates, in order, in effect or not.
+    #[must_use]
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// The evaluations of the validation split that are in effect, in order: after which update, and the metrics.
+    pub fn evaluations(&self) -> impl Iterator<Item = (Update, &LogEntry)> {
+        self.entries.iter().filter(|past| past.is_evaluation).map(|past| (past.update, &past.entry))
     }
 
     /// The checkpoints in effect, in order; some may be gone from the disk by `--save_total_limit`.

@@ -11,6 +11,7 @@
 //! stands for updates that the ledger has forgotten, and the updates after it are made again from it, to the same bits.
 //! A last line that was cut or blotted is dropped; a damaged line before others is an error, never skipped.
 
+mod event;
 mod history;
 mod line;
 mod lines;
@@ -25,6 +26,7 @@ use medley_common::identity::Update;
 use super::durable;
 use super::error::ArchiveError;
 
+pub use event::{Change, Event, What};
 pub use history::{History, Host, PastUpdate};
 pub use lines::{Head, Lines, Next, TornTail};
 pub use record::{CheckpointRecord, Evaluated, FinalRecord, Logged, Record, RewindRecord, RunIdentity};

@@ -3,14 +3,13 @@
 use rayon::prelude::*;
 
 use super::Cpu;
-use crate::ops::adamw::{AdamW, AdamWRows, AdamWRun, Coefficients};
-
-/// Elements that a thread takes at a time.
-const ELEMENTS: usize = 16_384;
+use super::step_rows::{ELEMENTS, Rows};
+use crate::ops::adamw::{AdamW, AdamWRows, Coefficients};
+use crate::ops::step::StepRun;
 
 pub(super) fn step(op: AdamW<'_, Cpu>) {
     let AdamW { coefficients, parameters, first, second, runs } = op;
-    for AdamWRun { range, decays, gradient } in runs {
+    for StepRun { range, decays, gradient } in runs {
         let coefficients = if decays { coefficients } else { coefficients.lasting() };
         let [parameters, first, second] =
             [&mut *parameters, &mut *first, &mut *second].map(|buffer| &mut buffer[range.clone()]);
@@ -31,23 +30,16 @@ fn step_run(coefficients: &Coefficients, [parameters, first, second]: [&mut [f32
 }
 
 pub(super) fn step_rows(op: AdamWRows<'_, Cpu>) {
-    let width = op.width;
-    let rows = (ELEMENTS / width).max(1);
-    let zeros = vec![0.0; width];
-    let (parameters, first, second) = (op.parameters.into_values(), op.first.into_values(), op.second.into_values());
-    let chunk = rows * width;
+    let AdamWRows { coefficients, parameters, first, second, gradient } = op;
+    let gradients = Rows::new(&gradient);
+    let (width, chunk) = (gradient.width, gradients.per_task() * gradient.width);
+    let (parameters, first, second) = (parameters.into_values(), first.into_values(), second.into_values());
     let state = parameters.par_chunks_mut(chunk).zip(first.par_chunks_mut(chunk)).zip(second.par_chunks_mut(chunk));
     state.enumerate().for_each(|(task, ((parameters, first), second))| {
-        let row = (task * rows) as u32;
-        let mut place = op.rows.partition_point(|known| *known < row);
         let state = parameters.chunks_exact_mut(width).zip(first.chunks_exact_mut(width));
-        for (row, ((parameters, first), second)) in (row..).zip(state.zip(second.chunks_exact_mut(width))) {
-            let mut gradient = &*zeros;
-            if op.rows.get(place) == Some(&row) {
-                gradient = &op.gradient[place * width..][..width];
-                place += 1;
-            }
-            step_elements(&op.coefficients, parameters, first, second, gradient);
+        let state = state.zip(second.chunks_exact_mut(width));
+        for (((parameters, first), second), gradient) in state.zip(gradients.of_task(task)) {
+            step_elements(&coefficients, parameters, first, second, gradient);
         }
     });
 }

@@ -1,7 +1,9 @@
 //! The classification head: a handful of rows, computed by the calling thread.
 
 use super::Cpu;
-use crate::ops::head::{CrossEntropy, FirstTokens, FirstTokensBackward, LaneLosses, TanhDropout, TanhDropoutBackward};
+use crate::ops::head::{
+    CrossEntropy, FirstTokens, FirstTokensBackward, HeadDropout, LaneLosses, TanhDropout, TanhDropoutBackward,
+};
 
 pub(super) fn first_tokens(op: FirstTokens<'_, Cpu>) {
     for (start, y) in op.pack.offsets.iter().zip(op.y.chunks_exact_mut(op.hidden)).take(op.pack.rows.len()) {
@@ -36,18 +38,31 @@ pub(super) fn tanh_dropout_backward(op: TanhDropoutBackward<'_, Cpu>) {
     }
 }
 
+pub(super) fn dropout(op: HeadDropout<'_, Cpu>) {
+    let rows = op.x.chunks_exact(op.hidden).zip(op.y.chunks_exact_mut(op.hidden));
+    for (row, (x, y)) in op.pack.rows.iter().zip(rows) {
+        let mask = op.dropout.row(*row);
+        (0..).zip(x.iter().zip(y)).for_each(|(column, (x, y))| *y = x * mask.factor(column));
+    }
+}
+
 pub(super) fn cross_entropy(op: CrossEntropy<'_, Cpu>) {
     let rows = op.logits.chunks_exact(op.labels).zip(op.dlogits.chunks_exact_mut(op.labels));
     for ((label, (logits, dlogits)), loss) in op.pack.labels.iter().zip(rows).zip(op.losses) {
         let most = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         let sum: f64 = logits.iter().map(|logit| (f64::from(*logit) - most).exp()).sum();
+        let target_of = |column: u32| {
+            let certain = if *label == Some(column) { 1.0 - op.smoothing } else { 0.0 };
+            let weight = op.class_weights.get(column as usize).copied().unwrap_or(1.0);
+            (certain + op.smoothing / op.labels as f64) * weight
+        };
+        let mass = if op.class_weights.is_empty() { 1.0 } else { (0..op.labels as u32).map(target_of).sum() };
         let mut total = 0.0;
         for ((column, logit), dlogit) in (0..).zip(logits).zip(dlogits) {
             let log_probability = f64::from(*logit) - most - sum.ln();
-            let certain = if *label == Some(column) { 1.0 - op.smoothing } else { 0.0 };
-            let target = certain + op.smoothing / op.labels as f64;
+            let target = target_of(column);
             total -= target * log_probability;
-            *dlogit = ((log_probability.exp() - target) * op.gradient_scale) as f32;
+            *dlogit = ((log_probability.exp() * mass - target) * op.gradient_scale) as f32;
         }
         *loss = total as f32;
     }

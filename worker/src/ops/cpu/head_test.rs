@@ -20,6 +20,7 @@ fn cross_entropy_and_its_gradient_are_torchs() {
             pack: &batch,
             labels,
             smoothing,
+            class_weights: &[],
             logits: &logits,
             dlogits: dlogits_ref,
             losses: losses_ref,
@@ -48,6 +49,7 @@ fn huge_logits_give_numbers() {
         pack: &batch,
         labels: 3,
         smoothing: 0.0,
+        class_weights: &[],
         logits: &logits,
         dlogits: dlogits_ref,
         losses: losses_ref,
@@ -76,6 +78,21 @@ fn tanh_and_its_gradient_drop_the_same_elements() {
     let [dx] = oracle::gradients(&expected, &oracle::tensor(&dy, &shape), [&variable]);
     assert_close("dx", &gradient, &dx, 1e-6);
     assert!(y.contains(&0.0));
+}
+
+#[test]
+fn dropout_is_a_product_with_its_mask() {
+    let batch = oracle::packed(&[&[0, 1, 2], &[3, 4]]);
+    let (hidden, dropout) = (20, oracle::dropout(Site::ClassifierInput));
+    let (x, mut y) = (noise(5 * hidden, 1), vec![0.0; 5 * hidden]);
+    super::dropout(HeadDropout { pack: &batch, hidden, dropout, x: &x, y: &mut y });
+    let factors = batch.rows.iter().flat_map(|row| {
+        let mask = dropout.row(*row);
+        (0..hidden as u32).map(move |column| mask.factor(column))
+    });
+    assert!(y.iter().eq(&x.iter().zip(factors).map(|(x, factor)| x * factor).collect::<Vec<_>>()));
+    let other = oracle::dropout(Site::Pooled).row(batch.rows[0]);
+    assert!(y.contains(&0.0) && (0..20).any(|column| (other.factor(column) == 0.0) != (y[column as usize] == 0.0)));
 }
 
 #[test]

@@ -11,9 +11,12 @@ use super::adamw::{AdamW, AdamWRows};
 use super::attention::{Attention, AttentionBackward};
 use super::embedding::{Embedding, EmbeddingBackward, PositionGradient, WordGradient};
 use super::gelu::{BiasGelu, BiasGeluBackward};
-use super::head::{CrossEntropy, FirstTokens, FirstTokensBackward, LaneLosses, TanhDropout, TanhDropoutBackward};
+use super::head::{
+    CrossEntropy, FirstTokens, FirstTokensBackward, HeadDropout, LaneLosses, TanhDropout, TanhDropoutBackward,
+};
 use super::linear::{ColumnSum, Linear, LinearInputGradient, LinearWeightGradient};
 use super::norm::{ResidualNorm, ResidualNormBackward};
+use super::sgd::{Sgd, SgdRows};
 use super::{DeviceError, LaneKeeping, Ops, Shortage, Slice, SliceMut};
 use crate::batch::Batch;
 use crate::collective::SparseRows;
@@ -31,6 +34,8 @@ mod math;
 mod matrix;
 mod norm;
 mod reduce;
+mod sgd;
+mod step_rows;
 
 #[cfg(test)]
 pub(super) mod oracle;
@@ -226,6 +231,11 @@ impl Ops for Cpu {
         Ok(())
     }
 
+    fn head_dropout(&self, op: HeadDropout<'_, Self>) -> Result<(), DeviceError> {
+        head::dropout(op);
+        Ok(())
+    }
+
     fn cross_entropy(&self, op: CrossEntropy<'_, Self>) -> Result<(), DeviceError> {
         head::cross_entropy(op);
         Ok(())
@@ -265,6 +275,16 @@ impl Ops for Cpu {
 
     fn adamw_rows(&self, op: AdamWRows<'_, Self>) -> Result<(), DeviceError> {
         adamw::step_rows(op);
+        Ok(())
+    }
+
+    fn sgd(&self, op: Sgd<'_, Self>) -> Result<(), DeviceError> {
+        sgd::step(op);
+        Ok(())
+    }
+
+    fn sgd_rows(&self, op: SgdRows<'_, Self>) -> Result<(), DeviceError> {
+        sgd::step_rows(op);
         Ok(())
     }
 }

@@ -5,7 +5,7 @@
 use candle_core::{D, Device, Tensor, Var};
 use medley_common::example::Example;
 use medley_common::identity::{RowId, Update};
-use medley_common::model::ModelConfig;
+use medley_common::model::{Family, ModelConfig};
 
 use crate::batch::{Batch, Labels, Source};
 use crate::ops::dropout::{Dropout, Masks, Site};
@@ -15,6 +15,7 @@ const LENGTHS: [usize; 10] = [5, 17, 1, 40, 2, 33, 3, 24, 8, 64];
 
 pub(in crate::ops) fn config(hidden: u32) -> ModelConfig {
     ModelConfig {
+        family: Family::Bert,
         vocab_size: 13,
         hidden_size: hidden,
         num_hidden_layers: 1,

@@ -40,6 +40,7 @@ const SOURCES: [&str; MODULES.len()] = [
     include_str!(concat!(env!("OUT_DIR"), "/linear.ptx")),
     include_str!(concat!(env!("OUT_DIR"), "/norm.ptx")),
     include_str!(concat!(env!("OUT_DIR"), "/reduce.ptx")),
+    include_str!(concat!(env!("OUT_DIR"), "/sgd.ptx")),
 ];
 
 /// What a block can share on every device of that capability and later.

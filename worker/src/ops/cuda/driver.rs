@@ -50,7 +50,7 @@ pub struct Kernel {
 }
 
 /// The source files of all kernels.
-pub const MODULES: [&str; 8] = ["adamw", "attention", "embedding", "gelu", "head", "linear", "norm", "reduce"];
+pub const MODULES: [&str; 9] = ["adamw", "attention", "embedding", "gelu", "head", "linear", "norm", "reduce", "sgd"];
 
 /// How many threads run a kernel, and what a block of them shares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

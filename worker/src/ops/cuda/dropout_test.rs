@@ -5,7 +5,7 @@ use crate::ops::attention::{Attention, HeadShape};
 use crate::ops::cpu::oracle::packed;
 use crate::ops::dropout::Site;
 use crate::ops::embedding::Embedding;
-use crate::ops::head::TanhDropout;
+use crate::ops::head::{HeadDropout, TanhDropout};
 use crate::ops::norm::{Norm, ResidualNorm};
 use crate::ops::{Ops, Slice};
 
@@ -56,7 +56,13 @@ impl Kept {
         let (mut pooled, mut dropped) = (case.taken(sequences * WIDTH, 6), case.activation_room(sequences * WIDTH));
         let dropout = case.dropout(Site::Pooled);
         ops.tanh_dropout(TanhDropout { pack, hidden: WIDTH, dropout, x: &mut pooled, y: &mut dropped }).unwrap();
+        let (x, mut y) = (case.activations(sequences * WIDTH, 7), case.activation_room(sequences * WIDTH));
+        if let Some(dropout) = case.dropout(Site::ClassifierInput) {
+            ops.head_dropout(HeadDropout { pack, hidden: WIDTH, dropout, x: &x, y: &mut y }).unwrap();
+        }
+        let classified = if case.dropout(Site::ClassifierInput).is_some() { &y } else { &x };
         vec![
+            ("classified", pattern(&case.values(classified, sequences * WIDTH))),
             ("embedded", pattern(&case.values(&embedded, elements))),
             ("added to the residual", pattern(&case.values(&z, elements))),
             ("pooled", pattern(&case.values(&dropped, sequences * WIDTH))),

@@ -4,12 +4,15 @@ use super::driver::{Driver, Element, Grid, Kernel};
 use super::pack::Part;
 use super::{Argument, Cuda, dropout_arguments, int};
 use crate::ops::DeviceError;
-use crate::ops::head::{CrossEntropy, FirstTokens, FirstTokensBackward, LaneLosses, TanhDropout, TanhDropoutBackward};
+use crate::ops::head::{
+    CrossEntropy, FirstTokens, FirstTokensBackward, HeadDropout, LaneLosses, TanhDropout, TanhDropoutBackward,
+};
 
 const FIRST: Kernel = Kernel { module: "head", name: "first_tokens" };
 const FIRST_BACKWARD: Kernel = Kernel { module: "head", name: "first_tokens_backward" };
 const TANH: Kernel = Kernel { module: "head", name: "tanh_dropout" };
 const TANH_BACKWARD: Kernel = Kernel { module: "head", name: "tanh_dropout_backward" };
+const DROPOUT: Kernel = Kernel { module: "head", name: "head_dropout" };
 const CROSS_ENTROPY: Kernel = Kernel { module: "head", name: "cross_entropy" };
 const LANE_LOSSES: Kernel = Kernel { module: "head", name: "lane_losses" };
 
@@ -61,14 +64,27 @@ pub(super) fn tanh_dropout_backward<D: Driver>(
     cuda.enqueue(TANH_BACKWARD, cuda.element, Grid::new(sequences, THREADS), &arguments)
 }
 
+pub(super) fn dropout<D: Driver>(cuda: &Cuda<D>, op: HeadDropout<'_, Cuda<D>>) -> Result<(), DeviceError> {
+    let sequences = op.pack.as_ref().rows.len();
+    let whole = 0..sequences * op.hidden;
+    let [key, threshold, scale] = dropout_arguments(Some(op.dropout));
+    let (x, y) = (cuda.stored(op.x, whole.clone())?, cuda.stored(op.y, whole)?);
+    let arguments = [x, y, cuda.part(op.pack, Part::Rows), key, threshold, scale, int(op.hidden)];
+    cuda.enqueue(DROPOUT, cuda.element, Grid::new(sequences, THREADS), &arguments)
+}
+
 pub(super) fn cross_entropy<D: Driver>(cuda: &Cuda<D>, op: CrossEntropy<'_, Cuda<D>>) -> Result<(), DeviceError> {
     let sequences = op.pack.as_ref().rows.len();
     let whole = 0..sequences * op.labels;
+    // Without weights, there is nothing to write for them.
+    let weights =
+        if op.class_weights.is_empty() { None } else { Some(cuda.scratch(bytemuck::cast_slice(op.class_weights))?) };
     let arguments = [
         cuda.wide(op.logits, whole.clone())?,
         cuda.part(op.pack, Part::Labels),
         cuda.stored(op.dlogits, whole)?,
         cuda.wide(op.losses, 0..sequences)?,
+        Argument::Address(weights.as_ref().map_or(0, |weights| cuda.driver.address(weights))),
         Argument::Float(op.smoothing as f32),
         Argument::Float(op.gradient_scale as f32),
         int(sequences),

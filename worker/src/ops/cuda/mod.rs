@@ -22,6 +22,8 @@ mod operations;
 mod pack;
 mod reduce;
 mod runs;
+mod sgd;
+mod step;
 pub mod surroundings;
 
 #[cfg(test)]
@@ -93,6 +95,7 @@ pub fn check_shape(model: &ModelConfig) -> Result<(), ShapeError> {
     let (hidden, head) = (model.hidden_size as usize, model.head_size() as usize);
     let widths = [
         ("hidden_size", hidden, WIDEST_ROW),
+        ("embedding_size", model.embedding_size() as usize, WIDEST_ROW),
         ("intermediate_size", model.intermediate_size as usize, usize::MAX),
         ("the size of a head (hidden_size / num_attention_heads)", head, WIDEST_HEAD),
     ];

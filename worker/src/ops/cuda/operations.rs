@@ -5,16 +5,19 @@ use std::borrow::Cow;
 use medley_common::model::ModelConfig;
 
 use super::driver::{Driver, Element};
-use super::{Buffer, Cuda, Pack, adamw, attention, check_shape, embedding, gelu, head, linear, norm, reduce};
+use super::{Buffer, Cuda, Pack, adamw, attention, check_shape, embedding, gelu, head, linear, norm, reduce, sgd};
 use crate::batch::Batch;
 use crate::collective::SparseRows;
 use crate::ops::adamw::{AdamW, AdamWRows};
 use crate::ops::attention::{Attention, AttentionBackward};
 use crate::ops::embedding::{Embedding, EmbeddingBackward, PositionGradient, WordGradient};
 use crate::ops::gelu::{BiasGelu, BiasGeluBackward};
-use crate::ops::head::{CrossEntropy, FirstTokens, FirstTokensBackward, LaneLosses, TanhDropout, TanhDropoutBackward};
+use crate::ops::head::{
+    CrossEntropy, FirstTokens, FirstTokensBackward, HeadDropout, LaneLosses, TanhDropout, TanhDropoutBackward,
+};
 use crate::ops::linear::{ColumnSum, Linear, LinearInputGradient, LinearWeightGradient};
 use crate::ops::norm::{ResidualNorm, ResidualNormBackward};
+use crate::ops::sgd::{Sgd, SgdRows};
 use crate::ops::{DeviceError, LaneKeeping, Ops, Slice, SliceMut};
 
 impl<D: Driver> Ops for Cuda<D> {
@@ -187,6 +190,10 @@ impl<D: Driver> Ops for Cuda<D> {
         head::tanh_dropout_backward(self, op)
     }
 
+    fn head_dropout(&self, op: HeadDropout<'_, Self>) -> Result<(), DeviceError> {
+        head::dropout(self, op)
+    }
+
     fn cross_entropy(&self, op: CrossEntropy<'_, Self>) -> Result<(), DeviceError> {
         head::cross_entropy(self, op)
     }
@@ -231,5 +238,13 @@ impl<D: Driver> Ops for Cuda<D> {
 
     fn adamw_rows(&self, op: AdamWRows<'_, Self>) -> Result<(), DeviceError> {
         adamw::step_rows(self, op)
+    }
+
+    fn sgd(&self, op: Sgd<'_, Self>) -> Result<(), DeviceError> {
+        sgd::step(self, op)
+    }
+
+    fn sgd_rows(&self, op: SgdRows<'_, Self>) -> Result<(), DeviceError> {
+        sgd::step_rows(self, op)
     }
 }

@@ -7,13 +7,14 @@ use super::driver::{Driver, Element};
 use super::drivers_test::{DriverTest, on_each_driver};
 use super::kernels_test::{Case, LANES, Outputs, Scenario, compare};
 use crate::collective::SparseRows;
-use crate::ops::adamw::{AdamW, AdamWRows, AdamWRun, Coefficients};
+use crate::ops::adamw::{AdamW, AdamWRows, Coefficients};
 use crate::ops::attention::{Attention, AttentionBackward, HeadShape};
 use crate::ops::cpu::Cpu;
 use crate::ops::cpu::oracle::{noise, packed};
 use crate::ops::dropout::Site;
 use crate::ops::head::{CrossEntropy, FirstTokens, FirstTokensBackward, LaneLosses, TanhDropout, TanhDropoutBackward};
 use crate::ops::linear::{ColumnSum, Linear, LinearInputGradient, LinearShape, LinearWeightGradient, Write};
+use crate::ops::step::{RowGradients, StepRun};
 use crate::ops::{Ops, Slice, SliceMut};
 
 /// Attention of all tokens, or of the first tokens, to all.
@@ -95,6 +96,7 @@ impl Scenario for Head {
             pack,
             labels,
             smoothing: 0.125,
+            class_weights: &[],
             gradient_scale: 16.0,
             logits,
             dlogits: &mut dlogits,
@@ -190,7 +192,7 @@ impl Scenario for Steps {
         let mut second = ops.upload(noise(count, 3).iter().map(|value| value * value).collect()).unwrap();
         let gradient = case.wide(count, 4);
         let rows: &[u32] = &[0, 3, 4, 29];
-        let run = |range: std::ops::Range<usize>, decays| AdamWRun {
+        let run = |range: std::ops::Range<usize>, decays| StepRun {
             gradient: Slice { buffer: &gradient, range: range.start - 301..range.end - 301 },
             range,
             decays,
@@ -208,9 +210,7 @@ impl Scenario for Steps {
             parameters: SliceMut { buffer: &mut parameters, range: 0..300 },
             first: SliceMut { buffer: &mut first, range: 0..300 },
             second: SliceMut { buffer: &mut second, range: 0..300 },
-            width,
-            rows,
-            gradient: &gradient,
+            gradient: RowGradients { width, rows, values: &gradient },
         })
         .unwrap();
         let squares = ops

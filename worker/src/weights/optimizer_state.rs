@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use medley_common::identity::Update;
+use medley_common::spec::OptimizerKind;
 use serde_json::json;
 
 use super::placement::finite;
@@ -15,50 +16,57 @@ use crate::optim::loss_scale::LossScale;
 
 /// The name under which errors speak of the file.
 const FILE_NAME: &str = "optimizer.safetensors";
-const EXP_AVG: &str = "exp_avg.";
-const EXP_AVG_SQ: &str = "exp_avg_sq.";
 const UPDATE: &str = "update";
 /// Scale, good updates and skipped updates, with spaces between.
 const LOSS_SCALE: &str = "loss_scale";
 
-/// The optimizer's moments after an update, in the order of the layout.
+/// What the optimizer remembers after an update.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Moments {
-    /// First moments.
-    pub exp_avg: Vec<f32>,
-    /// Second moments.
-    pub exp_avg_sq: Vec<f32>,
+pub struct OptimizerState {
+    /// What it remembers of the parameters, in the order of [`OptimizerKind::memory`], each in the order of the layout.
+    pub memory: Vec<Vec<f32>>,
     /// Updates done.
     pub update: Update,
     /// The loss scale, where there is one.
     pub loss_scale: Option<LossScale>,
 }
 
-/// `optimizer.safetensors`: tensors `exp_avg.<name>` and `exp_avg_sq.<name>`, the update's number and the loss scale in
-/// the metadata.
+/// `optimizer.safetensors`: for each of [`OptimizerKind::memory`] a tensor `<memory>.<name>` of each parameter, as
+/// `exp_avg.<name>`; the update's number and the loss scale in the metadata.
 ///
 /// # Errors
-/// A buffer has not the layout's length.
-pub fn write_moments<'a>(
-    exp_avg: &'a [f32],
-    exp_avg_sq: &'a [f32],
+/// There are not as many buffers as the optimizer has, or one has not the layout's length.
+pub fn write_optimizer<'a>(
+    kind: &OptimizerKind,
+    memory: &[&'a [f32]],
     (update, loss_scale): (Update, Option<LossScale>),
     layout: &Layout,
 ) -> Result<StateFile<'a>, WeightsError> {
+    let names = kind.memory();
+    if memory.len() != names.len() {
+        let expected = names.len() * layout.len();
+        return Err(WeightsError::Length { expected, found: memory.iter().map(|buffer| buffer.len()).sum() });
+    }
     let mut metadata = json!({ "format": "pt", UPDATE: update.to_string() });
     if let Some(LossScale { scale, good_updates, skipped_updates }) = loss_scale {
         // Powers of two, so their decimals are exact.
         metadata[LOSS_SCALE] = format!("{scale} {good_updates} {skipped_updates}").into();
     }
-    StateFile::new(metadata, &[(EXP_AVG, exp_avg), (EXP_AVG_SQ, exp_avg_sq)], layout)
+    let buffers: Vec<(String, &[f32])> = names.iter().map(|name| prefix(name)).zip(memory.iter().copied()).collect();
+    StateFile::new(metadata, &buffers, layout)
 }
 
-/// Reads what [`write_moments`] wrote.
+/// What stands before a parameter's name.
+fn prefix(name: &str) -> String {
+    format!("{name}.")
+}
+
+/// Reads what [`write_optimizer`] wrote of an optimizer of this kind.
 ///
 /// # Errors
 /// The file is damaged; the update's number is missing; tensors are missing, unknown or of another shape or type, all
-/// of which are named in one error; a moment is not finite.
-pub fn read_moments(bytes: &[u8], layout: &Layout) -> Result<Moments, WeightsError> {
+/// of which are named in one error; a number is not finite.
+pub fn read_optimizer(bytes: &[u8], kind: &OptimizerKind, layout: &Layout) -> Result<OptimizerState, WeightsError> {
     let unreadable = |problem| WeightsError::Unreadable { file_name: FILE_NAME.to_owned(), problem };
     let metadata = metadata(bytes).map_err(unreadable)?;
     let update = metadata.get(UPDATE).and_then(|text| text.parse().ok());
@@ -71,19 +79,24 @@ pub fn read_moments(bytes: &[u8], layout: &Layout) -> Result<Moments, WeightsErr
     let mut tensors: BTreeMap<&str, &StoredTensor<'_>> =
         checkpoint.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
     let mut mismatches = Vec::new();
-    let exp_avg = take(EXP_AVG, &mut tensors, layout, &mut mismatches);
-    let exp_avg_sq = take(EXP_AVG_SQ, &mut tensors, layout, &mut mismatches);
+    let prefixes = kind.memory().iter().map(|name| prefix(name));
+    let memory: Vec<(String, Vec<f32>)> = prefixes
+        .map(|prefix| {
+            let buffer = take(&prefix, &mut tensors, layout, &mut mismatches);
+            (prefix, buffer)
+        })
+        .collect();
     for (name, tensor) in tensors {
         mismatches.push(Mismatch::Unexpected { name: name.to_owned(), found: tensor.shape.clone() });
     }
     if !mismatches.is_empty() {
         return Err(WeightsError::Mismatch { file_name: FILE_NAME.to_owned(), mismatches });
     }
-    for slot in layout.slots() {
-        finite(FILE_NAME, &format!("{EXP_AVG}{}", slot.name), &exp_avg[slot.range.clone()])?;
-        finite(FILE_NAME, &format!("{EXP_AVG_SQ}{}", slot.name), &exp_avg_sq[slot.range.clone()])?;
+    for (slot, (prefix, buffer)) in layout.slots().iter().flat_map(|slot| memory.iter().map(move |part| (slot, part))) {
+        finite(FILE_NAME, &format!("{prefix}{}", slot.name), &buffer[slot.range.clone()])?;
     }
-    Ok(Moments { exp_avg, exp_avg_sq, update: Update(update), loss_scale })
+    let memory = memory.into_iter().map(|(_, buffer)| buffer).collect();
+    Ok(OptimizerState { memory, update: Update(update), loss_scale })
 }
 
 /// The scale, the good updates since it changed, and the updates skipped.

@@ -1,4 +1,4 @@
-use medley_common::model::ModelConfig;
+use medley_common::model::{Family, ModelConfig};
 
 use super::*;
 use crate::collective::{SparseRows, Summed};
@@ -6,6 +6,7 @@ use crate::ops::cpu::Cpu;
 
 fn layout() -> Layout {
     Layout::new(&ModelConfig {
+        family: Family::Bert,
         vocab_size: 50,
         hidden_size: 20,
         num_hidden_layers: 2,
@@ -55,7 +56,7 @@ fn reference(spec: &OptimizerSpec, [p, m, v]: &mut [f64; 3], gradient: f64, upda
             *p -= rate * second.sqrt() / first * *m / (v.sqrt() + spec.epsilon);
             *p -= rate * decay * *p;
         }
-        OptimizerKind::AdamwTorch => {
+        _ => {
             *p *= 1.0 - rate * decay;
             *p -= rate / first * *m / ((*v / second).sqrt() + spec.epsilon);
         }
@@ -67,11 +68,12 @@ fn steps_are_those_of_transformers_and_of_torch() {
     let layout = layout();
     for kind in [OptimizerKind::AdamwHf, OptimizerKind::AdamwTorch] {
         let spec = spec(kind);
-        let mut optimizer = AdamW::new(&Cpu, &layout, spec).unwrap();
+        let mut optimizer = Optimizer::new(&Cpu, &layout, (spec, &TuningSpec::default())).unwrap();
         let mut parameters: Vec<f32> = (0..layout.len()).map(|i| value(i, 100)).collect();
         let mut expected: Vec<[f64; 3]> = parameters.iter().map(|p| [f64::from(*p), 0.0, 0.0]).collect();
         for update in 1..=5 {
-            let (gradients, _) = Gradients::new(&Cpu, &layout, summed(&layout, update)).unwrap();
+            let (gradients, _) =
+                Gradients::new(&Cpu, (&layout, &TuningSpec::default()), summed(&layout, update)).unwrap();
             let size = StepSize { update: Update(update), learning_rate: 0.01, gradient_scale: 0.5 };
             optimizer.step(&Cpu, &mut parameters, &gradients, size).unwrap();
             for slot in layout.slots() {
@@ -83,7 +85,7 @@ fn steps_are_those_of_transformers_and_of_torch() {
                 }
             }
         }
-        let (first, second) = optimizer.moments();
+        let [first, second] = optimizer.memory()[..] else { panic!("two moments") };
         for (i, [p, m, v]) in expected.into_iter().enumerate() {
             assert!((f64::from(parameters[i]) - p).abs() < 2e-6, "{kind:?} p[{i}]: {} {p}", parameters[i]);
             assert!((f64::from(first[i]) - m).abs() < 1e-6 && (f64::from(second[i]) - v).abs() < 1e-6);
@@ -95,7 +97,7 @@ fn steps_are_those_of_transformers_and_of_torch() {
 #[test]
 fn the_norm_takes_everything_once_in_whatever_order_it_comes() {
     let layout = layout();
-    let gradients = |summed| Gradients::<Cpu>::new(&Cpu, &layout, summed).unwrap().0;
+    let gradients = |summed| Gradients::<Cpu>::new(&Cpu, (&layout, &TuningSpec::default()), summed).unwrap().0;
     let norm = gradients(summed(&layout, 1)).norm(&Cpu, &layout).unwrap();
     let mut turned = summed(&layout, 1);
     turned.segments.reverse();
@@ -111,7 +113,9 @@ fn sums_of_another_model_are_refused() {
     let check = |change: &dyn Fn(&mut Summed)| {
         let mut summed = summed(&layout, 1);
         change(&mut summed);
-        Gradients::<Cpu>::new(&Cpu, &layout, summed).err().map_or(String::new(), |error| error.to_string())
+        Gradients::<Cpu>::new(&Cpu, (&layout, &TuningSpec::default()), summed)
+            .err()
+            .map_or(String::new(), |error| error.to_string())
     };
     assert_eq!(check(&|_| ()), "");
     assert!(check(&|summed| summed.segments.truncate(3)).contains("3 dense segments; the model has 4"));

@@ -1,0 +1,51 @@
+//! Launches of `sgd.cu`.
+
+use super::driver::{Argument, Driver, Grid, Kernel};
+use super::step::THREADS;
+use super::{Buffer, Cuda, int};
+use crate::ops::sgd::{Coefficients, Sgd, SgdRows};
+use crate::ops::{DeviceError, SliceMut};
+
+const DENSE: Kernel = Kernel { module: "sgd", name: "sgd" };
+const ROWS: Kernel = Kernel { module: "sgd", name: "sgd_rows" };
+
+pub(super) fn step<D: Driver>(cuda: &Cuda<D>, op: Sgd<'_, Cuda<D>>) -> Result<(), DeviceError> {
+    let Sgd { coefficients, parameters, momentum, runs } = op;
+    let table = cuda.step_table(&runs, parameters)?;
+    let runs = cuda.scratch(table.bytes())?;
+    let whole = 0..parameters.room;
+    let momentum = momentum.map(|buffer| SliceMut { buffer, range: whole.clone() });
+    let parameters = SliceMut { buffer: parameters, range: whole };
+    let table_at = [Argument::Address(cuda.driver.address(&runs)), int(table.len())];
+    let arguments = [&state(cuda, &parameters, momentum)?[..], &table_at, &numbers(&coefficients)].concat();
+    cuda.enqueue(DENSE, cuda.element, Grid::new(table.blocks(), THREADS), &arguments)
+}
+
+pub(super) fn step_rows<D: Driver>(cuda: &Cuda<D>, op: SgdRows<'_, Cuda<D>>) -> Result<(), DeviceError> {
+    let SgdRows { coefficients, parameters, momentum, gradient } = op;
+    let (rows, width) = (gradient.rows.len(), gradient.width);
+    let places = cuda.step_rows(gradient.rows)?;
+    let gradient_at = [
+        cuda.wide(gradient.values, 0..rows * width)?,
+        Argument::Address(cuda.driver.address(&places)),
+        int(rows),
+        int(width),
+    ];
+    let arguments = [&state(cuda, &parameters, momentum)?[..], &gradient_at, &numbers(&coefficients)].concat();
+    let matrix_rows = parameters.range.len() / width.max(1);
+    cuda.enqueue(ROWS, cuda.element, Grid::new(matrix_rows, THREADS), &arguments)
+}
+
+/// Parameters, momentum and the half-precision copy; of the latter two, there may be none.
+fn state<D: Driver>(
+    cuda: &Cuda<D>,
+    parameters: &SliceMut<'_, Buffer<D::Memory>>,
+    momentum: Option<SliceMut<'_, Buffer<D::Memory>>>,
+) -> Result<[Argument; 3], DeviceError> {
+    let momentum = momentum.map_or(Ok(Argument::Address(0)), |momentum| cuda.wide_mut(&momentum))?;
+    Ok([cuda.wide_mut(parameters)?, momentum, cuda.copy_of(parameters)?])
+}
+
+fn numbers(c: &Coefficients) -> [Argument; 7] {
+    [c.gradient_scale, c.decay, c.momentum, c.taken, c.direct, c.through, c.step_size].map(Argument::Float)
+}

@@ -1,0 +1,108 @@
+//! The optimizer: which parameters are moved by which gradient. How far is up to the rule, a file of its own each.
+
+use medley_common::identity::Update;
+use medley_common::spec::{OptimizerKind, OptimizerSpec, TuningSpec};
+
+use super::adamw::AdamW;
+use super::gradients::Gradients;
+use super::runs::{Group, Run, groups};
+use super::sgd::Sgd;
+use crate::layout::{Layout, Segment};
+use crate::ops::step::{RowGradients, StepRun};
+use crate::ops::{DeviceError, Ops, Slice};
+
+/// Moves the parameters by their gradients, and remembers what its rule asks for, flat and in the order of the layout.
+pub struct Optimizer<O: Ops> {
+    groups: Vec<Group>,
+    word_width: usize,
+    rule: Rule<O>,
+}
+
+enum Rule<O: Ops> {
+    AdamW(AdamW<O>),
+    Sgd(Sgd<O>),
+}
+
+/// The numbers of one step that are not the optimizer's own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepSize {
+    /// The step, from 1, those that were skipped not counted: its number decides the bias correction.
+    pub update: Update,
+    /// The learning rate.
+    pub learning_rate: f64,
+    /// What the summed gradient is multiplied by.
+    pub gradient_scale: f64,
+}
+
+impl<O: Ops> Optimizer<O> {
+    /// An optimizer that has made no step.
+    ///
+    /// # Errors
+    /// The device's memory is exhausted.
+    pub fn new(ops: &O, layout: &Layout, (spec, tuning): (OptimizerSpec, &TuningSpec)) -> Result<Self, DeviceError> {
+        let rule = match spec.kind {
+            OptimizerKind::AdamwHf | OptimizerKind::AdamwTorch => Rule::AdamW(AdamW::new(ops, layout.len(), spec)?),
+            OptimizerKind::Sgd(sgd) => Rule::Sgd(Sgd::new(ops, layout.len(), (sgd, spec.weight_decay))?),
+        };
+        Ok(Self { groups: groups(layout, tuning), word_width: layout.slots()[0].shape[1], rule })
+    }
+
+    /// What it remembers, in the order of [`OptimizerKind::memory`].
+    #[must_use]
+    pub fn memory(&self) -> Vec<&O::Buffer> {
+        match &self.rule {
+            Rule::AdamW(rule) => rule.memory().to_vec(),
+            Rule::Sgd(rule) => rule.memory().into_iter().collect(),
+        }
+    }
+
+    /// Replaces what it remembers.
+    pub fn restore(&mut self, memory: Vec<O::Buffer>) {
+        let own: Vec<&mut O::Buffer> = match &mut self.rule {
+            Rule::AdamW(rule) => rule.memory_mut().into_iter().collect(),
+            Rule::Sgd(rule) => rule.memory_mut().into_iter().collect(),
+        };
+        own.into_iter().zip(memory).for_each(|(own, buffer)| *own = buffer);
+    }
+
+    /// Makes one step.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn step(
+        &mut self,
+        ops: &O,
+        parameters: &mut O::Buffer,
+        gradients: &Gradients<O>,
+        size: StepSize,
+    ) -> Result<(), DeviceError> {
+        for Group { rate, runs } in &self.groups {
+            let size = StepSize { learning_rate: size.learning_rate * rate, ..size };
+            for run in runs.iter().filter(|run| run.segment == Segment::Words) {
+                let (rows, values) = gradients.words();
+                let gradient = RowGradients { width: self.word_width, rows, values };
+                match &mut self.rule {
+                    Rule::AdamW(rule) => rule.step_rows(ops, parameters, (run, gradient), size)?,
+                    Rule::Sgd(rule) => rule.step_rows(ops, parameters, (run, gradient), size)?,
+                }
+            }
+            let runs = runs.iter().filter_map(|run| dense(run, gradients)).collect();
+            match &mut self.rule {
+                Rule::AdamW(rule) => rule.step(ops, parameters, runs, size)?,
+                Rule::Sgd(rule) => rule.step(ops, parameters, runs, size)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A run of a segment whose gradient is dense.
+fn dense<'a, O: Ops>(run: &Run, gradients: &'a Gradients<O>) -> Option<StepRun<'a, O>> {
+    let (_, buffer) = gradients.segments().iter().find(|(known, _)| *known == run.segment)?;
+    let gradient = Slice { buffer, range: run.within.clone() };
+    Some(StepRun { range: run.range.clone(), decays: run.decays, gradient })
+}
+
+#[cfg(test)]
+#[path = "optimizer_test.rs"]
+mod tests;
