@@ -7,7 +7,10 @@ use crate::ledger::updates;
 
 const WHOLE: &str = "--do_eval --validation_file dev.jsonl --do_predict --test_file test.jsonl --num_train_epochs 1";
 
-const FAMILIES: [(&str, fn(usize) -> Scratch); 2] = [("roberta", Scratch::roberta), ("electra", Scratch::electra)];
+/// A folder with a tiny model and so many training rows.
+type Make = fn(usize) -> Scratch;
+
+const FAMILIES: [(&str, Make); 2] = [("roberta", Scratch::roberta), ("electra", Scratch::electra)];
 
 #[test]
 fn every_number_of_workers_makes_the_same_model_of_any_family() {

@@ -1,5 +1,5 @@
 use medley_common::example::Example;
-use medley_common::model::ModelConfig;
+use medley_common::model::{Family, ModelConfig};
 
 use super::course::survey;
 use super::*;
@@ -22,6 +22,7 @@ fn minilm() -> ModelConfig {
         classifier_dropout: 0.1,
         initializer_range: 0.02,
         num_labels: 3,
+        family: Family::Bert,
     }
 }
 

@@ -199,7 +199,7 @@ impl<O: Ops> Bert<O> {
         (share, pool): (&LaneShare, &mut BufferPool<O>),
         sink: &mut S,
     ) -> Result<(), S::Error> {
-        let (gradients, width) = (&mut self.gradients, self.embeddings.hidden());
+        let gradients = &mut self.gradients;
         pass.ops.grow(&mut gradients.partials, pass.blocks() * self.embeddings.partials())?;
         let LayerGradients { hidden: dy, residual: dz, partials, .. } = gradients;
         self.embeddings.backward(pass, &mut self.embedding, dy, [&mut *dz, &mut *partials])?;
