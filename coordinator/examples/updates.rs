@@ -122,7 +122,6 @@ fn job(workers: u32, updates: u64) -> Job {
     };
     let rows = UPDATES_PER_EPOCH as u32 * workers;
     let lengths: Vec<u32> = (0..rows).map(|row| 10 + row * 7919 % 100).collect();
-    let second = Duration::from_secs(1);
     Job {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         run: Digest([9; 32]),
@@ -139,15 +138,14 @@ fn job(workers: u32, updates: u64) -> Job {
         on_gpus: false,
         min_workers: 1,
         rebalance: None,
-        patience: Patience {
-            join: 60 * second,
-            heartbeat: 60 * second,
-            reattach: Duration::ZERO,
-            heartbeat_every: second,
-            window: 4,
-        },
+        patience: patience(),
         secret: Secret([3; 32]),
     }
+}
+
+fn patience() -> Patience {
+    let second = Duration::from_secs(1);
+    Patience { join: 60 * second, heartbeat: 60 * second, reattach: Duration::ZERO, heartbeat_every: second, window: 4 }
 }
 
 fn hello(worker: WorkerId) -> Hello {

@@ -79,14 +79,18 @@ pub(super) fn job(workers: u32) -> Job {
         on_gpus: false,
         min_workers: 1,
         rebalance: None,
-        patience: Patience {
-            join: Duration::from_secs(60),
-            heartbeat: Duration::from_secs(5),
-            reattach: Duration::ZERO,
-            heartbeat_every: Duration::from_secs(1),
-            window: 2,
-        },
+        patience: patience(),
         secret: Secret([3; 32]),
+    }
+}
+
+fn patience() -> Patience {
+    Patience {
+        join: Duration::from_secs(60),
+        heartbeat: Duration::from_secs(5),
+        reattach: Duration::ZERO,
+        heartbeat_every: Duration::from_secs(1),
+        window: 2,
     }
 }
 

@@ -173,6 +173,15 @@ impl Worker {
         }
     }
 
+    /// It copies the state that is to be saved, unless it has.
+    fn hold(&mut self, save: SaveId) {
+        if self.copy.is_none_or(|copy| copy.update != save.update) {
+            assert_eq!(save.update.0, self.update, "a copy of a state that is not there");
+            self.copy = Some(save);
+            self.uploads.clear();
+        }
+    }
+
     /// It is ordered into a group.
     fn enter(&mut self, form: Form, network: &mut Network) {
         self.leave(network);
@@ -233,11 +242,7 @@ impl Worker {
                 self.through = through.0;
             }
             Command::Save { save, piece, .. } => {
-                if self.copy.is_none_or(|copy| copy.update != save.update) {
-                    assert_eq!(save.update.0, self.update, "a copy of a state that is not there");
-                    self.copy = Some(save);
-                    self.uploads.clear();
-                }
+                self.hold(save);
                 self.uploads.push_back((save, piece));
             }
             Command::Forget { update } => {
