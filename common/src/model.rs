@@ -167,8 +167,9 @@ impl ModelConfig {
         let Some(frozen) = frozen_layers else { return self.parameters() };
         let layers = self.num_hidden_layers - frozen.min(self.num_hidden_layers);
         let above = Self { num_hidden_layers: layers, vocab_size: 0, max_position_embeddings: 0, ..self.clone() };
-        let embeddings = (u64::from(self.type_vocab_size) + 2) * u64::from(self.hidden_size);
-        above.parameters() - embeddings
+        let (hidden, embedding) = (u64::from(self.hidden_size), u64::from(self.embedding_size()));
+        let projection = if embedding == hidden { 0 } else { hidden * (embedding + 1) };
+        above.parameters() - (u64::from(self.type_vocab_size) + 2) * embedding - projection
     }
 
     /// Checks the sizes and rates against each other.

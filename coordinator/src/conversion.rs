@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::archive::MODEL_FILES;
+use crate::archive::{CARD_FILE, MODEL_FILES};
 use crate::cli::Convert;
 use crate::launch::{LaunchError, find_binary};
 use crate::weights_file::{PICKLE_FILE, SAFETENSORS_FILE, WeightsFile, WeightsFileError};
@@ -158,7 +158,9 @@ impl Moves {
         let (home, same) = (parent(&pickle), |left: &Path, right: &Path| {
             left.canonicalize().ok().is_some_and(|left| right.canonicalize().is_ok_and(|right| left == right))
         });
-        let texts = MODEL_FILES.into_iter().filter(|name| home.join(name).is_file() && !same(home, to));
+        // A card tells of a folder, and is not a file of the model.
+        let is_text = |name: &&str| *name != CARD_FILE && home.join(name).is_file() && !same(home, to);
+        let texts = MODEL_FILES.into_iter().filter(is_text);
         let texts = texts.map(|name| (home.join(name), to.join(name))).collect();
         Ok(Self { weights: to.join(SAFETENSORS_FILE), texts, pickle })
     }

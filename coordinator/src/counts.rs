@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use medley_common::identity::Update;
 use medley_proto::v1;
 
 use crate::run::{Action, Input};
@@ -14,6 +15,8 @@ pub struct Counts {
     tokens: u64,
     groups: u64,
     checkpoints: u64,
+    /// Updates in the newest checkpoint.
+    newest: Update,
     faults: BTreeMap<v1::Fault, u64>,
 }
 
@@ -22,7 +25,11 @@ impl Counts {
     pub fn heard(&mut self, input: &Input, lost: bool) {
         match input {
             Input::Left(..) if lost => self.fault(v1::Fault::WorkerLost),
-            Input::Based(_) => self.checkpoints += 1,
+            // The best model, which is loaded in the end, was counted when it was saved.
+            Input::Based(base) if base.update > self.newest => {
+                self.checkpoints += 1;
+                self.newest = base.update;
+            }
             _ => {}
         }
     }
@@ -40,7 +47,10 @@ impl Counts {
             // Its session broke, and it came back before that was noticed.
             Action::Close(_) => self.fault(v1::Fault::WorkerLost),
             Action::Refuse(..) => self.fault(v1::Fault::WorkerRefused),
-            Action::Rewind(..) => self.fault(v1::Fault::Rewind),
+            Action::Rewind(to, _) => {
+                self.newest = self.newest.min(*to);
+                self.fault(v1::Fault::Rewind);
+            }
             _ => {}
         }
     }

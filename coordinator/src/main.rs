@@ -151,6 +151,9 @@ async fn sweep(asked: Sweep) -> ExitCode {
             Ok(None) => break,
             Err(error) => return failed(&error),
         };
+        if stops.is_asked() {
+            return stopped_sweep();
+        }
         say(&format!("\n{}", trial.title));
         let (spec, command) = (trial.spec.clone(), trial.command.clone());
         let display = Display::new(spec.output().console, spec.output().progress);
@@ -167,9 +170,6 @@ async fn sweep(asked: Sweep) -> ExitCode {
         match sweeping.note(&trial, diverged) {
             Ok(line) => say(&format!("{}: {line}", trial.title)),
             Err(error) => return failed(&error),
-        }
-        if stops.is_asked() {
-            return stopped_sweep();
         }
     }
     say(&format!("\n{}", sweeping.conclusion()));

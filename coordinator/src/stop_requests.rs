@@ -17,7 +17,11 @@ const QUEUED: usize = 4;
 
 /// SIGINT, SIGTERM and SIGHUP as requests to stop, from its making to the end of the process.
 #[derive(Debug)]
-pub struct StopRequests(mpsc::Receiver<()>);
+pub struct StopRequests {
+    requests: mpsc::Receiver<()>,
+    /// Whether one was passed on that nobody may have obeyed: a run that ends hears no more.
+    passed: bool,
+}
 
 impl StopRequests {
     /// Listens from now on. A hang-up that is ignored (`nohup`) stays ignored. One that comes right after another of its kind
@@ -41,17 +45,18 @@ impl StopRequests {
                 }
             });
         }
-        Ok(Self(receiver))
+        Ok(Self { requests: receiver, passed: false })
     }
 
-    /// Whether there is a request that nobody has taken; takes it.
+    /// Whether there was a request since it was asked last.
     pub fn is_asked(&mut self) -> bool {
-        self.0.try_recv().is_ok()
+        std::mem::take(&mut self.passed) || self.requests.try_recv().is_ok()
     }
 
     /// Passes requests on to one run, for as long as that is awaited.
     pub(crate) async fn pass_on(&mut self, to: mpsc::Sender<()>) -> Infallible {
-        while let Some(()) = self.0.recv().await {
+        while let Some(()) = self.requests.recv().await {
+            self.passed = true;
             to.try_send(()).ok();
         }
         std::future::pending().await

@@ -229,6 +229,16 @@ impl LogEntry {
         Self::at(entry, summary.epoch, summary.update)
     }
 
+    /// The same of the best model, under names of its own: `eval_best_loss`.
+    #[must_use]
+    pub fn of_best(&self) -> Self {
+        let name = |key: &String| match key.strip_prefix("eval_") {
+            Some(metric) => format!("eval_best_{metric}"),
+            None => key.clone(),
+        };
+        Self(self.0.iter().map(|(key, value)| (name(key), value.clone())).collect())
+    }
+
     fn at(mut entry: JsonObject, epoch: f64, update: Update) -> Self {
         entry.insert("epoch".to_owned(), number(epoch));
         entry.insert("step".to_owned(), Value::from(update.0));

@@ -190,9 +190,17 @@ pub fn read_labels(path: &Path, layout: &RowLayout) -> Result<LabelSet, DataErro
     match names.len() {
         0 => Err(DataError::Empty { path, column, no_consensus }),
         // Sentences in the place of labels must not be told as such.
-        labels if labels > FEW_LABELS && 2 * labels > rows => Err(DataError::NoClasses { path, column, labels, rows }),
+        labels if (labels > FEW_LABELS && 2 * labels > rows) || names.iter().any(|name| is_sentence(name)) => {
+            Err(DataError::NoClasses { path, column, labels, rows })
+        }
         _ => LabelSet::new(names).map_err(|problem| DataError::Labels { path, column, problem }),
     }
+}
+
+/// Whether a label is rather a text.
+fn is_sentence(label: &str) -> bool {
+    const LONGEST: usize = 60;
+    label.len() > LONGEST || label.split_whitespace().count() > 6
 }
 
 /// Rows whose labels are still names, one after another.

@@ -94,10 +94,11 @@ impl Shape<'_> {
     pub(super) fn memory(&self, rank: u32, load: Load) -> Memory {
         let parameters = self.model.parameters();
         let (trains, narrow) = (self.bound.cadence.total_updates > 0, self.element_bytes() < F32);
-        let saved = if self.bound.cadence.checkpoints() > 0 { 3 } else { 1 };
+        let remembered = self.bound.train.optimizer.kind.memory().len() as u64;
+        let saved = if self.bound.cadence.checkpoints() > 0 { 1 + remembered } else { 1 };
         let weights_bytes = parameters * if narrow { F32 + 2 } else { F32 };
         let gradients_bytes = if trains { self.gradients(rank, load) } else { 0 };
-        let moments_bytes = if trains { 2 * F32 * parameters } else { 0 };
+        let moments_bytes = if trains { remembered * F32 * parameters } else { 0 };
         let save_copy_bytes = if trains { saved * F32 * parameters } else { 0 };
         let activations_bytes = self.activations(load);
         let (rows, tokens) = self.held;
@@ -136,8 +137,9 @@ impl Shape<'_> {
     fn gradients(&self, rank: u32, load: Load) -> u64 {
         let model = self.model;
         let (hidden, inner) = (u64::from(model.hidden_size), u64::from(model.intermediate_size));
-        let dense = model.parameters() - u64::from(model.vocab_size) * hidden;
-        let words = load.tokens.min(u64::from(model.vocab_size)) * hidden;
+        let embedding = u64::from(model.embedding_size());
+        let dense = model.parameters() - u64::from(model.vocab_size) * embedding;
+        let words = load.tokens.min(u64::from(model.vocab_size)) * embedding;
         let tree = LaneTree::new(self.bound.train.lanes);
         let lanes = tree.assign(self.bound.team.workers).into_iter().nth(rank as usize).unwrap_or_default();
         let (nodes, levels) = match self.bound.train.compute.summation {
@@ -151,7 +153,7 @@ impl Shape<'_> {
         let copies = nodes + u64::from(self.bound.team.workers > 1);
         // The sum of a lane that is not added to its neighbour's yet: one for each level, of each length of tensor.
         let lengths = [hidden * hidden, 2 * hidden * hidden, hidden * inner];
-        let waiting = levels * (lengths.iter().sum::<u64>() + u64::from(model.max_position_embeddings) * hidden);
+        let waiting = levels * (lengths.iter().sum::<u64>() + u64::from(model.max_position_embeddings) * embedding);
         F32 * (copies * (dense + words) + waiting + words)
     }
 

@@ -96,7 +96,9 @@ impl Listener {
     async fn tell(mut self) {
         loop {
             let (event, over) = self.next();
-            if self.messages.send(Ok(event)).await.is_err() || over {
+            // One that takes nothing in keeps its place no longer than an idle connection does.
+            let sent = tokio::time::timeout(HTTP_IDLE, self.messages.send(Ok(event))).await;
+            if !matches!(sent, Ok(Ok(()))) || over {
                 return;
             }
             if self.rest().await.is_none() {

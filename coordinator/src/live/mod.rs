@@ -142,6 +142,11 @@ impl Live {
     /// Takes note of what is heard; whether there is anything new to see.
     pub fn heard(&mut self, input: &Input) -> bool {
         let Input::Based(base) = input else { return false };
+        // The best model, which is loaded in the end, was shown when it was saved.
+        let is_shown = |moment: &Moment| moment.kind == Kind::Checkpoint && moment.update >= base.update.0;
+        if self.picture.moments.iter().any(is_shown) {
+            return false;
+        }
         self.happens(What::Checkpoint, base.update.0);
         true
     }
@@ -161,8 +166,10 @@ impl Live {
     }
 
     fn evaluated(&mut self, evaluation: Evaluation) {
-        let grown =
-            evaluation.split == "validation" && self.picture.validation.push(evaluation.update, evaluation.values());
+        // That of the end may be of another model than the last, which the curve has at this update already.
+        let is_first = self.picture.evaluations.back().is_none_or(|last| last.update < evaluation.update);
+        let is_of_curve = evaluation.split == "validation" && is_first;
+        let grown = is_of_curve && self.picture.validation.push(evaluation.update, evaluation.values());
         if self.picture.evaluations.len() == EVALUATIONS {
             self.picture.evaluations.pop_front();
         }

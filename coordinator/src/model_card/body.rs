@@ -25,15 +25,17 @@ fn title(facts: &Facts) -> String {
     let labels = facts.labels.iter().map(|label| format!("<code>{}</code>", markdown(label))).collect::<Vec<_>>();
     let from = match (&facts.base_model, facts.is_pretrained) {
         (Some(base), true) => format!("fine-tuned from [{base}](https://huggingface.co/{base})"),
-        (None, true) => "fine-tuned from a BERT of a local folder".to_owned(),
+        (None, true) => "fine-tuned from a model of a local folder".to_owned(),
         (Some(base), false) => {
             format!("trained from new weights in the shape of [{base}](https://huggingface.co/{base})")
         }
         (None, false) => "trained from new weights".to_owned(),
     };
     format!(
-        "# {}\n\nA BERT that classifies pairs of sentences as {}, {from} with Medley {}.\n\n",
+        "# {}\n\nA {} model that classifies {} as {}, {from} with Medley {}.\n\n",
         markdown(&facts.name),
+        facts.family,
+        if facts.is_pair { "pairs of sentences" } else { "sentences" },
         labels.join(", "),
         markdown(&facts.certificate.version)
     )
@@ -71,10 +73,14 @@ fn cell(data: &Data, key: &str) -> String {
 }
 
 fn usage(facts: &Facts) -> String {
+    let text = match facts.is_pair {
+        true => "{\"text\": \"The first sentence.\", \"text_pair\": \"The second one.\"}",
+        false => "\"A sentence.\"",
+    };
     let code = format!(
         "from transformers import pipeline\n\nclassifier = pipeline(\"text-classification\", model=\".\")  # this folder, or its \
-         name on the hub\npair = {{\"text\": \"The first sentence.\", \"text_pair\": \"The second one.\"}}\n\
-         print(classifier(pair, top_k=None, truncation=True, max_length={}))",
+         name on the hub\nrow = {text}\n\
+         print(classifier(row, top_k=None, truncation=True, max_length={}))",
         facts.max_seq_length
     );
     format!("## Use\n\n{}\n", block("python", &code))

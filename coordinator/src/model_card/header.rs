@@ -18,7 +18,8 @@ pub(super) fn header(facts: &Facts) -> String {
         // Else the hub guesses, from the names of files.
         out += if facts.is_pretrained { "base_model_relation: finetune\n" } else { "" };
     }
-    out += "tags:\n- medley\n- bert\n- sentence-pair-classification\n";
+    out += &format!("tags:\n- medley\n- {}\n", facts.family.to_lowercase());
+    out += if facts.is_pair { "- sentence-pair-classification\n" } else { "" };
     let labelled: Vec<&Data> = facts.data.iter().filter(|data| data.number("accuracy").is_some()).collect();
     if labelled.is_empty() {
         return out;
@@ -26,14 +27,17 @@ pub(super) fn header(facts: &Facts) -> String {
     out += "metrics:\n";
     METRICS.iter().for_each(|(metric, ..)| out += &format!("- {metric}\n"));
     out += &format!("model-index:\n- name: {}\n  results:\n", yaml(&facts.name));
-    labelled.into_iter().for_each(|data| out += &results(data));
+    labelled.into_iter().for_each(|data| out += &results(data, facts.is_pair));
     out
 }
 
-/// The results of a split. Rows that lie in a file are of the type that `datasets` calls `json`.
-fn results(data: &Data) -> String {
+/// The results of a split. Rows that lie in a file are of the type that `datasets` calls `json` or `csv`.
+fn results(data: &Data, is_pair: bool) -> String {
+    let task = if is_pair { "Sentence pair classification" } else { "Sentence classification" };
+    let name = data.file.to_lowercase();
+    let kind = if name.ends_with(".csv") || name.ends_with(".tsv") { "csv" } else { "json" };
     let mut out = format!(
-        "  - task:\n      type: text-classification\n      name: Sentence pair classification\n    dataset:\n      type: json\n      \
+        "  - task:\n      type: text-classification\n      name: {task}\n    dataset:\n      type: {kind}\n      \
          name: {}\n      split: {}\n    metrics:\n",
         yaml(&data.file),
         data.split

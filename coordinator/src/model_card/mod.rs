@@ -8,10 +8,12 @@ mod text;
 use std::path::{Path, PathBuf};
 
 use medley_common::identity::{Digest, Split};
+use medley_common::model::Family;
 use serde_json::{Map, Value};
 
 use crate::archive::{ArchiveError, CARD_FILE, CERTIFICATE_FILE, Certificate, LEDGER_FILE, save_card};
 use crate::bounded_file::read_object;
+use crate::dataset::layout::TextColumns;
 use crate::hub::repository::Repository;
 use crate::model_folder::{ModelFolder, Start};
 use crate::spec::{InitialWeights, RunSpec};
@@ -27,6 +29,11 @@ struct Facts {
     is_pretrained: bool,
     /// The labels, by id.
     labels: Vec<String>,
+    /// What kind of encoder it is.
+    family: &'static str,
+    /// Whether it classifies pairs of sentences, or single ones.
+    is_pair: bool,
+    /// Tokens that rows were cut to.
     max_seq_length: u32,
     data: Vec<Data>,
     certificate: Certificate,
@@ -108,12 +115,21 @@ fn facts(spec: &RunSpec) -> Option<Facts> {
             results: results.unwrap_or_default(),
         }
     });
+    let model = ModelFolder::open(folder, Start::Pretrained).ok()?;
+    let labels = model.labels()?;
+    let shape = model.config(&labels);
     Some(Facts {
         name: spec.tracking().run_name.clone().unwrap_or(named),
         base_model: base_model(&sources.model),
         is_pretrained: sources.weights == InitialWeights::Pretrained,
-        labels: ModelFolder::open(folder, Start::Pretrained).ok()?.labels()?.names().to_vec(),
-        max_seq_length: sources.max_seq_length,
+        family: match shape.family {
+            Family::Bert => "BERT",
+            Family::Roberta { .. } => "RoBERTa",
+            Family::Electra { .. } => "ELECTRA",
+        },
+        is_pair: matches!(sources.layout.text, TextColumns::Pair(..)),
+        max_seq_length: sources.max_seq_length.min(shape.max_tokens()),
+        labels: labels.names().to_vec(),
         data: data.collect(),
         certificate,
     })

@@ -35,6 +35,8 @@ fn facts() -> Facts {
         base_model: Some("org/bert".to_owned()),
         is_pretrained: true,
         labels: vec!["a|b".to_owned(), "<c>".to_owned()],
+        family: "BERT",
+        is_pair: true,
         max_seq_length: 64,
         data: vec![
             data("train", "train.jsonl", "train", &Value::Null),

@@ -273,7 +273,12 @@ impl Scribe {
             let update = self.ledger.as_ref().map_or(report.update, |ledger| ledger.last());
             let evaluated = Evaluated { update, split: report.split, occasion, entry: entry.clone() };
             self.record(Record::Evaluation(evaluated))?;
-            self.setting.tracking.log(&entry);
+            // At the same update the last model was evaluated as well: who looks at both must tell them apart.
+            let is_best = self.certificate.as_ref().is_some_and(|certificate| certificate.best.is_some());
+            match occasion == Occasion::End && report.split == Split::Validation && is_best {
+                true => self.setting.tracking.log(&entry.of_best()),
+                false => self.setting.tracking.log(&entry),
+            }
             if report.split == Split::Validation {
                 self.state.log(entry);
             }

@@ -50,9 +50,9 @@ impl Run {
         }
     }
 
-    /// Whether nothing is left to do that needs workers.
+    /// Whether nothing is left to do that needs workers in the group that there is.
     pub(super) fn is_over(&self) -> bool {
-        matches!(self.agenda.front(), Some(Task::Summarise | Task::Finish(_) | Task::Stop))
+        matches!(self.agenda.front(), Some(Task::Summarise | Task::LoadBest | Task::Finish(_) | Task::Stop))
     }
 
     /// What follows `update`: as in Hugging Face, evaluation comes before saving.

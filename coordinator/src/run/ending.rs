@@ -49,8 +49,9 @@ impl Run {
 
     /// How the run stands when it is stopped now.
     pub(super) fn stopped(&self) -> Outcome {
-        let saved = Some(self.progress.saved).filter(|update| update.0 > 0);
-        Outcome::Stopped { update: self.progress.done, saved }
+        // Once the best model is loaded, all that was trained is on the disk.
+        let saved = if self.selecting.has_loaded() { self.reached() } else { self.progress.saved };
+        Outcome::Stopped { update: self.reached(), saved: Some(saved).filter(|update| update.0 > 0) }
     }
 
     pub(super) fn elapsed(&mut self, now: Instant, actions: &mut Vec<Action>) {
@@ -82,7 +83,12 @@ impl Run {
             }
             Phase::Gathering(gathering) if now >= gathering.since + join => {
                 let needed = gathering.needed;
-                self.too_few(needed, actions);
+                let ready = self.roster.ready();
+                // Those that do not come with the best model are waited for no longer than that.
+                match self.selecting.is_loading() && ready.len() >= self.job.min_workers.max(1) as usize {
+                    true => self.form(ready, actions),
+                    false => self.too_few(needed, actions),
+                }
             }
             Phase::Disbanding(disbanding) if now >= disbanding.since + join => {
                 if let Some(worker) = self.roster.ranked().first().copied() {

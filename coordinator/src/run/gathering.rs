@@ -105,7 +105,7 @@ impl Run {
     }
 
     /// Ranks `group`, gives out the lanes and has the workers connect.
-    fn form(&mut self, mut group: Vec<WorkerId>, actions: &mut Vec<Action>) {
+    pub(super) fn form(&mut self, mut group: Vec<WorkerId>, actions: &mut Vec<Action>) {
         let held: BTreeMap<WorkerId, Update> =
             self.roster.iter().map(|(worker, member)| (worker, member.update)).collect();
         let update_of = |worker: &WorkerId| held.get(worker).copied().unwrap_or_default();

@@ -210,6 +210,7 @@ impl Run {
             (_, Input::From(worker, event)) => self.reported(now, worker, event, &mut actions),
         }
         self.tend_save(now, &mut actions);
+        self.tend_loading(now, &mut actions);
         // Who waited for a place had nothing to say: its silence counts from when it was let in.
         waiting.into_iter().for_each(|worker| self.roster.hear(now, worker));
         actions

@@ -189,7 +189,8 @@ impl Run {
     /// no need of it where nothing is left that takes workers.
     fn is_unsaved(&self) -> bool {
         let newest = if self.needs_workers() { self.progress.checkpoint } else { self.progress.saved };
-        self.progress.done > newest
+        // Whose model is the result is on the disk already.
+        self.progress.done > newest && !self.selecting.awaits_choice() && !self.selecting.has_loaded()
     }
 
     /// Whether something is left to do that takes workers, a save apart.
@@ -261,7 +262,6 @@ impl Run {
                 self.interrupt(now, actions);
             }
             Phase::Forming(_) | Phase::Training(_) | Phase::Saving | Phase::Evaluating(_) | Phase::Idle => {}
-            Phase::Gathering(_) if self.selecting.is_loading() => self.reform(now, actions),
             Phase::Gathering(_) if held_more => self.wait_for_returns(now),
             Phase::Gathering(_) | Phase::Finished(_) => {}
         }

@@ -26,11 +26,7 @@ pub(super) struct Selecting {
 enum Loading {
     /// They hold what they have trained.
     Not,
-    /// The archive looks for it; training ended after so many updates.
-    Asked(Update),
-    /// It lies on the disk.
-    Found(Update),
-    /// They have left their group, and wait for the archive.
+    /// The archive looks for it, and they leave their group; training ended after so many updates.
     Awaited(Update),
     /// They begin anew with it.
     Begun(Update),
@@ -45,6 +41,7 @@ impl Selecting {
 
     /// The run goes back to `update`: later evaluations are made again.
     pub(super) fn rewind(&mut self, update: Update) {
+        self.loading = Loading::Not;
         self.measured.retain(|measured| measured.update <= update);
     }
 
@@ -79,8 +76,7 @@ impl Run {
         let early = criterion.and_then(|criterion| criterion.ends_after(self.selecting.measured.iter().copied()));
         match self.selecting.loading {
             Loading::Not => early.map_or(self.job.total(), |early| early.min(self.job.total())),
-            Loading::Asked(trained) | Loading::Found(trained) | Loading::Awaited(trained) => trained,
-            Loading::Begun(trained) | Loading::Done(trained) => trained,
+            Loading::Awaited(trained) | Loading::Begun(trained) | Loading::Done(trained) => trained,
         }
     }
 
@@ -114,6 +110,8 @@ impl Run {
             "accuracy" => report.tally.accuracy(),
             key => metrics::value(key, &report.predictions, &report.labels, &self.job.labels),
         };
+        // As the ledger has it: a metric of labelled rows that is no number.
+        let value = value.or_else(|| report.tally.mean_loss().map(|_| f64::NAN));
         let update = report.update;
         if let Some(value) = value {
             self.selecting.measured.retain(|measured| measured.update < update);
@@ -137,49 +135,49 @@ impl Run {
     pub(super) fn summarise(&mut self, actions: &mut Vec<Action>) {
         let (done, ranking) = (self.progress.done, self.ranking());
         if self.agenda.contains(&Task::LoadBest) && ranking.first().is_some_and(|best| *best != done) {
-            self.selecting.loading = Loading::Asked(done);
+            self.selecting.loading = Loading::Awaited(done);
         }
         actions.push(Action::Summarise(self.progress.summary(self.epoch()), ranking));
     }
 
-    /// Has workers hold the model that the archive has found, or waits until it has.
+    /// Has workers leave their group until the archive has found the model, where it looks for one.
     pub(super) fn load_best(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        match self.selecting.loading {
-            Loading::Asked(trained) => self.selecting.loading = Loading::Awaited(trained),
-            Loading::Found(trained) => self.begin_anew(trained, actions),
-            Loading::Not | Loading::Awaited(_) | Loading::Begun(_) | Loading::Done(_) => {
-                return self.go_on(now, actions);
-            }
+        match self.selecting.awaits_choice() {
+            true => self.disband(now, actions),
+            false => self.go_on(now, actions),
         }
-        self.disband(now, actions);
     }
 
     /// There is another state on the disk for those that come: a newer one, or the best.
     pub(super) fn based(&mut self, now: Instant, base: Base, actions: &mut Vec<Action>) {
         self.base = base;
-        match self.selecting.loading {
-            Loading::Asked(trained) => self.selecting.loading = Loading::Found(trained),
-            Loading::Awaited(trained) => {
-                self.begin_anew(trained, actions);
-                if matches!(self.phase, Phase::Gathering(_)) {
-                    self.reform(now, actions);
-                }
-            }
-            Loading::Not | Loading::Found(_) | Loading::Begun(_) | Loading::Done(_) => {}
+        if let Loading::Awaited(trained) = self.selecting.loading {
+            self.begin_anew(now, trained, actions);
         }
     }
 
     /// From here on it is a run that trains nothing: all begin with the best model, and nobody holds anything else of use.
-    fn begin_anew(&mut self, trained: Update, actions: &mut Vec<Action>) {
+    fn begin_anew(&mut self, now: Instant, trained: Update, actions: &mut Vec<Action>) {
         let best = self.base.update;
         actions.push(Action::Notice(format!("the workers load the best model, that of update {best}")));
         self.selecting.loading = Loading::Begun(trained);
         self.progress.load(best);
         (self.job.training, self.evaluated, self.interrupted) = (None, None, None);
+        self.agenda.retain(|task| !matches!(task, Task::Save(_)));
         self.shares.clear();
         self.untold.clear();
         if let Phase::Gathering(gathering) = &mut self.phase {
-            gathering.returns = None;
+            // The archive was waited for, not the workers.
+            (gathering.since, gathering.returns) = (now, None);
+            self.reform(now, actions);
+        }
+    }
+
+    /// Goes on with the best model as soon as all who are here have it.
+    pub(super) fn tend_loading(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let is_enough = |run: &Self| run.roster.ready().len() >= run.needed() as usize;
+        if self.selecting.is_loading() && matches!(self.phase, Phase::Gathering(_)) && is_enough(self) {
+            self.reform(now, actions);
         }
     }
 

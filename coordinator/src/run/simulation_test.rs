@@ -303,12 +303,12 @@ fn shares_by_speed_change_nothing_in_the_result() {
     assert!(moved > SEEDS.end / 3, "{moved} times");
 }
 
-/// The full job, evaluated and saved after every second update: the best is the model after update 4, and training ends
-/// after 6.
+/// The full job, evaluated after every second update and saved after every fourth: the best is the model after update 4, and
+/// training ends after 6, whose model is no checkpoint.
 fn choosy_job(workers: u32) -> Job {
     let mut job = full_job(workers);
     let training = job.training.as_mut().expect("training");
-    training.cadence.evaluation = every(2);
+    (training.cadence.evaluation, training.cadence.saving) = (every(2), every(4));
     training.criterion = Some(Criterion {
         metric: "loss".into(),
         greater_is_better: false,

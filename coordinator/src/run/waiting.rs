@@ -14,6 +14,9 @@ impl Run {
             Phase::Gathering(_) if self.awaits_return() => {
                 vec![format!("those that hold update {} to come back", self.progress.done)]
             }
+            Phase::Gathering(_) if self.selecting.awaits_choice() => {
+                vec!["the best model to be read back from the disk".to_owned()]
+            }
             Phase::Gathering(gathering) => {
                 let ready = self.roster.ready().len();
                 let mut reasons = vec![format!("workers: {ready} of {} are ready", gathering.needed)];

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::archive::{ArchiveError, write_whole};
+use crate::archive::{ArchiveError, Certificate, FileRecord, write_whole};
 use crate::cli::{self, Cli, CliError, Sweep};
 use crate::spec::{RunLength, RunSpec, is_cost};
 
@@ -161,7 +161,10 @@ impl Sweeping {
     ///
     /// # Errors
     /// Its flags make no sense together.
-    pub fn next(&self) -> Result<Option<Trial>, SweepError> {
+    pub fn next(&mut self) -> Result<Option<Trial>, SweepError> {
+        while let Some((place, value)) = self.board.next().and_then(|place| Some((place, self.found(place)?))) {
+            self.board.note(place, Some(value));
+        }
         let Some(place) = self.board.next() else { return Ok(None) };
         let (spec, command) = self.run(place)?;
         let (number, runs) = (self.board.done() + 1, self.plan.runs());
@@ -176,7 +179,7 @@ impl Sweeping {
     /// There is no such metric, or the folder cannot be written to.
     pub fn note(&mut self, trial: &Trial, diverged: bool) -> Result<String, SweepError> {
         let path = trial.spec.output().dir.join(EVALUATION_FILE);
-        let key = format!("eval_{}", self.asked.metric.trim_start_matches("eval_"));
+        let key = self.key();
         let value = match diverged {
             true => None,
             false => Some(metric(&path, &key)?),
@@ -201,6 +204,20 @@ impl Sweeping {
             None => "no run came to a result".to_owned(),
         };
         format!("{}\n{best}\nthe results are in {}", self.board, results.display())
+    }
+
+    /// What a run that is complete came to, as its certificate has it.
+    fn found(&self, place: Place) -> Option<f64> {
+        let folder = self.folder(place);
+        let path = folder.join(EVALUATION_FILE);
+        let certificate = Certificate::read_alone(&folder).ok()??;
+        let is_whole =
+            FileRecord::of_file(&path).is_ok_and(|file| certificate.results.get(EVALUATION_FILE) == Some(&file));
+        is_whole.then(|| metric(&path, &self.key()).ok()).flatten()
+    }
+
+    fn key(&self) -> String {
+        format!("eval_{}", self.asked.metric.trim_start_matches("eval_"))
     }
 
     fn run(&self, place: Place) -> Result<(RunSpec, Vec<String>), SweepError> {
@@ -268,7 +285,9 @@ fn refuse_own_flags(axes: &[Axis], flags: &[String], halves: bool) -> Result<(),
 /// A number of a run's evaluation.
 fn metric(path: &Path, key: &str) -> Result<f64, SweepError> {
     let results = read(path)?.unwrap_or(Value::Null);
-    results.get(key).and_then(Value::as_f64).ok_or_else(|| {
+    // JSON has no NaN: where it stands, there is none.
+    let value = results.get(key).map(|value| value.as_f64().unwrap_or(f64::NAN));
+    value.ok_or_else(|| {
         let numbers = results.as_object().into_iter().flatten().filter(|(_, value)| value.is_number());
         let known: Vec<&str> = numbers.map(|(key, _)| key.as_str()).collect();
         SweepError::NoMetric { path: path.to_owned(), key: key.to_owned(), known: known.join(", ") }

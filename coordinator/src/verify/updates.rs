@@ -147,7 +147,8 @@ impl Updates {
 
     /// Whether a complete run ended where it should, with the model that it should.
     fn judge(&self, history: &History, verdict: &mut Verdict) {
-        let Some(outputs) = history.outputs() else { return };
+        // Of a ledger that was begun anew, the evaluations before it are not known.
+        let Some(outputs) = history.outputs().filter(|_| self.identity.start == Update(0)) else { return };
         let (last, total) = (history.last(), self.identity.train.schedule.total_updates);
         let criterion = self.identity.criterion.as_ref();
         let measured = || criterion.into_iter().flat_map(|criterion| history.measured(&criterion.metric));
