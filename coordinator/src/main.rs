@@ -146,7 +146,7 @@ async fn sweep(asked: Sweep) -> ExitCode {
         Err(error) => return failed(&error),
     };
     loop {
-        let trial = match sweeping.next() {
+        let trial = match sweeping.next_trial() {
             Ok(Some(trial)) => trial,
             Ok(None) => break,
             Err(error) => return failed(&error),

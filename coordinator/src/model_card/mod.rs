@@ -117,7 +117,7 @@ fn facts(spec: &RunSpec) -> Option<Facts> {
     });
     let model = ModelFolder::open(folder, Start::Pretrained).ok()?;
     let labels = model.labels()?;
-    let shape = model.config(&labels);
+    let shape = model.config(labels);
     Some(Facts {
         name: spec.tracking().run_name.clone().unwrap_or(named),
         base_model: base_model(&sources.model),

@@ -161,7 +161,7 @@ impl Sweeping {
     ///
     /// # Errors
     /// Its flags make no sense together.
-    pub fn next(&mut self) -> Result<Option<Trial>, SweepError> {
+    pub fn next_trial(&mut self) -> Result<Option<Trial>, SweepError> {
         while let Some((place, value)) = self.board.next().and_then(|place| Some((place, self.found(place)?))) {
             self.board.note(place, Some(value));
         }
