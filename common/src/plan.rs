@@ -53,7 +53,7 @@ impl Plan {
     #[must_use]
     pub fn new(spec: &TrainSpec, lengths: Vec<u32>) -> Self {
         Self {
-            seed: spec.seed,
+            seed: spec.data_seed.unwrap_or(spec.seed),
             rows_per_update: spec.rows_per_update.max(1),
             lanes: spec.lanes.max(1),
             lengths,
@@ -188,6 +188,7 @@ mod tests {
     fn spec(seed: u64, rows_per_update: u32, lanes: u32) -> TrainSpec {
         TrainSpec {
             seed,
+            data_seed: None,
             rows_per_update,
             lanes,
             schedule: LrSchedule { decay: Decay::linear(), peak: 1.0, warmup_updates: 0, total_updates: 1 },
@@ -229,6 +230,15 @@ mod tests {
         assert_ne!(first.lanes, second_epoch.lanes);
         assert_eq!(plan.update(Update(1)), first);
         assert_eq!(plan.update(Update(4)).rows(), 4, "the last update of an epoch takes what is left");
+    }
+
+    #[test]
+    fn a_seed_of_the_data_decides_the_order_alone() {
+        let lengths = vec![45; 100];
+        let other = TrainSpec { data_seed: Some(7), ..spec(42, 32, 8) };
+        let first = |spec: &TrainSpec| Plan::new(spec, lengths.clone()).update(Update(1));
+        assert_eq!(first(&other), first(&spec(7, 32, 8)));
+        assert_ne!(first(&other), first(&spec(42, 32, 8)));
     }
 
     #[test]

@@ -9,8 +9,11 @@ use crate::schedule::LrSchedule;
 /// What an update is made of. Equal recipes on equal data give equal weights, whatever the number of workers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainSpec {
-    /// Seeds the row order, the dropout masks and newly initialised weights.
+    /// Seeds the row order, unless that has a seed of its own, the dropout masks and newly initialised weights.
     pub seed: u64,
+    /// Seeds the row order; `None` where `seed` does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_seed: Option<u64>,
     /// Rows of the global batch, shared by all workers; the last update of an epoch may have fewer.
     pub rows_per_update: u32,
     /// Canonical micro-batches an update is cut into.
@@ -183,6 +186,7 @@ mod tests {
     fn spec() -> TrainSpec {
         TrainSpec {
             seed: 42,
+            data_seed: None,
             rows_per_update: 8,
             lanes: 4,
             schedule: LrSchedule { decay: Decay::linear(), peak: 1.0, warmup_updates: 0, total_updates: 1 },

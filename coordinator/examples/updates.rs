@@ -77,6 +77,7 @@ fn tell(run: &mut Run, input: Input) {
 fn job(workers: u32, updates: u64) -> Job {
     let spec = TrainSpec {
         seed: 42,
+        data_seed: None,
         rows_per_update: workers,
         lanes: workers,
         schedule: LrSchedule { decay: Decay::linear(), peak: 1e-5, warmup_updates: 0, total_updates: updates },

@@ -168,6 +168,7 @@ impl From<TrainSpec> for v1::TrainSpec {
             frozen_layers: spec.tuning.frozen_layers,
             layer_lr_decay: spec.tuning.layer_lr_decay,
             class_weights: spec.class_weights,
+            data_seed: spec.data_seed,
         }
     }
 }
@@ -223,6 +224,7 @@ impl TryFrom<v1::TrainSpec> for TrainSpec {
             tuning: TuningSpec { frozen_layers: spec.frozen_layers, layer_lr_decay: spec.layer_lr_decay },
             label_smoothing: spec.label_smoothing,
             class_weights: spec.class_weights.clone(),
+            data_seed: spec.data_seed,
             compute: ComputeSpec {
                 precision: match spec.precision() {
                     v1::Precision::Float32 => Precision::Float32,

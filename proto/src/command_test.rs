@@ -13,6 +13,7 @@ fn welcome() -> Welcome {
         window: 4,
         spec: TrainSpec {
             seed: 42,
+            data_seed: Some(3),
             rows_per_update: 32,
             lanes: 8,
             schedule: LrSchedule {

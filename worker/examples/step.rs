@@ -211,6 +211,7 @@ impl Updates {
 fn spec(options: &Options, compute: ComputeSpec) -> TrainSpec {
     TrainSpec {
         seed: 42,
+        data_seed: None,
         rows_per_update: options.rows,
         lanes: options.lanes,
         schedule: LrSchedule { decay: Decay::linear(), peak: 1e-5, warmup_updates: 0, total_updates: options.updates },

@@ -7,6 +7,7 @@ use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec, 
 pub(crate) fn of(updates: u64) -> TrainSpec {
     TrainSpec {
         seed: 42,
+        data_seed: None,
         rows_per_update: 32,
         lanes: 8,
         schedule: LrSchedule { decay: Decay::linear(), peak: 1e-5, warmup_updates: 0, total_updates: updates },

@@ -20,6 +20,7 @@ pub(crate) const AGREED: Agreed = Agreed { layout: Digest([7; 32]), parameters: 
 pub(crate) fn spec() -> TrainSpec {
     TrainSpec {
         seed: 42,
+        data_seed: None,
         rows_per_update: 32,
         lanes: 8,
         schedule: LrSchedule { decay: Decay::linear(), peak: 3e-5, warmup_updates: 1755, total_updates: 3510 },

@@ -49,6 +49,7 @@ impl Recipe {
             tuning,
             label_smoothing,
             class_weights,
+            data_seed,
             compute,
         } = spec;
         // Activations that are computed again have the same bits, and so have lanes in whatever passes, as far as a device
@@ -77,6 +78,7 @@ impl Recipe {
         .into_iter()
         .chain(settings(optimizer))
         .chain(tuned(tuning))
+        .chain(data_seed.map(|seed| ("data_seed", Value::from(seed))))
         .chain((!class_weights.is_empty()).then(|| ("class_weights", value(class_weights))))
         .map(|(name, value)| (name.to_owned(), value))
         .collect();

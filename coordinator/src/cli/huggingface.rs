@@ -244,7 +244,6 @@ static UNSUPPORTED: &[Unsupported] = &[
     un("eval_batch_size", Nothing, "drop the flag; the batch size of evaluation does not change its result"),
     un("dataloader_drop_last", Off, "each row is used once an epoch; the last update of an epoch may have fewer rows"),
     un("train_sampling_strategy", Is(&["random"]), "rows are shuffled, and lanes balanced by their tokens"),
-    un("data_seed", Nothing, "use --seed, which orders the rows, too"),
     // Evaluation, log and checkpoints.
     un("evaluate_during_training", Off, "use --evaluation_strategy steps"),
     un("prediction_loss_only", Off, METRICS),
@@ -308,7 +307,7 @@ static UNSUPPORTED: &[Unsupported] = &[
     un("max_test_samples", Nothing, SAMPLES),
     un("do_regression", Off, "only classifiers are trained; name the classes with --labels"),
     un("shuffle_train_dataset", Off, "rows are shuffled anew in each epoch; drop the flag"),
-    un("shuffle_seed", Nothing, "use --seed, which orders the rows, too"),
+    un("shuffle_seed", Nothing, "use --data_seed, which orders the rows"),
     un("preprocessing_num_workers", Nothing, "drop the flag; rows are tokenised at the start of the run"),
     // Tools.
     un("debug", Is(&[""]), DEBUG),

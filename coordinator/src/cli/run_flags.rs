@@ -203,6 +203,9 @@ pub(crate) struct OptimizerFlags {
     /// Seeds the order of the rows, dropout and new weights
     #[arg(long, value_name = "SEED", default_value_t = 42)]
     pub(crate) seed: i64,
+    /// Seeds the order of the rows [default: --seed]
+    #[arg(long, value_name = "SEED")]
+    pub(crate) data_seed: Option<i64>,
 }
 
 /// When to log, evaluate and save.

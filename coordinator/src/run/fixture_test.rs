@@ -19,6 +19,7 @@ use crate::spec::{Cadence, Every};
 pub(super) fn job(workers: u32) -> Job {
     let spec = TrainSpec {
         seed: 7,
+        data_seed: None,
         rows_per_update: 4,
         lanes: 4,
         schedule: LrSchedule { decay: Decay::linear(), peak: 1e-3, warmup_updates: 2, total_updates: 6 },

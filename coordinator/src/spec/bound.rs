@@ -57,6 +57,7 @@ impl RunSpec {
         notes.sort_by_key(|note| std::cmp::Reverse(note.kind));
         let train = TrainSpec {
             seed: recipe.seed,
+            data_seed: recipe.data_seed,
             rows_per_update,
             lanes: recipe.lanes,
             schedule,

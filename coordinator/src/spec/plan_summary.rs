@@ -90,8 +90,9 @@ fn training(spec: &RunSpec, bound: &Bound, train_rows: u64) -> String {
     };
     let plural = if epochs == "1" { "epoch" } else { "epochs" };
     let rows = counted(train_rows, "row");
+    let order = bound.train.data_seed.map_or_else(String::new, |seed| format!(" (rows by {seed})"));
     format!(
-        "{updates} = {epochs} {plural} of {} over {rows}, seed {}",
+        "{updates} = {epochs} {plural} of {} over {rows}, seed {}{order}",
         Grouped(cadence.updates_per_epoch),
         bound.train.seed
     )

@@ -66,6 +66,8 @@ pub struct Recipe {
     pub class_weights: ClassWeights,
     /// Seeds whatever is random.
     pub seed: u64,
+    /// Seeds the order of the rows; `None` where `seed` does.
+    pub data_seed: Option<u64>,
 }
 
 impl Recipe {
@@ -112,9 +114,14 @@ impl Recipe {
             label_smoothing: Number::new("--label_smoothing_factor", given.label_smoothing_factor)
                 .that(|mass| (0.0..1.0).contains(&mass), "a number from 0 up to, but not including, 1")?,
             class_weights: ClassWeights::parse(given.class_weights.as_deref(), labels)?,
-            seed: u64::try_from(seed.value).map_err(|_| seed.refused("a whole number of 0 or more"))?,
+            data_seed: given.data_seed.map(|seed| whole(Number::new("--data_seed", seed))).transpose()?,
+            seed: whole(seed)?,
         })
     }
+}
+
+fn whole(seed: Number<i64>) -> Result<u64, SpecError> {
+    u64::try_from(seed.value).map_err(|_| seed.refused("a whole number of 0 or more"))
 }
 
 /// `--max_steps` wins over `--num_train_epochs` where it is above 0, as in Hugging Face.

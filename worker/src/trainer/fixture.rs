@@ -101,6 +101,7 @@ pub(super) fn examples() -> Vec<Example> {
 pub(super) fn spec(kind: OptimizerKind, lanes: u32) -> TrainSpec {
     TrainSpec {
         seed: 42,
+        data_seed: None,
         rows_per_update: 8,
         lanes,
         schedule: LrSchedule { decay: Decay::linear(), peak: 2e-3, warmup_updates: 10, total_updates: 20 },
