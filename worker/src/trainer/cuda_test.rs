@@ -98,7 +98,13 @@ impl DriverTest for Recipes {
             let got = course_of(Cuda::new(driver.clone(), Precision::Float32), recipe.clone(), (0.1, 2));
             assert_near(name, &got.norms, &expected.norms, 1e-4);
             assert_near(name, &got.losses, &expected.losses, 1e-5);
-            assert!(largest_difference(&got.parameters, &expected.parameters) < 2e-5, "{name}");
+            let layout = Layout::new(&config());
+            // The gradient of the keys' bias is rounding alone, which AdamW makes steps of.
+            for slot in layout.slots().iter().filter(|slot| !slot.name.ends_with("key.bias")) {
+                let of = |parameters: &[f32]| parameters[slot.range.clone()].to_vec();
+                let differs = largest_difference(&of(&got.parameters), &of(&expected.parameters));
+                assert!(differs < 2e-5, "{name}, {}: {differs}", slot.name);
+            }
             let start = flat(&Layout::new(&config()), "model/model.safetensors");
             assert!(largest_difference(&expected.parameters, &start) > 1e-5, "{name} moves nothing");
             let half = ComputeSpec { precision: Precision::Bfloat16, ..ComputeSpec::default() };
