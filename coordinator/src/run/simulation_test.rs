@@ -347,7 +347,10 @@ fn the_best_model_is_the_result_whatever_happens() {
             }
             faulty += u64::from(world.replaced > 0 || faults.deaths > 0);
             assert_eq!(world.best, Some(Update(4)));
-            assert_eq!(world.history.result(), expected);
+            let mut result = world.history.result();
+            // What the last worker that leaves saves is more than is asked for.
+            result.commits.retain(|(update, purpose)| *update != Update(2) || purpose.is_final());
+            assert_eq!(result, expected);
         });
     }
     assert!(faulty > SEEDS.end / 2, "{faulty}");
