@@ -126,7 +126,7 @@ pub enum LineProblem {
     Missing {
         /// The field.
         field: String,
-        /// Those that are there, as [`plain_names`] tells them.
+        /// Those that are there, as `plain_names` tells them.
         present: String,
         /// The flag that names another.
         flag: &'static str,
@@ -136,7 +136,7 @@ pub enum LineProblem {
     NoColumn {
         /// The column.
         column: String,
-        /// Those that it names, as [`plain_names`] tells them.
+        /// Those that it names, as `plain_names` tells them.
         present: String,
         /// The flag that names another.
         flag: &'static str,

@@ -2,7 +2,7 @@
 //! whoever asked instead of an output folder.
 //!
 //! Rows are read, encoded and offered to the run in chunks, the next one while a chunk is predicted (`feed.rs`). What the
-//! run publishes goes to a [`Sink`], chunk after chunk (`desk.rs`). So memory is bounded, however long the stream is, and
+//! run publishes goes to a `Sink`, chunk after chunk (`desk.rs`). So memory is bounded, however long the stream is, and
 //! the workers stay: they are those of any run.
 
 mod assembly;
