@@ -213,20 +213,23 @@ def ask_tensorboard(place: Path) -> tuple[Values, list[str]]:
     """What TensorBoard answers a browser."""
     port = free_port()
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(place.parent), "--port", str(port)]
-    command += ["--samples_per_plugin", "scalars=0"]
+    command += ["--samples_per_plugin", "scalars=5000"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as board:
         try:
             base = f"http://127.0.0.1:{port}/data/plugin/scalars"
-            tags: dict = {}
+            points: list[tuple[str, int, float]] = []
             until = time.monotonic() + DEADLINE_S
-            while not tags and time.monotonic() < until:
-                tags = json.loads(wait_for(f"{base}/tags"))
-            ((name, known),) = tags.items()
-            points = []
-            for known_tag in known:
-                query = urllib.parse.urlencode({"run": name, "tag": known_tag})
-                answer = json.loads(fetch(f"{base}/scalars?{query}"))
-                points += [(known_tag, step, value) for _, step, value in answer]
+            # It shows what it has read so far, file by file: two answers in a row that are the same are all there is.
+            while time.monotonic() < until:
+                before, points = points, []
+                for name, known in json.loads(wait_for(f"{base}/tags")).items():
+                    for known_tag in known:
+                        query = urllib.parse.urlencode({"run": name, "tag": known_tag})
+                        answer = json.loads(fetch(f"{base}/scalars?{query}"))
+                        points += [(known_tag, step, value) for _, step, value in answer]
+                if points and points == before:
+                    break
+                time.sleep(3)
         finally:
             os.killpg(board.pid, signal.SIGTERM)
     return gathered(iter(points))
