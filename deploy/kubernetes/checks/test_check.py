@@ -358,7 +358,7 @@ class Programs(Case):
     def test_flags_that_the_programs_do_not_have(self):
         self.assertEqual(self.parsed(), [])
         self.replace("medley-workers", "--device=cpu", "--device=tpu")
-        self.replace("medley-coordinator", "--disable_tqdm", "--quiet")
+        self.replace("medley-coordinator", "--disable_tqdm", "--silent")
         self.assertEqual(len(self.parsed()), 2)
 
     def test_a_key_that_is_no_flag(self):
