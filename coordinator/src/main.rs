@@ -158,7 +158,10 @@ async fn sweep(asked: Sweep) -> ExitCode {
         let (spec, command) = (trial.spec.clone(), trial.command.clone());
         let display = Display::new(spec.output().console, spec.output().progress);
         let diverged = match run_until(&mut stops, spec, command, (None, display)).await {
-            Ok(Outcome::Completed) => false,
+            Ok(Outcome::Completed) => {
+                conclude(&trial.spec, &Display::new(trial.spec.output().console, trial.spec.output().progress));
+                false
+            }
             Ok(Outcome::Failed(failure)) if failure.kind == FailureKind::Diverged => {
                 say(&format!("medley: {failure}"));
                 true
@@ -197,6 +200,27 @@ async fn run_until(
     Ok(coordinate::run(Request { spec, command, folder, until, secret, display }, stops).await)
 }
 
+/// Draws a complete run, and writes the card of its model.
+fn conclude(spec: &RunSpec, display: &Display) {
+    let dir = &spec.output().dir;
+    // A run that only evaluates has no ledger, and nothing to draw.
+    if dir.join(LEDGER_FILE).exists() {
+        display.line(&match report_page::conclude(dir) {
+            Ok(path) => format!("pictures of the run are in {}", path.display()),
+            Err(error) => format!("warning: no pictures of the run are drawn: {error}"),
+        });
+    }
+    match model_card::conclude(spec) {
+        Ok(Written::Here(path)) => display.line(&format!("the model's card is {}", path.display())),
+        Ok(Written::LeftAlone(path)) => {
+            let line = format!("note: {} is not Medley's, or was changed, and stays as it is", path.display());
+            display.line(&line);
+        }
+        Ok(Written::Nothing) => {}
+        Err(error) => display.line(&format!("warning: no card of the model is written: {error}")),
+    }
+}
+
 async fn train(spec: RunSpec, command: Vec<String>) -> ExitCode {
     let dir = spec.output().dir.clone();
     let display = Display::new(spec.output().console, spec.output().progress);
@@ -206,22 +230,7 @@ async fn train(spec: RunSpec, command: Vec<String>) -> ExitCode {
     };
     match outcome {
         Outcome::Completed => {
-            // A run that only evaluates has no ledger, and nothing to draw.
-            if dir.join(LEDGER_FILE).exists() {
-                display.line(&match report_page::conclude(&dir) {
-                    Ok(path) => format!("pictures of the run are in {}", path.display()),
-                    Err(error) => format!("warning: no pictures of the run are drawn: {error}"),
-                });
-            }
-            match model_card::conclude(&spec) {
-                Ok(Written::Here(path)) => display.line(&format!("the model's card is {}", path.display())),
-                Ok(Written::LeftAlone(path)) => {
-                    let line = format!("note: {} is not Medley's, or was changed, and stays as it is", path.display());
-                    display.line(&line);
-                }
-                Ok(Written::Nothing) => {}
-                Err(error) => display.line(&format!("warning: no card of the model is written: {error}")),
-            }
+            conclude(&spec, &display);
             display.show(&Event::Completed(&dir));
             ExitCode::SUCCESS
         }

@@ -39,7 +39,17 @@ fn settings_and_seeds_come_to_a_table_and_a_stopped_sweep_goes_on() {
     assert!(means[0] < means[1], "the lower loss first: {means:?}");
     scratch.run("verify swept/trial-2/seed-1").expect(0);
     let other = command.replace("1e-9", "1e-8");
-    scratch.run(&other).expect(78).says(&["swept holds another sweep; name another --output_dir"]);
+    scratch.run(&other).expect(78).says(&["swept holds another sweep, with other settings; name another --output_dir"]);
+    // Another seed, metric or number of workers is no other sweep: what is complete is read.
+    let more = command.replace("--seeds 1,2", "--seeds 1,2,3").replace("metric loss", "metric accuracy");
+    let more = more.replace("--workers 2", "--workers 1");
+    let ended = scratch.run(&more).expect(0);
+    assert!(
+        ended.stderr.contains("seed 3") && !ended.stderr.contains("learning_rate=1e-9, seed 1"),
+        "{}",
+        ended.stderr
+    );
+    scratch.run(&command.replace("swept", "model")).expect(78).says(&["model is not empty, and holds no sweep"]);
 }
 
 #[test]
@@ -72,6 +82,9 @@ fn a_sweep_that_cannot_work_is_refused_before_its_first_run() {
     refused(&format!("--over max_steps=1,2 --halving 2 {shared}"), "halving sets how long a run is");
     refused(&format!("--over lanes=1,2 {shared} --output_dir elsewhere"), "--output_dir");
     refused("--over lanes=1,2 -- --model_name_or_path model --do_eval --validation_file dev.jsonl", "--do_train");
-    let unknown = format!("sweep --over lanes=8 --metric f3 --output_dir swept {shared}");
-    scratch.run(&unknown).expect(64).says(&["there is no eval_f3; its numbers are", "eval_macro_f1"]);
+    refused(
+        &format!("--over lanes=8 --metric f3 {shared}"),
+        "--metric is f3; expected loss, accuracy, macro_precision",
+    );
+    refused(&format!("--over validation_file=dev.jsonl,nope.jsonl {shared}"), "nope.jsonl: no such file");
 }

@@ -75,6 +75,9 @@ impl<S: Sink> Sink for Arc<Mutex<S>> {
 /// Predicts rows, and writes them as they come. Must be awaited on the main thread.
 pub async fn predict(asked: Predict, secret: Secret, stops: &mut StopRequests) -> Outcome {
     let Predict { model, source, output } = asked;
+    if let Some(failure) = output.as_deref().and_then(refused_output) {
+        return Outcome::Failed(failure);
+    }
     let form = Form::of(&source, output.as_deref());
     let target = match Target::new(output, &source) {
         Ok(target) => target,
@@ -120,6 +123,16 @@ async fn answer(asked: Asked, stops: &mut StopRequests) -> Outcome {
     let spec = asked.model.spec.clone();
     let display = Display::new(spec.output().console, spec.output().progress);
     run_assembled((&spec, &display), move |machine| assemble(asked, machine), stops).await
+}
+
+/// Why predictions cannot go to a file, if they cannot: the certificate of the run there names it by its digest.
+fn refused_output(path: &std::path::Path) -> Option<Failure> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+    let is_run = [CERTIFICATE_FILE, LEDGER_FILE].into_iter().any(|name| folder.join(name).exists());
+    (is_run && crate::archive::may_replace(folder, path)).then(|| {
+        let message = format!("--output {} is a file of the run in {}; name another", path.display(), folder.display());
+        Failure { kind: FailureKind::Config, message }
+    })
 }
 
 /// The folder for results. One that holds a run is refused: its certificate names its results by their digests.

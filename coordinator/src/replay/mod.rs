@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use medley_common::identity::Update;
 use tempfile::TempDir;
 
-use crate::archive::{ArchiveError, LEDGER_FILE, Ledger};
+use crate::archive::{ArchiveError, LEDGER_FILE, Ledger, RunIdentity};
 use crate::cli::{self, Cli, CliError, Replay};
 use crate::spec::RunSpec;
 
@@ -103,7 +103,7 @@ pub fn prepare(asked: &Replay) -> Result<Rerun, ReplayError> {
     let scratch = tempfile::Builder::new().prefix("medley-replay-").tempdir();
     let scratch = scratch.map_err(folder("make a folder in", &std::env::temp_dir()))?;
     let resume = if from.0 > 0 { checkpoint.display().to_string() } else { "False".to_owned() };
-    let command = words(&identity.command, asked, &resume, scratch.path());
+    let command = words(identity, asked, &resume, scratch.path());
     let spec = match cli::parse(&command)? {
         Cli::Train(spec) => *spec,
         _ => return Err(ReplayError::NoTraining(identity.command.join(" "))),
@@ -112,14 +112,15 @@ pub fn prepare(asked: &Replay) -> Result<Rerun, ReplayError> {
 }
 
 /// The run's command, to train here and now: later flags win.
-fn words(recorded: &[String], asked: &Replay, resume: &str, output: &Path) -> Vec<String> {
+fn words(identity: &RunIdentity, asked: &Replay, resume: &str, output: &Path) -> Vec<String> {
+    // Where evaluations decide something, they are part of the recipe.
+    let unevaluated = [("--evaluation_strategy", "no".to_owned()), ("--do_eval", "False".to_owned())];
+    let unevaluated = unevaluated.into_iter().filter(|_| identity.criterion.is_none());
     let own = [
         ("--output_dir", output.join("out").display().to_string()),
         ("--resume_from_checkpoint", resume.to_owned()),
         ("--overwrite_output_dir", "False".to_owned()),
         ("--save_total_limit", "1".to_owned()),
-        ("--evaluation_strategy", "no".to_owned()),
-        ("--do_eval", "False".to_owned()),
         ("--do_predict", "False".to_owned()),
         ("--workers", asked.workers.to_string()),
         ("--listen", "127.0.0.1:0".to_owned()),
@@ -132,8 +133,8 @@ fn words(recorded: &[String], asked: &Replay, resume: &str, output: &Path) -> Ve
         ("--chaos", String::new()),
     ];
     let head = ["medley".to_owned(), "train".to_owned()];
-    let recorded = recorded.iter().skip(2).cloned();
-    let own = own.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
+    let recorded = identity.command.iter().skip(2).cloned();
+    let own = own.into_iter().chain(unevaluated).flat_map(|(flag, value)| [flag.to_owned(), value]);
     head.into_iter().chain(recorded).chain(asked.flags.iter().cloned()).chain(own).collect()
 }
 

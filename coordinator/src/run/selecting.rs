@@ -121,9 +121,10 @@ impl Run {
             let (metric, patience) = (&criterion.metric, criterion.patience.map_or(0, std::num::NonZeroU32::get));
             let best = criterion.best(self.selecting.measured.iter().copied());
             let best = best.map_or_else(String::new, |best| format!(", {} after update {}", best.value, best.update));
+            let result = if criterion.load_best { "" } else { "; the last model is the result" };
             let line = format!(
                 "training ends after update {update}: no evaluation of the last {patience} has improved on the best \
-                 eval_{metric}{best}"
+                 eval_{metric}{best}{result}"
             );
             actions.push(Action::Notice(line));
             self.agenda = self.agenda_after(update);

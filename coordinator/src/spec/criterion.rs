@@ -64,6 +64,9 @@ impl Criterion {
         if flags.cadence.evaluation_strategy == StrategyFlag::No {
             return Err(needs(asked_by, "--evaluation_strategy", "use --evaluation_strategy epoch or steps"));
         }
+        if load_best && flags.cadence.save_strategy != flags.cadence.evaluation_strategy {
+            return Err(SpecError::Unmeasured);
+        }
         let given = metric_for_best_model.as_deref().unwrap_or("loss");
         let metric = given.strip_prefix("eval_").unwrap_or(given).to_owned();
         let greater_is_better = greater_is_better.map_or(!is_cost(&metric), |greater| greater.0);
@@ -129,6 +132,20 @@ impl Criterion {
             }
         }
         None
+    }
+
+    /// What it decides, for people.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let direction = if self.greater_is_better { "highest" } else { "lowest" };
+        let result = match self.load_best {
+            true => format!("the checkpoint with the {direction} eval_{} is the result", self.metric),
+            false => "the last model is the result".to_owned(),
+        };
+        let Some(patience) = self.patience else { return result };
+        let more = if self.threshold > 0.0 { format!(" by more than {}", self.threshold) } else { String::new() };
+        let metric = &self.metric;
+        format!("{result}; training ends after {patience} evaluations in a row that do not improve eval_{metric}{more}")
     }
 
     /// The settings by their flags, as the recipe has them.

@@ -42,6 +42,7 @@ impl PlanSummary {
         }
         if bound.cadence.total_updates > 0 {
             lines.push(("checkpoints", checkpoints(spec, bound)));
+            lines.extend(spec.criterion().map(|criterion| ("selection", criterion.words())));
         }
         lines.push(("output", spec.output().dir.display().to_string()));
         Self { lines }
@@ -217,6 +218,7 @@ fn evaluations(bound: &Bound) -> String {
 fn checkpoints(spec: &RunSpec, bound: &Bound) -> String {
     let cadence = &bound.cadence;
     let kept = match spec.output().save_total_limit {
+        Some(limit) if cadence.evaluations() > 0 => format!(", the last {} kept, and the best", Grouped(limit.into())),
         Some(limit) => format!(", the last {} kept", Grouped(limit.into())),
         None => String::new(),
     };

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 
 use crate::archive::{ArchiveError, Certificate, FileRecord, write_whole};
 use crate::cli::{self, Cli, CliError, Sweep};
-use crate::spec::{RunLength, RunSpec, is_cost};
+use crate::metrics;
+use crate::spec::{LabelChoice, RunLength, RunSpec, is_cost};
 
 use axis::{Axis, AxisError};
 use board::{Board, Place, words};
@@ -61,10 +62,26 @@ pub enum SweepError {
         error: CliError,
     },
     /// The folder holds another sweep.
-    #[error("{} holds another sweep; name another --output_dir", folder.display())]
+    #[error("{} holds another sweep, with other {other}; name another --output_dir", folder.display())]
     Another {
         /// The folder.
         folder: PathBuf,
+        /// In what it differs.
+        other: String,
+    },
+    /// The folder holds something else.
+    #[error("{} is not empty, and holds no sweep; name another --output_dir", folder.display())]
+    Occupied {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// There is no such metric.
+    #[error("--metric is {metric}; expected {known}")]
+    Metric {
+        /// What was asked for.
+        metric: String,
+        /// What there is.
+        known: String,
     },
     /// The folder cannot be written to, or a file in it not be read.
     #[error(transparent)]
@@ -87,8 +104,8 @@ impl SweepError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Axis(_) | Self::Endless { .. } | Self::TooMany { .. } | Self::Flag { .. } | Self::Run { .. } => 64,
-            Self::Another { .. } | Self::Archive(_) => 78,
-            Self::NoMetric { .. } => 64,
+            Self::Another { .. } | Self::Occupied { .. } | Self::Archive(_) => 78,
+            Self::NoMetric { .. } | Self::Metric { .. } => 64,
         }
     }
 }
@@ -138,10 +155,26 @@ impl Sweeping {
                                their files";
                 return Err(SweepError::Flag { flag: "the flags after --".into(), problem });
             }
+            spec.sources().check_files().map_err(|error| SweepError::Run {
+                words: words(&sweep.plan.settings[setting]),
+                error: error.into(),
+            })?;
+            sweep.check_metric(&spec)?;
             sweep.length = spec.recipe().length;
         }
         sweep.claim()?;
         Ok(sweep)
+    }
+
+    /// Refuses a metric that no run will have, where its labels are known.
+    fn check_metric(&self, spec: &RunSpec) -> Result<(), SweepError> {
+        let LabelChoice::Named(labels) = &spec.sources().labels else { return Ok(()) };
+        let known = metrics::names(labels);
+        let metric = self.key().trim_start_matches("eval_").to_owned();
+        match known.contains(&metric) {
+            true => Ok(()),
+            false => Err(SweepError::Metric { metric, known: known.join(", ") }),
+        }
     }
 
     /// Writes what was asked into the folder, or finds that it is there.
@@ -149,12 +182,30 @@ impl Sweeping {
         let folder = &self.asked.output_dir;
         std::fs::create_dir_all(folder).map_err(ArchiveError::io("create", folder))?;
         let path = folder.join(SWEEP_FILE);
-        let asked = json!({ "flags": self.asked.flags, "metric": self.asked.metric, "plan": self.plan });
+        let halves = self.plan.rungs.len() > 1;
+        let asked = json!({
+            "flags": of_result(&self.asked.flags), "settings": self.plan.settings, "seeds": self.plan.seeds,
+            "metric": self.key(), "rounds": self.plan.rungs,
+        });
+        // Runs are the same whatever ranks them and whichever seeds others have, unless the best of them go on.
+        let decides = |part: &&str| halves || !["seeds", "metric"].contains(part);
         match read(&path)? {
-            Some(there) if there == asked => Ok(()),
-            Some(_) => Err(SweepError::Another { folder: folder.clone() }),
-            None => Ok(write_whole(&path, format!("{asked:#}\n").into_bytes())?),
+            Some(there) => {
+                let parts = ["flags", "settings", "seeds", "metric", "rounds"];
+                let other = parts.into_iter().filter(decides).filter(|part| there.get(*part) != asked.get(*part));
+                let other: Vec<&str> = other.collect();
+                if !other.is_empty() {
+                    return Err(SweepError::Another { folder: folder.clone(), other: other.join(", ") });
+                }
+            }
+            None => {
+                let mut entries = std::fs::read_dir(folder).map_err(ArchiveError::io("read", folder))?;
+                if entries.next().is_some() {
+                    return Err(SweepError::Occupied { folder: folder.clone() });
+                }
+            }
         }
+        Ok(write_whole(&path, format!("{asked:#}\n").into_bytes())?)
     }
 
     /// The next run; `None` where all are made.
@@ -280,6 +331,39 @@ fn refuse_own_flags(axes: &[Axis], flags: &[String], halves: bool) -> Result<(),
         Some(axis) if halves => refused(&format!("--over {axis}"), LENGTH),
         _ => Ok(()),
     }
+}
+
+/// The flags that have a part in a run's result, and not in who computes it or what is said of it.
+fn of_result(flags: &[String]) -> Vec<&String> {
+    const OTHERS: [&str; 15] = [
+        "workers",
+        "threads",
+        "device",
+        "listen",
+        "http_listen",
+        "credentials",
+        "insecure",
+        "heartbeat_timeout",
+        "join_timeout",
+        "min_workers",
+        "max_restarts",
+        "log_level",
+        "log_format",
+        "quiet",
+        "disable_tqdm",
+    ];
+    let mut kept = Vec::new();
+    let mut rest = flags.iter().peekable();
+    while let Some(flag) = rest.next() {
+        let name = flag.trim_start_matches("--").split('=').next().unwrap_or_default().replace('-', "_");
+        if !flag.starts_with("--") || !OTHERS.contains(&name.as_str()) {
+            kept.push(flag);
+        } else if !flag.contains('=') {
+            // Its value.
+            rest.next_if(|next| !next.starts_with("--"));
+        }
+    }
+    kept
 }
 
 /// A number of a run's evaluation.
