@@ -45,7 +45,7 @@ pub use report::{LaneReport, Timing, UpdateReport};
 pub use token::{Token, TokenSizeError};
 
 /// The version of this protocol. A worker that speaks another is refused.
-pub const PROTOCOL: u32 = 10;
+pub const PROTOCOL: u32 = 11;
 
 /// What a worker reports.
 #[derive(Debug, Clone, PartialEq)]
@@ -247,6 +247,8 @@ pub enum Command {
         generation: Generation,
         /// The last update that may be made.
         through: Update,
+        /// The highest learning rate of the schedule, as evaluations have left it.
+        peak: f64,
     },
     /// Keep a copy of the state, unless it is kept already, and send a piece of it. In whatever group the worker is: the
     /// copy is what it was.

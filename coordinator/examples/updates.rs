@@ -43,7 +43,7 @@ fn main() {
         for (worker, lane) in all().zip(0..) {
             let report = UpdateReport {
                 update,
-                learning_rate: job.spec.schedule.at(update),
+                learning_rate: job.spec.schedule.at(update, job.spec.schedule.peak),
                 grad_norm: 1.0,
                 skipped: false,
                 lanes: vec![LaneReport { lane, rows: planned.lanes[lane as usize].clone() }],

@@ -24,8 +24,8 @@ impl From<Command> for v1::SessionResponse {
             }
             Command::Form(form) => Wire::Form(form.into()),
             Command::Token { generation, token } => Wire::Token(to_token(generation, token)),
-            Command::Train { generation, through } => {
-                Wire::Train(v1::Train { generation: generation.0, through: through.0 })
+            Command::Train { generation, through, peak } => {
+                Wire::Train(v1::Train { generation: generation.0, through: through.0, peak_learning_rate: peak })
             }
             Command::Save { save, parts, piece } => Wire::Save(v1::Save {
                 generation: save.generation.0,
@@ -64,9 +64,11 @@ impl TryFrom<v1::SessionResponse> for Command {
                 let (generation, token) = token(message)?;
                 Self::Token { generation, token }
             }
-            Wire::Train(train) => {
-                Self::Train { generation: Generation(train.generation), through: Update(train.through) }
-            }
+            Wire::Train(train) => Self::Train {
+                generation: Generation(train.generation),
+                through: Update(train.through),
+                peak: train.peak_learning_rate,
+            },
             Wire::Save(save) => Self::Save {
                 save: SaveId { update: Update(save.update), generation: Generation(save.generation) },
                 parts: save.parts().map(TryInto::try_into).collect::<Result<_, WireError>>()?,

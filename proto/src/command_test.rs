@@ -80,7 +80,7 @@ fn every_command_survives_the_wire() {
         Command::Reattach { worker: WorkerId(3), heartbeat_ms: 500 },
         Command::Form(form),
         Command::Token { generation, token: Token::new(vec![9; Token::MOST_BYTES]).unwrap() },
-        Command::Train { generation, through: Update(12) },
+        Command::Train { generation, through: Update(12), peak: 1.5e-5 },
         Command::Save {
             save: SaveId { update: Update(12), generation },
             parts: vec![ArtifactKind::Weights, ArtifactKind::Optimizer],

@@ -204,7 +204,7 @@ impl Member {
         let share = form.lanes[form.rank.0 as usize].iter().cloned().flatten();
         let report = UpdateReport {
             update,
-            learning_rate: spec.schedule.at(update),
+            learning_rate: spec.schedule.at(update, spec.schedule.peak),
             grad_norm: 1.0,
             skipped: false,
             lanes: share.map(|lane| LaneReport { lane, rows: plan.lanes[lane as usize].clone() }).collect(),

@@ -130,6 +130,47 @@ fn a_damaged_best_checkpoint_is_named_and_the_next_best_takes_its_place() {
     assert!(verdict.contains(&format!("the best that was evaluated and saved is that of {best}")), "{verdict}");
 }
 
+/// The learning rate of each update.
+fn rates(scratch: &Scratch) -> Vec<f64> {
+    updates(scratch).values().map(|update| update.learning_rate).collect()
+}
+
+#[test]
+fn the_learning_rate_is_lowered_where_evaluations_improve_no_more_whatever_happens() {
+    let settings = r#"--lr_scheduler_type reduce_lr_on_plateau --lr_scheduler_kwargs {"patience":0,"factor":0.5}"#;
+    let plateau = format!("--learning_rate 4e-3 --warmup_ratio 0 {settings}");
+    let straight = Scratch::new(100);
+    run(&straight, &format!("{plateau} --workers 1"));
+    let during: Vec<f64> = evaluated(&straight).iter().take(7).map(|(_, loss)| *loss).collect();
+    let (mut best, mut rate, mut expected) = (f64::INFINITY, 4e-3, vec![4e-3; 10]);
+    for loss in during {
+        // By more than a ten-thousandth, as torch has it.
+        if loss < best * (1.0 - 1e-4) {
+            best = loss
+        } else {
+            rate *= 0.5
+        }
+        expected.extend([rate; 10]);
+    }
+    expected.truncate(78);
+    assert_eq!(rates(&straight), expected);
+    assert!(expected[77] < 4e-3, "it never goes down, so that this shows nothing");
+
+    let hurt = Scratch::new(100);
+    run(&hurt, &format!("{plateau} --workers 3 --chaos kill:worker=1@update=45"));
+    let stopped = Scratch::new(100);
+    let mut running = stopped.start(&format!("train {RECIPE} {WHOLE} {plateau} --workers 2"));
+    running.wait_for("saved out/checkpoint-50");
+    running.signal(Signal::INT);
+    running.end().expect(75);
+    run(&stopped, &format!("{plateau} --workers 1"));
+    for other in [hurt, stopped] {
+        assert_eq!(updates(&other), updates(&straight));
+        assert_eq!(other.sha256("out/model.safetensors"), straight.sha256("out/model.safetensors"));
+    }
+    straight.run("replay out --from-checkpoint 60 --updates 15").expect(0).says(&["are the ledger's to the bit"]);
+}
+
 #[test]
 fn evaluations_may_start_before_the_first_update_or_late() {
     let scratch = Scratch::new(100);
@@ -159,5 +200,11 @@ fn settings_that_cannot_decide_are_refused_with_the_way_out() {
     refused(&format!("{steps} {best} --metric_for_best_model f2"), 78, "expected loss, accuracy, macro_precision");
     refused(&format!("{steps} --load_best_model_at_end --save_steps 6"), 78, "--save_steps a multiple of --eval_steps");
     refused(&format!("{steps} --load_best_model_at_end --save_strategy epoch"), 64, "needs every checkpoint evaluated");
+    let plateau = "--warmup_ratio 0 --lr_scheduler_type reduce_lr_on_plateau";
+    refused(plateau, 64, "reduce_lr_on_plateau needs --evaluation_strategy");
+    let rising = format!("{plateau} {steps} --metric_for_best_model accuracy");
+    refused(&rising, 64, r#"more of eval_accuracy is better: give --lr_scheduler_kwargs '{"mode": "max"}'"#);
+    let factor = format!(r#"{plateau} {steps} --lr_scheduler_kwargs {{"factor":1}}"#);
+    refused(&factor, 64, "factor is 1; expected less than 1");
     refused("--evaluation_strategy epoch --eval_delay -1", 64, "--eval_delay is -1");
 }

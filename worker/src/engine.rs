@@ -188,9 +188,10 @@ impl<O: Ops> Engine<O> {
                 self.report(Event::StandingBy { generation, update, kept });
                 Ok(())
             }
-            Command::Train { generation, through } => {
+            Command::Train { generation, through, peak } => {
                 if let Some(group) = self.member_of(generation) {
                     group.through = through;
+                    self.trainer.set_peak(peak);
                 }
                 Ok(())
             }

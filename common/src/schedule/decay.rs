@@ -14,6 +14,15 @@ pub struct Decay {
     values: Vec<f64>,
 }
 
+/// What is better of a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// Less of it, as of a loss.
+    Less,
+    /// More of it, as of an accuracy.
+    More,
+}
+
 /// What a parameter is given as.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Setting {
@@ -175,6 +184,17 @@ impl Decay {
     #[must_use]
     pub fn words(&self) -> String {
         self.shape.words(&self.values)
+    }
+
+    /// What it wants of the metric that evaluations measure; `None` where it is a function of the update alone.
+    #[must_use]
+    pub fn wants(&self) -> Option<Wish> {
+        self.shape.wants(&self.values)
+    }
+
+    /// The peak that is left where evaluations have measured that, in their order.
+    pub(super) fn peak(&self, peak: f64, measured: &[f64]) -> f64 {
+        self.shape.peak(peak, measured, &self.values)
     }
 
     /// The factor of the peak after `step` steps of the scheduler.

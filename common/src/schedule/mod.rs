@@ -1,4 +1,4 @@
-//! The learning rate as a pure function of the update.
+//! The learning rate as a pure function of the update, and of what evaluations before it have measured.
 //!
 //! A [`Decay`] is a shape and the values of its parameters; each shape is a file of its own behind one trait
 //! (`shape.rs`), whose table is all that names it.
@@ -10,6 +10,7 @@ mod decay;
 mod inverse_sqrt;
 mod linear;
 mod polynomial;
+mod reduce_lr_on_plateau;
 mod shape;
 mod warmup_stable_decay;
 
@@ -17,14 +18,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::Update;
 
-pub use decay::{Decay, DecayError, Setting};
+pub use decay::{Decay, DecayError, Setting, Wish};
 
 /// Warm-up from 0 to the peak, then a decay (`transformers.optimization.get_scheduler`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LrSchedule {
     /// Shape after the warm-up.
     pub decay: Decay,
-    /// The highest learning rate.
+    /// The highest learning rate, until evaluations lower it.
     pub peak: f64,
     /// Updates of linear warm-up.
     pub warmup_updates: u64,
@@ -33,14 +34,20 @@ pub struct LrSchedule {
 }
 
 impl LrSchedule {
-    /// The learning rate that `update` (from 1) is made with.
+    /// The highest learning rate once evaluations have measured that, in their order.
+    #[must_use]
+    pub fn peak_after(&self, measured: &[f64]) -> f64 {
+        self.decay.peak(self.peak, measured)
+    }
+
+    /// The learning rate that `update` (from 1) is made with, where the evaluations before it have left that `peak`.
     ///
     /// As in Hugging Face, update `u` uses the factor of `u - 1` scheduler steps, so with a warm-up the first update
     /// has learning rate 0 and the peak is used by update `warmup_updates + 1`.
     #[must_use]
-    pub fn at(&self, update: Update) -> f64 {
+    pub fn at(&self, update: Update, peak: f64) -> f64 {
         let step = update.0.saturating_sub(1);
-        self.peak * self.decay.factor(step, (self.warmup_updates, self.total_updates), self.peak)
+        peak * self.decay.factor(step, (self.warmup_updates, self.total_updates), peak)
     }
 }
 

@@ -19,11 +19,11 @@ fn settings(kwargs: &Value) -> Vec<(String, Setting)> {
 #[test]
 fn linear_is_the_reference_run() {
     let linear = schedule("linear");
-    assert_eq!(linear.at(Update(1)), 0.0);
-    assert_eq!(linear.at(Update(2)), 3e-5 / 1755.0);
-    assert_eq!(linear.at(Update(1756)), 3e-5);
-    assert_eq!(linear.at(Update(3510)), 3e-5 * (1.0 / 1755.0));
-    assert_eq!(LrSchedule { warmup_updates: 0, ..linear }.at(Update(1)), 3e-5);
+    assert_eq!(linear.at(Update(1), 3e-5), 0.0);
+    assert_eq!(linear.at(Update(2), 3e-5), 3e-5 / 1755.0);
+    assert_eq!(linear.at(Update(1756), 3e-5), 3e-5);
+    assert_eq!(linear.at(Update(3510), 3e-5), 3e-5 * (1.0 / 1755.0));
+    assert_eq!(LrSchedule { warmup_updates: 0, ..linear }.at(Update(1), 3e-5), 3e-5);
 }
 
 /// Made by tests/peers/schedules.py.
@@ -37,8 +37,21 @@ fn rates_are_those_of_transformers() {
         let (warmup_updates, total_updates) = (case["warmup"].as_u64().unwrap(), case["total"].as_u64().unwrap());
         let schedule = LrSchedule { decay, peak: fixture["peak"].as_f64().unwrap(), warmup_updates, total_updates };
         for (update, rate) in (1..).zip(case["rates"].as_array().unwrap()) {
-            let (found, expected) = (schedule.at(Update(update)), rate.as_f64().unwrap());
+            let (found, expected) = (schedule.at(Update(update), schedule.peak), rate.as_f64().unwrap());
             assert!((found - expected).abs() <= 1e-12 * schedule.peak, "{case}: update {update} has {found}");
+        }
+        seen.insert(name.to_owned());
+    }
+    for case in fixture["evaluated"].as_array().unwrap() {
+        let name = case["name"].as_str().unwrap();
+        let decay = Decay::new(name, settings(&case["kwargs"])).unwrap();
+        let peak = fixture["peak"].as_f64().unwrap();
+        let schedule = LrSchedule { decay, peak, warmup_updates: 0, total_updates: 40 };
+        let measured: Vec<f64> =
+            case["measured"].as_array().unwrap().iter().map(|it| it.as_f64().unwrap_or(f64::NAN)).collect();
+        for (count, rate) in (1..).zip(case["rates"].as_array().unwrap()) {
+            let left = schedule.peak_after(&measured[..count]);
+            assert_eq!(schedule.at(Update(count as u64 + 1), left), rate.as_f64().unwrap(), "{case}: after {count}");
         }
         seen.insert(name.to_owned());
     }
@@ -106,7 +119,7 @@ proptest! {
             warmup_updates: warmup,
             total_updates: total,
         };
-        let rate = schedule.at(Update(update));
+        let rate = schedule.at(Update(update), schedule.peak);
         prop_assert!((0.0..=peak * 1.000_001).contains(&rate), "{rate}");
     }
 }

@@ -2,7 +2,10 @@
 
 use std::fmt::Debug;
 
-use super::{constant, cosine, cosine_with_restarts, inverse_sqrt, linear, polynomial, warmup_stable_decay};
+use super::decay::Wish;
+use super::{
+    constant, cosine, cosine_with_restarts, inverse_sqrt, linear, polynomial, reduce_lr_on_plateau, warmup_stable_decay,
+};
 
 /// All schedules; Hugging Face's names. A new one is a file, and a line here.
 pub(super) const SHAPES: &[&dyn Shape] = &[
@@ -14,6 +17,7 @@ pub(super) const SHAPES: &[&dyn Shape] = &[
     &constant::ConstantWithWarmup,
     &inverse_sqrt::InverseSqrt,
     &warmup_stable_decay::WarmupStableDecay,
+    &reduce_lr_on_plateau::ReduceLrOnPlateau,
 ];
 
 /// The course of a learning rate; after `transformers.optimization`, whose results it gives to the last few bits.
@@ -38,6 +42,16 @@ pub(super) trait Shape: Debug + Sync {
 
     /// The factor of the peak, from the end of the warm-up on.
     fn factor(&self, at: &Moment<'_>) -> f64;
+
+    /// What it wants of the metric that evaluations measure, where it goes by one.
+    fn wants(&self, _values: &[f64]) -> Option<Wish> {
+        None
+    }
+
+    /// The peak that is left where evaluations have measured that, in their order.
+    fn peak(&self, peak: f64, _measured: &[f64], _values: &[f64]) -> f64 {
+        peak
+    }
 
     /// Why it makes no sense for this peak, if it does not.
     fn problem(&self, _peak: f64, _values: &[f64]) -> Option<String> {

@@ -84,6 +84,14 @@ pub struct Cadence {
 #[serde(transparent)]
 pub struct LogEntry(pub JsonObject);
 
+impl LogEntry {
+    /// What it says that an evaluation measured, by the metric's key; JSON has no infinity and no NaN.
+    #[must_use]
+    pub fn measured(&self, metric: &str) -> Option<f64> {
+        Some(self.0.get(&format!("eval_{metric}"))?.as_f64().unwrap_or(f64::NAN))
+    }
+}
+
 impl TrainerState {
     /// The state before the first update.
     #[must_use]
@@ -157,10 +165,9 @@ impl TrainerState {
     /// What the evaluations in the log measured, by a metric's key, in order.
     #[must_use]
     pub fn measured(&self, metric: &str) -> Vec<Measured> {
-        let key = format!("eval_{metric}");
         let of = |entry: &LogEntry| {
             let update = Update(entry.0.get("step")?.as_u64()?);
-            Some(Measured { update, value: entry.0.get(&key)?.as_f64().unwrap_or(f64::NAN) })
+            Some(Measured { update, value: entry.measured(metric)? })
         };
         self.log_history.iter().filter_map(of).collect()
     }

@@ -145,7 +145,10 @@ fn rates(bound: &Bound) -> Vec<RateAt> {
     points.retain(|update| (1..=total).contains(update));
     points.sort_unstable();
     points.dedup();
-    points.into_iter().map(|update| RateAt { update, learning_rate: schedule.at(Update(update)) }).collect()
+    points
+        .into_iter()
+        .map(|update| RateAt { update, learning_rate: schedule.at(Update(update), schedule.peak) })
+        .collect()
 }
 
 fn times(cadence: &Cadence, times: u64, every: Every) -> Times {

@@ -131,7 +131,7 @@ pub(super) fn report(job: &Job, update: u64, lanes: impl IntoIterator<Item = u32
     let tokens = lanes.iter().map(|lane| 5 * lane.rows.len() as u64).sum();
     UpdateReport {
         update: Update(update),
-        learning_rate: job.spec.schedule.at(Update(update)),
+        learning_rate: job.spec.schedule.at(Update(update), job.spec.schedule.peak),
         grad_norm: 1.0 / update as f64,
         skipped: false,
         lanes,

@@ -145,7 +145,7 @@ impl Run {
         if std::mem::take(&mut self.overdue) {
             let update = self.progress.done;
             let (epoch, grad_norm) = (self.epoch(), self.job.past.grad_norm);
-            let (loss, learning_rate) = (self.progress.take_mean(), self.job.spec.schedule.at(update));
+            let (loss, learning_rate) = (self.progress.take_mean(), self.learning_rate(update));
             let skipped = self.progress.skipped();
             actions.push(Action::Log(TrainLog { update, epoch, loss, grad_norm, learning_rate, skipped }));
         }

@@ -16,7 +16,10 @@ fn commit(update: u64, purpose: SavePurpose) -> Action {
 }
 
 fn train(worker: u64, through: u64) -> Action {
-    Action::Order(WorkerId(worker), Command::Train { generation: Generation(1), through: Update(through) })
+    Action::Order(
+        WorkerId(worker),
+        Command::Train { generation: Generation(1), through: Update(through), peak: job(1).spec.schedule.peak },
+    )
 }
 
 /// The model alone.

@@ -1,4 +1,5 @@
-//! What evaluations during training decide: when it ends early, and which checkpoint is the result.
+//! What evaluations during training decide: the peak of the learning rate, when training ends early, and which checkpoint
+//! is the result.
 //!
 //! Where that is not the last model, workers begin anew with it once training is summarised, as in a run that trains
 //! nothing and only predicts: what is in the ledger, and the position that results are told of, stay those of the end of
@@ -99,6 +100,19 @@ impl Run {
         };
         let saved = self.selecting.measured.iter().filter(|it| training.cadence.saves_after(it.update));
         criterion.ranking(saved.copied())
+    }
+
+    /// The highest learning rate of the schedule, as the evaluations before `update` have left it.
+    pub(super) fn peak(&self, update: Update) -> f64 {
+        let measured = &self.selecting.measured;
+        let criterion = self.job.training.as_ref().and_then(|training| training.criterion.as_ref());
+        criterion
+            .map_or(self.job.spec.schedule.peak, |criterion| criterion.peak(&self.job.spec.schedule, measured, update))
+    }
+
+    /// The learning rate that `update` is made with.
+    pub(super) fn learning_rate(&self, update: Update) -> f64 {
+        self.job.spec.schedule.at(update, self.peak(update))
     }
 
     /// Takes note of what the newest evaluation has measured: it may be the last of training.

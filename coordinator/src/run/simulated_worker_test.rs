@@ -22,6 +22,8 @@ pub(super) struct Worker {
     knows: bool,
     update: u64,
     through: u64,
+    /// Of the learning rate, as it was told last.
+    peak: f64,
     /// Lanes of the next update that it has computed.
     kept: Lanes,
     /// As what it is known, and the newest group of the ledger on whose line its state lies.
@@ -66,6 +68,7 @@ impl Worker {
             knows: false,
             update: 0,
             through: 0,
+            peak: 0.0,
             kept: Lanes::new(),
             known: None,
             line: Generation(0),
@@ -155,6 +158,7 @@ impl Worker {
             } else if complete(Some(parts)) {
                 (self.update, self.kept) = (next, Lanes::new());
                 let mut report = report(job, next, lanes.into_iter().flatten());
+                report.learning_rate = job.spec.schedule.at(report.update, self.peak);
                 // Now fast, now slow.
                 let seconds = 0.001 * (1 + mix((u64::from(self.pid) << 8) | (next / 3)) % 6) as f64;
                 report.timing.forward_seconds = seconds * report.tokens as f64;
@@ -237,9 +241,9 @@ impl Worker {
                 let (update, kept) = (Update(self.update), self.kept.clone());
                 self.outbox.push_back(Event::StandingBy { generation, update, kept });
             }
-            Command::Train { generation, through } if current == Some(generation) => {
+            Command::Train { generation, through, peak } if current == Some(generation) => {
                 assert!(through.0 > self.through, "a grant that grants nothing");
-                self.through = through.0;
+                (self.through, self.peak) = (through.0, peak);
             }
             Command::Save { save, piece, .. } => {
                 self.hold(save);

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use medley_common::schedule::{Decay, LrSchedule, Setting};
+
 use super::fixture::{every, job, rows};
 use super::simulated_fate::{Faults, History};
 use super::simulated_world::World;
@@ -354,4 +356,37 @@ fn the_best_model_is_the_result_whatever_happens() {
         });
     }
     assert!(faulty > SEEDS.end / 2, "{faulty}");
+}
+
+/// The full job, evaluated after every update: the best loss is that after update 4, and each evaluation that does not
+/// improve on the best halves the learning rate.
+fn reacting_job(workers: u32) -> Job {
+    let mut job = choosy_job(workers);
+    let training = job.training.as_mut().expect("training");
+    training.cadence.evaluation = every(1);
+    training.criterion = training.criterion.take().map(|it| Criterion { load_best: false, patience: None, ..it });
+    let settings = [("patience", 0.0), ("factor", 0.5)].map(|(name, value)| (name.to_owned(), Setting::Number(value)));
+    let decay = Decay::new("reduce_lr_on_plateau", settings).expect("a schedule");
+    job.spec.schedule = LrSchedule { decay, peak: 1.0, ..job.spec.schedule };
+    job
+}
+
+#[test]
+fn what_evaluations_do_to_the_learning_rate_is_the_same_whatever_happens() {
+    let expected = World::new(0, reacting_job(1)).play(Faults::default()).0.result();
+    let rates: Vec<f64> = expected.records.iter().map(|record| record.learning_rate).collect();
+    assert_eq!(rates, [1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.25, 0.125]);
+    for seed in SEEDS.step_by(3) {
+        with_seed(seed, || {
+            let faults = Faults {
+                deaths: (seed % 3) as u32,
+                leaves: (seed % 4) as u32,
+                cuts: (seed % 3) as u32,
+                ends: (seed % 2) as u32,
+                ..Faults::default()
+            };
+            let found = World::new(seed, reacting_job(1 + (seed % 5) as u32)).play(faults).0.result();
+            assert_eq!((found.records, found.evaluations), (expected.records.clone(), expected.evaluations.clone()));
+        });
+    }
 }

@@ -59,8 +59,9 @@ impl Run {
         let may_go_on = !rests && self.unpublished == 0;
         if may_go_on && through > training.through {
             training.through = through;
-            let generation = self.generation;
-            let order = |worker| Action::Order(worker, Command::Train { generation, through });
+            // Whatever evaluations decide, they do at a boundary.
+            let (generation, peak) = (self.generation, self.peak(through));
+            let order = |worker| Action::Order(worker, Command::Train { generation, through, peak });
             actions.extend(self.roster.ranked().into_iter().map(order));
         } else if done == training.through && (rests || done == training.boundary) {
             self.agenda = self.agenda_after(done);
@@ -175,7 +176,7 @@ impl Run {
     /// gradients and losses.
     fn check(&mut self, update: Update, reports: &Reports) -> Result<UpdateRecord, (WorkerId, String)> {
         let planned = self.plan.update(update);
-        let learning_rate = self.job.spec.schedule.at(update);
+        let learning_rate = self.learning_rate(update);
         let cadence = self.job.training.as_ref().map(|training| training.cadence);
         let is_digested = cadence.is_some_and(|cadence| cadence.digests_after(update));
         let mut agreed: Option<(WorkerId, &UpdateReport)> = None;

@@ -1,11 +1,14 @@
-//! Which model a run ends with, and whether it ends early: by what evaluations during training measure.
+//! Which model a run ends with, whether it ends early, and how high its learning rate still is: by what evaluations during
+//! training measure.
 //!
 //! The rules are those of transformers: `Trainer` chooses among the checkpoints that were evaluated, and
-//! `EarlyStoppingCallback` counts evaluations that did not improve. A value that is no number is never the best.
+//! `EarlyStoppingCallback` counts evaluations that did not improve; `reduce_lr_on_plateau` is told of each but the one
+//! before the first update. A value that is no number is never the best.
 
 use std::num::NonZeroU32;
 
 use medley_common::identity::Update;
+use medley_common::schedule::{Decay, LrSchedule, Wish};
 use serde::{Deserialize, Serialize};
 
 use super::number::Number;
@@ -39,7 +42,7 @@ pub struct Measured {
 }
 
 impl Criterion {
-    pub(super) fn parse(flags: &RunFlags) -> Result<Option<Self>, SpecError> {
+    pub(super) fn parse(flags: &RunFlags, decay: &Decay) -> Result<Option<Self>, SpecError> {
         let SelectionFlags {
             load_best_model_at_end,
             metric_for_best_model,
@@ -53,16 +56,17 @@ impl Criterion {
             .and_then(NonZeroU32::new);
         let threshold = Number::new("--early_stopping_threshold", *early_stopping_threshold).not_negative()?;
         let load_best = load_best_model_at_end.0;
-        let asked_by = match (load_best, patience) {
-            (true, _) => "--load_best_model_at_end",
-            (false, Some(_)) => "--early_stopping_patience",
-            (false, None) => return unasked(flags).map_or(Ok(None), Err),
+        let asked_by = match (load_best, patience, decay.wants()) {
+            (true, ..) => "--load_best_model_at_end".to_owned(),
+            (_, Some(_), _) => "--early_stopping_patience".to_owned(),
+            (.., Some(_)) => format!("--lr_scheduler_type {}", decay.name()),
+            (false, None, None) => return unasked(flags).map_or(Ok(None), Err),
         };
         if threshold > 0.0 && patience.is_none() {
             return Err(needs("--early_stopping_threshold", "--early_stopping_patience", PATIENCE));
         }
         if flags.cadence.evaluation_strategy == StrategyFlag::No {
-            return Err(needs(asked_by, "--evaluation_strategy", "use --evaluation_strategy epoch or steps"));
+            return Err(needs(&asked_by, "--evaluation_strategy", "use --evaluation_strategy epoch or steps"));
         }
         if load_best && flags.cadence.save_strategy != flags.cadence.evaluation_strategy {
             return Err(SpecError::Unmeasured);
@@ -70,6 +74,9 @@ impl Criterion {
         let given = metric_for_best_model.as_deref().unwrap_or("loss");
         let metric = given.strip_prefix("eval_").unwrap_or(given).to_owned();
         let greater_is_better = greater_is_better.map_or(!is_cost(&metric), |greater| greater.0);
+        if decay.wants().is_some_and(|wish| (wish == Wish::More) != greater_is_better) {
+            return Err(contradicted(decay, &metric, greater_is_better));
+        }
         Ok(Some(Self { metric, greater_is_better, load_best, patience, threshold }))
     }
 
@@ -134,6 +141,19 @@ impl Criterion {
         None
     }
 
+    /// The peak that the learning rate of `update` has, where evaluations have measured that, in their order.
+    #[must_use]
+    pub fn peak<'a>(
+        &self,
+        schedule: &LrSchedule,
+        measured: impl IntoIterator<Item = &'a Measured>,
+        update: Update,
+    ) -> f64 {
+        let counts = |it: &&Measured| it.update > Update(0) && it.update < update;
+        let before: Vec<f64> = measured.into_iter().filter(counts).map(|measured| measured.value).collect();
+        schedule.peak_after(&before)
+    }
+
     /// What it decides, for people.
     #[must_use]
     pub fn words(&self) -> String {
@@ -163,6 +183,17 @@ impl Criterion {
     fn is_better(&self, value: f64, than: f64) -> bool {
         if self.greater_is_better { value > than } else { value < than }
     }
+}
+
+/// transformers would lower the learning rate while the metric improves.
+fn contradicted(decay: &Decay, metric: &str, greater_is_better: bool) -> SpecError {
+    let (better, mode, is) = if greater_is_better { ("more", "max", "min") } else { ("less", "min", "max") };
+    let name = decay.name();
+    let problem = format!(
+        "{name} has mode {is}, but {better} of eval_{metric} is better: give --lr_scheduler_kwargs \
+         '{{\"mode\": \"{mode}\"}}'"
+    );
+    SpecError::Schedule { problem }
 }
 
 const PATIENCE: &str = "give the number of evaluations without an improvement after which training ends";

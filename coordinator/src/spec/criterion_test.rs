@@ -36,3 +36,18 @@ fn training_ends_when_the_callback_of_transformers_would_end_it() {
     assert_eq!(ends(&criterion(true, 1, 0.0), &[f64::NAN]), Some(1));
     assert_eq!(ends(&criterion(true, 0, 0.0), &[0.9, 0.1, 0.1, 0.1]), None, "without patience, never");
 }
+
+#[test]
+fn the_peak_goes_by_the_evaluations_before_an_update_but_not_by_one_before_the_first() {
+    use medley_common::schedule::Setting;
+    let settings = [("mode", Setting::Word("max".into())), ("patience", Setting::Number(0.0))];
+    let settings = settings.map(|(name, setting)| (name.to_owned(), setting));
+    let decay = Decay::new("reduce_lr_on_plateau", settings).unwrap();
+    let schedule = LrSchedule { decay, peak: 1.0, warmup_updates: 0, total_updates: 9 };
+    let at = |update, value| Measured { update: Update(update), value };
+    let measured = [at(0, 0.9), at(2, 0.5), at(4, 0.4), at(6, 0.6)];
+    let peak = |update| criterion(true, 0, 0.0).peak(&schedule, &measured, Update(update));
+    assert_eq!([1, 3, 4, 5, 7, 9].map(peak), [1.0, 1.0, 1.0, 0.1, 0.1, 0.1]);
+    let linear = LrSchedule { decay: Decay::linear(), ..schedule.clone() };
+    assert_eq!(criterion(true, 0, 0.0).peak(&linear, &measured, Update(9)), 1.0);
+}

@@ -24,7 +24,7 @@ impl PlanSummary {
         if bound.cadence.total_updates > 0 {
             lines.push(("training", training(spec, bound, train_rows)));
             lines.push(("global batch", batch(spec, bound)));
-            lines.push(("learning rate", learning_rate(bound)));
+            lines.push(("learning rate", learning_rate(spec, bound)));
             lines.push(("optimizer", optimizer(bound)));
             lines.extend(class_weights(spec, bound).map(|weights| ("class weights", weights)));
             lines.extend(bound.train.tuning.frozen_layers.map(|layers| ("trained", trained(layers, model))));
@@ -112,7 +112,7 @@ fn batch(spec: &RunSpec, bound: &Bound) -> String {
     }
 }
 
-fn learning_rate(bound: &Bound) -> String {
+fn learning_rate(spec: &RunSpec, bound: &Bound) -> String {
     let schedule = &bound.train.schedule;
     let peak = format!("{:?}", schedule.peak);
     let warmup = match schedule.warmup_updates {
@@ -122,6 +122,10 @@ fn learning_rate(bound: &Bound) -> String {
     let words = schedule.decay.words();
     let course =
         if schedule.decay.has_warmup() { format!("{warmup}, then {words}") } else { format!("{peak} {words}") };
+    let course = match spec.criterion().filter(|_| schedule.decay.wants().is_some()) {
+        Some(criterion) => format!("{course} of eval_{}", criterion.metric),
+        None => course,
+    };
     match bound.train.tuning.layer_lr_decay {
         Some(decay) => format!("{course}; times {decay} for each layer below the head"),
         None => course,

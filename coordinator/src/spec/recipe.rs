@@ -76,9 +76,8 @@ impl Recipe {
         let decay = schedule::decay(given)?;
         let warmup = warmup(given, notes)?;
         if !decay.has_warmup() && !matches!(warmup, Warmup::Updates(0) | Warmup::Share(0.0)) {
-            notes.push(Note::warning(
-                "--lr_scheduler_type constant has no warm-up; use constant_with_warmup to have one",
-            ));
+            let instead = if decay.wants().is_none() { "; use constant_with_warmup to have one" } else { "" };
+            notes.push(Note::warning(format!("--lr_scheduler_type {} has no warm-up{instead}", decay.name())));
         }
         let seed = Number::new("--seed", given.seed);
         if batch.per_device_eval_batch_size.is_some() {

@@ -22,13 +22,14 @@ impl RunSpec {
     /// Checks the flags, each by itself and against the others. `notes` come first among those of the run.
     pub(crate) fn parse(role: Role, flags: &RunFlags, mut notes: Vec<Note>) -> Result<Self, SpecError> {
         let sources = Sources::parse(flags, &mut notes)?;
+        let recipe = Recipe::parse(flags, &sources.labels, &mut notes)?;
         Ok(Self {
             output: Output::parse(flags)?,
             tracking: Tracking::parse(flags, &mut notes)?,
-            recipe: Recipe::parse(flags, &sources.labels, &mut notes)?,
             sources,
             intervals: Intervals::parse(&flags.cadence)?,
-            criterion: Criterion::parse(flags)?,
+            criterion: Criterion::parse(flags, &recipe.decay)?,
+            recipe,
             compute: Compute::parse(&flags.precision, &mut notes)?,
             placement: Placement::parse(role, flags, &mut notes)?,
             notes,

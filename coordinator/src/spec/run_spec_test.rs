@@ -137,7 +137,8 @@ const REFUSALS: &[(&str, &str)] = &[
     (
         "--lr_scheduler_type greedy",
         "invalid value 'greedy' for '--lr_scheduler_type <NAME>'\n  [possible values: linear, cosine, \
-         cosine_with_restarts, polynomial, constant, constant_with_warmup, inverse_sqrt, warmup_stable_decay]",
+         cosine_with_restarts, polynomial, constant, constant_with_warmup, inverse_sqrt, warmup_stable_decay, \
+         reduce_lr_on_plateau]",
     ),
     (
         "--lr_scheduler_kwargs num_cycles=2",

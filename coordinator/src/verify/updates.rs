@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use medley_common::identity::{Digest, RowId, Update, WorkerId};
+use medley_common::identity::{Digest, RowId, Split, Update, WorkerId};
 use medley_common::plan::Plan;
 use medley_common::spec::Precision;
 
 use super::Verdict;
 use crate::archive::{History, LEDGER_FILE, Record, RunIdentity};
+use crate::run::Occasion;
 use crate::run::report::UpdateRecord;
 use crate::spec::Measured;
 
@@ -22,12 +23,22 @@ pub(super) struct Updates {
     highest_attempt: u32,
     /// The digests of the parameters that updates have.
     digests: BTreeMap<Update, Digest>,
+    /// What evaluations in effect have measured, where something goes by it.
+    measured: Vec<Measured>,
 }
 
 impl Updates {
     pub(super) fn new(identity: RunIdentity) -> Self {
         let plan = Plan::new(&identity.train, identity.lengths.clone());
-        Self { identity, plan, group: BTreeSet::new(), rows: Vec::new(), highest_attempt: 0, digests: BTreeMap::new() }
+        Self {
+            identity,
+            plan,
+            group: BTreeSet::new(),
+            rows: Vec::new(),
+            highest_attempt: 0,
+            digests: BTreeMap::new(),
+            measured: Vec::new(),
+        }
     }
 
     /// Checks a record by itself.
@@ -43,12 +54,19 @@ impl Updates {
             Record::Rewind(rewind) => {
                 self.rows.truncate(self.index(rewind.to));
                 self.digests.split_off(&rewind.to.next());
+                self.measured.retain(|measured| measured.update <= rewind.to);
             }
             Record::Checkpoint(saved) => self.compare(line, saved.update, saved.parameters, verdict),
             Record::Final(outputs) => {
                 self.compare(line, outputs.best.unwrap_or(outputs.update), outputs.parameters, verdict);
             }
-            Record::Run(_) | Record::Log(_) | Record::Evaluation(_) => {}
+            Record::Evaluation(evaluated) => {
+                let during = evaluated.split == Split::Validation && evaluated.occasion == Occasion::Training;
+                let criterion = self.identity.criterion.as_ref().filter(|_| during);
+                let value = criterion.and_then(|criterion| evaluated.entry.measured(&criterion.metric));
+                self.measured.extend(value.map(|value| Measured { update: evaluated.update, value }));
+            }
+            Record::Run(_) | Record::Log(_) => {}
         }
     }
 
@@ -79,8 +97,8 @@ impl Updates {
             let lane = lane.map_or(planned.lanes.len(), |(lane, _)| lane);
             wrong(format!("update {update}: lane {lane} does not have the rows of the plan"));
         }
-        let rate = self.identity.train.schedule.at(update);
-        if record.learning_rate.to_bits() != rate.to_bits() {
+        let rate = self.learning_rate(update);
+        if let Some(rate) = rate.filter(|rate| record.learning_rate.to_bits() != rate.to_bits()) {
             let found = record.learning_rate;
             wrong(format!("update {update} has learning rate {found:e}; the schedule says {rate:e}"));
         }
@@ -102,6 +120,14 @@ impl Updates {
         if record.workers.len() != record.lanes.len() || record.attempt == 0 {
             wrong(format!("update {update} does not say who computed which lane, or in which attempt"));
         }
+    }
+
+    /// What the schedule says of an update; not known where it goes by evaluations before the ledger was begun.
+    fn learning_rate(&self, update: Update) -> Option<f64> {
+        let (schedule, criterion) = (&self.identity.train.schedule, self.identity.criterion.as_ref());
+        let is_known = schedule.decay.wants().is_none() || self.identity.start == Update(0);
+        let peak = criterion.map_or(schedule.peak, |criterion| criterion.peak(schedule, &self.measured, update));
+        is_known.then(|| schedule.at(update, peak))
     }
 
     /// Counts the rows of every epoch, once all records are taken.

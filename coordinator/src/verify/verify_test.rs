@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use medley_common::identity::{Digest, Generation, Update, WorkerId};
+use medley_common::identity::{Digest, Generation, Split, Update, WorkerId};
 use medley_common::plan::Plan;
 use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::spec::TrainSpec;
@@ -10,9 +10,12 @@ use tempfile::TempDir;
 use super::*;
 use crate::archive::fixture::{AGREED, contents, facts, identity, spec, staged, state};
 use crate::archive::{
-    Archive, Begun, Ledger, ModelSource, Origin, OutputDir, RewindRecord, RunContents, RunIdentity, TrainerState,
+    Archive, Begun, Evaluated, Ledger, LogEntry, ModelSource, Origin, OutputDir, RewindRecord, RunContents,
+    RunIdentity, TrainerState,
 };
+use crate::run::Occasion;
 use crate::run::report::{GroupRecord, MemberRecord, UpdateRecord};
+use crate::spec::Criterion;
 
 /// 50 rows, 8 an update: 7 updates an epoch; 14 updates; 4 lanes.
 fn small() -> RunIdentity {
@@ -29,7 +32,7 @@ fn true_record(update: u64) -> UpdateRecord {
         update,
         attempt: 1,
         epoch,
-        learning_rate: identity.train.schedule.at(update),
+        learning_rate: identity.train.schedule.at(update, identity.train.schedule.peak),
         loss: 1.0 / update.0 as f64,
         grad_norm: 0.5,
         skipped: false,
@@ -40,12 +43,8 @@ fn true_record(update: u64) -> UpdateRecord {
     }
 }
 
-/// A complete run that once went back from update 9 to 8; `spoil` may change what it records.
-pub(crate) fn run(spoil: impl Fn(&mut UpdateRecord)) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let contents = RunContents { identity: small(), ..contents(None) };
-    let archive = Archive::new(OutputDir::open(folder.path()).unwrap(), contents);
-    let Begun { mut ledger, .. } = archive.begin(&Origin::Fresh).unwrap();
+/// Two workers share the lanes.
+fn group() -> GroupRecord {
     let member = |worker, lanes| MemberRecord {
         worker: WorkerId(worker),
         host: "node7".to_owned(),
@@ -56,8 +55,16 @@ pub(crate) fn run(spoil: impl Fn(&mut UpdateRecord)) -> TempDir {
         program: Digest([6; 32]),
         lanes,
     };
-    let members = vec![member(1, vec![0..2]), member(2, vec![2..4])];
-    ledger.append(Record::Group(GroupRecord { generation: Generation(1), members })).unwrap();
+    GroupRecord { generation: Generation(1), members: vec![member(1, vec![0..2]), member(2, vec![2..4])] }
+}
+
+/// A complete run that once went back from update 9 to 8; `spoil` may change what it records.
+pub(crate) fn run(spoil: impl Fn(&mut UpdateRecord)) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let contents = RunContents { identity: small(), ..contents(None) };
+    let archive = Archive::new(OutputDir::open(folder.path()).unwrap(), contents);
+    let Begun { mut ledger, .. } = archive.begin(&Origin::Fresh).unwrap();
+    ledger.append(Record::Group(group())).unwrap();
     let make = |ledger: &mut Ledger, update| {
         let mut record = true_record(update);
         spoil(&mut record);
@@ -207,4 +214,37 @@ fn a_ledger_that_is_gone_is_the_one_thing_wrong() {
     fs::write(folder.path().join("config.json"), "{ }").unwrap();
     let found = problems(folder.path());
     assert!(found.iter().any(|problem| problem.starts_with("config.json: has been changed")), "{found:?}");
+}
+
+#[test]
+fn a_learning_rate_that_evaluations_have_lowered_is_known_from_them() {
+    let decay = Decay::of("reduce_lr_on_plateau", vec![0.0, 0.5, 0.0, 1e-4, 0.0, 0.0, 0.0, 1e-8]).unwrap();
+    let mut identity = small();
+    identity.train.schedule = LrSchedule { decay, warmup_updates: 0, ..identity.train.schedule };
+    let metric = "loss".to_owned();
+    identity.criterion =
+        Some(Criterion { metric, greater_is_better: false, load_best: false, patience: None, threshold: 0.0 });
+    let evaluation = |update, loss: f64| {
+        let entry = LogEntry([("eval_loss".to_owned(), loss.into())].into());
+        let (split, occasion) = (Split::Validation, Occasion::Training);
+        Record::Evaluation(Evaluated { update: Update(update), split, occasion, entry })
+    };
+    let wrong = |rate: f64| {
+        let mut updates = Updates::new(identity.clone());
+        let mut verdict = Verdict { checks: Vec::new(), problems: Vec::new() };
+        let record = |update, learning_rate| Record::Update(UpdateRecord { learning_rate, ..true_record(update) });
+        let records = [
+            Record::Group(group()),
+            record(1, 1e-3),
+            evaluation(1, 0.5),
+            record(2, 1e-3),
+            evaluation(2, 0.6),
+            record(3, rate),
+        ];
+        (1..).zip(&records).for_each(|(line, record)| updates.take(line, record, &mut verdict));
+        verdict.problems.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(wrong(5e-4), [""; 0]);
+    let problems = wrong(1e-3);
+    assert!(problems[0].contains("update 3 has learning rate 1e-3; the schedule says 5e-4"), "{problems:?}");
 }

@@ -65,6 +65,8 @@ pub struct Trainer<O: Ops = Cpu> {
     optimizer: Optimizer<O>,
     pool: BufferPool<O>,
     update: Update,
+    /// The highest learning rate of the schedule, as evaluations have left it.
+    peak: f64,
     /// In half precision alone.
     scale: Option<LossScale>,
     /// The next update's partial sums, where its sums did not come about.
@@ -113,6 +115,7 @@ impl<O: Ops> Trainer<O> {
             optimizer: Optimizer::new(&ops, &layout, (spec.optimizer, &spec.tuning))?,
             pool: BufferPool::default(),
             update: Update(0),
+            peak: spec.schedule.peak,
             scale,
             kept: None,
             passes: Passes::new(ops.lane_keeping(), spec.compute.summation),
@@ -150,6 +153,11 @@ impl<O: Ops> Trainer<O> {
     /// Goes on with a loss scale as it was; without effect but in half precision.
     pub fn restore_loss_scale(&mut self, scale: LossScale) {
         self.scale = self.scale.map(|_| scale);
+    }
+
+    /// Makes the next updates with a schedule of that peak, as evaluations have left it.
+    pub fn set_peak(&mut self, peak: f64) {
+        self.peak = peak;
     }
 
     /// The lanes of the next update that need not be computed again: those whose sums a lost peer prevented.

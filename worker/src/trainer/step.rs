@@ -149,7 +149,7 @@ impl<O: Ops> Trainer<O> {
         self.recycle(gradients, spare, collective);
         timing.optimizer_seconds = clock.lap();
 
-        let learning_rate = self.spec.schedule.at(update);
+        let learning_rate = self.spec.schedule.at(update, self.peak);
         Ok(UpdateReport { update, learning_rate, grad_norm, skipped, lanes, losses, tokens, parameters: None, timing })
     }
 
@@ -239,7 +239,7 @@ impl<O: Ops> Trainer<O> {
             let place = gradients.origin(&self.ops, &self.layout, &self.parameters)?;
             return Err(StepError::NonFinite { update, norm, place, losses: losses.to_vec() });
         }
-        let learning_rate = self.spec.schedule.at(update);
+        let learning_rate = self.spec.schedule.at(update, self.peak);
         let gradient_scale = clip(norm, self.spec.optimizer.max_grad_norm) / divisor;
         let made = Update(update.0.saturating_sub(self.scale.map_or(0, |scale| scale.skipped_updates)));
         let size = StepSize { update: made, learning_rate, gradient_scale };

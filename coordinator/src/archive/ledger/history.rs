@@ -250,11 +250,9 @@ impl History {
 
     /// What the evaluations during training that are in effect measured, by a metric's key, in order.
     pub fn measured(&self, metric: &str) -> impl Iterator<Item = Measured> {
-        let key = format!("eval_{metric}");
         let during = self.entries.iter().filter(|past| past.is_evaluation && past.occasion == Occasion::Training);
-        // JSON has no infinity and no NaN.
-        let value = move |past: &PastEntry| Some(past.entry.0.get(&key)?.as_f64().unwrap_or(f64::NAN));
-        during.filter_map(move |past| Some(Measured { update: past.update, value: value(past)? }))
+        let metric = metric.to_owned();
+        during.filter_map(move |past| Some(Measured { update: past.update, value: past.entry.measured(&metric)? }))
     }
 
     /// Those of the updates that were measured after which the run saves by its cadence.
