@@ -9,7 +9,7 @@ use medley_common::model::ModelConfig;
 use crate::dataset::labels::LabelSet;
 use crate::dataset::sequence_limit::SequenceLimit;
 use crate::hub::environment::{Bars, HubEnv};
-use crate::hub::{self, progress_bar::DownloadBar};
+use crate::hub::{self, HubError, progress_bar::DownloadBar};
 use crate::model_folder::ModelFolder;
 use crate::tokenizer::PairTokenizer;
 
@@ -40,7 +40,14 @@ impl Encoder {
         let environment = HubEnv::from_env();
         let bars = if may_show { environment.bars } else { Bars::Hidden };
         let mut bar = DownloadBar::new(bars);
-        hub::resolve(model, &environment, &mut |transfer| bar.show(transfer)).map_err(data)
+        hub::resolve(model, &environment, &mut |transfer| bar.show(transfer)).map_err(|error| match &error {
+            // Of a name that may be a folder's, cut or mistyped.
+            HubError::NotFound { .. } | HubError::NeedsToken { .. } | HubError::Network { .. } => {
+                let message = format!("{error}; nor is there a folder {model} here");
+                Failure { kind: FailureKind::Data, message }
+            }
+            _ => data(error),
+        })
     }
 
     /// Reads the tokenizer of a folder. Rows are cut to `max_seq_length` tokens, or to what the model takes. Blocks.

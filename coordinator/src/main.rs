@@ -154,16 +154,16 @@ async fn sweep(asked: Sweep) -> ExitCode {
         if stops.is_asked() {
             return stopped_sweep();
         }
-        say(&format!("\n{}", trial.title));
         let (spec, command) = (trial.spec.clone(), trial.command.clone());
         let display = Display::new(spec.output().console, spec.output().progress);
-        let diverged = match run_until(&mut stops, spec, command, (None, display)).await {
+        display.line(&trial.title);
+        let diverged = match run_until(&mut stops, spec, command, (None, display.clone())).await {
             Ok(Outcome::Completed) => {
-                conclude(&trial.spec, &Display::new(trial.spec.output().console, trial.spec.output().progress));
+                conclude(&trial.spec, &display);
                 false
             }
             Ok(Outcome::Failed(failure)) if failure.kind == FailureKind::Diverged => {
-                say(&format!("medley: {failure}"));
+                display.show(&Event::Warning(&failure.to_string()));
                 true
             }
             Ok(Outcome::Failed(failure)) => return fail(exit_code(failure.kind), &failure),
@@ -171,11 +171,11 @@ async fn sweep(asked: Sweep) -> ExitCode {
             Err(error) => return fail(70, &error),
         };
         match sweeping.note(&trial, diverged) {
-            Ok(line) => say(&format!("{}: {line}", trial.title)),
+            Ok(line) => display.line(&format!("{}: {line}", trial.title)),
             Err(error) => return failed(&error),
         }
     }
-    say(&format!("\n{}", sweeping.conclusion()));
+    println!("{}", sweeping.conclusion());
     ExitCode::SUCCESS
 }
 

@@ -119,6 +119,29 @@ impl WeightsFile {
     }
 }
 
+impl WeightsFile {
+    /// Whether a tensor's name begins with `start`; `None` for a pickle, whose names only its workers read. Blocks.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn has_tensor(&self, start: &str) -> Result<Option<bool>, WeightsFileError> {
+        let Self::Safetensors(path) = self else { return Ok(None) };
+        let header = File::open(path).and_then(|mut file| safetensors_header(&mut file));
+        let header = header.map_err(|source| WeightsFileError::Read { path: path.clone(), source })?;
+        let names = |header: &Metadata| header.tensors().keys().any(|name| name.starts_with(start));
+        Ok(Some(header.is_ok_and(|header| names(&header))))
+    }
+}
+
+/// The header of a safetensors file that is as long as it says; the reason where it is none.
+fn safetensors_header(file: &mut File) -> io::Result<Result<Metadata, serde_json::Error>> {
+    let mut length = [0; LENGTH_BYTES as usize];
+    file.read_exact(&mut length)?;
+    let mut header = Vec::new();
+    file.take(u64::from_le_bytes(length).min(HEADER_LIMIT_BYTES)).read_to_end(&mut header)?;
+    Ok(serde_json::from_slice(&header))
+}
+
 /// Checks a file by `problem`, which is given the file, its first bytes and its length.
 fn check(
     path: &Path,
@@ -155,9 +178,7 @@ fn safetensors_problem(file: &mut File, start: &[u8], bytes: u64) -> io::Result<
     if length > bytes.saturating_sub(LENGTH_BYTES) {
         return Ok(Some("ends within its header".to_owned()));
     }
-    let mut header = Vec::new();
-    file.take(LENGTH_BYTES + length).read_to_end(&mut header)?;
-    let header: Metadata = match serde_json::from_slice(&header[header.len().min(LENGTH_BYTES as usize)..]) {
+    let header = match safetensors_header(file)? {
         Ok(header) => header,
         Err(error) => return Ok(Some(format!("has a header that is no safetensors header ({error})"))),
     };

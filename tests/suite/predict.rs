@@ -202,6 +202,32 @@ fn a_model_that_cannot_classify_is_named() {
     scratch.write("model/config.json", &config.replacen('{', "{\"architectures\": [\"BertForMaskedLM\"],", 1));
     let untrained = ["model/config.json is a BertForMaskedLM", "train it first"];
     scratch.run("predict --model model test.jsonl").expect(65).says(&untrained);
+    scratch.write("model/config.json", &config);
+    let weights = std::fs::read(scratch.path("model/model.safetensors")).unwrap();
+    // Of the same length, so that all else stands where it did.
+    let at = weights.windows(11).position(|bytes| bytes == b"classifier.").unwrap();
+    let mut headless = weights.clone();
+    for (place, _) in weights.windows(11).enumerate().filter(|(_, bytes)| *bytes == b"classifier.") {
+        headless[place..place + 11].copy_from_slice(b"cls_of_mlm.");
+    }
+    assert_ne!(headless[at], weights[at]);
+    std::fs::write(scratch.path("model/model.safetensors"), headless).unwrap();
+    let untrained = ["model/model.safetensors has no tensor classifier.", "train it first"];
+    scratch.run("evaluate --model model dev.jsonl").expect(65).says(&untrained);
+}
+
+#[test]
+fn a_folder_that_has_no_model_yet_says_where_one_is() {
+    let scratch = Scratch::new(20);
+    let mut running = scratch.start(&format!("train {RECIPE} --num_train_epochs 50 --save_steps 10 --workers 1"));
+    running.wait_for("saved out/checkpoint-10");
+    running.signal(rustix::process::Signal::INT);
+    running.end().expect(75);
+    let ended = scratch.run("predict --model out test.jsonl").expect(65);
+    ended.says(&["out is a run that is not complete: give its command again, or name out/checkpoint-"]);
+    scratch.write("swept/sweep.json", "{}");
+    let best = ["swept is a sweep", "swept/sweep_results.json has the best"];
+    scratch.run("predict --model swept test.jsonl").expect(65).says(&best);
 }
 
 #[test]

@@ -159,9 +159,9 @@ fn unknown_and_shortened_flags_get_a_suggestion() {
     assert_eq!(error.to_string(), "unexpected argument '--lerning_rate' found");
     assert_eq!(
         refusal("--per_device_train 3"),
-        "--per_device_train is not a flag; write it in full: --per_device_train_batch_size"
+        "--per_device_train is not a flag; write --per_device_train_batch_size"
     );
-    assert_eq!(refusal("--do"), "--do is not a flag; write it in full: --do_eval or --do_predict or --do_train");
+    assert_eq!(refusal("--do"), "--do is not a flag; write --do_eval or --do_predict or --do_train");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -115,8 +115,8 @@ pub enum CliError {
         /// What to do instead.
         instead: &'static str,
     },
-    /// A flag that is cut short.
-    #[error("{flag} is not a flag; write it in full: {full}")]
+    /// A flag that is cut short, or has another name.
+    #[error("{flag} is not a flag; write {full}")]
     Abbreviated {
         /// What was given.
         flag: String,
@@ -160,6 +160,10 @@ impl CliError {
     /// Where the stream cannot be written to.
     pub fn print(&self) -> io::Result<()> {
         match self {
+            // What Rust says of a number is no help.
+            Self::Clap(error) if error.kind() == ErrorKind::ValueValidation => {
+                write!(io::stderr(), "{}", in_words(&error.render().to_string()))
+            }
             Self::Clap(error) => error.print(),
             _ => writeln!(io::stderr(), "error: {self}\n\nFor more information, try '--help'."),
         }
@@ -179,7 +183,7 @@ where
     let command = command();
     let Some(known) = words.get(1).and_then(|verb| command.find_subcommand(verb)) else {
         command.try_get_matches_from(words)?;
-        return Err(Line::command().error(clap::error::ErrorKind::MissingSubcommand, "no command is given").into());
+        return Err(Line::command().error(ErrorKind::MissingSubcommand, "no command is given").into());
     };
     let spelling = Spelling::of(known, is_switch);
     let (head, tail) = words.split_at(2);
@@ -327,9 +331,22 @@ fn is_switch(arg: &clap::Arg) -> bool {
 
 /// What clap has to say, without the usage and the hints.
 fn brief(error: &clap::Error) -> String {
-    let text = error.render().to_string();
+    let text = in_words(&error.render().to_string());
     let first = text.split("\n\n").next().unwrap_or_default();
     first.strip_prefix("error: ").unwrap_or(first).to_owned()
+}
+
+/// What Rust says of a text that is no number, as a person would.
+fn in_words(text: &str) -> String {
+    [
+        ("invalid digit found in string", "expected a whole number, not negative"),
+        ("cannot parse integer from empty string", "expected a whole number, not negative"),
+        ("number too large to fit in target type", "too large"),
+        ("invalid float literal", "expected a number"),
+        ("cannot parse float from empty string", "expected a number"),
+    ]
+    .into_iter()
+    .fold(text.to_owned(), |text, (rust, words)| text.replace(rust, words))
 }
 
 /// The name of the flag that clap takes an unknown one for.

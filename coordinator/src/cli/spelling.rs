@@ -10,6 +10,29 @@ use std::os::unix::ffi::OsStrExt;
 use super::CliError;
 use super::huggingface::Unsupported;
 
+/// What people write who have another program's flags in mind, and the flag here.
+const OTHER_NAMES: &[(&str, &str)] = &[
+    ("batch_size", "per_device_train_batch_size"),
+    ("dev_file", "validation_file"),
+    ("epochs", "num_train_epochs"),
+    ("eval_file", "validation_file"),
+    ("gpus", "workers"),
+    ("lr", "learning_rate"),
+    ("lr_scheduler", "lr_scheduler_type"),
+    ("max_len", "max_seq_length"),
+    ("max_length", "max_seq_length"),
+    ("model", "model_name_or_path"),
+    ("model_name", "model_name_or_path"),
+    ("nproc_per_node", "workers"),
+    ("num_epochs", "num_train_epochs"),
+    ("num_workers", "workers"),
+    ("output", "output_dir"),
+    ("steps", "max_steps"),
+    ("train_batch_size", "per_device_train_batch_size"),
+    ("val_file", "validation_file"),
+    ("warmup", "warmup_ratio"),
+];
+
 /// The flags of one command.
 #[derive(Debug)]
 pub(super) struct Spelling {
@@ -93,9 +116,14 @@ impl Spelling {
                 return Err(CliError::Unsupported { flag: format!("--{name}"), instead: unsupported.instead });
             }
         } else {
+            let flag_is = |full: String| CliError::Abbreviated { flag: format!("--{name}"), full };
+            let other = OTHER_NAMES.iter().find(|(other, known)| other == name && self.knows(known));
+            if let Some((_, known)) = other {
+                return Err(flag_is(format!("--{known}")));
+            }
             let full: Vec<String> = self.completions(name).map(|full| format!("--{full}")).collect();
             if !full.is_empty() {
-                return Err(CliError::Abbreviated { flag: format!("--{name}"), full: full.join(" or ") });
+                return Err(flag_is(full.join(" or ")));
             }
             respelled.push(flag.spelled(name));
         }

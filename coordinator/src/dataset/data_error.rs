@@ -12,6 +12,9 @@ const SHOWN_CHARACTERS: usize = 40;
 /// The most columns that an error lists.
 const SHOWN_COLUMNS: usize = 20;
 
+/// How rows come out of a file that is one JSON array.
+const IN_ONE: &str = " a line, which jq -c '.[]' makes of an array";
+
 /// Why a file's rows cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -26,6 +29,16 @@ pub enum DataError {
     Folder {
         /// The folder.
         path: PathBuf,
+    },
+    /// It is a file of another kind.
+    #[error("{} is {kind}; {way_out}", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What its ending says that it is.
+        kind: &'static str,
+        /// What to do.
+        way_out: &'static str,
     },
     /// It cannot be read.
     #[error("cannot read {}: {source}", path.display())]
@@ -116,7 +129,7 @@ pub enum LineProblem {
         column: usize,
     },
     /// It is another JSON value.
-    #[error("the line is {found}; expected an object")]
+    #[error("the line is {found}; expected an object{}", if found.ends_with("an array") { IN_ONE } else { "" })]
     NotObject {
         /// The kind of value.
         found: &'static str,

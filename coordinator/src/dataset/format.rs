@@ -38,6 +38,22 @@ impl Format {
     }
 }
 
+/// What a file of an ending that is none of rows is, and how rows come of it.
+const FOREIGN: &[(&str, &str, &str)] = &[
+    ("arrow", "an Arrow table", TO_JSON),
+    ("bz2", "compressed", "unpack it first, with bunzip2 -k"),
+    ("feather", "an Arrow table", TO_JSON),
+    ("gz", "compressed", "unpack it first, with gunzip -k"),
+    ("parquet", "a Parquet table", TO_JSON),
+    ("xls", "a spreadsheet", "save it as CSV"),
+    ("xlsx", "a spreadsheet", "save it as CSV"),
+    ("xz", "compressed", "unpack it first, with unxz -k"),
+    ("zip", "an archive", "unpack it first"),
+    ("zst", "compressed", "unpack it first, with unzstd"),
+];
+
+const TO_JSON: &str = "write it as JSON lines: pandas' to_json(..., orient=\"records\", lines=True)";
+
 /// A column that rows are made of.
 #[derive(Debug, Clone)]
 pub(super) struct Column {
@@ -100,6 +116,10 @@ pub(super) fn open(path: &Path, columns: Vec<Column>, quoting: Quoting) -> Resul
         io::ErrorKind::NotFound => DataError::Missing { path: path.into() },
         _ => DataError::Read { path: path.into(), source },
     })?;
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
+    if let Some((_, kind, way_out)) = FOREIGN.iter().find(|(foreign, ..)| *foreign == ending) {
+        return Err(DataError::Foreign { path: path.into(), kind, way_out });
+    }
     let delimiter = match Format::of(path) {
         Format::JsonLines => return Ok(json_lines(file, columns)),
         Format::CommaSeparated => b',',

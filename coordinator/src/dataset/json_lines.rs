@@ -40,6 +40,9 @@ impl<R: BufRead + Send> Records for JsonLines<R> {
 
 /// The record in `text`, its line not yet set.
 fn parse(text: &str, columns: &[Column]) -> Result<Record, LineProblem> {
+    if text.trim() == "[" {
+        return Err(LineProblem::NotObject { found: "the start of an array" });
+    }
     let mut parser = serde_json::Deserializer::from_str(text);
     let line = LineSeed { columns }.deserialize(&mut parser).and_then(|line| parser.end().map(|()| line));
     let fields = match line.map_err(|error| not_json(&error))? {

@@ -161,7 +161,10 @@ impl RowStream {
             Some(name) => labels.index(name).map(Some).ok_or_else(|| LineProblem::UnknownLabel {
                 field: column.clone(),
                 found: shown(name),
-                expected: labels.listing(),
+                expected: match name.parse::<i64>() {
+                    Ok(_) => format!("{}; for labels that are numbers give --labels, as 0,1,2", labels.listing()),
+                    Err(_) => labels.listing(),
+                },
             }),
         }
     }

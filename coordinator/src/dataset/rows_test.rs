@@ -97,7 +97,8 @@ fn wrong_lines_are_named() {
         ("{oops SECRET", "not JSON: key must be a string at column 2"),
         (r#"{"sentence1": "SECRET"#, "not JSON: EOF while parsing a string at column 21"),
         (&format!("{GOOD} {GOOD}"), &format!("not JSON: trailing characters at column {}", GOOD.len() + 2)),
-        (r#"["SECRET"]"#, "the line is an array; expected an object"),
+        (r#"["SECRET"]"#, "the line is an array; expected an object a line, which jq -c '.[]' makes of an array"),
+        ("[", "the line is the start of an array; expected an object a line, which jq -c '.[]' makes of an array"),
         (r#""SECRET""#, "the line is a string; expected an object"),
         ("null", "the line is null; expected an object"),
         ("-1", "the line is a number; expected an object"),
@@ -121,7 +122,10 @@ fn wrong_lines_are_named() {
             r#"{"sentence1": {"SECRET": 1}, "sentence2": "", "gold_label": ""}"#,
             "sentence1 is an object; expected a string",
         ),
-        (&GOOD.replace("\"neutral\"", "1"), "gold_label is \"1\"; expected entailment, neutral or contradiction"),
+        (
+            &GOOD.replace("\"neutral\"", "1"),
+            "gold_label is \"1\"; expected entailment, neutral or contradiction; for labels that are numbers give --labels, as 0,1,2",
+        ),
         (
             &GOOD.replace("\"neutral\"", "1.5"),
             "gold_label is a number with a fraction; expected a string or a whole number",

@@ -17,7 +17,7 @@ use cache::Cache;
 use client::Client;
 use download::{Transfer, download};
 use environment::{HubEnv, Network};
-use error::HubError;
+pub use error::HubError;
 use repository::Repository;
 
 /// The folder of a model: `name` itself if it is a folder, else the snapshot of the hub's repository `name`

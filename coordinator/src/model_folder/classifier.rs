@@ -8,6 +8,9 @@ use crate::dataset::labels::LabelSet;
 /// How Hugging Face's names of architectures end that have a classifier of whole texts.
 const CLASSIFIER: &str = "ForSequenceClassification";
 
+/// How the names of a classifier's tensors begin, in each family.
+const HEAD: &str = "classifier.";
+
 impl ModelFolder {
     /// The labels of the folder's own classifier, class 0 first: those of `id2label`, or `LABEL_0` and so on where it
     /// has no others.
@@ -20,6 +23,12 @@ impl ModelFolder {
         match architectures.next() {
             Some(name) if !name.ends_with(CLASSIFIER) => return Err(self.no_classifier(format!("is a {name}"))),
             _ => {}
+        }
+        if let Some(weights) = &self.weights
+            && weights.has_tensor(HEAD)? == Some(false)
+        {
+            let (path, why) = (weights.path().to_owned(), format!("has no tensor {HEAD}"));
+            return Err(ModelFolderError::NoClassifier { path, why });
         }
         if let Some(labels) = &self.labels {
             return Ok(labels.clone());

@@ -1,7 +1,7 @@
 //! From what `medley predict` was asked to a run that can start.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use medley_common::identity::{Digest, Update, WorkerId};
 use medley_common::message::{ArtifactKind, Failure, FailureKind};
@@ -12,13 +12,15 @@ use super::feed::Feed;
 use super::reading::Reading;
 use super::run_sources::run_sources;
 use super::{Asked, TrainedModel};
+use crate::archive::{LEDGER_FILE, checkpoints_of};
 use crate::assembly::{Assembly, artifacts, patience};
 use crate::encoder::Encoder;
 use crate::live::Live;
-use crate::model_folder::{ModelFolder, Start};
+use crate::model_folder::{CONFIG_FILE, ModelFolder, Start};
 use crate::run::{Base, Job, Past};
 use crate::service::Store;
 use crate::spec::{Device, Machine, Note};
+use crate::sweep::{RESULTS_FILE, SWEEP_FILE};
 
 /// Reads the model, and opens the rows. Blocks; changes nothing but the download cache.
 ///
@@ -27,6 +29,9 @@ use crate::spec::{Device, Machine, Note};
 pub(super) fn assemble(asked: Asked, machine: &Machine) -> Result<Assembly, Failure> {
     let Asked { model: TrainedModel { spec, max_seq_length, columns }, source, need, sink, secret } = asked;
     let path = Encoder::locate(&spec.sources().model, true)?;
+    if let Some(message) = no_model_yet(&path) {
+        return Err(Failure { kind: FailureKind::Data, message });
+    }
     let folder = ModelFolder::open(&path, Start::Pretrained).map_err(data)?;
     let labels = folder.classifier_labels().map_err(data)?;
     let made = run_sources(&path);
@@ -78,6 +83,26 @@ pub(super) fn assemble(asked: Asked, machine: &Machine) -> Result<Assembly, Fail
         notes,
         is_complete: false,
     })
+}
+
+/// What a folder of Medley's is that has no model, or not yet, and where one is.
+fn no_model_yet(folder: &Path) -> Option<String> {
+    if folder.join(CONFIG_FILE).exists() {
+        return None;
+    }
+    let shown = folder.display();
+    if folder.join(SWEEP_FILE).exists() {
+        let way_out =
+            format!("name the folder of one of its runs; {} has the best", folder.join(RESULTS_FILE).display());
+        return Some(format!("{shown} is a sweep: {way_out}"));
+    }
+    if !folder.join(LEDGER_FILE).exists() {
+        return None;
+    }
+    let newest =
+        checkpoints_of(folder).ok().and_then(|all| all.last().map(|path| format!(", or name {}", path.display())));
+    let checkpoint = newest.unwrap_or_default();
+    Some(format!("{shown} is a run that is not complete: give its command again{checkpoint}"))
 }
 
 fn data(error: impl std::error::Error) -> Failure {

@@ -21,9 +21,9 @@ use board::{Board, Place, words};
 use plan::Plan;
 
 /// What was asked for, beside the runs' folders.
-const SWEEP_FILE: &str = "sweep.json";
+pub(crate) const SWEEP_FILE: &str = "sweep.json";
 /// The results, beside them.
-const RESULTS_FILE: &str = "sweep_results.json";
+pub(crate) const RESULTS_FILE: &str = "sweep_results.json";
 /// The results of one run's evaluation.
 const EVALUATION_FILE: &str = "eval_results.json";
 
