@@ -22,8 +22,8 @@
 //!   <--------------------------------- Stop
 //! ```
 //!
-//! A worker that sees its peers' connections break says `Disconnected` and waits: who was lost is the coordinator's to
-//! find out. One that is asked by its system to end says `Leaving` and works on until it is told to stop.
+//! A worker whose peers' connections break says `Disconnected` and waits: the coordinator finds out who was lost. One that
+//! is asked by its system to end says `Leaving` and works on until it is told to stop.
 //!
 //! A worker whose session breaks leaves its group, keeps its state and comes back: its next `Hello` says what it holds.
 //! It is answered by `Reattach` where that is of use, by a new `Welcome` where it is not, and refused by another run.
@@ -250,8 +250,7 @@ pub enum Command {
         /// The highest learning rate of the schedule, as evaluations have left it.
         peak: f64,
     },
-    /// Keep a copy of the state, unless it is kept already, and send a piece of it. In whatever group the worker is: the
-    /// copy is what it was.
+    /// Keep a copy of the state, unless it is kept already, and send a piece of it, in whatever group the worker is.
     Save {
         /// The save.
         save: SaveId,

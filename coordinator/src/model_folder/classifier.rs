@@ -24,12 +24,6 @@ impl ModelFolder {
             Some(name) if !name.ends_with(CLASSIFIER) => return Err(self.no_classifier(format!("is a {name}"))),
             _ => {}
         }
-        if let Some(weights) = &self.weights
-            && weights.has_tensor(HEAD)? == Some(false)
-        {
-            let (path, why) = (weights.path().to_owned(), format!("has no tensor {HEAD}"));
-            return Err(ModelFolderError::NoClassifier { path, why });
-        }
         if let Some(labels) = &self.labels {
             return Ok(labels.clone());
         }
@@ -42,6 +36,20 @@ impl ModelFolder {
         };
         let names: Vec<String> = names.ok_or_else(unnamed)?;
         LabelSet::new(names).map_err(|error| self.no_classifier(format!("has an id2label that is of no use: {error}")))
+    }
+
+    /// Checks that the weights are those of a classifier too, as far as that shows without workers. Blocks.
+    ///
+    /// # Errors
+    /// They are of an encoder alone, or cannot be read.
+    pub fn check_head(&self) -> Result<(), ModelFolderError> {
+        match &self.weights {
+            Some(weights) if weights.has_tensor(HEAD)? == Some(false) => {
+                let why = format!("has no tensor whose name begins with {HEAD:?}");
+                Err(ModelFolderError::NoClassifier { path: weights.path().to_owned(), why })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn no_classifier(&self, why: String) -> ModelFolderError {

@@ -34,6 +34,7 @@ pub(super) fn assemble(asked: Asked, machine: &Machine) -> Result<Assembly, Fail
     }
     let folder = ModelFolder::open(&path, Start::Pretrained).map_err(data)?;
     let labels = folder.classifier_labels().map_err(data)?;
+    folder.check_head().map_err(data)?;
     let made = run_sources(&path);
     let reading = Reading::new(columns, made.as_ref())?;
     let length = max_seq_length.or(made.map(|made| made.max_seq_length)).unwrap_or(spec.sources().max_seq_length);
