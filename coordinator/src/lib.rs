@@ -44,5 +44,6 @@ pub mod survey;
 pub mod sweep;
 pub mod tokenizer;
 pub mod tracker;
+pub mod trust;
 pub mod verify;
 pub mod weights_file;

@@ -53,6 +53,7 @@ impl Client {
             Some(header)
         });
         let config = Agent::config_builder()
+            .tls_config(env.trust.clone()?)
             .proxy(env.proxy.clone())
             .http_status_as_error(false)
             // Redirects are followed here, where the token can be held back.

@@ -5,8 +5,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ureq::tls::TlsConfig;
+
 use super::error::HubError;
 use crate::bounded_file::{FileError, read_text};
+use crate::trust::{CLIENT_VARIABLES, TrustError, trust};
 
 /// Where models come from when nothing else is said.
 const ENDPOINT: &str = "https://huggingface.co";
@@ -28,6 +31,8 @@ pub struct HubEnv {
     pub network: Network,
     /// The proxy of `HTTPS_PROXY` and the like, with its `NO_PROXY`.
     pub proxy: Option<ureq::Proxy>,
+    /// Whose certificates are trusted (`REQUESTS_CA_BUNDLE` and the like); an error only once something must be downloaded.
+    pub trust: Result<TlsConfig, TrustError>,
     /// How long the hub may be silent (`HF_HUB_DOWNLOAD_TIMEOUT`, in seconds).
     pub patience: Duration,
     /// Whether a terminal should see progress bars.
@@ -110,6 +115,7 @@ impl HubEnv {
                 None => Network::Allowed,
             },
             proxy: None,
+            trust: trust(&CLIENT_VARIABLES, variable),
             patience: set("HF_HUB_DOWNLOAD_TIMEOUT")
                 .and_then(|value| value.to_str()?.trim().parse().ok())
                 .filter(|seconds| *seconds > 0)

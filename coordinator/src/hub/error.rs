@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::trust::TrustError;
+
 /// Why a model cannot be had. No variant holds a token or a signed address.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
@@ -68,6 +70,9 @@ pub enum HubError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The certificates that are to be trusted cannot be had.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// The hub wants a token.
     #[error(
         "{host} refuses {repository} ({status}) without a token; it is private, gated or does not exist: set HF_TOKEN \

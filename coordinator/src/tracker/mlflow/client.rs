@@ -36,6 +36,7 @@ impl std::fmt::Debug for Header {
 impl Client {
     pub(super) fn new(settings: &Settings) -> Self {
         let config = Agent::config_builder()
+            .tls_config(settings.trust.clone())
             .proxy(settings.proxy.clone())
             .http_status_as_error(false)
             // Elsewhere the token must not go, and a POST would become a GET.

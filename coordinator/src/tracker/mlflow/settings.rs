@@ -1,17 +1,21 @@
 //! What the environment says of MLflow: the variables of its own client, and what they mean to it.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ureq::http::Uri;
+use ureq::tls::TlsConfig;
+
+use crate::trust::{CLIENT_VARIABLES, trust};
 
 /// How long a server may take to answer, where the environment does not say: the client's own default.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Where to report, and as whom.
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 pub(super) struct Settings {
     /// The server (`MLFLOW_TRACKING_URI`): scheme, host, and a path; no user, and no slash at its end.
     pub server: String,
@@ -25,6 +29,8 @@ pub(super) struct Settings {
     pub authorization: Option<String>,
     /// Proxies of `HTTPS_PROXY` and the like.
     pub proxy: Option<ureq::Proxy>,
+    /// Whose certificates are trusted (`MLFLOW_TRACKING_SERVER_CERT_PATH`, or else `REQUESTS_CA_BUNDLE` and the like).
+    pub trust: TlsConfig,
 }
 
 /// Which experiment.
@@ -82,11 +88,14 @@ impl Settings {
                 }
             },
         };
+        let own = ["MLFLOW_TRACKING_SERVER_CERT_PATH"];
+        let variables: Vec<&'static str> = own.into_iter().chain(CLIENT_VARIABLES).collect();
+        let trust = trust(&variables, &|name| variable(name).map(OsString::from)).map_err(|error| error.to_string())?;
         let experiment = match (set("MLFLOW_EXPERIMENT_NAME"), set("MLFLOW_EXPERIMENT_ID")) {
             (Some(name), _) => Experiment::Named(name),
             (None, id) => Experiment::Id(id.unwrap_or_else(|| "0".to_owned())),
         };
-        Ok(Self { server, experiment, run: set("MLFLOW_RUN_ID"), patience, authorization, proxy: None })
+        Ok(Self { server, experiment, run: set("MLFLOW_RUN_ID"), patience, authorization, proxy: None, trust })
     }
 }
 
