@@ -68,6 +68,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
                       help="instead of PyTorch, Medley with --reproducible off: what it costs")
     step.add_argument("--compile", action="store_true", help="add torch.compile as another peer")
 
+    products = modes.add_parser("products", parents=[every], help="the matrix products of an encoder layer")
+    products.add_argument("--medley_products", type=Path, metavar="FILE",
+                          default=REPOSITORY / "target/release/examples/products")
+    products.add_argument("--shape", choices=SHAPES, default="minilm", help="of the layer [default: minilm]")
+    products.add_argument("--rows", type=int, default=16)
+    products.add_argument("--length", type=int, default=64)
+    products.add_argument("--updates", type=int, default=20, help="times in each run [default: 20]")
+
     real = argparse.ArgumentParser(add_help=False)
     real.add_argument("--medley", type=Path, default=REPOSITORY / "target/release/medley", metavar="FILE")
     real.add_argument("--model_name_or_path", required=True, metavar="DIR")

@@ -11,6 +11,9 @@ Round = Mapping[str, Mapping[str, float]]
 QUANTITIES = {
     "rows_per_s": ("rows/s", False),
     "gb_per_s": ("GB/s", False),
+    "forward_gflops": ("GFLOP/s forward", False),
+    "input_gradient_gflops": ("GFLOP/s of the input's gradients", False),
+    "weight_gradient_gflops": ("GFLOP/s of the weights' gradients", False),
     "target_s": ("s to the accuracy", True),
     "first_update_s": ("s to the first update", True),
     "wall_s": ("s in all", True),

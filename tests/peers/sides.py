@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pairs import read_pairs
-from ratio import MEDLEY
+from ratio import MEDLEY, QUANTITIES
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
@@ -191,6 +191,21 @@ def allreduce(options: argparse.Namespace) -> list[Side]:
     return [
         Side(MEDLEY, [program(options.medley_allreduce, build), *flags], read),
         Side("gloo", [sys.executable, str(HERE / "gloo_allreduce.py"), *flags], read),
+    ]
+
+
+def products(options: argparse.Namespace) -> list[Side]:
+    """Medley's example `products`, and PyTorch's products in `torch_products.py`."""
+    flags = ["--hidden", str(SHAPES[options.shape][0]), "--tokens", str(options.rows * options.length),
+             "--threads", str(options.threads), "--rounds", str(options.updates)]
+
+    def read(stdout: str, _folder: Path) -> dict[str, float]:
+        return {name: number(stdout, name) for name in QUANTITIES if name.endswith("gflops")}
+
+    build = "cargo build --release --package medley-worker --example products"
+    return [
+        Side(MEDLEY, [program(options.medley_products, build), *flags], read),
+        Side("torch", [sys.executable, str(HERE / "torch_products.py"), *flags], read),
     ]
 
 
