@@ -123,3 +123,15 @@ fn a_run_in_the_folder_is_seen() {
     assert!(planned["training"]["updates_done"].as_u64().unwrap() >= 4);
     assert_eq!(names(&scratch, "out"), before);
 }
+
+#[test]
+fn numbers_of_gpus_are_told_on_paper() {
+    let scratch = Scratch::new(40);
+    let flags = "--gpus 1,8 --scale_batch_with_workers --device cpu --workers 2";
+    let scaling = plan(&scratch, flags)["scaling"].clone();
+    let rows: Vec<_> = scaling.as_array().unwrap().iter().map(|at| at["rows_per_update"].as_u64()).collect();
+    assert_eq!(rows, [Some(8), Some(64)], "each of them has the rows of one worker");
+    let text = scratch.run(&format!("plan {RECIPE} --gpus 8")).expect(0).stdout;
+    assert!(text.contains("none fitted to a measurement") && text.contains("efficiency"), "{text}");
+    scratch.run(&format!("plan {RECIPE} --gpus 0")).expect(64).says(&["--gpus is 0; expected numbers from 1 to"]);
+}

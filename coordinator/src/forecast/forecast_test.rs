@@ -94,3 +94,30 @@ fn predictions_come_in_passes() {
     assert_eq!(predicted_tokens(&[100; 500]), 4_096);
     assert_eq!(predicted_tokens(&[5_000, 1]), 5_000, "a row is never cut");
 }
+
+#[test]
+fn gpus_that_share_a_batch_gain_less_and_less_and_those_that_bring_their_own_keep_their_pace() {
+    let model = ModelConfig {
+        hidden_size: 1024,
+        num_hidden_layers: 24,
+        num_attention_heads: 16,
+        intermediate_size: 4096,
+        ..minilm()
+    };
+    let bound = bound("--per_device_train_batch_size 32", 1000);
+    let compute = with("--gradient_dtype bfloat16").unwrap().compute().on(Device::Cuda).unwrap().0;
+    let on = |batch, gpus: [u32; 4]| {
+        let work = Work { model: &model, train: &bound.train, compute, row_tokens: 45.0, batch };
+        gpus.map(|gpus| work.on(gpus))
+    };
+    let shared = on(Batch::Shared(32), [1, 2, 8, 64]);
+    // The estimate of an update of 32 rows of 45 tokens that the kernels' notes have.
+    assert!((8.0..13.5).contains(&shared[0].update_ms) && shared[0].sum_ms == 0.0, "{shared:?}");
+    assert_eq!(shared.map(|at| (at.rows_per_update, at.rows_of_one)), [(32, 32), (32, 16), (32, 4), (32, 1)]);
+    assert!(shared.is_sorted_by(|one, next| one.efficiency > next.efficiency), "{shared:?}");
+    let own = on(Batch::Each(32), [1, 8, 64, 1024]);
+    assert_eq!(own.map(|at| at.rows_of_one), [32; 4]);
+    assert!(own.is_sorted_by(|one, next| one.rows_per_second < next.rows_per_second), "{own:?}");
+    assert!(own[1].efficiency > 0.8 && own[3].efficiency > shared[3].efficiency, "{own:?}");
+    assert!(own.iter().all(|at| at.exposed_ms <= at.sum_ms && at.update_ms >= at.compute_ms + at.optimizer_ms));
+}

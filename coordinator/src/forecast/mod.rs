@@ -3,6 +3,7 @@
 
 mod course;
 mod memory;
+mod scaling;
 mod speed;
 mod text;
 
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use medley_common::example::Example;
 use medley_common::identity::{Split, Update};
 use medley_common::message::{Failure, FailureKind};
+use medley_common::model::ModelConfig;
 use serde::Serialize;
 
 use crate::access::Security;
@@ -18,14 +20,16 @@ use crate::archive::{OutputDir, Space};
 use crate::cli::Plan;
 use crate::coordinate::{HTTP_FLAG, LISTEN_FLAG, bind, idle_gpu, possible_faults, usable_gpus};
 use crate::launch::find_binary;
-use crate::spec::{Machine, Placement};
+use crate::spec::{BatchMeaning, Bound, Device, Machine, Placement};
 use crate::survey::Survey;
 
 pub use course::{Course, LaneShare, RateAt, Times};
 pub use memory::Memory;
+pub use scaling::Scaling;
 pub use speed::Speed;
 
 use memory::{Load, Shape, predicted_tokens};
+use scaling::{Batch, Work};
 
 /// What a run comes to.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -46,6 +50,8 @@ pub struct Forecast {
     pub disk: Option<Room>,
     /// How long training takes; `None` where that is not known.
     pub time: Option<Speed>,
+    /// How long an update takes on so many GPUs, on paper, where that was asked.
+    pub scaling: Vec<Scaling>,
 }
 
 /// What is around the run on this machine.
@@ -128,6 +134,10 @@ impl Forecast {
             .map_err(|error| Failure { kind: error.kind(), message: error.to_string() })?;
         let training = surveyed.map(|surveyed| surveyed.course);
         let time = training.as_ref().and_then(|course| Speed::known(asked.rows_per_second, output, course));
+        let scaling = match &training {
+            Some(course) if !asked.gpus.is_empty() => scale(asked, &inputs.model, bound, course)?,
+            _ => Vec::new(),
+        };
         let summary = bound.summary(spec, *train_rows, &inputs.model);
         Ok(Self {
             summary: summary.lines().map(|(name, text)| (name.to_owned(), text.to_owned())).collect(),
@@ -138,6 +148,7 @@ impl Forecast {
             machine: around,
             disk: space.map(Room::from),
             time,
+            scaling,
         })
     }
 }
@@ -154,6 +165,19 @@ impl Around {
             available_memory_bytes: available_memory(),
         }
     }
+}
+
+/// What updates come to on each number of GPUs that was asked for.
+fn scale(asked: &Plan, model: &ModelConfig, bound: &Bound, course: &Course) -> Result<Vec<Scaling>, Failure> {
+    let (compute, _) = asked.spec.compute().on(Device::Cuda).map_err(|error| config(&error))?;
+    let rows = u64::from(bound.train.rows_per_update);
+    let batch = match asked.spec.recipe().batch_meaning {
+        BatchMeaning::Global => Batch::Shared(rows),
+        BatchMeaning::PerWorker => Batch::Each(rows / u64::from(bound.team.workers.max(1))),
+    };
+    let row_tokens = course.tokens as f64 / course.rows.max(1) as f64;
+    let work = Work { model, train: &bound.train, compute, row_tokens, batch };
+    Ok(asked.gpus.iter().map(|gpus| work.on(*gpus)).collect())
 }
 
 /// Rows of all splits, which every worker holds, and their tokens.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::speed::Source;
-use super::{Course, Forecast, LaneShare, Memory, Times};
+use super::{Course, Forecast, LaneShare, Memory, Scaling, Times};
 use crate::status_view::duration;
 
 impl fmt::Display for Forecast {
@@ -32,6 +32,13 @@ impl fmt::Display for Forecast {
             "\nwhat each worker needs of memory, estimated from shapes (on CPUs about 15 % off at most where it was measured):"
         )?;
         table(&self.memory_estimates).iter().try_for_each(|line| writeln!(f, "{line}"))?;
+        if !self.scaling.is_empty() {
+            writeln!(
+                f,
+                "\nan update on so many GPUs (H200, 8 a node), on paper: from published constants, none fitted to a measurement:"
+            )?;
+            of_scaling(&self.scaling).iter().try_for_each(|line| writeln!(f, "{line}"))?;
+        }
         self.notes.iter().try_for_each(|note| writeln!(f, "{note}"))
     }
 }
@@ -115,10 +122,39 @@ fn table(estimates: &[Memory]) -> Vec<String> {
         cells.extend(bytes.map(megabytes));
         cells
     };
-    let mut rows = vec![head.map(ToOwned::to_owned).to_vec()];
-    rows.extend(estimates.iter().enumerate().map(row));
+    aligned(&head, estimates.iter().enumerate().map(row))
+}
+
+fn of_scaling(scaling: &[Scaling]) -> Vec<String> {
+    let head = [
+        "GPUs",
+        "rows an update",
+        "of one GPU",
+        "update",
+        "forward, backward",
+        "optimizer",
+        "sum",
+        "of it not hidden",
+        "rows/s",
+        "efficiency",
+    ];
+    let row = |at: &Scaling| {
+        let mut cells = vec![at.gpus.to_string(), at.rows_per_update.to_string(), at.rows_of_one.to_string()];
+        let times = [at.update_ms, at.compute_ms, at.optimizer_ms, at.sum_ms, at.exposed_ms];
+        cells.extend(times.map(|ms| format!("{ms:.2} ms")));
+        cells.extend([format!("{:.0}", at.rows_per_second), format!("{:.2}", at.efficiency)]);
+        cells
+    };
+    aligned(&head, scaling.iter().map(row))
+}
+
+/// The lines of a table, its columns to the right.
+fn aligned(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Vec<String> {
+    let head = head.iter().map(|name| (*name).to_owned()).collect();
+    let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
+    let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let widths: Vec<usize> = (0..columns).map(width).collect();
     let line = |row: &Vec<String>| {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}")).collect();
         format!("  {}", cells.join("  "))

@@ -43,7 +43,7 @@ impl Compute {
     ///
     /// # Errors
     /// The device cannot do what was asked for.
-    pub(super) fn on(self, device: Device) -> Result<(ComputeSpec, Vec<Note>), SpecError> {
+    pub(crate) fn on(self, device: Device) -> Result<(ComputeSpec, Vec<Note>), SpecError> {
         let Self { precision, gradient_dtype, gradient_checkpointing, auto_micro_batch, summation } = self;
         if device == Device::Cuda {
             // Workers take no GPU that lacks it.
