@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     /// The published model's own table: 11 buckets of 0.67 GB, 5 ms of forward and backward, of which gradients come out in
-    /// 3.3, an optimizer of 2.35 ms.
+    /// 3.3, an optimizer of 2.35 ms; in float32 twice the bytes, and an optimizer that reads more of them than here.
     #[test]
     fn efficiencies_are_those_of_the_model() {
         let efficiency = |gpus, bytes| {
@@ -222,7 +222,7 @@ mod tests {
             (1024, 0.64, 0.42),
         ] {
             let found = (efficiency(gpus, 0.667e9), efficiency(gpus, 1.334e9));
-            assert!((found.0 - bf16).abs() < 0.03 && (found.1 - f32).abs() < 0.03, "{gpus}: {found:?}");
+            assert!((found.0 - bf16).abs() < 0.01 && (found.1 - f32).abs() < 0.045, "{gpus}: {found:?}");
         }
     }
 
