@@ -206,24 +206,19 @@ mod tests {
     use super::*;
 
     /// The published model's own table: 11 buckets of 0.67 GB, 5 ms of forward and backward, of which gradients come out in
-    /// 3.3, an optimizer of 2.35 ms; in float32 twice the bytes, and an optimizer that reads more of them than here.
+    /// 3.3, an optimizer of 2.35 ms.
     #[test]
     fn efficiencies_are_those_of_the_model() {
         let efficiency = |gpus, bytes| {
             let (sum, exposed) = summed(3.3e-3, bytes, gpus, 11.0);
             7.35e-3 / (7.35e-3 + exposed + INTERFERENCE * (sum - exposed))
         };
-        for (gpus, bf16, f32) in [
-            (2, 0.97, 0.87),
-            (8, 0.86, 0.60),
-            (16, 0.82, 0.57),
-            (64, 0.76, 0.52),
-            (256, 0.68, 0.45),
-            (1024, 0.64, 0.42),
-        ] {
-            let found = (efficiency(gpus, 0.667e9), efficiency(gpus, 1.334e9));
-            assert!((found.0 - bf16).abs() < 0.01 && (found.1 - f32).abs() < 0.045, "{gpus}: {found:?}");
+        for (gpus, bf16) in [(2, 0.97), (8, 0.86), (16, 0.82), (64, 0.76), (256, 0.68), (1024, 0.64)] {
+            let found = efficiency(gpus, 0.667e9);
+            assert!((found - bf16).abs() < 0.01, "{gpus}: {found}");
         }
+        // Of twice the bytes, as far as that table's optimizer is the same.
+        assert!((efficiency(2, 1.334e9) - 0.87).abs() < 0.03 && (efficiency(8, 1.334e9) - 0.6).abs() < 0.03);
     }
 
     #[test]
