@@ -97,9 +97,9 @@ fn a_baseline_reads_one_text_alone_and_says_so() {
     assert_eq!(certificate(&scratch, "out")["recipe"]["hypothesis_only"], true);
     scratch.run("verify out").expect(0);
     scratch.run("replay out --from-checkpoint 2 --updates 2 --workers 2").expect(0).says(&["to the bit"]);
-    let words = ["another recipe", "hypothesis_only was true, now null"];
+    let words = ["another recipe", "hypothesis_only was true, now not set"];
     train(&scratch, &flags).expect(78).says(&words);
-    let other = ["hypothesis_only was true, now null", "premise_only was null, now true"];
+    let other = ["hypothesis_only was true, now not set", "premise_only was not set, now true"];
     train(&scratch, &format!("{flags} --premise_only --resume_from_checkpoint out/checkpoint-2 --output_dir other"))
         .expect(78)
         .says(&other);

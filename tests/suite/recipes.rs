@@ -17,7 +17,7 @@ const RECIPES: [(&str, &str, &str); 4] = [
         "optim_args was \"momentum=0.9,",
     ),
     ("--optim sgd --learning_rate 0.1", "--optim adamw_torch --learning_rate 0.1", "optim was \"sgd\", now"),
-    ("--freeze_layers 1 --layer_lr_decay 0.8", "--layer_lr_decay 0.8", "freeze_layers was 1, now null"),
+    ("--freeze_layers 1 --layer_lr_decay 0.8", "--layer_lr_decay 0.8", "freeze_layers was 1, now not set"),
     (
         "--class_weights auto --label_smoothing_factor 0.1",
         "--class_weights 1,2,3 --label_smoothing_factor 0.1",

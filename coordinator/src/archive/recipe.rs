@@ -147,6 +147,7 @@ fn tuned(tuning: &TuningSpec) -> impl Iterator<Item = (&'static str, Value)> {
 /// Rates as they are typed: `3e-5`, where JSON prints `0.00003`.
 fn shown(value: &Value) -> String {
     match value.as_f64() {
+        None if value.is_null() => "not set".to_owned(),
         Some(rate) if value.is_f64() => format!("{rate:?}"),
         _ => value.to_string(),
     }
