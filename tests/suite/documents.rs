@@ -73,7 +73,7 @@ fn run(document: &str) {
 
 #[test]
 fn every_command_is_accounted_for_and_makes_sense() {
-    let mut wrong = Vec::new();
+    let (mut wrong, mut told) = (Vec::new(), Vec::new());
     let (mut run, mut all_commands) = (0, 0);
     let all = documents(Path::new(ROOT));
     for document in &all {
@@ -87,7 +87,7 @@ fn every_command_is_accounted_for_and_makes_sense() {
                         _ => None,
                     });
                     match reason {
-                        Some(reason) => println!("{} is not run, it needs: {reason}", shown.place()),
+                        Some(reason) => told.push(format!("{} is not run, it needs: {reason}", shown.place())),
                         None if steps.is_some() || shown.block.is_some() => run += 1,
                         None => {}
                     }
@@ -103,7 +103,32 @@ fn every_command_is_accounted_for_and_makes_sense() {
     let unknown = ACCOUNTS.iter().filter(|(name, _)| !all.iter().any(|document| document == name));
     wrong.extend(unknown.map(|(name, _)| format!("there is no document {name} (any more)")));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    println!("{}", told.join("\n"));
     println!("{} documents: of {all_commands} commands, {run} are run, the others checked", all.len());
+}
+
+/// The README's table of features names a test in each row, by the package's letter and a part of its name.
+#[test]
+fn every_feature_names_tests_that_there_are() {
+    const LETTERS: [(&str, &str); 4] = [("w", "worker"), ("c", "coordinator"), ("m", "common"), ("s", "tests")];
+    let readme = text_of("README.md");
+    let rows = readme.lines().skip_while(|line| *line != "| what | flag or command | test |").skip(2);
+    let (mut seen, mut folder) = (0, "");
+    for row in rows.take_while(|line| line.starts_with('|')) {
+        let cell = row.trim_end_matches([' ', '|']).rsplit(" | ").next().unwrap_or_default();
+        for (at, piece) in cell.split('`').enumerate() {
+            if at % 2 == 0 {
+                let letter = LETTERS.iter().find(|(letter, _)| piece.split([' ', ';']).any(|word| word == *letter));
+                folder = letter.map_or(folder, |(_, folder)| folder);
+            } else if piece.contains('/') {
+                assert!(Path::new(ROOT).join(piece).exists(), "README.md: there is no {piece}\n{row}");
+            } else {
+                sources::test(&[folder], piece).unwrap_or_else(|wrong| panic!("README.md: {wrong}\n{row}"));
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 20, "the table of features is not found: {seen} tests");
 }
 
 #[test]

@@ -32,6 +32,9 @@ const PROGRAMS: [&str; 20] = [
 /// First folders of a span of code that make it a command of the repository.
 const FOLDERS: [&str; 5] = ["target/release/", "deploy/", "tests/peers/", ".ci/", "proto/check"];
 
+/// Folders of the repository.
+const SOURCES: [&str; 7] = ["common", "coordinator", "deploy", "docs", "proto", "tests", "worker"];
+
 /// A command of a document.
 #[derive(Debug, Clone)]
 pub struct Shown {
@@ -67,16 +70,12 @@ pub struct Block {
     pub lines: Vec<String>,
 }
 
-/// All Markdown that git knows below `root`, or that it would take, by its path from there.
+/// All Markdown that git knows below `root`, by its path from there. What a run leaves in the folder is no document of it.
 pub fn documents(root: &Path) -> Vec<String> {
-    let git = std::process::Command::new("git")
-        .args(["ls-files", "--cached", "--others", "--exclude-standard", "--", "*.md"])
-        .current_dir(root)
-        .output()
-        .expect("run git");
-    let listed = String::from_utf8(git.stdout).expect("names in UTF-8");
+    let git = std::process::Command::new("git").args(["ls-files", "--", "*.md"]).current_dir(root).output();
+    let listed = git.map(|git| String::from_utf8(git.stdout).expect("names in UTF-8")).unwrap_or_default();
     let listed: Vec<String> = listed.lines().map(ToOwned::to_owned).collect();
-    // Where this is no checkout, the folders that have documents are looked through.
+    // Where this is no checkout, the folders of the sources are looked through.
     let mut found = if listed.is_empty() { walked(root) } else { listed };
     found.retain(|name| root.join(name).is_file());
     found.sort();
@@ -89,7 +88,7 @@ fn walked(root: &Path) -> Vec<String> {
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).expect("read a folder").flatten() {
             let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
-            if path.is_dir() && name != "target" && !name.starts_with('.') {
+            if path.is_dir() && (folder != root || SOURCES.contains(&name.as_str())) {
                 folders.push(path);
             } else if name.ends_with(".md") {
                 found.push(path.strip_prefix(root).expect("below the root").display().to_string());
