@@ -163,7 +163,8 @@ pub fn farewell(arguments: &Quickstart) -> String {
          rows\n  {folder}/data    the rows (Evidence Inference 2.0, MIT)\n\n\
          Next, your own data on a published model:\n\n  medley train --model_name_or_path \
          michiyasunaga/BioLinkBERT-base --do_train --train_file train.jsonl \\\n      --do_eval --validation_file \
-         dev.jsonl --max_seq_length 128 --learning_rate 3e-5 --output_dir out --workers 2\n",
+         dev.jsonl --max_seq_length 128 --learning_rate 3e-5 --output_dir out --workers 2\n\n\
+         The same rows, step by step, from a file to Python: docs/tutorial.md in Medley's repository\n",
         arguments.workers,
         model = model.display(),
     )

@@ -8,6 +8,7 @@ mod bad_input;
 mod console;
 mod convert;
 mod crew;
+mod documents;
 mod export;
 mod families;
 mod faults;
