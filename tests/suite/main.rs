@@ -5,6 +5,7 @@
 mod access;
 mod architecture;
 mod bad_input;
+mod compare;
 mod console;
 mod convert;
 mod crew;

@@ -1,26 +1,34 @@
-//! `medley report`: which runs to draw, and where.
+//! `medley report`: which run to draw, and where.
 
 use std::path::PathBuf;
 
-/// What `medley report` was asked.
+use crate::archive::REPORT_FILE;
+
+/// What `medley report` was asked, as it was typed.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
-pub struct Report {
-    /// Output folders of the runs; several are laid side by side
-    #[arg(value_name = "RUN", required = true)]
-    pub runs: Vec<PathBuf>,
-    /// Where to write the page [default: RUN/report.html; of several: comparison.html]
+pub(super) struct ReportFlags {
+    /// Output folder of the run
+    // Several are taken in for a better answer than that there is one too many.
+    #[arg(value_name = "RUN", required = true, num_args = 1..)]
+    runs: Vec<PathBuf>,
+    /// Where to write the page [default: RUN/report.html]
     #[arg(long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
+    output: Option<PathBuf>,
 }
 
-impl Report {
+/// A run to draw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Its output folder.
+    pub run: PathBuf,
     /// Where the page is written to.
-    #[must_use]
-    pub fn path(&self) -> PathBuf {
-        match (&self.output, &self.runs[..]) {
-            (Some(path), _) => path.clone(),
-            (None, [run]) => run.join(crate::archive::REPORT_FILE),
-            (None, _) => PathBuf::from("comparison.html"),
-        }
+    pub output: PathBuf,
+}
+
+impl ReportFlags {
+    /// The only run; `None` where there are several.
+    pub(super) fn checked(self) -> Option<Report> {
+        let [run] = <[PathBuf; 1]>::try_from(self.runs).ok()?;
+        Some(Report { output: self.output.unwrap_or_else(|| run.join(REPORT_FILE)), run })
     }
 }
