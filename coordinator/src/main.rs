@@ -17,6 +17,7 @@ use medley_coordinator::model_card::Written;
 use medley_coordinator::run::report::Outcome;
 use medley_coordinator::spec::RunSpec;
 use medley_coordinator::stop_requests::StopRequests;
+use medley_coordinator::summary::Summary;
 use medley_coordinator::{
     compare, conversion, coordinate, model_card, orders_client, predict as prediction, quickstart, replay, report_page,
     status_client, sweep, text_table, verify,
@@ -233,6 +234,7 @@ async fn train(spec: RunSpec, command: Vec<String>) -> ExitCode {
     match outcome {
         Outcome::Completed => {
             conclude(&spec, &display);
+            Summary::read(&spec).into_iter().for_each(|summary| display.show(&Event::Summary(&summary)));
             display.show(&Event::Completed(&dir));
             ExitCode::SUCCESS
         }

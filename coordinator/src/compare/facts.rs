@@ -38,6 +38,8 @@ pub(super) struct Facts {
     pub(super) train_seconds: Option<f64>,
     /// Rows a second in training, in the process that ended it.
     pub(super) rows_per_second: Option<f64>,
+    /// The most memory that a worker has taken on its host, in the process that ended it.
+    pub(super) peak_worker_bytes: Option<u64>,
     /// The fewest workers of a group, and the most.
     pub(super) workers: Option<[usize; 2]>,
     /// Digest of the model's parameters in layout order.
@@ -87,6 +89,7 @@ impl Facts {
             model_update: model.map(|outputs| outputs.best.unwrap_or(outputs.update).0),
             train_seconds: portrait.result("train_runtime"),
             rows_per_second: portrait.result("train_samples_per_second"),
+            peak_worker_bytes: portrait.results.get("peak_memory_worker_bytes").and_then(Value::as_u64),
             workers: workers(portrait),
             weights_sha256: model.map(|outputs| outputs.parameters.to_string()),
             problems: portrait.damage.iter().cloned().chain(problems).collect(),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::archive::{ArchiveError, LEDGER_FILE, may_save_report};
+use crate::peak_memory::megabytes;
 use crate::report_page::{Sitter, differing, draw_all, shown_setting};
 use crate::status_view::duration;
 use crate::text_table::{Column, table};
@@ -136,6 +137,7 @@ impl Comparison {
             Column::numbers("best", cells(&|run| or_none(run.best_update.map(|update| update.to_string())))),
             Column::numbers("time", cells(&|run| or_none(run.train_seconds.map(duration)))),
             Column::numbers("rows/s", cells(&|run| or_none(run.rows_per_second.map(|rate| format!("{rate:.0}"))))),
+            Column::numbers("memory", cells(&|run| or_none(run.peak_worker_bytes.map(megabytes)))),
             Column::numbers("workers", cells(&Facts::workers_in_words)),
             Column::words("weights", cells(&|run| or_none(digest(run)))),
         ]);
