@@ -37,6 +37,7 @@ pub mod recorder;
 pub mod replay;
 pub mod report_page;
 pub mod run;
+mod run_sources;
 pub mod service;
 pub mod shell_words;
 pub mod spec;

@@ -208,7 +208,7 @@ fn conclude(spec: &RunSpec, display: &Display) {
     let dir = &spec.output().dir;
     // A run that only evaluates has no ledger, and nothing to draw.
     if dir.join(LEDGER_FILE).exists() {
-        display.line(&match report_page::conclude(dir) {
+        display.line(&match report_page::conclude(dir, spec.output().report_examples) {
             Ok(path) => format!("pictures of the run are in {}", path.display()),
             Err(error) => format!("warning: no pictures of the run are drawn: {error}"),
         });
@@ -317,7 +317,7 @@ fn prove(asked: &Verify) -> ExitCode {
 
 /// Draws a run; 65 where it cannot be read, or is not as its ledger says.
 fn draw(asked: &Report) -> ExitCode {
-    match report_page::draw(&asked.run, &asked.output) {
+    match report_page::draw(&asked.run, &asked.output, asked.examples) {
         Ok(holds) => drawn(&asked.output, holds),
         Err(error) => fail(65, &error),
     }

@@ -9,6 +9,7 @@ mod compare;
 mod console;
 mod convert;
 mod crew;
+mod examples;
 mod export;
 mod families;
 mod faults;

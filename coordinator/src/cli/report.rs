@@ -14,6 +14,10 @@ pub(super) struct ReportFlags {
     /// Where to write the page [default: RUN/report.html]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Show N sure but wrong predictions of the test file with their text [default: none; alone: 20]
+    #[arg(long = "report_examples", value_name = "N", num_args = 0..=1, default_missing_value = "20")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    report_examples: Option<u32>,
 }
 
 /// A run to draw.
@@ -23,12 +27,15 @@ pub struct Report {
     pub run: PathBuf,
     /// Where the page is written to.
     pub output: PathBuf,
+    /// How many wrong predictions it shows, with their text; `None` for none.
+    pub examples: Option<u32>,
 }
 
 impl ReportFlags {
     /// The only run; `None` where there are several.
     pub(super) fn checked(self) -> Option<Report> {
         let [run] = <[PathBuf; 1]>::try_from(self.runs).ok()?;
-        Some(Report { output: self.output.unwrap_or_else(|| run.join(REPORT_FILE)), run })
+        let examples = self.report_examples;
+        Some(Report { examples, output: self.output.unwrap_or_else(|| run.join(REPORT_FILE)), run })
     }
 }

@@ -10,13 +10,13 @@ use sha2::{Digest as _, Sha256};
 use super::desk::Desk;
 use super::feed::Feed;
 use super::reading::Reading;
-use super::run_sources::run_sources;
 use super::{Asked, TrainedModel};
 use crate::assembly::{Assembly, artifacts, patience};
 use crate::encoder::Encoder;
 use crate::live::Live;
 use crate::model_folder::{ModelFolder, Start};
 use crate::run::{Base, Job, Past};
+use crate::run_sources::run_sources;
 use crate::service::Store;
 use crate::spec::{Device, Machine, Note};
 

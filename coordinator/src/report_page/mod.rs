@@ -1,9 +1,10 @@
 //! `report.html`: pictures of a run, or of several side by side in `comparison.html`, in one file that loads nothing and runs nothing.
 //!
 //! Everything comes from what the runs have written: the ledger, the results, the labels of the model. No sentence of the
-//! data is in it.
+//! data is in it, unless examples are asked for.
 
 pub(crate) mod chart;
+mod examples;
 pub(crate) mod html;
 mod matrix;
 mod page;
@@ -15,6 +16,8 @@ use std::path::{Path, PathBuf};
 
 use crate::archive::{ArchiveError, REPORT_FILE, may_save_report, save_report};
 use crate::verify::{Verdict, verify};
+use examples::Examples;
+pub use examples::ExamplesError;
 pub(crate) use portrait::Portrait;
 pub(crate) use settings::{differing, settings_of, shown as shown_setting};
 
@@ -40,26 +43,40 @@ impl Sitter {
     }
 }
 
-/// Draws the run in `folder`, as it ends, without checking its files. Blocks.
+/// Why a page is not drawn.
+#[derive(Debug, thiserror::Error)]
+pub enum DrawError {
+    /// The run cannot be read, or the page not written.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// There are no examples to show.
+    #[error("--report_examples: {0}")]
+    Examples(#[from] ExamplesError),
+}
+
+/// Draws the run in `folder`, as it ends, without checking its files, with so many `examples`. Blocks.
 ///
 /// # Errors
-/// There is no ledger, or something cannot be read or written.
-pub fn conclude(folder: &Path) -> Result<PathBuf, ArchiveError> {
+/// There is no ledger, or something cannot be read or written. Where it is the examples, the page is there without them.
+pub fn conclude(folder: &Path, examples: Option<u32>) -> Result<PathBuf, DrawError> {
     let sitter = Sitter { portrait: Portrait::read(folder)?, verdict: None };
     let path = folder.join(REPORT_FILE);
-    save_report(&path, &page::page(&[sitter]))?;
+    let examples = examples.map(|most| Examples::read(folder, &sitter.portrait, most)).transpose();
+    save_report(&path, &page::page(&[sitter], examples.as_ref().ok().and_then(Option::as_ref)))?;
+    examples?;
     Ok(path)
 }
 
-/// Draws the run in `folder`, verified, and writes the page to `path`; answers whether all is as its ledger says. Blocks:
-/// it reads every file of the run.
+/// Draws the run in `folder`, verified, with so many `examples`, and writes the page to `path`; answers whether all is as its
+/// ledger says. Blocks: it reads every file of the run.
 ///
 /// # Errors
 /// The folder has no ledger, or something cannot be read or written.
-pub fn draw(folder: &Path, path: &Path) -> Result<bool, ArchiveError> {
+pub fn draw(folder: &Path, path: &Path, examples: Option<u32>) -> Result<bool, DrawError> {
     may_save_report(path)?;
     let sitters = [Sitter::verified(folder)?];
-    draw_all(&sitters, path)?;
+    let examples = examples.map(|most| Examples::read(folder, &sitters[0].portrait, most)).transpose()?;
+    save_report(path, &page::page(&sitters, examples.as_ref()))?;
     Ok(sitters.iter().all(Sitter::holds))
 }
 
@@ -68,7 +85,7 @@ pub fn draw(folder: &Path, path: &Path) -> Result<bool, ArchiveError> {
 /// # Errors
 /// It cannot be written.
 pub(crate) fn draw_all(sitters: &[Sitter], path: &Path) -> Result<(), ArchiveError> {
-    save_report(path, &page::page(sitters))
+    save_report(path, &page::page(sitters, None))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::Sitter;
 use super::chart::{Line, chart};
+use super::examples::Examples;
 use super::html::{escaped, shown};
 use super::matrix::{confusion, reliability};
 use super::portrait::Portrait;
@@ -42,8 +43,8 @@ const RESULTS: [(&str, &str); 19] = [
 /// The splits with results: prefix of the keys, and in words.
 const SPLITS: [(&str, &str); 2] = [("predict", "Test"), ("eval", "Validation")];
 
-/// The page of one run, or of several side by side.
-pub(super) fn page(sitters: &[Sitter]) -> String {
+/// The page of one run, with examples where they are asked for, or of several side by side.
+pub(super) fn page(sitters: &[Sitter], examples: Option<&Examples>) -> String {
     let portraits: Vec<&Portrait> = sitters.iter().map(|sitter| &sitter.portrait).collect();
     let names: Vec<String> = portraits.iter().map(|portrait| escaped(&portrait.name)).collect();
     let title = names.join(", ");
@@ -58,6 +59,7 @@ pub(super) fn page(sitters: &[Sitter]) -> String {
     section(&mut out, "How it went", &curves(&portraits));
     section(&mut out, "Workers", &portraits.iter().map(|portrait| timeline(portrait)).collect::<String>());
     section(&mut out, "Label by label", &by_label(&portraits));
+    section(&mut out, "Sure, and wrong", &examples.map(Examples::html).unwrap_or_default());
     section(&mut out, "Settings", &headed_table(&names, &settings(&portraits)));
     section(&mut out, "Evidence", &sitters.iter().map(evidence).collect::<String>());
     out.push_str("</main></body></html>\n");
