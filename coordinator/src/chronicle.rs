@@ -80,6 +80,7 @@ impl Chronicle {
             evaluations: status.evaluations.clone(),
             summary: self.summary.map(summary),
             outcome: status.outcome.clone(),
+            curve: Vec::new(),
         }
     }
 }

@@ -288,7 +288,7 @@ async fn serve(assembly: Assembly, listener: TcpListener, ties: Ties) -> Result<
     let workers = assembly.job.workers;
     let (service, files) = Service::new(arrive, assembly.store, Uploads::new(uploads), (workers, assembly.last_worker));
     let shutdown = seen.clone().end();
-    let router = service.router(StatusFeed::new(seen.status, chronicled, folder), security);
+    let router = service.router(StatusFeed::new(seen.status, chronicled, seen.live, folder), security);
     let router = router.map_err(|error| config(error.as_ref()))?;
     let connections = Connections::new(limits::connections(workers), Idle::UntilProven(limits::PROOF), limits::CALLS);
     let server = router.serve_with_incoming_shutdown(connections.incoming(listener), shutdown);

@@ -26,6 +26,7 @@ use crate::injector::Injector;
 use crate::launch::LocalWorkers;
 use crate::live::Live;
 use crate::meter::Meter;
+use crate::peak_memory::PeakMemory;
 use crate::profile::Profile;
 use crate::recorder::{Answer, Entry};
 use crate::run::report::Outcome;
@@ -95,6 +96,7 @@ struct Ties {
     paused: Option<String>,
     meter: Meter,
     counts: Counts,
+    memory: PeakMemory,
     phase: Option<PhaseName>,
     was_training: bool,
     /// What was said of the weights.
@@ -190,6 +192,10 @@ impl Driver {
                 let lines = self.injector.heard(&event, self.run.update(), &self.local);
                 self.tell(&lines);
                 vec![Input::From(worker, event)]
+            }
+            Happening::Arrival(Arrival::Memory(worker, peak)) => {
+                ties.took(worker, peak);
+                Vec::new()
             }
             Happening::Arrival(Arrival::Broken(failure)) => vec![Input::Broken(failure)],
             Happening::Arrival(Arrival::Left(worker, why)) if self.local.is_empty() => {

@@ -1,6 +1,7 @@
 //! `medley`: the coordinator's command line.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use medley_common::identity::Update;
@@ -8,7 +9,7 @@ use medley_common::message::FailureKind;
 use medley_common::secret::Secret;
 use medley_coordinator::archive::LEDGER_FILE;
 use medley_coordinator::assembly::Request;
-use medley_coordinator::cli::{self, Cli, Evaluate, Plan, Predict, Replay, Report, Sweep, Verify};
+use medley_coordinator::cli::{self, Cli, Compare, Evaluate, Plan, Predict, Replay, Report, Sweep, Verify};
 use medley_coordinator::client::ClientError;
 use medley_coordinator::display::{Display, Event, say};
 use medley_coordinator::forecast::Forecast;
@@ -16,9 +17,10 @@ use medley_coordinator::model_card::Written;
 use medley_coordinator::run::report::Outcome;
 use medley_coordinator::spec::RunSpec;
 use medley_coordinator::stop_requests::StopRequests;
+use medley_coordinator::summary::Summary;
 use medley_coordinator::{
-    conversion, coordinate, model_card, orders_client, predict as prediction, quickstart, replay, report_page,
-    status_client, sweep, verify,
+    compare, conversion, coordinate, model_card, orders_client, predict as prediction, quickstart, replay, report_page,
+    status_client, sweep, text_table, verify,
 };
 use tokio::signal::unix::SignalKind;
 
@@ -59,15 +61,10 @@ fn main() -> ExitCode {
         Cli::Checkpoints(asked) => answered(runtime.block_on(orders_client::checkpoints(&asked))),
         Cli::Verify(asked) => prove(&asked),
         Cli::Report(asked) => draw(&asked),
+        Cli::Compare(asked) => compare(&asked),
         Cli::Replay(asked) => runtime.block_on(replay(&asked)),
         Cli::Sweep(asked) => runtime.block_on(sweep(asked)),
-        Cli::InitCerts(asked) => match asked.make() {
-            Ok(text) => {
-                say(&text);
-                ExitCode::SUCCESS
-            }
-            Err(error) => fail(78, &error),
-        },
+        Cli::InitCerts(asked) => asked.make().map_or_else(|error| fail(78, &error), |text| said(&text)),
         Cli::Convert(asked) => match conversion::convert(&asked) {
             Ok(said) => {
                 said.iter().for_each(|line| say(line));
@@ -100,6 +97,12 @@ fn answered(answer: Result<(), ClientError>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(error.exit_code(), &error),
     }
+}
+
+/// Says what was done.
+fn said(text: &str) -> ExitCode {
+    say(text);
+    ExitCode::SUCCESS
 }
 
 /// What was written for a shell or a reader; a reader that has gone away (`| head`) has what it wanted.
@@ -205,7 +208,7 @@ fn conclude(spec: &RunSpec, display: &Display) {
     let dir = &spec.output().dir;
     // A run that only evaluates has no ledger, and nothing to draw.
     if dir.join(LEDGER_FILE).exists() {
-        display.line(&match report_page::conclude(dir) {
+        display.line(&match report_page::conclude(dir, spec.output().report_examples) {
             Ok(path) => format!("pictures of the run are in {}", path.display()),
             Err(error) => format!("warning: no pictures of the run are drawn: {error}"),
         });
@@ -231,6 +234,7 @@ async fn train(spec: RunSpec, command: Vec<String>) -> ExitCode {
     match outcome {
         Outcome::Completed => {
             conclude(&spec, &display);
+            Summary::read(&spec).into_iter().for_each(|summary| display.show(&Event::Summary(&summary)));
             display.show(&Event::Completed(&dir));
             ExitCode::SUCCESS
         }
@@ -311,20 +315,40 @@ fn prove(asked: &Verify) -> ExitCode {
     }
 }
 
-/// Draws runs; 65 where one cannot be read, or is not as its ledger says.
+/// Draws a run; 65 where it cannot be read, or is not as its ledger says.
 fn draw(asked: &Report) -> ExitCode {
-    let path = asked.path();
-    match report_page::draw(&asked.runs, &path) {
-        Ok(true) => {
-            say(&format!("the page is {}", path.display()));
-            ExitCode::SUCCESS
-        }
-        Ok(false) => {
-            say(&format!("the page is {}; not all is as the ledger says: see there, or medley verify", path.display()));
-            ExitCode::from(65)
-        }
+    match report_page::draw(&asked.run, &asked.output, asked.examples) {
+        Ok(holds) => drawn(&asked.output, holds),
         Err(error) => fail(65, &error),
     }
+}
+
+/// Lays runs side by side; 65 where one cannot be read, or is not as its ledger says.
+fn compare(asked: &Compare) -> ExitCode {
+    let comparison = match compare::compare(&asked.runs, &asked.output) {
+        Ok(comparison) => comparison,
+        Err(error) => return fail(error.exit_code(), &error),
+    };
+    let text = if asked.json {
+        serde_json::to_string_pretty(&comparison)
+    } else {
+        Ok(comparison.text(text_table::width_of_stdout()))
+    };
+    match written(text.map_err(std::io::Error::from).and_then(|text| writeln!(std::io::stdout(), "{text}"))) {
+        ExitCode::SUCCESS => drawn(&asked.output, comparison.holds()),
+        failed => failed,
+    }
+}
+
+/// Says where a page is, and whether it shows what its runs' ledgers say.
+fn drawn(path: &Path, holds: bool) -> ExitCode {
+    let page = format!("the page is {}", path.display());
+    if holds {
+        say(&page);
+        return ExitCode::SUCCESS;
+    }
+    say(&format!("{page}; not all is as the ledger says: see there, or medley verify"));
+    ExitCode::from(65)
 }
 
 /// What the workers of a run share, from the kernel's random source.

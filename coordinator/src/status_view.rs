@@ -68,6 +68,7 @@ pub fn of(view: &RunView<'_>, meter: &Meter, started: Instant, now: Instant) -> 
         stopping: false,
         waiting: view.waiting.clone(),
         counts: None,
+        moments: Vec::new(),
     }
 }
 
@@ -242,7 +243,13 @@ pub fn json(status: &v1::Status) -> Value {
         "stopping": status.stopping,
         "waiting": status.waiting,
         "counts": status.counts.as_ref().map(counts),
+        "moments": status.moments.iter().map(moment).collect::<Vec<_>>(),
     })
+}
+
+fn moment(moment: &v1::Moment) -> Value {
+    let v1::Moment { update, at_seconds, words, mood } = moment;
+    json!({ "update": update, "at_seconds": at_seconds, "words": words, "mood": mood })
 }
 
 fn counts(counts: &v1::Counts) -> Value {

@@ -59,7 +59,7 @@ impl From<Event> for v1::SessionRequest {
                 Wire::Failed(v1::Failed { kind: v1::FailureKind::from(failure.kind).into(), message: failure.message })
             }
         };
-        Self { event: Some(event) }
+        Self { event: Some(event), memory: None }
     }
 }
 
@@ -352,15 +352,15 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        let empty = v1::SessionRequest { event: None };
+        let empty = v1::SessionRequest { event: None, memory: None };
         assert_eq!(Event::try_from(empty), Err(WireError::Missing { field: "session_request.event" }));
         let short = v1::Prepared { layout: vec![1, 2], ..Default::default() };
-        let request = v1::SessionRequest { event: Some(Wire::Prepared(short)) };
+        let request = v1::SessionRequest { event: Some(Wire::Prepared(short)), memory: None };
         assert_eq!(Event::try_from(request), Err(WireError::Size { field: "prepared.layout", expected: 32, found: 2 }));
         for runs in [vec![(2, 2)], vec![(3, 5), (4, 6)]] {
             let runs = runs.into_iter().map(|(start, end)| v1::Range { start, end }).collect();
             let standing = v1::StandingBy { kept: Some(v1::LaneSet { runs }), ..Default::default() };
-            let request = v1::SessionRequest { event: Some(Wire::StandingBy(standing)) };
+            let request = v1::SessionRequest { event: Some(Wire::StandingBy(standing)), memory: None };
             let field = "standing_by.kept";
             assert!(matches!(Event::try_from(request), Err(WireError::Value { field: found, .. }) if found == field));
         }
@@ -369,10 +369,10 @@ mod tests {
             assert!(!format!("{token:?}").contains("222"), "a token is not shown");
             let problem = format!("{bytes} bytes; expected 1 to 1024");
             let refused = Err(WireError::Value { field: "token.token", problem });
-            assert_eq!(Event::try_from(v1::SessionRequest { event: Some(Wire::Token(token)) }), refused);
+            assert_eq!(Event::try_from(v1::SessionRequest { event: Some(Wire::Token(token)), memory: None }), refused);
         }
         let evaluated = v1::Evaluated { generation: 1, split: 99 };
-        let request = v1::SessionRequest { event: Some(Wire::Evaluated(evaluated)) };
+        let request = v1::SessionRequest { event: Some(Wire::Evaluated(evaluated)), memory: None };
         assert_eq!(Event::try_from(request), Err(WireError::Missing { field: "split" }));
     }
 }

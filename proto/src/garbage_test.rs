@@ -39,7 +39,7 @@ fn valid() -> Vec<Vec<u8>> {
         E::Predicted(v1::Predicted { split: 2, predictions, ..Default::default() }),
         E::Failed(v1::Failed { kind: 1, message: "no".to_owned() }),
     ];
-    events.map(|event| v1::SessionRequest { event: Some(event) }.encode_to_vec()).into()
+    events.map(|event| v1::SessionRequest { event: Some(event), memory: None }.encode_to_vec()).into()
 }
 
 /// Takes the bytes for every message that either side converts.

@@ -40,6 +40,16 @@ fn json_has_an_object_a_line() {
     assert_eq!((&evaluation["split"], &evaluation["final"]), (&"validation".into(), &true.into()));
     assert_eq!(evaluation["accuracy"], scratch.json("out/eval_results.json")["eval_accuracy"]);
     assert_eq!(events.last().unwrap()["event"], "completed");
+    // What came of it, with what to type next; a worker that computes takes some megabytes.
+    let summary = named(&events, "summary")[0];
+    let all = scratch.json("out/all_results.json");
+    assert_eq!(summary["results"]["eval_accuracy_interval"], all["eval_accuracy_interval"]);
+    for name in ["peak_memory_coordinator_bytes", "peak_memory_worker_bytes"] {
+        assert!(all[name].as_u64().unwrap() > 1 << 20 && summary["results"][name] == all[name], "{name}: {all}");
+        assert!(scratch.json("out/eval_results.json").get(name).is_none(), "{name}");
+    }
+    assert_eq!(summary["next"][3], "medley verify out");
+    assert!(scratch.read("out/report.html").contains("peak memory of a worker</th><td>"));
     // A failure is the last object, with its words.
     let ended = scratch.run(&format!("train {RECIPE} --train_file dev.jsonl --log_format json")).expect(78);
     let failed = objects(&ended.stderr).pop().unwrap();

@@ -5,10 +5,12 @@
 mod access;
 mod architecture;
 mod bad_input;
+mod compare;
 mod console;
 mod convert;
 mod crew;
 mod documents;
+mod examples;
 mod export;
 mod families;
 mod faults;

@@ -27,11 +27,11 @@ fn a_run_is_proved_and_a_changed_byte_named() {
     // Results that are asked for again belong to it as well.
     scratch.run(&format!("train {RECIPE} {RUN} --workers 1")).expect(0);
     scratch.run("verify out").expect(0);
-    // Pictures of it are there, and can be drawn again, beside another's.
+    // Pictures of it are there, and can be drawn again.
     assert!(scratch.read("out/report.html").contains("26 of 26 updates, complete"));
     scratch.run("report out").expect(0).says(&["the page is out/report.html"]);
     assert!(scratch.read("out/report.html").contains("All is as the ledger says"));
-    scratch.run("report out out").expect(0).says(&["the page is comparison.html"]);
+    scratch.run("report out other").expect(64).says(&["medley compare RUN RUN"]);
     scratch.run("report out --output train.jsonl").expect(65).says(&["train.jsonl", "is no page", "--output"]);
     scratch.run("report model").expect(65).says(&["ledger.jsonl"]);
     let certificate = scratch.json("out/medley_run.json");

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use crate::collective::{CollectiveError, Connect, Listener};
 use crate::device::{Place, Work};
 use crate::layout::Layout;
+use crate::memory;
 use crate::ops::{DeviceError, Ops};
 use crate::state_copy::StateCopy;
 use crate::trainer::{BLOCK_ROWS, PredictError, StepError, Trainer, TrainerError};
@@ -284,6 +285,7 @@ impl<O: Ops> Engine<O> {
     }
 
     fn report(&self, event: Event) {
+        self.trainer.peak_bytes().into_iter().for_each(memory::note_device);
         self.hand_up(Output::Report(event));
     }
 

@@ -11,6 +11,7 @@ pub mod engine;
 pub mod holding;
 pub mod joining;
 pub mod layout;
+pub mod memory;
 pub mod model;
 pub mod node_list;
 pub mod ops;

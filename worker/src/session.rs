@@ -23,6 +23,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
 use crate::display::say;
+use crate::memory;
 use crate::state_copy::StateCopy;
 
 /// Events that may wait for the network; a full queue makes the worker wait.
@@ -373,8 +374,17 @@ pub struct EventSender {
 impl EventSender {
     /// Queues an event; waits while the queue is full. `false` when the session is over.
     pub async fn send(&self, event: Event) -> bool {
-        self.events.send(event.into()).await.is_ok()
+        let memory = tells_memory(&event).then(|| {
+            let memory::Peak { host_bytes, device_bytes } = memory::peak();
+            v1::MemoryPeak { host_bytes, device_bytes }
+        });
+        self.events.send(v1::SessionRequest { memory, ..event.into() }).await.is_ok()
     }
+}
+
+/// Whether an event says how much memory was taken by then: now and then, and once more when a piece of work is done.
+fn tells_memory(event: &Event) -> bool {
+    matches!(event, Event::Heartbeat | Event::Saved { .. } | Event::Evaluated { .. })
 }
 
 /// A gRPC status in words.

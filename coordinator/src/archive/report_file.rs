@@ -36,7 +36,7 @@ pub fn may_save_report(path: &Path) -> Result<(), ArchiveError> {
     if is_page(path).map_err(ArchiveError::io("read", path))? {
         return Ok(());
     }
-    let reason = "it exists, and is no page of medley report; name another file with --output";
+    let reason = "it exists, and is no page of Medley; name another file with --output";
     Err(ArchiveError::io("write", path)(io::Error::new(io::ErrorKind::AlreadyExists, reason)))
 }
 

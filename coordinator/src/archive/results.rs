@@ -12,6 +12,7 @@ use super::json_text::{JsonObject, number, pretty};
 use super::manifest::read_text;
 use super::output_dir::OutputDir;
 use crate::metrics::measure;
+use crate::peak_memory::PeakMemory;
 use crate::run::report::{EvaluationReport, TrainSummary};
 
 /// What training came to.
@@ -25,6 +26,8 @@ pub const ALL_RESULTS_FILE: &str = "all_results.json";
 pub struct Metrics {
     prefix: &'static str,
     values: JsonObject,
+    /// What the process took meanwhile: of the whole run, and so in the file that unites all results alone.
+    taken: JsonObject,
 }
 
 impl Metrics {
@@ -41,7 +44,7 @@ impl Metrics {
         ]);
         values.extend(trained_parameters.map(|count| ("trained_parameters".to_owned(), Value::from(count))));
         values.extend(speed("train", summary.seconds, summary.rows, summary.updates));
-        Self { prefix: "train", values }
+        Self { prefix: "train", values, taken: JsonObject::new() }
     }
 
     /// What an evaluation came to; steps are batches of `batch_rows` rows (`--per_device_eval_batch_size`), as
@@ -72,7 +75,13 @@ impl Metrics {
             values.insert("epoch".to_owned(), number(report.epoch));
         }
         values.extend(speed(prefix, report.seconds, rows, rows.div_ceil(u64::from(batch_rows.max(1)))));
-        Self { prefix, values }
+        Self { prefix, values, taken: JsonObject::new() }
+    }
+
+    /// The same with the most memory that was taken so far, which `all_results.json` has beside them.
+    #[must_use]
+    pub fn with_memory(self, peak: PeakMemory) -> Self {
+        Self { taken: peak.results().collect(), ..self }
     }
 
     /// The numbers by key.
@@ -98,7 +107,7 @@ impl Metrics {
         durable::replace(&own, self.to_json())?;
         let all = output.path().join(ALL_RESULTS_FILE);
         let (mut merged, aside) = read_results(&all)?;
-        merged.extend(self.values.clone());
+        merged.extend(self.values.iter().chain(&self.taken).map(|(key, value)| (key.clone(), value.clone())));
         durable::replace(&all, pretty(&merged, INDENT))?;
         Ok(aside)
     }

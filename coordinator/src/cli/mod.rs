@@ -13,6 +13,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::spec::{Role, RunSpec, SpecError};
 
+mod compare;
 mod completions;
 mod config_file;
 pub(crate) mod console_flags;
@@ -37,6 +38,7 @@ pub(crate) mod truth;
 pub(crate) mod tuning_flags;
 mod verify;
 
+pub use compare::Compare;
 pub use completions::Completions;
 pub use config_file::ConfigProblem;
 pub use convert::Convert;
@@ -54,6 +56,7 @@ pub use verify::Verify;
 
 use plan::PlanFlags;
 use predict::{EvaluateFlags, PredictFlags};
+use report::ReportFlags;
 use run_flags::RunFlags;
 use spelling::Spelling;
 use truth::Truth;
@@ -83,8 +86,10 @@ pub enum Cli {
     Checkpoints(Checkpoints),
     /// `medley verify`: prove from its ledger what a run did.
     Verify(Verify),
-    /// `medley report`: draw a run, or several side by side.
+    /// `medley report`: draw a run.
     Report(Report),
+    /// `medley compare`: lay runs side by side.
+    Compare(Compare),
     /// `medley replay`: make updates of a run again and compare.
     Replay(Replay),
     /// `medley sweep`: a run for each of many settings.
@@ -139,6 +144,12 @@ pub enum CliError {
         /// What is wrong with it.
         problem: ConfigProblem,
     },
+    /// Several runs to draw.
+    #[error("medley report draws one run; medley compare RUN RUN ... lays several side by side")]
+    SeveralRuns,
+    /// A single run to compare.
+    #[error("medley compare takes two or more runs; medley report RUN draws one")]
+    OneRun,
     /// Flags that do not make a run.
     #[error(transparent)]
     Spec(#[from] SpecError),
@@ -238,8 +249,10 @@ enum Verb {
     Checkpoints(Checkpoints),
     /// Prove from its ledger what a run did, and check its files
     Verify(Verify),
-    /// Draw a run, or several side by side, in a page for a browser
-    Report(Report),
+    /// Draw a run in a page for a browser
+    Report(ReportFlags),
+    /// Lay runs side by side, in a table and in a page for a browser
+    Compare(Compare),
     /// Make updates of a run again, and compare them with its ledger
     Replay(Replay),
     /// Train with each of many settings and seeds, and compare what they come to
@@ -294,7 +307,9 @@ impl Verb {
             Self::Drain(drain) => Cli::Drain(drain),
             Self::Checkpoints(checkpoints) => Cli::Checkpoints(checkpoints),
             Self::Verify(verify) => Cli::Verify(verify),
-            Self::Report(asked) => Cli::Report(asked),
+            Self::Report(flags) => Cli::Report(flags.checked().ok_or(CliError::SeveralRuns)?),
+            Self::Compare(asked) if asked.runs.len() < 2 => return Err(CliError::OneRun),
+            Self::Compare(asked) => Cli::Compare(asked),
             Self::Replay(replay) => Cli::Replay(replay),
             Self::Sweep(asked) => Cli::Sweep(asked),
             Self::InitCerts(asked) => Cli::InitCerts(asked),

@@ -50,6 +50,7 @@ fn an_update_is_a_line_and_an_object() {
 fn every_object_says_when_how_much_and_what() {
     let failure = Failure { kind: FailureKind::Data, message: "train.jsonl:17: odd \"label\"\nsecond line".into() };
     let (address, out) = ("127.0.0.1:9".parse().unwrap(), Path::new("out"));
+    let summary = crate::summary::tests::summary("out");
     let events = [
         (Event::Probes(address), "info", "probes"),
         (Event::Listening(address, "h:9"), "info", "listening"),
@@ -62,6 +63,7 @@ fn every_object_says_when_how_much_and_what() {
         (Event::Joined { worker: WorkerId(4), host: "h", pid: 5, device: "cpu" }, "info", "worker_joined"),
         (Event::Refused(WorkerId(4), "too late"), "warning", "worker_refused"),
         (Event::Phase(PhaseName::Saving), "debug", "phase"),
+        (Event::Summary(&summary), "info", "summary"),
         (Event::Completed(out), "info", "completed"),
         (Event::Stopped(Update(3), Some(Update(3))), "info", "stopped"),
         (Event::Failed(&failure), "error", "failed"),
@@ -92,6 +94,7 @@ fn results_are_those_of_the_end() {
     assert!(Event::Evaluated(&report, Occasion::End).is_result());
     assert!(!Event::Evaluated(&report, Occasion::Training).is_result());
     assert!(Event::Completed(Path::new("out")).is_result());
+    assert!(!Event::Summary(&crate::summary::tests::summary("out")).is_result(), "quiet is quiet");
     assert_eq!(
         text::line(&Event::Evaluated(&report, Occasion::End)),
         "validation at the end: predicted, 0 rows without labels (0 rows/s)"

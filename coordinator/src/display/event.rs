@@ -12,6 +12,7 @@ use crate::run::report::{EvaluationReport, TrainLog, UpdateRecord};
 use crate::run::{Occasion, PhaseName};
 use crate::spec::{Level, PlanSummary};
 use crate::status_view::duration;
+use crate::summary::Summary;
 
 /// How a sentence begins that warns.
 const WARNING: &str = "warning: ";
@@ -57,6 +58,8 @@ pub enum Event<'a> {
     Logged(&'a TrainLog),
     /// A split was predicted.
     Evaluated(&'a EvaluationReport, Occasion),
+    /// What has come of the run, and what to type next.
+    Summary(&'a Summary),
     /// All is done, and lies there.
     Completed(&'a Path),
     /// The run was stopped after an update; the newest that is saved.
@@ -129,6 +132,7 @@ impl Event<'_> {
             Self::Updated(_) => "update",
             Self::Logged(_) => "log",
             Self::Evaluated(..) => "evaluation",
+            Self::Summary(_) => "summary",
             Self::Completed(_) => "completed",
             Self::Stopped(..) => "stopped",
             Self::Failed(_) => "failed",
@@ -161,6 +165,7 @@ impl Event<'_> {
                 "labelled_rows": report.tally.rows, "accuracy": report.tally.accuracy(),
                 "loss": report.tally.mean_loss(), "seconds": report.seconds, "final": *occasion == Occasion::End,
             }),
+            Self::Summary(summary) => summary.fields(),
             Self::Completed(folder) => json!({ "output_dir": folder.display().to_string() }),
             Self::Stopped(update, saved) => json!({ "update": update.0, "saved_update": saved.map(|update| update.0) }),
             Self::Failed(failure) => json!({ "kind": format!("{:?}", failure.kind).to_lowercase() }),
@@ -198,6 +203,7 @@ impl Event<'_> {
             }
             Self::Logged(log) => of_log(log),
             Self::Evaluated(report, occasion) => of_evaluation(report, *occasion),
+            Self::Summary(summary) => summary.text(),
             Self::Completed(folder) => format!("done: the results are in {}", folder.display()),
             Self::Stopped(update, saved) => of_stop(*update, *saved),
             Self::Failed(failure) => failure.to_string(),

@@ -3,9 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use medley_common::identity::WorkerId;
 use medley_proto::v1;
 
 use super::{Driver, Ties};
+use crate::live::{Live, Moment};
+use crate::recorder::Entry;
 use crate::run::Action;
 use crate::status_view;
 
@@ -14,6 +17,9 @@ const PAUSE: u32 = 10;
 /// The longest time that nothing new is published for: the driver may have been held up meanwhile, by its system or by
 /// somebody who reads, and that says nothing of what it costs.
 const LONGEST: Duration = Duration::from_millis(50);
+
+/// Things that happened of which the status tells: it is told often, and whoever wants all of them looks at the page.
+const MOMENTS: usize = 8;
 
 /// What is known of the status that was published last.
 #[derive(Debug, Default)]
@@ -39,6 +45,9 @@ impl Publication {
 impl Driver {
     /// Adds what is done to what is told of the run so far.
     pub(super) fn tell_of(&self, now: Instant, action: &Action, ties: &mut Ties) {
+        if matches!(action, Action::Summarise(..) | Action::Publish(..)) {
+            self.record(Entry::Memory(ties.memory), ties);
+        }
         let mut rows_per_second = None;
         if let Action::Record(record) = action {
             ties.meter.update(now, record);
@@ -53,9 +62,32 @@ impl Driver {
         let start = Instant::now();
         let status = status_view::of(&self.run.view(), &ties.meter, self.started, start);
         let (paused, counts) = (ties.paused.clone(), Some(v1::Counts::from(&ties.counts)));
-        self.status.send_replace(v1::Status { paused, stopping: ties.stopping, counts, ..status });
+        let moments = moments(&self.live.borrow());
+        self.status.send_replace(v1::Status { paused, stopping: ties.stopping, counts, moments, ..status });
         ties.publication = Publication { stale: false, rested: Some(Instant::now() + pause(start.elapsed())) };
     }
+}
+
+impl Ties {
+    /// A worker says how much memory it has taken.
+    pub(super) fn took(&mut self, worker: WorkerId, peak: v1::MemoryPeak) {
+        // Others may say anything.
+        if self.welcomed.contains(&worker) {
+            self.memory.heard(peak);
+        }
+    }
+}
+
+/// The last things that happened.
+fn moments(live: &Live) -> Vec<v1::Moment> {
+    let moments = &live.picture().moments;
+    let told = |moment: &Moment| v1::Moment {
+        update: moment.update,
+        at_seconds: moment.at,
+        words: moment.words(),
+        mood: moment.mood().to_owned(),
+    };
+    moments.iter().skip(moments.len().saturating_sub(MOMENTS)).map(told).collect()
 }
 
 /// For how long nothing new is published after what took so long.

@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
-use super::text::{block, markdown, shell};
+use super::text::{block, markdown};
 use super::{CERTIFICATE_FILE, Data, Facts, LEDGER_FILE};
 use crate::inputs::INITIAL_WEIGHTS;
+use crate::shell_words::shell;
 
 /// Results in the order of the table: key, and in words.
 const RESULTS: [(&str, &str); 7] = [

@@ -31,18 +31,6 @@ pub(super) fn markdown(text: &str) -> String {
     out
 }
 
-/// The words of a command, as a shell of Unix takes them.
-pub(super) fn shell(words: &[String]) -> String {
-    let plain = |word: &&String| {
-        !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c))
-    };
-    let quoted = |word: &String| match Some(word).filter(plain) {
-        Some(word) => word.clone(),
-        None => format!("'{}'", word.replace('\'', "'\\''")),
-    };
-    words.iter().map(quoted).collect::<Vec<_>>().join(" ")
-}
-
 /// A block of code that nothing in `code` ends.
 pub(super) fn block(language: &str, code: &str) -> String {
     let longest = code.split(|c| c != '`').map(str::len).max().unwrap_or_default();
@@ -62,8 +50,6 @@ mod tests {
             markdown("a|b<c>`d`[e](f)\n*g_h"),
             "a&#124;b&#60;c&#62;&#96;d&#96;&#91;e&#93;&#40;f&#41; &#42;g&#95;h"
         );
-        let words = ["medley", "", "it's", "a b", "$(x)", "--rate=1e-3"].map(str::to_owned);
-        assert_eq!(shell(&words), "medley '' 'it'\\''s' 'a b' '$(x)' --rate=1e-3");
         assert_eq!(block("sh", "a ``` b"), "````sh\na ``` b\n````\n");
     }
 }

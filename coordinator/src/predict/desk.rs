@@ -38,7 +38,8 @@ impl Keeper for Desk {
                     Entry::Group(group) => vec![Input::Grouped(group.generation)],
                     Entry::Evaluation(report, _) => hand_on(&report, &feed, (&mut *sink, &names)),
                     Entry::Update(_) | Entry::Log(_) | Entry::Summary(..) | Entry::Rewind(..) => Vec::new(),
-                    Entry::Receive(..) | Entry::Commit(_) | Entry::Discard(_) | Entry::Over(_) => Vec::new(),
+                    Entry::Receive(..) | Entry::Commit(_) | Entry::Discard(_) => Vec::new(),
+                    Entry::Memory(_) | Entry::Over(_) => Vec::new(),
                 };
                 // A closed channel means that the run is over.
                 inputs.into_iter().for_each(|input| drop(answers.send(Answer::Input(input))));

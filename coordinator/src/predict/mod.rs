@@ -10,7 +10,6 @@ mod desk;
 mod feed;
 mod lines;
 mod reading;
-mod run_sources;
 mod scores;
 mod table;
 

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use crate::archive::{
     Archive, Cadence, Origin, OutputDir, Patience, RowOrigin, RunContents, RunIdentity, StoredArtifact,
 };
+use crate::peak_memory::PeakMemory;
 use crate::run::report::{EvaluationReport, GroupRecord, TrainLog, TrainSummary, UpdateRecord};
 use crate::run::{Input, Occasion, SavedState};
 use crate::service::Slot;
@@ -47,6 +48,8 @@ pub enum Entry {
     /// Training is over; the model is the first of these checkpoints that is whole, if there are any. Where that is not the
     /// last model, [`Answer::Based`] comes back.
     Summary(TrainSummary, Vec<Update>),
+    /// The most memory that was taken so far: it goes with the next results.
+    Memory(PeakMemory),
     /// The result of an evaluation; answered with [`Input::Published`].
     Evaluation(EvaluationReport, Occasion),
     /// The run is over, for now or for good.

@@ -13,6 +13,7 @@ use crate::archive::{
     Agreed, Archive, ArchiveError, Begun, Certificate, Checkpoint, Evaluated, Ledger, LogEntry, Logged, Metrics,
     Origin, OutputDir, Patience, Record, RewindRecord, Staging, TRAIN_RESULTS_FILE, TrainerState, save_predictions,
 };
+use crate::peak_memory::PeakMemory;
 use crate::run::report::{EvaluationReport, GroupRecord, TrainLog, TrainSummary, UpdateRecord};
 use crate::run::{Input, Occasion, SavedState};
 use crate::service::Slot;
@@ -46,6 +47,8 @@ pub(super) struct Scribe {
     owns_log: bool,
     /// How the run ends, as far as it is known.
     ending: Option<Ending>,
+    /// The most memory that was taken so far.
+    memory: PeakMemory,
 }
 
 /// A final model that is on the disk, but not yet in its place.
@@ -83,6 +86,7 @@ impl Scribe {
             certificate: None,
             owns_log: false,
             ending: None,
+            memory: PeakMemory::default(),
         }
     }
 
@@ -108,6 +112,10 @@ impl Scribe {
             }
             Entry::Rewind(update, reason) => self.rewind(*update, reason),
             Entry::Summary(summary, ranking) => self.summary(summary, ranking),
+            Entry::Memory(peak) => {
+                self.memory = *peak;
+                Ok(())
+            }
             Entry::Evaluation(report, occasion) => self.evaluation(report, *occasion),
             Entry::Over(ending) => {
                 // What has failed stays so.
@@ -246,7 +254,8 @@ impl Scribe {
         self.begin()?;
         let output = self.output();
         if summary.updates > 0 || !output.path().join(TRAIN_RESULTS_FILE).exists() {
-            Metrics::of_training(summary, self.setting.train_rows, self.setting.trained_parameters).save(output)?;
+            let metrics = Metrics::of_training(summary, self.setting.train_rows, self.setting.trained_parameters);
+            metrics.with_memory(self.memory.with_own()).save(output)?;
         }
         // A coordinator that comes back may find it done.
         let is_told = self.ledger.as_ref().is_none_or(|ledger| ledger.history().is_summarised());
@@ -289,7 +298,8 @@ impl Scribe {
             return Ok(());
         }
         let output = self.output();
-        Metrics::of_evaluation(report, batch_rows, &self.setting.labels).save(output)?;
+        let metrics = Metrics::of_evaluation(report, batch_rows, &self.setting.labels);
+        metrics.with_memory(self.memory.with_own()).save(output)?;
         if report.split == Split::Test {
             save_predictions(output, &report.predictions, &self.setting.labels, &self.setting.test_rows)?;
         }

@@ -6,17 +6,19 @@ use serde_json::Value;
 
 use super::Sitter;
 use super::chart::{Line, chart};
+use super::examples::Examples;
 use super::html::{escaped, shown};
 use super::matrix::{confusion, reliability};
 use super::portrait::Portrait;
 use super::settings::settings;
 use super::timeline::timeline;
 use crate::archive::PAGE_BEGINNING;
+use crate::peak_memory::megabytes;
 
 const STYLE: &str = include_str!("page.css");
 
 /// Results in the order of the table: key, and in words.
-const RESULTS: [(&str, &str); 16] = [
+const RESULTS: [(&str, &str); 19] = [
     ("predict_accuracy", "test accuracy"),
     ("predict_macro_f1", "test macro F1"),
     ("predict_matthews_correlation", "test Matthews correlation"),
@@ -33,13 +35,16 @@ const RESULTS: [(&str, &str); 16] = [
     ("epoch", "epochs"),
     ("train_runtime", "seconds of training"),
     ("train_samples_per_second", "rows a second in training"),
+    ("peak_memory_coordinator_bytes", "peak memory of the coordinator"),
+    ("peak_memory_worker_bytes", "peak memory of a worker"),
+    ("peak_memory_device_bytes", "peak memory of a worker on its GPU"),
 ];
 
 /// The splits with results: prefix of the keys, and in words.
 const SPLITS: [(&str, &str); 2] = [("predict", "Test"), ("eval", "Validation")];
 
-/// The page of one run, or of several side by side.
-pub(super) fn page(sitters: &[Sitter]) -> String {
+/// The page of one run, with examples where they are asked for, or of several side by side.
+pub(super) fn page(sitters: &[Sitter], examples: Option<&Examples>) -> String {
     let portraits: Vec<&Portrait> = sitters.iter().map(|sitter| &sitter.portrait).collect();
     let names: Vec<String> = portraits.iter().map(|portrait| escaped(&portrait.name)).collect();
     let title = names.join(", ");
@@ -54,6 +59,7 @@ pub(super) fn page(sitters: &[Sitter]) -> String {
     section(&mut out, "How it went", &curves(&portraits));
     section(&mut out, "Workers", &portraits.iter().map(|portrait| timeline(portrait)).collect::<String>());
     section(&mut out, "Label by label", &by_label(&portraits));
+    section(&mut out, "Sure, and wrong", &examples.map(Examples::html).unwrap_or_default());
     section(&mut out, "Settings", &headed_table(&names, &settings(&portraits)));
     section(&mut out, "Evidence", &sitters.iter().map(evidence).collect::<String>());
     out.push_str("</main></body></html>\n");
@@ -97,7 +103,8 @@ fn results(portraits: &[&Portrait]) -> String {
         }
         write!(out, "<tr><th scope=\"row\">{name}</th>").ok();
         for portrait in portraits {
-            let value = portrait.result(key).map_or_else(|| "-".to_owned(), shown);
+            let of_key = |value: f64| if key.ends_with("_bytes") { megabytes(value as u64) } else { shown(value) };
+            let value = portrait.result(key).map_or_else(|| "-".to_owned(), of_key);
             let interval = match portrait.results.get(&format!("{key}_interval")) {
                 Some(Value::Array(ends)) => ends.iter().filter_map(Value::as_f64).map(shown).collect::<Vec<_>>(),
                 _ => Vec::new(),

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use medley_common::identity::Update;
+use medley_common::identity::{Digest, Update};
 use serde_json::{Map, Value};
 
 use crate::archive::{
-    ALL_RESULTS_FILE, ArchiveError, Event, History, LEDGER_FILE, Lines, LogEntry, Next, PastUpdate, Record, RunIdentity,
+    ALL_RESULTS_FILE, ArchiveError, Certificate, Event, FinalRecord, History, LEDGER_FILE, Lines, LogEntry, Next,
+    PastUpdate, Record, RunIdentity,
 };
 use crate::bounded_file::read_object;
 
@@ -15,20 +16,26 @@ use crate::bounded_file::read_object;
 #[derive(Debug)]
 pub(crate) struct Portrait {
     /// The folder's name, or what it is called to tell it from others.
-    pub(super) name: String,
-    pub(super) identity: RunIdentity,
-    pub(super) updates: Vec<PastUpdate>,
+    pub(crate) name: String,
+    pub(crate) identity: RunIdentity,
+    pub(crate) updates: Vec<PastUpdate>,
     /// Evaluations of the validation split that are in effect: after which update, and the metrics.
-    pub(super) evaluations: Vec<(Update, LogEntry)>,
-    pub(super) events: Vec<Event>,
+    pub(crate) evaluations: Vec<(Update, LogEntry)>,
+    pub(crate) events: Vec<Event>,
     /// `all_results.json`.
-    pub(super) results: Map<String, Value>,
+    pub(crate) results: Map<String, Value>,
     /// The names of the labels, by id.
-    pub(super) labels: BTreeMap<usize, String>,
+    pub(crate) labels: BTreeMap<usize, String>,
     /// Why the ledger ends where it does, if a line of it is damaged.
-    pub(super) damage: Option<String>,
+    pub(crate) damage: Option<String>,
     /// Whether the final model is in its place.
-    pub(super) complete: bool,
+    pub(crate) complete: bool,
+    /// The best checkpoint that was evaluated.
+    pub(crate) best: Option<Update>,
+    /// The outputs, once training is complete.
+    pub(crate) outputs: Option<FinalRecord>,
+    /// Digests of what went in, by name, once training is complete.
+    pub(crate) inputs: BTreeMap<String, Digest>,
 }
 
 impl Portrait {
@@ -58,6 +65,7 @@ impl Portrait {
             }
         };
         let complete = history.outputs().is_some();
+        let certificate = if complete { Certificate::read_alone(folder).ok().flatten() } else { None };
         let absolute = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
         Ok(Self {
             name: absolute.file_name().unwrap_or(absolute.as_os_str()).to_string_lossy().into_owned(),
@@ -74,11 +82,14 @@ impl Portrait {
             labels: labels(&read_object(&folder.join("config.json")).unwrap_or_default()),
             damage,
             complete,
+            best: history.best().map(|best| best.update),
+            outputs: history.outputs().cloned(),
+            inputs: certificate.map(|certificate| certificate.inputs).unwrap_or_default(),
         })
     }
 
     /// A number of the results.
-    pub(super) fn result(&self, key: &str) -> Option<f64> {
+    pub(crate) fn result(&self, key: &str) -> Option<f64> {
         self.results.get(key)?.as_f64()
     }
 

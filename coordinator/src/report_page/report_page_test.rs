@@ -12,7 +12,7 @@ const RESULTS: &str = r#"{
 fn drawn(folder: &Path) -> String {
     fs::write(folder.join("all_results.json"), RESULTS).unwrap();
     fs::write(folder.join("config.json"), r#"{"id2label": {"1": "no <b>", "0": "yes"}}"#).unwrap();
-    let path = conclude(folder).unwrap();
+    let path = conclude(folder, None).unwrap();
     assert_eq!(path, folder.join("report.html"));
     fs::read_to_string(path).unwrap()
 }
@@ -47,9 +47,11 @@ fn runs_are_laid_side_by_side_and_proved() {
     let (one, other) = (run(|_| {}), run(|record| record.loss *= 2.0));
     drawn(one.path());
     let page = one.path().join("comparison.html");
-    assert!(draw(&[other.path().to_owned()], &page).unwrap());
+    assert!(draw(other.path(), &page, None).unwrap());
+    let sitters = [one.path(), other.path()].map(|folder| Sitter::verified(folder).unwrap());
     // Labels were put into the first after its end.
-    assert!(!draw(&[one.path().to_owned(), other.path().to_owned()], &page).unwrap());
+    assert_eq!(sitters.each_ref().map(Sitter::holds), [false, true]);
+    draw_all(&sitters, &page).unwrap();
     let text = fs::read_to_string(&page).unwrap();
     assert_eq!(text.matches("14 of 14 updates, complete").count(), 2, "{text}");
     assert_eq!(text.matches("medley verify").count(), 2, "{text}");
@@ -66,7 +68,7 @@ fn what_is_wrong_is_on_the_page() {
     let page = folder.path().join("report.html");
     drawn(folder.path());
     fs::write(&ledger, text.replacen("\"loss\":0.5", "\"loss\":0.6", 1)).unwrap();
-    assert!(!draw(&[folder.path().to_owned()], &page).unwrap());
+    assert!(!draw(folder.path(), &page, None).unwrap());
     let text = fs::read_to_string(&page).unwrap();
     assert!(text.contains("<strong>damaged: ledger.jsonl:"), "{text}");
     assert!(text.contains("1 of 14 updates") && text.contains("<strong>wrong: ledger.jsonl:"), "{text}");
@@ -77,10 +79,10 @@ fn what_is_wrong_is_on_the_page() {
 #[test]
 fn where_there_is_no_run_nothing_is_written() {
     let folder = tempfile::tempdir().unwrap();
-    let error = conclude(folder.path()).unwrap_err().to_string();
+    let error = conclude(folder.path(), None).unwrap_err().to_string();
     assert!(error.contains("ledger.jsonl"), "{error}");
     fs::write(folder.path().join("ledger.jsonl"), "{}\n").unwrap();
-    let error = conclude(folder.path()).unwrap_err().to_string();
+    let error = conclude(folder.path(), None).unwrap_err().to_string();
     assert!(error.contains("line 1") || error.contains(":1"), "{error}");
     assert!(!folder.path().join("report.html").exists());
 }

@@ -53,6 +53,8 @@ pub enum Arrival {
     Joined(WorkerId, mpsc::Sender<Command>),
     /// A worker reports.
     From(WorkerId, Event),
+    /// A worker says how much memory it has taken.
+    Memory(WorkerId, v1::MemoryPeak),
     /// A worker's stream ended, and why.
     Left(WorkerId, String),
     /// The disk refuses what workers send, for good.

@@ -111,19 +111,22 @@ async fn forward(
             Err(_) => continue,
         };
         match message {
-            Ok(Some(message)) => match Event::try_from(message) {
-                Ok(event) => {
+            Ok(Some(mut message)) => match (message.memory.take(), Event::try_from(message)) {
+                (memory, Ok(event)) => {
                     // The first such word is for the run, which refuses it by name; more are not worth its time.
                     let is_out_of_turn = !standing.may_say(&event);
                     if is_out_of_turn && std::mem::replace(&mut is_warned, true) {
                         break "it spoke of work before it had any".to_owned();
                     }
                     has_greeted |= matches!(event, Event::Hello(_));
-                    if arrivals.send(Arrival::From(worker, event)).await.is_err() {
-                        return;
+                    let memory = memory.map(|peak| Arrival::Memory(worker, peak));
+                    for arrival in memory.into_iter().chain([Arrival::From(worker, event)]) {
+                        if arrivals.send(arrival).await.is_err() {
+                            return;
+                        }
                     }
                 }
-                Err(error) => break error.to_string(),
+                (_, Err(error)) => break error.to_string(),
             },
             Ok(None) => break "it closed its session".to_owned(),
             Err(status) => break format!("its connection broke: {}", status.message()),

@@ -15,6 +15,7 @@ use tonic::{Code, Request, Response, Status};
 use crate::access::Standing;
 use crate::archive::Listed;
 use crate::chronicle::Chronicle;
+use crate::live::{BUCKETS, Bucket, Live};
 
 /// The least time between two messages of a watch.
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
@@ -31,15 +32,21 @@ type Listing = (Instant, Option<u64>, Vec<v1::CheckpointInfo>);
 pub struct StatusFeed {
     status: watch::Receiver<v1::Status>,
     chronicle: watch::Receiver<Chronicle>,
+    live: watch::Receiver<Live>,
     folder: PathBuf,
     listed: Arc<Mutex<Option<Listing>>>,
 }
 
 impl StatusFeed {
-    /// Serves the values of `status` and `chronicle`, and the checkpoints in `folder`.
+    /// Serves the values of `status`, `chronicle` and `live`, and the checkpoints in `folder`.
     #[must_use]
-    pub fn new(status: watch::Receiver<v1::Status>, chronicle: watch::Receiver<Chronicle>, folder: PathBuf) -> Self {
-        Self { status, chronicle, folder, listed: Arc::default() }
+    pub fn new(
+        status: watch::Receiver<v1::Status>,
+        chronicle: watch::Receiver<Chronicle>,
+        live: watch::Receiver<Live>,
+        folder: PathBuf,
+    ) -> Self {
+        Self { status, chronicle, live, folder, listed: Arc::default() }
     }
 
     /// What the status comes from.
@@ -99,7 +106,7 @@ impl StatusService for StatusFeed {
         &self,
         request: Request<v1::GetReportRequest>,
     ) -> Result<Response<v1::GetReportResponse>, Status> {
-        let lines = self.chronicle.borrow().lines();
+        let lines = self.chronicle.borrow().lines() + BUCKETS;
         if let Some(standing) = request.extensions().get::<Standing>() {
             // A long one costs as much as many short answers.
             let paid = (0..lines / LINES_A_CALL).try_for_each(|_| standing.call());
@@ -109,7 +116,7 @@ impl StatusService for StatusFeed {
             })?;
         }
         let status = told(self.status.borrow().clone(), &self.folder);
-        let report = self.chronicle.borrow().report(&status);
+        let report = v1::Report { curve: curve(&self.live.borrow()), ..self.chronicle.borrow().report(&status) };
         Ok(Response::new(v1::GetReportResponse { report: Some(report) }))
     }
 
@@ -121,6 +128,15 @@ impl StatusService for StatusFeed {
         tokio::spawn(watch(self.status.clone(), self.folder.clone(), messages));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
+}
+
+/// Loss and learning rate over the updates.
+fn curve(live: &Live) -> Vec<v1::CurvePoint> {
+    let point = |bucket: &Bucket<4>| {
+        let [loss, learning_rate, ..] = bucket.spreads.map(|spread| spread.map(|spread| spread.mean()));
+        v1::CurvePoint { update: bucket.last, loss, learning_rate }
+    };
+    live.picture().training.buckets().iter().map(point).collect()
 }
 
 /// The status as callers see it: where the disk has refused, the error names the file, and not the folder.

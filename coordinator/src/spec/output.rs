@@ -54,6 +54,8 @@ pub struct Output {
     pub console: Console,
     /// Whether to write where the time goes.
     pub profile: bool,
+    /// How many wrong predictions the page of the run shows, with what they say; `None` for none, and no text of the data.
+    pub report_examples: Option<u32>,
 }
 
 impl Output {
@@ -86,7 +88,17 @@ impl Output {
         }
         let progress = if given.disable_tqdm.0 { Progress::Hidden } else { Progress::Shown };
         let console = Console::parse(&flags.console)?;
-        Ok(Self { dir, existing, resume, save_total_limit, progress, console, profile: given.profile.0 })
+        let report_examples = given.report_examples.map(|most| Number::new("--report_examples", most).at_least(1));
+        let report_examples = report_examples.transpose()?;
+        if report_examples.is_some() && !flags.tasks.do_predict.0 {
+            return Err(SpecError::Needs {
+                flag: "--report_examples".to_owned(),
+                needs: "--do_predict",
+                way_out: "it shows what of --test_file was predicted wrongly",
+            });
+        }
+        let profile = given.profile.0;
+        Ok(Self { dir, existing, resume, save_total_limit, progress, console, profile, report_examples })
     }
 }
 

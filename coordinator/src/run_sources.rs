@@ -9,7 +9,7 @@ use crate::spec::Sources;
 
 /// What the run read whose output folder `folder` is, or one of whose checkpoints. `None` where it is of no run of
 /// Medley, or does not tell. Blocks.
-pub(super) fn run_sources(folder: &Path) -> Option<Sources> {
+pub(crate) fn run_sources(folder: &Path) -> Option<Sources> {
     let above = folder.join("..");
     let run = if folder.join(MANIFEST_FILE).exists() { &above } else { folder };
     let command = began(run).or_else(|| Some(Certificate::read_alone(run).ok()??.command))?;
