@@ -87,7 +87,7 @@ fn every_command_is_accounted_for_and_makes_sense() {
                         _ => None,
                     });
                     match reason {
-                        Some(reason) => told.push(format!("{} is not run, it needs: {reason}", shown.place())),
+                        Some(reason) => told.push(format!("{} is not run ({reason})", shown.place())),
                         None if steps.is_some() || shown.block.is_some() => run += 1,
                         None => {}
                     }
