@@ -93,7 +93,8 @@ pub fn assemble(request: &Request, machine: &Machine) -> Result<Assembly, Failur
         Survey::of(spec, machine, OutputDir::open)?;
     let complete = origin.complete;
     let save_total_limit = spec.output().save_total_limit.and_then(std::num::NonZeroU32::new);
-    let identity = RunIdentity { start: origin.start(), ..identity(request, &bound, &inputs, recipe) };
+    let (start, measured) = (origin.start(), origin.measured_before(spec.criterion()));
+    let identity = RunIdentity { start, measured, ..identity(request, &bound, &inputs, recipe) };
     let known = origin.recovered.as_ref().map(|recovered| &recovered.history);
     let run = known.map_or(&identity, |history| history.identity()).digest();
     let tracking = tracking(spec, &inputs.labels, (run, &identity))?;
@@ -160,6 +161,7 @@ fn identity(request: &Request, bound: &Bound, inputs: &Inputs, recipe: Recipe) -
         criterion: request.spec.criterion().cloned(),
         cadence: request.spec.criterion().map(|_| bound.cadence),
         start: Update(0),
+        measured: Vec::new(),
         command: request.command.clone(),
         folder: request.folder.clone(),
     }

@@ -178,8 +178,7 @@ async fn sweep(asked: Sweep) -> ExitCode {
             Err(error) => return failed(&error),
         }
     }
-    println!("{}", sweeping.conclusion());
-    ExitCode::SUCCESS
+    written(writeln!(std::io::stdout(), "{}", sweeping.conclusion()))
 }
 
 fn stopped_sweep() -> ExitCode {

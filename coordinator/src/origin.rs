@@ -8,7 +8,7 @@ use crate::archive::{
     recover_for,
 };
 use crate::run::Past;
-use crate::spec::{Criterion, Existing, Output, Resume, Role, RunSpec};
+use crate::spec::{Criterion, Existing, Measured, Output, Resume, Role, RunSpec};
 
 /// Where training starts.
 #[derive(Debug)]
@@ -56,24 +56,32 @@ impl Origin {
                 let losses = self.recovered.as_ref().and_then(|recovered| recovered.history.losses(update));
                 let mut skipped = known.skipped.clone();
                 skipped.retain(|skipped| *skipped <= update);
-                // Where the ledger is lost, the checkpoint's own log tells.
-                let measured = |criterion: &Criterion| checkpoint.trainer_state().measured(&criterion.metric);
                 let mut measured = match &self.recovered {
                     Some(_) => known.measured.clone(),
-                    None => criterion.map(measured).unwrap_or_default(),
+                    None => self.measured_before(criterion),
                 };
                 measured.retain(|measured| measured.update <= update);
-                // A checkpoint is made after all else that its update brings.
-                Past {
-                    measured,
-                    update,
-                    losses: losses.unwrap_or_default(),
-                    skipped,
-                    logged: true,
-                    evaluated: true,
-                    ..known
-                }
+                let evaluated = match &self.recovered {
+                    Some(recovered) => recovered.history.is_evaluated(update),
+                    None => checkpoint.trainer_state().is_evaluated(update),
+                };
+                // A checkpoint is made after all else that its update brings, but where somebody had to leave.
+                Past { measured, update, losses: losses.unwrap_or_default(), skipped, logged: true, evaluated, ..known }
             }
+        }
+    }
+
+    /// What evaluations measured before a ledger that begins with a checkpoint, as the checkpoint's own log tells;
+    /// nothing where there is a ledger, or nothing goes by it.
+    #[must_use]
+    pub fn measured_before(&self, criterion: Option<&Criterion>) -> Vec<Measured> {
+        match (&self.place, &self.recovered, criterion) {
+            (archive::Origin::Checkpoint(checkpoint), None, Some(criterion)) => {
+                let mut measured = checkpoint.trainer_state().measured(&criterion.metric);
+                measured.retain(|measured| measured.update <= checkpoint.update());
+                measured
+            }
+            _ => Vec::new(),
         }
     }
 

@@ -54,4 +54,4 @@ pub(crate) fn trust(
 
 #[cfg(test)]
 #[path = "trust_test.rs"]
-mod tests;
+pub(crate) mod tests;

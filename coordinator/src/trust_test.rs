@@ -9,9 +9,10 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use ureq::Agent;
 
 use super::*;
+use crate::hub::environment::HubEnv;
 
 /// A server of one answer, and its certificate, which only itself vouches for.
-fn server() -> (String, String) {
+pub(crate) fn server() -> (String, String) {
     let key = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -74,4 +75,22 @@ fn a_file_without_certificates_is_named_with_its_variable() {
     assert!(told("-----BEGIN CERTIFICATE-----\n%%\n-----END CERTIFICATE-----\n").ends_with(way_out));
     let missing = trust(&["SSL_CERT_FILE"], &variables(&[("SSL_CERT_FILE", "nowhere.pem")])).unwrap_err().to_string();
     assert!(missing.contains("cannot read nowhere.pem"), "{missing}");
+}
+
+/// It answers that there is nothing, which no hub does: but it is heard.
+#[test]
+fn the_hub_is_trusted_by_that_file() {
+    let (address, certificate) = server();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("own.pem").display().to_string();
+    std::fs::write(&path, certificate).unwrap();
+    let cache = folder.path().join("cache").display().to_string();
+    let told = |bundle: &str| {
+        let set = [("HF_ENDPOINT", address.as_str()), ("HF_HUB_CACHE", &cache), ("REQUESTS_CA_BUNDLE", bundle)];
+        let environment = HubEnv::from_variables(&variables(&set));
+        crate::hub::resolve("org/model", &environment, &mut |_| ()).unwrap_err().to_string()
+    };
+    assert!(told("").contains("certificate"), "{}", told(""));
+    assert!(!told(&path).contains("certificate"), "{}", told(&path));
+    assert!(told("nowhere.pem").starts_with("REQUESTS_CA_BUNDLE is nowhere.pem"), "{}", told("nowhere.pem"));
 }

@@ -13,7 +13,7 @@ use medley_common::spec::{
 use crate::v1;
 use crate::v1::model_config::Family as WireFamily;
 use crate::v1::session_response::Command as Wire;
-use crate::wire::{WireError, bytes32, digest, piece, ranges, required, to_ranges, to_token, token};
+use crate::wire::{WireError, bytes32, digest, piece, ranges, rate, required, to_ranges, to_token, token};
 
 impl From<Command> for v1::SessionResponse {
     fn from(command: Command) -> Self {
@@ -67,7 +67,7 @@ impl TryFrom<v1::SessionResponse> for Command {
             Wire::Train(train) => Self::Train {
                 generation: Generation(train.generation),
                 through: Update(train.through),
-                peak: train.peak_learning_rate,
+                peak: rate(train.peak_learning_rate, "train.peak_learning_rate")?,
             },
             Wire::Save(save) => Self::Save {
                 save: SaveId { update: Update(save.update), generation: Generation(save.generation) },

@@ -56,6 +56,12 @@ pub(crate) fn bytes32(value: &[u8], field: &'static str) -> Result<[u8; 32], Wir
     value.try_into().map_err(|_| WireError::Size { field, expected: 32, found: value.len() })
 }
 
+/// A learning rate: a number, not negative.
+pub(crate) fn rate(value: f64, field: &'static str) -> Result<f64, WireError> {
+    let is_rate = value.is_finite() && value >= 0.0;
+    is_rate.then_some(value).ok_or_else(|| WireError::Value { field, problem: format!("{value} is no learning rate") })
+}
+
 /// A line that another process has written, for people: without what moves a terminal's cursor, and not longer than a line
 /// of a log may be. What is beyond is cut off.
 pub(crate) fn line(text: String, most_bytes: usize) -> String {

@@ -169,6 +169,22 @@ fn the_learning_rate_is_lowered_where_evaluations_improve_no_more_whatever_happe
         assert_eq!(other.sha256("out/model.safetensors"), straight.sha256("out/model.safetensors"));
     }
     straight.run("replay out --from-checkpoint 60 --updates 15").expect(0).says(&["are the ledger's to the bit"]);
+
+    // The checkpoint's log tells what the lost ledger would have, and the new one goes on telling it.
+    let lost = Scratch::new(100);
+    let command = format!("train {RECIPE} {WHOLE} {plateau} --workers 2");
+    for checkpoint in [30, 60] {
+        let mut running = lost.start(&command);
+        running.wait_for(&format!("saved out/checkpoint-{checkpoint}"));
+        running.signal(Signal::INT);
+        running.end().expect(75);
+        if checkpoint == 30 {
+            std::fs::remove_file(lost.path("out/ledger.jsonl")).unwrap();
+        }
+    }
+    lost.run(&command).expect(0);
+    assert_eq!(rates(&lost), expected[78 - rates(&lost).len()..]);
+    assert_eq!(lost.sha256("out/model.safetensors"), straight.sha256("out/model.safetensors"));
 }
 
 #[test]

@@ -71,6 +71,7 @@ pub(crate) fn identity() -> RunIdentity {
         train: spec(),
         lengths: (0..11_232).map(|row| 20 + row % 60).collect(),
         start: Update(0),
+        measured: Vec::new(),
         command: ["medley", "train"].map(str::to_owned).to_vec(),
         folder: "/somewhere".into(),
     }

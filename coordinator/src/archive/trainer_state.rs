@@ -162,6 +162,16 @@ impl TrainerState {
         }
     }
 
+    /// Whether the log has an evaluation after `update`; where it has nothing at all, all that was due is taken for made.
+    #[must_use]
+    pub fn is_evaluated(&self, update: Update) -> bool {
+        let is_it = |entry: &LogEntry| {
+            let is_of = entry.0.get("step").and_then(Value::as_u64) == Some(update.0);
+            is_of && entry.0.keys().any(|key| key.starts_with("eval_"))
+        };
+        self.log_history.is_empty() || self.log_history.iter().any(is_it)
+    }
+
     /// What the evaluations in the log measured, by a metric's key, in order.
     #[must_use]
     pub fn measured(&self, metric: &str) -> Vec<Measured> {

@@ -354,9 +354,10 @@ fn brief(error: &clap::Error) -> String {
 /// What Rust says of a text that is no number, as a person would.
 fn in_words(text: &str) -> String {
     [
-        ("invalid digit found in string", "expected a whole number, not negative"),
-        ("cannot parse integer from empty string", "expected a whole number, not negative"),
+        ("invalid digit found in string", "expected a whole number"),
+        ("cannot parse integer from empty string", "expected a whole number"),
         ("number too large to fit in target type", "too large"),
+        ("number too small to fit in target type", "too small"),
         ("invalid float literal", "expected a number"),
         ("cannot parse float from empty string", "expected a number"),
     ]

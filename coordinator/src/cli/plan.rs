@@ -5,8 +5,8 @@ use clap::Args;
 use super::run_flags::RunFlags;
 use crate::spec::{RunSpec, SpecError};
 
-/// The most GPUs whose speed is told.
-const MOST_GPUS: u32 = 1 << 20;
+/// The most GPUs whose speed is told: no run has more workers.
+const MOST_GPUS: u32 = 1024;
 
 /// The flags of `train`, and those of the plan alone.
 #[derive(Debug, Clone, Args)]

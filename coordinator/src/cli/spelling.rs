@@ -25,12 +25,10 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("model_name", "model_name_or_path"),
     ("nproc_per_node", "workers"),
     ("num_epochs", "num_train_epochs"),
-    ("num_workers", "workers"),
     ("output", "output_dir"),
     ("steps", "max_steps"),
     ("train_batch_size", "per_device_train_batch_size"),
     ("val_file", "validation_file"),
-    ("warmup", "warmup_ratio"),
 ];
 
 /// The flags of one command.

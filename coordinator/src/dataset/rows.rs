@@ -162,8 +162,10 @@ impl RowStream {
                 field: column.clone(),
                 found: shown(name),
                 expected: match name.parse::<i64>() {
-                    Ok(_) => format!("{}; for labels that are numbers give --labels, as 0,1,2", labels.listing()),
-                    Err(_) => labels.listing(),
+                    Ok(_) if labels.names().iter().all(|label| label.parse::<i64>().is_err()) => {
+                        format!("{}, in words; medley train --labels 0,1,2 takes numbers", labels.listing())
+                    }
+                    _ => labels.listing(),
                 },
             }),
         }

@@ -124,7 +124,7 @@ fn wrong_lines_are_named() {
         ),
         (
             &GOOD.replace("\"neutral\"", "1"),
-            "gold_label is \"1\"; expected entailment, neutral or contradiction; for labels that are numbers give --labels, as 0,1,2",
+            "gold_label is \"1\"; expected entailment, neutral or contradiction, in words; medley train --labels 0,1,2 takes numbers",
         ),
         (
             &GOOD.replace("\"neutral\"", "1.5"),

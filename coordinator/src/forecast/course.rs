@@ -141,6 +141,10 @@ fn weigh(planned: &UpdatePlan, lengths: &[u32], worker_of: &[u32], loads: &mut [
 fn rates(bound: &Bound) -> Vec<RateAt> {
     let schedule = &bound.train.schedule;
     let (total, warmup) = (schedule.total_updates, schedule.warmup_updates.min(schedule.total_updates));
+    if schedule.decay.wants().is_some() {
+        // What evaluations make of it is not known before them.
+        return vec![RateAt { update: 1, learning_rate: schedule.at(Update(1), schedule.peak) }];
+    }
     let mut points = vec![1, warmup / 2 + 1, warmup + 1, total / 4, total / 2, total / 4 * 3, total];
     points.retain(|update| (1..=total).contains(update));
     points.sort_unstable();

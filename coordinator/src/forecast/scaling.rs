@@ -43,6 +43,8 @@ pub struct Scaling {
     pub gpus: u32,
     /// Rows of an update, of all GPUs.
     pub rows_per_update: u64,
+    /// Lanes that it must have at least, `--lanes`: no worker has less than one.
+    pub lanes: u32,
     /// Rows that the busiest GPU has of them.
     pub rows_of_one: u64,
     /// The whole update.
@@ -94,6 +96,7 @@ impl Work<'_> {
     pub(super) fn on(&self, gpus: u32) -> Scaling {
         let single = self.rows_per_second(1);
         let (rows_per_update, rows_of_one, alone, (sum, exposed)) = self.parts(gpus);
+        let lanes = self.train.lanes.max(gpus);
         let rows_per_second = self.rows_per_second(gpus);
         let update = rows_per_update as f64 / rows_per_second;
         let [update_ms, compute_ms, optimizer_ms, sum_ms, exposed_ms] =
@@ -101,6 +104,7 @@ impl Work<'_> {
         Scaling {
             gpus,
             rows_per_update,
+            lanes,
             rows_of_one,
             update_ms,
             compute_ms,
@@ -123,7 +127,9 @@ impl Work<'_> {
             Batch::Shared(rows) => rows,
             Batch::Each(rows) => rows * u64::from(gpus),
         };
-        let rows_of_one = rows.div_ceil(u64::from(gpus));
+        // Rows are dealt to lanes, and lanes to workers.
+        let lanes = u64::from(self.train.lanes.max(gpus));
+        let rows_of_one = lanes.div_ceil(u64::from(gpus)) * rows.div_ceil(lanes);
         let alone = self.alone(rows_of_one as f64);
         let bytes = self.gradients()
             * match self.compute.gradient_dtype {

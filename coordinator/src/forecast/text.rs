@@ -129,6 +129,7 @@ fn of_scaling(scaling: &[Scaling]) -> Vec<String> {
     let head = [
         "GPUs",
         "rows an update",
+        "lanes",
         "of one GPU",
         "update",
         "forward, backward",
@@ -139,7 +140,8 @@ fn of_scaling(scaling: &[Scaling]) -> Vec<String> {
         "efficiency",
     ];
     let row = |at: &Scaling| {
-        let mut cells = vec![at.gpus.to_string(), at.rows_per_update.to_string(), at.rows_of_one.to_string()];
+        let mut cells =
+            vec![at.gpus.to_string(), at.rows_per_update.to_string(), at.lanes.to_string(), at.rows_of_one.to_string()];
         let times = [at.update_ms, at.compute_ms, at.optimizer_ms, at.sum_ms, at.exposed_ms];
         cells.extend(times.map(|ms| format!("{ms:.2} ms")));
         cells.extend([format!("{:.0}", at.rows_per_second), format!("{:.2}", at.efficiency)]);

@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 
 use medley_common::identity::Update;
 use medley_common::schedule::{Decay, LrSchedule, Wish};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::number::Number;
 use crate::cli::run_flags::{RunFlags, StrategyFlag};
@@ -33,12 +33,18 @@ pub struct Criterion {
 }
 
 /// What an evaluation measured.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     /// Updates done when it was made.
     pub update: Update,
     /// The metric.
+    #[serde(deserialize_with = "number")]
     pub value: f64,
+}
+
+/// JSON has no infinity and no NaN: what is neither is `null`.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 impl Criterion {
@@ -149,6 +155,9 @@ impl Criterion {
         measured: impl IntoIterator<Item = &'a Measured>,
         update: Update,
     ) -> f64 {
+        if schedule.decay.wants().is_none() {
+            return schedule.peak;
+        }
         let counts = |it: &&Measured| it.update > Update(0) && it.update < update;
         let before: Vec<f64> = measured.into_iter().filter(counts).map(|measured| measured.value).collect();
         schedule.peak_after(&before)
@@ -206,12 +215,14 @@ pub(crate) fn is_cost(metric: &str) -> bool {
 /// A setting that has nothing to set.
 fn unasked(flags: &RunFlags) -> Option<SpecError> {
     const BEST: &str = "or drop it: the last model is the result";
+    const DECIDES: &str =
+        "--load_best_model_at_end, --early_stopping_patience or --lr_scheduler_type reduce_lr_on_plateau";
     let selection = &flags.selection;
     if selection.metric_for_best_model.is_some() {
-        return Some(needs("--metric_for_best_model", "--load_best_model_at_end or --early_stopping_patience", BEST));
+        return Some(needs("--metric_for_best_model", DECIDES, BEST));
     }
     if selection.greater_is_better.is_some() {
-        return Some(needs("--greater_is_better", "--load_best_model_at_end or --early_stopping_patience", BEST));
+        return Some(needs("--greater_is_better", DECIDES, BEST));
     }
     (selection.early_stopping_threshold > 0.0)
         .then(|| needs("--early_stopping_threshold", "--early_stopping_patience", PATIENCE))

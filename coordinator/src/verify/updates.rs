@@ -25,20 +25,26 @@ pub(super) struct Updates {
     digests: BTreeMap<Update, Digest>,
     /// What evaluations in effect have measured, where something goes by it.
     measured: Vec<Measured>,
+    /// The highest learning rate that they have left.
+    peak: f64,
 }
 
 impl Updates {
     pub(super) fn new(identity: RunIdentity) -> Self {
         let plan = Plan::new(&identity.train, identity.lengths.clone());
-        Self {
+        let measured = identity.measured.clone();
+        let mut updates = Self {
             identity,
             plan,
             group: BTreeSet::new(),
             rows: Vec::new(),
             highest_attempt: 0,
             digests: BTreeMap::new(),
-            measured: Vec::new(),
-        }
+            measured,
+            peak: 0.0,
+        };
+        updates.judge_peak();
+        updates
     }
 
     /// Checks a record by itself.
@@ -55,6 +61,7 @@ impl Updates {
                 self.rows.truncate(self.index(rewind.to));
                 self.digests.split_off(&rewind.to.next());
                 self.measured.retain(|measured| measured.update <= rewind.to);
+                self.judge_peak();
             }
             Record::Checkpoint(saved) => self.compare(line, saved.update, saved.parameters, verdict),
             Record::Final(outputs) => {
@@ -65,6 +72,7 @@ impl Updates {
                 let criterion = self.identity.criterion.as_ref().filter(|_| during);
                 let value = criterion.and_then(|criterion| evaluated.entry.measured(&criterion.metric));
                 self.measured.extend(value.map(|value| Measured { update: evaluated.update, value }));
+                self.judge_peak();
             }
             Record::Run(_) | Record::Log(_) => {}
         }
@@ -97,8 +105,8 @@ impl Updates {
             let lane = lane.map_or(planned.lanes.len(), |(lane, _)| lane);
             wrong(format!("update {update}: lane {lane} does not have the rows of the plan"));
         }
-        let rate = self.learning_rate(update);
-        if let Some(rate) = rate.filter(|rate| record.learning_rate.to_bits() != rate.to_bits()) {
+        let rate = self.identity.train.schedule.at(update, self.peak);
+        if record.learning_rate.to_bits() != rate.to_bits() {
             let found = record.learning_rate;
             wrong(format!("update {update} has learning rate {found:e}; the schedule says {rate:e}"));
         }
@@ -122,12 +130,11 @@ impl Updates {
         }
     }
 
-    /// What the schedule says of an update; not known where it goes by evaluations before the ledger was begun.
-    fn learning_rate(&self, update: Update) -> Option<f64> {
+    /// What evaluations so far have left of the learning rate: the next update is one after all of them.
+    fn judge_peak(&mut self) {
         let (schedule, criterion) = (&self.identity.train.schedule, self.identity.criterion.as_ref());
-        let is_known = schedule.decay.wants().is_none() || self.identity.start == Update(0);
-        let peak = criterion.map_or(schedule.peak, |criterion| criterion.peak(schedule, &self.measured, update));
-        is_known.then(|| schedule.at(update, peak))
+        let next = Update(u64::MAX);
+        self.peak = criterion.map_or(schedule.peak, |criterion| criterion.peak(schedule, &self.measured, next));
     }
 
     /// Counts the rows of every epoch, once all records are taken.
@@ -167,7 +174,9 @@ impl Updates {
             verdict.check("rows", "not each exactly once an epoch".to_owned());
         }
         self.judge(history, verdict);
-        let rates = format!("{:?} with {} of warm-up", self.identity.train.schedule.decay, self.warmup());
+        let decay = &self.identity.train.schedule.decay;
+        let warmup = if decay.has_warmup() { format!(" with {} of warm-up", self.warmup()) } else { String::new() };
+        let rates = format!("{decay:?}{warmup}");
         verdict.check("learning rates", rates);
     }
 

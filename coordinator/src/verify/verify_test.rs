@@ -15,7 +15,7 @@ use crate::archive::{
 };
 use crate::run::Occasion;
 use crate::run::report::{GroupRecord, MemberRecord, UpdateRecord};
-use crate::spec::Criterion;
+use crate::spec::{Criterion, Measured};
 
 /// 50 rows, 8 an update: 7 updates an epoch; 14 updates; 4 lanes.
 fn small() -> RunIdentity {
@@ -224,27 +224,41 @@ fn a_learning_rate_that_evaluations_have_lowered_is_known_from_them() {
     let metric = "loss".to_owned();
     identity.criterion =
         Some(Criterion { metric, greater_is_better: false, load_best: false, patience: None, threshold: 0.0 });
-    let evaluation = |update, loss: f64| {
+    let evaluation = |update, loss: f64, occasion| {
         let entry = LogEntry([("eval_loss".to_owned(), loss.into())].into());
-        let (split, occasion) = (Split::Validation, Occasion::Training);
-        Record::Evaluation(Evaluated { update: Update(update), split, occasion, entry })
+        Record::Evaluation(Evaluated { update: Update(update), split: Split::Validation, occasion, entry })
     };
-    let wrong = |rate: f64| {
+    let record = |update, learning_rate| Record::Update(UpdateRecord { learning_rate, ..true_record(update) });
+    let told = |identity: &RunIdentity, records: &[Record]| {
         let mut updates = Updates::new(identity.clone());
         let mut verdict = Verdict { checks: Vec::new(), problems: Vec::new() };
-        let record = |update, learning_rate| Record::Update(UpdateRecord { learning_rate, ..true_record(update) });
-        let records = [
-            Record::Group(group()),
-            record(1, 1e-3),
-            evaluation(1, 0.5),
-            record(2, 1e-3),
-            evaluation(2, 0.6),
-            record(3, rate),
-        ];
-        (1..).zip(&records).for_each(|(line, record)| updates.take(line, record, &mut verdict));
+        updates.take(1, &Record::Group(group()), &mut verdict);
+        (2..).zip(records).for_each(|(line, record)| updates.take(line, record, &mut verdict));
         verdict.problems.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
-    assert_eq!(wrong(5e-4), [""; 0]);
-    let problems = wrong(1e-3);
+    let during = Occasion::Training;
+    let lowered = |rate: f64| {
+        vec![
+            record(1, 1e-3),
+            evaluation(1, 0.5, during),
+            record(2, 1e-3),
+            evaluation(2, 0.6, during),
+            // Of a model that is not this one.
+            evaluation(2, 0.7, Occasion::End),
+            record(3, rate),
+        ]
+    };
+    assert_eq!(told(&identity, &lowered(5e-4)), [""; 0]);
+    let problems = told(&identity, &lowered(1e-3));
     assert!(problems[0].contains("update 3 has learning rate 1e-3; the schedule says 5e-4"), "{problems:?}");
+    // What was undone lowers nothing.
+    let back = Record::Rewind(RewindRecord { to: Update(1), reason: "all workers were lost".to_owned() });
+    let mut again = lowered(5e-4);
+    again.extend([back, record(2, 1e-3), evaluation(2, 0.4, during), record(3, 1e-3)]);
+    assert_eq!(told(&identity, &again), [""; 0]);
+    // A ledger that was begun anew goes by what was measured before it.
+    let measured = [(1, 0.5), (2, 0.6)].map(|(update, value)| Measured { update: Update(update), value });
+    let anew = RunIdentity { start: Update(2), measured: measured.to_vec(), ..identity };
+    assert_eq!(told(&anew, &[record(3, 5e-4)]), [""; 0]);
+    assert_eq!(told(&anew, &[record(3, 1e-3)]).len(), 1);
 }

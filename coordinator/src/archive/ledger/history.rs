@@ -251,8 +251,19 @@ impl History {
     /// What the evaluations during training that are in effect measured, by a metric's key, in order.
     pub fn measured(&self, metric: &str) -> impl Iterator<Item = Measured> {
         let during = self.entries.iter().filter(|past| past.is_evaluation && past.occasion == Occasion::Training);
+        let is_its = self.identity.criterion.as_ref().is_some_and(|criterion| criterion.metric == metric);
+        let before = self.identity.measured.iter().filter(move |_| is_its).copied();
         let metric = metric.to_owned();
-        during.filter_map(move |past| Some(Measured { update: past.update, value: past.entry.measured(&metric)? }))
+        let during =
+            during.filter_map(move |past| Some(Measured { update: past.update, value: past.entry.measured(&metric)? }));
+        before.chain(during)
+    }
+
+    /// Whether an evaluation during training that is in effect was made after `update`.
+    #[must_use]
+    pub fn is_evaluated(&self, update: Update) -> bool {
+        let mut during = self.entries.iter().filter(|past| past.is_evaluation && past.occasion == Occasion::Training);
+        during.any(|past| past.update == update) || self.identity.measured.iter().any(|it| it.update == update)
     }
 
     /// Those of the updates that were measured after which the run saves by its cadence.

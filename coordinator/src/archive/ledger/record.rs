@@ -13,7 +13,7 @@ use crate::archive::recipe::Recipe;
 use crate::archive::trainer_state::LogEntry;
 use crate::run::Occasion;
 use crate::run::report::{GroupRecord, UpdateRecord};
-use crate::spec::{Cadence, Criterion};
+use crate::spec::{Cadence, Criterion, Measured};
 
 /// A record; `kind` names it in the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,6 +56,9 @@ pub struct RunIdentity {
     pub cadence: Option<Cadence>,
     /// Updates made before this ledger begins: above 0 only where the one before was lost.
     pub start: Update,
+    /// What evaluations before `start` measured, where something goes by it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub measured: Vec<Measured>,
     /// The words of the command.
     pub command: Vec<String>,
     /// The folder that its relative paths begin at.

@@ -90,7 +90,9 @@ impl Settings {
         };
         let own = ["MLFLOW_TRACKING_SERVER_CERT_PATH"];
         let variables: Vec<&'static str> = own.into_iter().chain(CLIENT_VARIABLES).collect();
-        let trust = trust(&variables, &|name| variable(name).map(OsString::from)).map_err(|error| error.to_string())?;
+        // Of no use in the clear, and no reason then to refuse what is wrong about it.
+        let variables = if server.starts_with("https:") { variables.as_slice() } else { &[] };
+        let trust = trust(variables, &|name| variable(name).map(OsString::from)).map_err(|error| error.to_string())?;
         let experiment = match (set("MLFLOW_EXPERIMENT_NAME"), set("MLFLOW_EXPERIMENT_ID")) {
             (Some(name), _) => Experiment::Named(name),
             (None, id) => Experiment::Id(id.unwrap_or_else(|| "0".to_owned())),
@@ -130,11 +132,34 @@ fn server(uri: &str) -> Result<(String, Option<User>), String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::client::Client;
     use super::*;
 
     fn settings(variables: &[(&str, &str)]) -> Result<Settings, String> {
         let set = |name: &str| variables.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned());
         Settings::from_variables(&set)
+    }
+
+    #[test]
+    fn the_server_is_trusted_by_its_own_variable_before_others() {
+        let (address, certificate) = crate::trust::tests::server();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("own.pem").display().to_string();
+        std::fs::write(&path, certificate).unwrap();
+        let uri = ("MLFLOW_TRACKING_URI", address.as_str());
+        let own = ("MLFLOW_TRACKING_SERVER_CERT_PATH", path.as_str());
+        let told = |variables: &[(&str, &str)]| {
+            let client = Client::new(&settings(variables).unwrap());
+            client.get("experiments/get", &[]).unwrap_err().to_string()
+        };
+        assert!(told(&[uri]).contains("certificate"), "{}", told(&[uri]));
+        let heard = told(&[uri, own, ("REQUESTS_CA_BUNDLE", "nowhere.pem")]);
+        assert!(!heard.contains("certificate"), "{heard}");
+        let wrong = settings(&[uri, ("SSL_CERT_FILE", "nowhere.pem")]).unwrap_err();
+        assert!(wrong.starts_with("SSL_CERT_FILE is nowhere.pem"), "{wrong}");
+        // In the clear there is nothing to trust.
+        let plain = ("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000");
+        assert!(settings(&[plain, ("SSL_CERT_FILE", "nowhere.pem")]).is_ok());
     }
 
     #[test]
