@@ -1,0 +1,334 @@
+//! Memory that two processes of one machine have in common: a ring of bytes each way.
+//!
+//! It is a file without a name, which its maker's peer opens through `/proc`; so nothing is left behind when either
+//! dies, and no file system has to have room for it. Its length is sealed: a page of it cannot go, which would be a
+//! signal to whoever touches it.
+//!
+//! A ring has one writer and one reader, each in a process of its own. A byte belongs to the writer until it has
+//! counted it as written, and to the reader from then until it has counted it as read: nobody reads what somebody
+//! writes. Each side goes by a count of its own, and takes the other's for what a stranger says: it is read once, and
+//! what it allows is within the ring, or it is refused.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+use memmap2::MmapRaw;
+use rustix::fs::{FallocateFlags, FileType, MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::process::geteuid;
+
+/// Bytes of a ring. More than two frames, so that one is written while another is read, and little enough to stay in the
+/// caches between processors. Tests have small ones, which are full all the time.
+pub(super) const RING_BYTES: usize = if cfg!(test) { 1 << 10 } else { 512 << 10 };
+
+/// Bytes that only who has this memory can know.
+pub(super) const NONCE_BYTES: usize = 32;
+
+/// Where the counters of each ring are, after the nonce.
+const COUNTERS: [usize; 2] = [1024, 2048];
+/// Where the first ring begins.
+const RINGS: usize = 4096;
+const BYTES: usize = RINGS + 2 * RING_BYTES;
+const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW);
+
+/// What is in cache lines of its own, together with the one that processors fetch beside it.
+#[repr(C, align(128))]
+struct Lines<T>(T);
+
+/// What the two sides of a ring tell each other.
+#[repr(C)]
+struct Counters {
+    /// Bytes written since the beginning.
+    written: Lines<AtomicU64>,
+    /// Bytes read since the beginning.
+    read: Lines<AtomicU64>,
+    /// Not 0 while the reader sleeps until something is written.
+    reader_sleeps: Lines<AtomicU32>,
+    /// Not 0 while the writer sleeps until half of the ring is free.
+    writer_sleeps: Lines<AtomicU32>,
+}
+
+const _: () = assert!(size_of::<Counters>() <= COUNTERS[1] - COUNTERS[0] && RING_BYTES.is_power_of_two());
+
+/// A counter of the other side that cannot be.
+#[derive(Debug, thiserror::Error)]
+#[error("its counter of bytes {doing} shared memory is {there}, where {least} to {most} was due")]
+pub(super) struct WildCounter {
+    doing: &'static str,
+    there: u64,
+    least: u64,
+    most: u64,
+}
+
+impl From<WildCounter> for io::Error {
+    fn from(wild: WildCounter) -> Self {
+        Self::new(ErrorKind::InvalidData, wild)
+    }
+}
+
+/// Memory that this process offers to share.
+#[derive(Debug)]
+pub(super) struct Offered {
+    file: File,
+    memory: Arc<MmapRaw>,
+    nonce: [u8; NONCE_BYTES],
+}
+
+impl Offered {
+    /// Memory with a nonce drawn for it.
+    ///
+    /// # Errors
+    /// The system has none, or no file descriptor.
+    pub(super) fn new() -> io::Result<Self> {
+        let file = rustix::fs::memfd_create("medley", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        rustix::fs::ftruncate(&file, BYTES as u64)?;
+        // What there is no room for is an error here, and no signal later.
+        rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, BYTES as u64)?;
+        rustix::fs::fcntl_add_seals(&file, SEALS)?;
+        let mut nonce = [0; NONCE_BYTES];
+        File::open("/dev/urandom")?.read_exact(&mut nonce)?;
+        let file = File::from(file);
+        file.write_all_at(&nonce, 0)?;
+        let memory = Arc::new(MmapRaw::map_raw(&file)?);
+        Ok(Self { file, memory, nonce })
+    }
+
+    /// Where this process has it open.
+    pub(super) fn descriptor(&self) -> u32 {
+        self.file.as_raw_fd().unsigned_abs()
+    }
+
+    pub(super) fn nonce(&self) -> &[u8; NONCE_BYTES] {
+        &self.nonce
+    }
+
+    /// This side of it; the file itself is of no use any more.
+    pub(super) fn accepted(self) -> (Reader, Writer) {
+        ends(&self.memory, [0, 1])
+    }
+}
+
+/// Opens what another process of this machine offers at a descriptor of its own: the nonce there, and this side of it.
+///
+/// # Errors
+/// There is no such process or file here, it is another user's, or it is not memory as [`Offered::new`] makes it.
+pub(super) fn open(process: u32, descriptor: u32) -> io::Result<([u8; NONCE_BYTES], (Reader, Writer))> {
+    let path = format!("/proc/{process}/fd/{descriptor}");
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{path}: {error}"));
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(&path, flags, Mode::empty()).map_err(|error| named(error.into()))?;
+    check(&file).map_err(named)?;
+    let file = File::from(file);
+    let mut nonce = [0; NONCE_BYTES];
+    file.read_exact_at(&mut nonce, 0).map_err(named)?;
+    let memory = Arc::new(MmapRaw::map_raw(&file).map_err(named)?);
+    Ok((nonce, ends(&memory, [1, 0])))
+}
+
+/// Whether a file is this user's memory, of this length for ever.
+fn check(file: &OwnedFd) -> io::Result<()> {
+    let stat = rustix::fs::fstat(file)?;
+    let is_as_long = usize::try_from(stat.st_size) == Ok(BYTES);
+    let is_memory = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && is_as_long;
+    if !is_memory || stat.st_uid != geteuid().as_raw() || !rustix::fs::fcntl_get_seals(file)?.contains(SEALS) {
+        return Err(io::Error::new(ErrorKind::InvalidData, "not memory that a worker of this user shares"));
+    }
+    Ok(())
+}
+
+fn ends(memory: &Arc<MmapRaw>, [read, written]: [usize; 2]) -> (Reader, Writer) {
+    let ring = |index| Ring { memory: Arc::clone(memory), index };
+    (Reader { ring: ring(read), read: 0, written: 0 }, Writer { ring: ring(written), written: 0, read: 0 })
+}
+
+/// One of the two rings.
+#[derive(Debug)]
+struct Ring {
+    /// [`BYTES`] of it.
+    memory: Arc<MmapRaw>,
+    index: usize,
+}
+
+impl Ring {
+    fn counters(&self) -> &Counters {
+        // SAFETY: the counters lie within the mapping, which `self` keeps, in a place aligned for them. They are atomics
+        // alone, for which any bytes are a value, and nobody comes at these bytes in another way.
+        unsafe { &*self.memory.as_ptr().add(COUNTERS[self.index]).cast::<Counters>() }
+    }
+
+    /// Where the byte is that is counted as the `count`th, and how many of `length` bytes follow it before the ring's end.
+    fn place(&self, count: u64, length: usize) -> (*mut u8, usize) {
+        let place = (count % RING_BYTES as u64) as usize;
+        let start = RINGS + self.index * RING_BYTES;
+        // SAFETY: a place within one of the rings, which lie within the mapping.
+        (unsafe { self.memory.as_mut_ptr().add(start + place) }, length.min(RING_BYTES - place))
+    }
+}
+
+/// The end of a ring that reads.
+#[derive(Debug)]
+pub(super) struct Reader {
+    ring: Ring,
+    /// Bytes read since the beginning.
+    read: u64,
+    /// Bytes written, as far as this side has looked.
+    written: u64,
+}
+
+impl Reader {
+    /// Bytes to be read.
+    ///
+    /// # Errors
+    /// The writer's counter cannot be.
+    pub(super) fn filled(&mut self) -> Result<usize, WildCounter> {
+        let there = self.ring.counters().written.0.load(Ordering::Acquire);
+        let (least, most) = (self.written, self.read.wrapping_add(RING_BYTES as u64));
+        if there.wrapping_sub(least) > most.wrapping_sub(least) {
+            return Err(WildCounter { doing: "written to", there, least, most });
+        }
+        self.written = there;
+        Ok(there.wrapping_sub(self.read) as usize)
+    }
+
+    /// Reads what there is, up to the length of `into`; 0 where there is nothing.
+    ///
+    /// # Errors
+    /// The writer's counter cannot be.
+    pub(super) fn read(&mut self, into: &mut [u8]) -> Result<usize, WildCounter> {
+        let mut filled = self.written.wrapping_sub(self.read) as usize;
+        if filled < into.len() {
+            filled = self.filled()?;
+        }
+        let count = filled.min(into.len());
+        let mut done = 0;
+        while done < count {
+            let (from, length) = self.ring.place(self.read, count - done);
+            // SAFETY: `length` bytes that lie within the ring and are this side's until they are counted as read, and as
+            // many within `into`, which is nobody's but the caller's.
+            unsafe { std::ptr::copy_nonoverlapping(from, into[done..][..length].as_mut_ptr(), length) };
+            self.read = self.read.wrapping_add(length as u64);
+            done += length;
+        }
+        self.ring.counters().read.0.store(self.read, Ordering::Release);
+        Ok(count)
+    }
+
+    /// Whether the writer sleeps and there is enough room now to wake it; told once.
+    pub(super) fn wakes(&self) -> bool {
+        // Either this side sees that the writer sleeps, or the writer sees what was read before it does.
+        fence(Ordering::SeqCst);
+        let sleeps = &self.ring.counters().writer_sleeps.0;
+        let is_half_free = self.written.wrapping_sub(self.read) as usize <= RING_BYTES / 2;
+        is_half_free && sleeps.load(Ordering::Relaxed) != 0 && sleeps.swap(0, Ordering::Relaxed) != 0
+    }
+
+    /// Says that this side is about to sleep until something is written; `false` where there is something.
+    ///
+    /// # Errors
+    /// The writer's counter cannot be.
+    pub(super) fn sleeps(&mut self) -> Result<bool, WildCounter> {
+        self.ring.counters().reader_sleeps.0.store(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        Ok(self.filled()? == 0)
+    }
+
+    /// Says that this side does not sleep.
+    pub(super) fn rises(&self) {
+        self.ring.counters().reader_sleeps.0.store(0, Ordering::Relaxed);
+    }
+}
+
+/// The end of a ring that writes.
+#[derive(Debug)]
+pub(super) struct Writer {
+    ring: Ring,
+    /// Bytes written since the beginning.
+    written: u64,
+    /// Bytes read, as far as this side has looked.
+    read: u64,
+}
+
+impl Writer {
+    /// Bytes that can be written.
+    ///
+    /// # Errors
+    /// The reader's counter cannot be.
+    pub(super) fn free(&mut self) -> Result<usize, WildCounter> {
+        let there = self.ring.counters().read.0.load(Ordering::Acquire);
+        let (least, most) = (self.read, self.written);
+        if there.wrapping_sub(least) > most.wrapping_sub(least) {
+            return Err(WildCounter { doing: "read from", there, least, most });
+        }
+        self.read = there;
+        Ok(RING_BYTES - most.wrapping_sub(there) as usize)
+    }
+
+    /// Writes as much of `bytes` as there is room for; 0 where there is none.
+    ///
+    /// # Errors
+    /// The reader's counter cannot be.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<usize, WildCounter> {
+        let mut free = RING_BYTES - self.written.wrapping_sub(self.read) as usize;
+        if free < bytes.len() {
+            free = self.free()?;
+        }
+        let count = free.min(bytes.len());
+        let mut done = 0;
+        while done < count {
+            let (into, length) = self.ring.place(self.written, count - done);
+            // SAFETY: `length` bytes that lie within the ring and are this side's until they are counted as written, and
+            // as many within `bytes`, which are no part of the ring.
+            unsafe { std::ptr::copy_nonoverlapping(bytes[done..][..length].as_ptr(), into, length) };
+            self.written = self.written.wrapping_add(length as u64);
+            done += length;
+        }
+        self.ring.counters().written.0.store(self.written, Ordering::Release);
+        Ok(count)
+    }
+
+    /// Whether the reader sleeps although something is written; told once.
+    pub(super) fn wakes(&self) -> bool {
+        // Either this side sees that the reader sleeps, or the reader sees what was written before it does.
+        fence(Ordering::SeqCst);
+        let sleeps = &self.ring.counters().reader_sleeps.0;
+        sleeps.load(Ordering::Relaxed) != 0 && sleeps.swap(0, Ordering::Relaxed) != 0
+    }
+
+    /// Whether so much of the ring is free that it is worth the while to go on.
+    ///
+    /// # Errors
+    /// The reader's counter cannot be.
+    pub(super) fn is_half_free(&mut self) -> Result<bool, WildCounter> {
+        Ok(self.free()? >= RING_BYTES / 2)
+    }
+
+    /// Says that this side is about to sleep until half of the ring is free; `false` where it is.
+    ///
+    /// # Errors
+    /// The reader's counter cannot be.
+    pub(super) fn sleeps(&mut self) -> Result<bool, WildCounter> {
+        self.ring.counters().writer_sleeps.0.store(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        Ok(!self.is_half_free()?)
+    }
+
+    /// Says that this side does not sleep.
+    pub(super) fn rises(&self) {
+        self.ring.counters().writer_sleeps.0.store(0, Ordering::Relaxed);
+    }
+}
+
+/// What a side that is mad tells the other.
+#[cfg(test)]
+impl Writer {
+    pub(super) fn lie(&self, written: u64) {
+        self.ring.counters().written.0.store(written, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+#[path = "shared_memory_test.rs"]
+mod shared_memory_test;
