@@ -7,7 +7,7 @@ use rustix::event::PollFlags;
 
 use super::CollectiveError;
 use super::exchange::{Admission, Exchanges};
-use super::frame::{HEADER_BYTES, Header};
+use super::frame::{HEADER_BYTES, Header, Kind};
 use super::group::Group;
 use super::wire::Wire;
 
@@ -127,7 +127,7 @@ impl Link {
         let mut moved = false;
         while !self.closed {
             let Some(header) = self.inbound.header else {
-                match self.wire.read(&mut self.inbound.bytes[self.inbound.filled..]) {
+                match self.wire.read(&mut self.inbound.bytes[self.inbound.filled..], true) {
                     Ok(0) => self.lost("receiving", ErrorKind::UnexpectedEof.into(), exchanges, group)?,
                     Ok(count) => self.inbound.filled += count,
                     Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(moved),
@@ -171,7 +171,8 @@ impl Link {
                 .map_err(|problem| io::Error::new(ErrorKind::InvalidData, problem))?;
             return Ok(None);
         }
-        match self.wire.read(place) {
+        // A part is added to others, and a sum waits for the fence.
+        match self.wire.read(place, header.kind == Kind::Part) {
             Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(Some(0)),
             Ok(count) => {

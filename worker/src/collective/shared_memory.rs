@@ -20,8 +20,8 @@ use memmap2::MmapRaw;
 use rustix::fs::{FallocateFlags, FileType, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::process::geteuid;
 
-/// Bytes of a ring. More than two frames, so that one is written while another is read, and little enough to stay in the
-/// caches between processors. Tests have small ones, which are full all the time.
+/// Bytes of a ring: two frames, so that one is written while another is read; a larger one is no faster. Tests have small
+/// ones, which are full all the time.
 pub(super) const RING_BYTES: usize = if cfg!(test) { 1 << 10 } else { 512 << 10 };
 
 /// Bytes that only who has this memory can know.
@@ -32,6 +32,8 @@ const COUNTERS: [usize; 2] = [1024, 2048];
 /// Where the first ring begins.
 const RINGS: usize = 4096;
 const BYTES: usize = RINGS + 2 * RING_BYTES;
+/// Bytes that are read before the writer is told.
+const TOLD: u64 = RING_BYTES as u64 / 8;
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW);
 
 /// What is in cache lines of its own, together with the one that processors fetch beside it.
@@ -141,7 +143,7 @@ fn check(file: &OwnedFd) -> io::Result<()> {
 
 fn ends(memory: &Arc<MmapRaw>, [read, written]: [usize; 2]) -> (Reader, Writer) {
     let ring = |index| Ring { memory: Arc::clone(memory), index };
-    (Reader { ring: ring(read), read: 0, written: 0 }, Writer { ring: ring(written), written: 0, read: 0 })
+    (Reader { ring: ring(read), read: 0, told: 0, written: 0 }, Writer { ring: ring(written), written: 0, read: 0 })
 }
 
 /// One of the two rings.
@@ -168,12 +170,49 @@ impl Ring {
     }
 }
 
+/// Copies past the caches: what one processor has written to its own, another takes out of there several times slower than
+/// out of memory. All of it is there before anything that is stored later.
+///
+/// # Safety
+/// Both sides have `length` bytes, which are not the same and nobody else's.
+#[cfg(target_arch = "x86_64")]
+unsafe fn copy_past_caches(from: *const u8, into: *mut u8, length: usize) {
+    use std::arch::x86_64::{_mm_loadu_si128, _mm_sfence, _mm_stream_si128};
+    const LINE: usize = 64;
+    let head = into.align_offset(LINE).min(length);
+    let tail = head + (length - head) / LINE * LINE;
+    // SAFETY: what comes before the first whole line of a cache, those lines, and what comes after: all are within
+    // `length`, and the lines are aligned.
+    unsafe {
+        std::ptr::copy_nonoverlapping(from, into, head);
+        for line in (head..tail).step_by(LINE) {
+            for place in (line..line + LINE).step_by(16) {
+                _mm_stream_si128(into.add(place).cast(), _mm_loadu_si128(from.add(place).cast()));
+            }
+        }
+        std::ptr::copy_nonoverlapping(from.add(tail), into.add(tail), length - tail);
+        _mm_sfence();
+    }
+}
+
+/// Copies; other processors have no such stores.
+///
+/// # Safety
+/// Both sides have `length` bytes, which are not the same and nobody else's.
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn copy_past_caches(from: *const u8, into: *mut u8, length: usize) {
+    // SAFETY: as it is promised.
+    unsafe { std::ptr::copy_nonoverlapping(from, into, length) };
+}
+
 /// The end of a ring that reads.
 #[derive(Debug)]
 pub(super) struct Reader {
     ring: Ring,
     /// Bytes read since the beginning.
     read: u64,
+    /// As many of them as the writer has been told.
+    told: u64,
     /// Bytes written, as far as this side has looked.
     written: u64,
 }
@@ -193,11 +232,12 @@ impl Reader {
         Ok(there.wrapping_sub(self.read) as usize)
     }
 
-    /// Reads what there is, up to the length of `into`; 0 where there is nothing.
+    /// Reads what there is, up to the length of `into`; 0 where there is nothing. The writer is told by [`Self::tells`].
+    /// What is of no use soon is kept out of the caches.
     ///
     /// # Errors
     /// The writer's counter cannot be.
-    pub(super) fn read(&mut self, into: &mut [u8]) -> Result<usize, WildCounter> {
+    pub(super) fn read(&mut self, into: &mut [u8], is_of_use_soon: bool) -> Result<usize, WildCounter> {
         let mut filled = self.written.wrapping_sub(self.read) as usize;
         if filled < into.len() {
             filled = self.filled()?;
@@ -208,16 +248,29 @@ impl Reader {
             let (from, length) = self.ring.place(self.read, count - done);
             // SAFETY: `length` bytes that lie within the ring and are this side's until they are counted as read, and as
             // many within `into`, which is nobody's but the caller's.
-            unsafe { std::ptr::copy_nonoverlapping(from, into[done..][..length].as_mut_ptr(), length) };
+            unsafe {
+                let into = into[done..][..length].as_mut_ptr();
+                if is_of_use_soon {
+                    std::ptr::copy_nonoverlapping(from, into, length);
+                } else {
+                    copy_past_caches(from, into, length);
+                }
+            }
             self.read = self.read.wrapping_add(length as u64);
             done += length;
         }
-        self.ring.counters().read.0.store(self.read, Ordering::Release);
         Ok(count)
     }
 
-    /// Whether the writer sleeps and there is enough room now to wake it; told once.
-    pub(super) fn wakes(&self) -> bool {
+    /// Tells the writer what was read, if that is much, or at once. Whether the writer sleeps and there is enough room now
+    /// to wake it; that is told once.
+    pub(super) fn tells(&mut self, at_once: bool) -> bool {
+        let untold = self.read.wrapping_sub(self.told);
+        if untold == 0 || untold < TOLD && !at_once {
+            return false;
+        }
+        self.told = self.read;
+        self.ring.counters().read.0.store(self.read, Ordering::Release);
         // Either this side sees that the writer sleeps, or the writer sees what was read before it does.
         fence(Ordering::SeqCst);
         let sleeps = &self.ring.counters().writer_sleeps.0;
@@ -281,7 +334,7 @@ impl Writer {
             let (into, length) = self.ring.place(self.written, count - done);
             // SAFETY: `length` bytes that lie within the ring and are this side's until they are counted as written, and
             // as many within `bytes`, which are no part of the ring.
-            unsafe { std::ptr::copy_nonoverlapping(bytes[done..][..length].as_ptr(), into, length) };
+            unsafe { copy_past_caches(bytes[done..][..length].as_ptr(), into, length) };
             self.written = self.written.wrapping_add(length as u64);
             done += length;
         }

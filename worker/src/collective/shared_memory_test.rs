@@ -33,7 +33,8 @@ fn bytes_come_in_their_order_round_and_round() {
             is_full |= count < bytes.len();
             written += count as u64;
             let mut into = vec![0; mix(step + 7000) as usize % (RING_BYTES + 100)];
-            let count = reader.read(&mut into).unwrap();
+            let count = reader.read(&mut into, step % 2 == 0).unwrap();
+            assert!(!reader.tells(true), "nobody sleeps");
             assert_eq!(count, into.len().min((written - read) as usize));
             assert!(into[..count].iter().zip(read..).all(|(there, count)| *there == byte(count)), "step {step}");
             read += count as u64;
@@ -55,10 +56,12 @@ fn who_sleeps_is_woken_once_it_is_worth_the_while() {
     assert!(!writer.wakes());
     assert!(writer.sleeps().unwrap());
     let mut into = [0; RING_BYTES / 2 - 1];
-    assert_eq!(reader.read(&mut into).unwrap(), into.len());
-    assert!(!reader.wakes() && writer.sleeps().unwrap(), "less than half is free");
-    assert_eq!(reader.read(&mut [0]).unwrap(), 1);
-    assert!(reader.wakes() && !reader.wakes());
+    assert_eq!(reader.read(&mut into, true).unwrap(), into.len());
+    assert!(!reader.tells(false) && writer.sleeps().unwrap(), "less than half is free");
+    assert_eq!(reader.read(&mut [0], true).unwrap(), 1);
+    assert!(!reader.tells(false), "one byte is not worth the while");
+    assert!(writer.sleeps().unwrap());
+    assert!(reader.tells(true) && !reader.tells(true));
     assert!(!writer.sleeps().unwrap());
 }
 
@@ -69,15 +72,16 @@ fn counters_that_cannot_be_are_refused() {
     // Eight bytes are written and five of them read.
     for wild in [4, size + 6, size * 2, u64::MAX, u64::MAX / 2, 1 << 63] {
         let [(mut reader, _), (_, mut writer)] = pair();
-        assert_eq!((writer.write(&[7; 8]).unwrap(), reader.read(&mut [0; 5]).unwrap()), (8, 5));
+        assert_eq!((writer.write(&[7; 8]).unwrap(), reader.read(&mut [0; 5], true).unwrap()), (8, 5));
         reader.ring.counters().written.0.store(wild, Ordering::Release);
-        let error = reader.read(&mut [0; 8]).unwrap_err().to_string();
+        let error = reader.read(&mut [0; 8], true).unwrap_err().to_string();
         assert!(error.contains(&format!("is {wild}, where 8 to {} was due", size + 5)), "{error}");
         assert!(reader.filled().is_err() && reader.sleeps().is_err());
     }
     for wild in [4, 9, u64::MAX, 1 << 63] {
         let [(mut reader, _), (_, mut writer)] = pair();
-        assert_eq!((writer.write(&[7; 8]).unwrap(), reader.read(&mut [0; 5]).unwrap()), (8, 5));
+        assert_eq!((writer.write(&[7; 8]).unwrap(), reader.read(&mut [0; 5], true).unwrap()), (8, 5));
+        assert!(!reader.tells(true));
         assert_eq!(writer.free().unwrap(), RING_BYTES - 3);
         writer.ring.counters().read.0.store(wild, Ordering::Release);
         let error = writer.write(&[0; RING_BYTES]).unwrap_err().to_string();
@@ -91,7 +95,8 @@ fn counters_that_cannot_be_are_refused() {
 fn counters_come_round() {
     let [(mut reader, _), (_, mut writer)] = pair();
     let start = u64::MAX - 99;
-    (reader.read, reader.written, writer.read, writer.written) = (start, start, start, start);
+    (reader.read, reader.told, reader.written) = (start, start, start);
+    (writer.read, writer.written) = (start, start);
     let counters = writer.ring.counters();
     counters.read.0.store(start, Ordering::Release);
     counters.written.0.store(start, Ordering::Release);
@@ -99,8 +104,9 @@ fn counters_come_round() {
         let bytes = [turn; 300];
         assert_eq!(writer.write(&bytes).unwrap(), 300);
         let mut into = [0; RING_BYTES];
-        assert_eq!(reader.read(&mut into).unwrap(), 300);
+        assert_eq!(reader.read(&mut into, true).unwrap(), 300);
         assert_eq!(into[..300], bytes);
+        assert!(!reader.tells(true));
     }
     assert!(reader.read < start);
 }

@@ -11,9 +11,8 @@ use rustix::event::PollFlags;
 
 use super::shared_memory::{Reader, Writer};
 
-/// Bytes that are copied before the other side is told: they stay in a processor's own cache, and both sides have
-/// something to do.
-const PIECE: usize = 32 << 10;
+/// Bytes that are copied before the other side is told, so that both have something to do.
+const PIECE: usize = 64 << 10;
 
 /// The connection to one peer.
 #[derive(Debug)]
@@ -51,17 +50,18 @@ impl Wire {
         error.unwrap_or_else(|| self.end.unwrap_or(ErrorKind::ConnectionReset).into())
     }
 
-    /// Reads as a stream does that does not block: 0 bytes are the end of it.
+    /// Reads as a stream does that does not block: 0 bytes are the end of it. What is of no use soon is kept out of the
+    /// caches.
     ///
     /// # Errors
     /// Those of the socket; what the peer has counted in shared memory cannot be.
-    pub(super) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+    pub(super) fn read(&mut self, into: &mut [u8], is_of_use_soon: bool) -> io::Result<usize> {
         let Some((reader, _)) = &mut self.shared else { return self.stream.read(into) };
         let mut count = 0;
         for piece in into.chunks_mut(PIECE) {
-            let read = reader.read(piece)?;
+            let read = reader.read(piece, is_of_use_soon)?;
             count += read;
-            if read > 0 && reader.wakes() {
+            if reader.tells(read < piece.len()) {
                 ring(&self.stream);
             }
             if read < piece.len() {
@@ -111,6 +111,9 @@ impl Wire {
     /// What the peer has counted in shared memory cannot be.
     pub(super) fn sleeps(&mut self, reads: bool, writes: bool) -> io::Result<bool> {
         let Some((reader, writer)) = &mut self.shared else { return Ok(true) };
+        if reader.tells(true) {
+            ring(&self.stream);
+        }
         let (may_read, may_write) = (reads && !reader.sleeps()?, writes && !writer.sleeps()?);
         Ok(!may_read && !may_write)
     }
