@@ -20,7 +20,8 @@ use super::group::Group;
 use super::handshake::{Greeting, HELLO_BYTES, Offer, REPLY_BYTES};
 use super::link::Link;
 use super::listener::Listener;
-use super::shared_memory::{self, NONCE_BYTES, Offered, Reader, Writer};
+use super::ring::{Reader, Writer};
+use super::shared_memory::{self, NONCE_BYTES, Offered};
 use super::tcp::TcpSettings;
 use super::wire::Wire;
 

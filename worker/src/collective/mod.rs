@@ -34,6 +34,7 @@ mod patience;
 mod pool;
 mod reach;
 mod rendezvous;
+mod ring;
 mod shared_memory;
 mod solo;
 mod tcp;

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::event::PollFlags;
 
-use super::shared_memory::{Reader, Writer};
+use super::ring::{Reader, Writer};
 
 /// Bytes that are copied before the other side is told, so that both have something to do.
 const PIECE: usize = 64 << 10;
