@@ -161,8 +161,8 @@ impl Courier {
                     return Ok(true);
                 }
             }
-            // A look at the clock costs more than a look at the memory.
-            (0..32).for_each(|_| std::hint::spin_loop());
+            // The peer, or what computes, may be waiting for this very processor.
+            std::thread::yield_now();
         }
         Ok(false)
     }
