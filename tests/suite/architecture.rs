@@ -156,7 +156,8 @@ fn unsafe_code_stays_in_its_rooms() {
     for package in PACKAGES {
         for path in sources(package) {
             let name = path.to_string_lossy().replace('\\', "/");
-            let allowed = name.contains("worker/src/ops/") || name.contains("worker/src/collective/nccl");
+            let rooms = ["worker/src/ops/", "worker/src/collective/nccl", "worker/src/collective/ring.rs"];
+            let allowed = rooms.iter().any(|room| name.contains(room));
             let text = std::fs::read_to_string(&path).unwrap();
             let used = text.lines().any(|line| {
                 let code = line.split("//").next().unwrap_or_default();

@@ -1,6 +1,6 @@
 //! One run means the same at every number of workers.
 
-use medley_tests::Scratch;
+use medley_tests::{Running, Scratch};
 
 use crate::RECIPE;
 use crate::ledger::updates;
@@ -31,6 +31,23 @@ fn every_number_of_workers_makes_the_same_run() {
         }
         assert_eq!(other.json("out/eval_results.json")["eval_loss"], one.json("out/eval_results.json")["eval_loss"]);
     }
+}
+
+/// Workers of one machine sum through memory that they share, unless they are told not to.
+#[test]
+fn shared_memory_and_tcp_make_the_same_run() {
+    let runs = [("on", "over shared memory"), ("off", "over TCP")].map(|(switch, way)| {
+        let scratch = Scratch::new(40);
+        let command = format!("train {RECIPE} --num_train_epochs 1 --device cpu --workers 3 --threads 1");
+        let arguments: Vec<&str> = command.split_whitespace().collect();
+        let variables = [("MEDLEY_SHARED_MEMORY", switch)];
+        let ended = Running::start_among(&variables, "medley", &arguments, &scratch.path("")).end().expect(0);
+        let said = ended.stderr.lines().find(|line| line.contains("3 ranks on 1 host")).unwrap_or_default();
+        assert!(said.ends_with(way), "{}", ended.stderr);
+        scratch
+    });
+    assert_eq!(updates(&runs[0]), updates(&runs[1]));
+    assert_eq!(runs[0].sha256("out/model.safetensors"), runs[1].sha256("out/model.safetensors"));
 }
 
 /// Without a GPU, one worker with all cores is the fastest that there is: what nobody says, and `auto`, come to the same.

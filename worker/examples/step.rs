@@ -89,7 +89,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let compute = ComputeSpec { precision, gradient_checkpointing, summation, ..ComputeSpec::default() };
     let place = options.device.place(None)?;
     println!("{place}, {precision}");
-    Ok(place.compute(&spec(&options, compute), Updates { options, compute })?)
+    Ok(place.compute(&spec(&options, compute), false, Updates { options, compute })?)
 }
 
 /// The updates to time.

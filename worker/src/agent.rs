@@ -48,6 +48,8 @@ pub struct Settings {
     pub program: Digest,
     /// What to compute on.
     pub place: Place,
+    /// Whether to share memory with peers on this machine.
+    pub shared_memory: bool,
     /// Whether other workers may use this one's GPU as well.
     pub shares_gpu: bool,
     /// Whether a launcher on this machine speaks for this worker.
@@ -214,7 +216,7 @@ impl Life {
             None => route_to(&settings.coordinator)
                 .map_err(|source| AgentError::NoRoute { address: settings.coordinator.clone(), source })?,
         };
-        let meeting = (SocketAddr::new(host, 0), settings.place.clone());
+        let meeting = (SocketAddr::new(host, 0), settings);
         self.holding = Some(Holding::start(fetch(coordinator, welcome, meeting).await?));
         Ok(())
     }

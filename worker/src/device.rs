@@ -93,13 +93,13 @@ impl Place {
         }
     }
 
-    /// Does `work` of a run of `spec` there.
+    /// Does `work` of a run of `spec` there; the memory that `shared_memory` allows to share with peers is the host's.
     ///
     /// # Errors
     /// The device cannot be opened, or those of the work.
-    pub fn compute(self, spec: &TrainSpec, work: impl Work) -> Result<(), Failure> {
+    pub fn compute(self, spec: &TrainSpec, shared_memory: bool, work: impl Work) -> Result<(), Failure> {
         match self {
-            Self::Cpu => work.run(Cpu, by_tcp(spec)),
+            Self::Cpu => work.run(Cpu, by_tcp(spec, shared_memory)),
             Self::Cuda { ordinal, .. } => gpu::compute(ordinal, spec, work),
         }
     }

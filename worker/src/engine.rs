@@ -45,6 +45,8 @@ pub struct Preparation {
     pub collective: SocketAddr,
     /// What to compute on.
     pub place: Place,
+    /// Whether to share memory with peers on this machine.
+    pub shared_memory: bool,
 }
 
 /// What the engine hands up.
@@ -73,7 +75,9 @@ pub fn spawn(preparation: Preparation, outputs: mpsc::Sender<Output>) -> EngineH
     let (sender, receiver) = orders::channel();
     let thread = std::thread::spawn(move || {
         let (place, spec) = (preparation.place.clone(), preparation.welcome.spec.clone());
-        let result = place.compute(&spec, Start { preparation, orders: receiver, outputs: outputs.clone() });
+        let shared_memory = preparation.shared_memory;
+        let result =
+            place.compute(&spec, shared_memory, Start { preparation, orders: receiver, outputs: outputs.clone() });
         if let Err(failure) = result {
             // A closed channel means that the worker is ending anyway.
             outputs.blocking_send(Output::Failed(failure)).ok();
@@ -113,7 +117,7 @@ struct Engine<O: Ops> {
 impl<O: Ops> Engine<O> {
     fn prepare(ops: O, connect: Connect<O::Buffer>, start: Start) -> Result<Self, Failure> {
         let Start { preparation, orders, outputs } = start;
-        let Preparation { welcome, examples, mut artifacts, collective, place: _ } = preparation;
+        let Preparation { welcome, examples, mut artifacts, collective, .. } = preparation;
         let layout = Layout::new(&welcome.model);
         let mut notes = Vec::new();
         let parameters = match artifacts.remove(&ArtifactKind::Weights) {

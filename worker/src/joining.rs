@@ -8,7 +8,6 @@ use medley_common::identity::{Known, ProcessMark};
 use medley_common::message::{Command, Event, Hello, PROTOCOL, Welcome};
 
 use crate::agent::{AgentError, Settings};
-use crate::device::Place;
 use crate::display::say;
 use crate::engine::Preparation;
 use crate::holding::Holding;
@@ -61,7 +60,7 @@ pub async fn greet(
 pub async fn fetch(
     coordinator: &Coordinator,
     welcome: Welcome,
-    (collective, place): (SocketAddr, Place),
+    (collective, settings): (SocketAddr, &Settings),
 ) -> Result<Preparation, SessionError> {
     let mut examples = BTreeMap::new();
     for info in &welcome.splits {
@@ -72,7 +71,8 @@ pub async fn fetch(
         let bytes = coordinator.artifact((welcome.worker, welcome.start), artifact).await?;
         artifacts.insert(artifact.kind, (artifact.file_name.clone(), bytes));
     }
-    Ok(Preparation { welcome, examples, artifacts, collective, place })
+    let (place, shared_memory) = (settings.place.clone(), settings.shared_memory);
+    Ok(Preparation { welcome, examples, artifacts, collective, place, shared_memory })
 }
 
 /// Who this worker is, and what it holds.

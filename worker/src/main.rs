@@ -76,6 +76,10 @@ struct Arguments {
     /// Seconds to go on trying to reach a coordinator that is lost, and to keep the state for it; 0 ends with it
     #[arg(long = "reconnect_timeout", alias = "reconnect-timeout", default_value_t = 300, value_name = "SECONDS")]
     reconnect_timeout: u64,
+    /// Whether to sum with workers on this machine, on the CPU, through memory that both share: on, or off for TCP
+    #[arg(long = "shared_memory", alias = "shared-memory", value_name = "on|off", env = "MEDLEY_SHARED_MEMORY")]
+    #[arg(value_enum, default_value_t = Switch::On, hide_possible_values = true)]
+    shared_memory: Switch,
     /// Let other workers with this flag use the same GPU: for checks alone, and NCCL must be told as well, by NCCL_HOSTID
     /// or NCCL_MULTI_RANK_GPU_ENABLE
     #[arg(long = "share_gpu", alias = "share-gpu")]
@@ -83,6 +87,13 @@ struct Arguments {
     /// End when the process with this id, the one that started this worker, ends
     #[arg(long, hide = true)]
     parent: Option<u32>,
+}
+
+/// Whether something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Switch {
+    On,
+    Off,
 }
 
 /// What `medley` has a worker do that is no training.
@@ -198,6 +209,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         threads,
         program: program::digest().context("read this program, whose digest the run records")?,
         place,
+        shared_memory: arguments.shared_memory == Switch::On,
         shares_gpu: arguments.share_gpu,
         is_local,
     };

@@ -1,4 +1,4 @@
-//! Measures the collective: ranks as threads of one process, over the loopback interface.
+//! Measures the collective: ranks as threads of one process, through shared memory or over the loopback interface.
 //!
 //! `cargo run --release -p medley-worker --example allreduce -- --ranks 2 --megabytes 90`
 
@@ -27,12 +27,15 @@ struct Arguments {
     /// Elements that travel and are added at a time.
     #[arg(long, default_value_t = TcpSettings::default().chunk_elements)]
     chunk_elements: usize,
+    /// Sum over TCP, as ranks on several machines do.
+    #[arg(long)]
+    tcp: bool,
 }
 
 fn main() -> Result<()> {
-    let Arguments { ranks, megabytes, rounds, chunk_elements } = Arguments::parse();
+    let Arguments { ranks, megabytes, rounds, chunk_elements, tcp } = Arguments::parse();
     ensure!(ranks > 0 && rounds > 0, "--ranks and --rounds must be at least 1");
-    let work = Work { ranks, megabytes, rounds, chunk_elements };
+    let work = Work { ranks, megabytes, rounds, chunk_elements, shared_memory: !tcp };
     let mut times = work.times()?;
     times.sort_unstable();
     let rate = |time: Duration| work.bytes() as f64 / time.as_secs_f64() / 1e9;

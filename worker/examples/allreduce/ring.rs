@@ -1,4 +1,4 @@
-//! Ranks that sum gradients over the loopback interface, as threads of one process.
+//! Ranks that sum gradients through shared memory or over the loopback interface, as threads of one process.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -23,6 +23,8 @@ pub struct Work {
     pub rounds: u32,
     /// Elements that travel and are added at a time.
     pub chunk_elements: usize,
+    /// Whether they travel through shared memory.
+    pub shared_memory: bool,
 }
 
 impl Work {
@@ -69,7 +71,8 @@ impl Work {
 
 /// Joins the group and sums; the time of each round.
 fn sum(listener: &Listener, form: &Form, layout: &Layout, work: &Work) -> Result<Vec<Duration>> {
-    let settings = TcpSettings { chunk_elements: work.chunk_elements, ..TcpSettings::default() };
+    let Work { chunk_elements, shared_memory, .. } = *work;
+    let settings = TcpSettings { chunk_elements, shared_memory, ..TcpSettings::default() };
     let mut tcp = Tcp::connect(listener, form, layout, settings, AbortSwitch::new()?)?;
     let lanes = form.lanes[form.rank.0 as usize][0].clone();
     let node = LaneTree::new(work.ranks).cover(lanes)[0];

@@ -1,9 +1,9 @@
 //! The thread that exchanges sums with all peers while the caller computes.
 //!
-//! One thread serves all sockets and waits only in `poll`, never in a read or a write. So it cannot deadlock on full
-//! socket buffers: it always takes what it may from every peer, whatever it has to send. A peer's frame has to wait
-//! only until this rank has launched the sum it belongs to, which depends on no peer, or until slower peers have sent
-//! the same chunk, whose frames never wait. And since this thread owns every buffer in exchange, there is nothing to
+//! One thread serves all peers and waits only in `poll`, never in a read or a write. So it cannot deadlock on full
+//! buffers of sockets or rings: it always takes what it may from every peer, whatever it has to send. A peer's frame has
+//! to wait only until this rank has launched the sum it belongs to, which depends on no peer, or until slower peers have
+//! sent the same chunk, whose frames never wait. And since this thread owns every buffer in exchange, there is nothing to
 //! lock and nothing is copied to share it.
 
 use std::io::{self, ErrorKind};
@@ -23,6 +23,9 @@ use super::reach::reach;
 use super::traffic::Meter;
 use super::words::Words;
 use super::{CollectiveError, DenseParts, Parts, SparseRows, Summed};
+
+/// How long to look for what a peer writes to shared memory before sleeping: about what it takes to be woken.
+const LOOK: Duration = Duration::from_micros(20);
 
 /// What the caller asks for.
 pub(super) enum Order {
@@ -146,8 +149,40 @@ impl Courier {
         }
     }
 
+    /// Looks for a moment whether a peer that shares memory moves.
+    fn look(&mut self) -> Result<bool, CollectiveError> {
+        if self.exchanges.is_done() || !self.links.iter().any(Link::is_shared) {
+            return Ok(false);
+        }
+        let since = Instant::now();
+        while since.elapsed() < LOOK {
+            for link in &mut self.links {
+                if link.is_ready(&self.exchanges, &self.group)? {
+                    return Ok(true);
+                }
+            }
+            // The peer, or what computes, may be waiting for this very processor.
+            std::thread::yield_now();
+        }
+        Ok(false)
+    }
+
     /// Waits until a peer or the caller moves, or for too long.
     fn wait(&mut self) -> Result<(), CollectiveError> {
+        if self.look()? {
+            return Ok(());
+        }
+        let mut may_sleep = true;
+        for link in &mut self.links {
+            may_sleep &= link.sleeps(&self.exchanges, &self.group)?;
+        }
+        let slept = if may_sleep { self.sleep() } else { Ok(()) };
+        self.links.iter().for_each(Link::rises);
+        slept
+    }
+
+    /// Sleeps until a peer or the caller moves, or for too long.
+    fn sleep(&mut self) -> Result<(), CollectiveError> {
         let left = match self.moved_at {
             None => None,
             Some(moved_at) => {
@@ -168,11 +203,10 @@ impl Courier {
                 self.still_needed(link)?;
                 continue;
             }
-            let mut interest = PollFlags::empty();
-            interest.set(PollFlags::IN, !link.is_stalled());
-            interest.set(PollFlags::OUT, link.has_output(&self.exchanges));
-            fds.push(PollFd::from_borrowed_fd(link.fd(), interest));
-            open.push(index);
+            if let Some(interest) = link.interest(&self.exchanges) {
+                fds.push(PollFd::from_borrowed_fd(link.fd(), interest));
+                open.push(index);
+            }
         }
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());
         match poll(&mut fds, timeout.as_ref()) {
@@ -187,6 +221,9 @@ impl Courier {
             self.switch.hush();
         }
         for (index, event) in open.into_iter().zip(events.into_iter().skip(1)) {
+            if !event.is_empty() {
+                self.links[index].hears();
+            }
             // A stalled peer's hang-up would not be seen by a read, and would wake `poll` for ever.
             if event.intersects(PollFlags::ERR | PollFlags::HUP) && self.links[index].is_stalled() {
                 self.links[index].hang_up(&self.exchanges, &self.group)?;

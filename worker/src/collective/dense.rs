@@ -1,7 +1,8 @@
 //! The sum of a dense segment.
 //!
 //! Each rank adds up a share of the segment: the others send it their nodes' elements there, chunk by chunk; it adds a
-//! chunk as soon as all are there, and sends every peer the sum.
+//! chunk as soon as all are there, and sends every peer the sum. Where all that there is to add to this rank's own is
+//! one part, it is added as it comes, and put down nowhere else.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -20,6 +21,9 @@ use crate::layout::Segment;
 /// How many chunks one peer may be ahead of the slowest: bounds the memory for chunks that cannot be added yet.
 const WINDOW: usize = 4;
 
+/// Elements of a part that are added at once as they come: these and their sums stay in the cache that is nearest.
+const PIECE: usize = 4 << 10;
+
 pub(super) struct Dense {
     group: Arc<Group>,
     sequence: u64,
@@ -31,6 +35,8 @@ pub(super) struct Dense {
     total: Vec<f32>,
     /// For each node of this rank's cover, its buffer; `None` where its lanes are empty.
     places: Vec<Option<usize>>,
+    /// Whether a sum of this rank's share is one part of a peer, and this rank's own where it has one.
+    is_pair: bool,
     progress: Vec<Progress>,
     /// Chunks of this rank's share that are summed.
     summed: usize,
@@ -45,8 +51,10 @@ struct Progress {
     sums_sent: usize,
     parts_received: usize,
     sums_received: usize,
-    /// The chunk that is being received.
+    /// The chunk that is being received, or the piece of it where it is added as it comes.
     incoming: Option<Vec<f32>>,
+    /// Elements of that chunk that are added.
+    added: usize,
 }
 
 /// What has arrived of one chunk.
@@ -83,8 +91,11 @@ impl Dense {
         }
         let total = pool.take_whole(length);
         let progress = (0..group.world()).map(|_| Progress::default()).collect();
+        let theirs: usize = group.peers().map(|peer| group.covers[peer].len()).sum();
+        let is_pair = theirs == 1 && places.len() <= 1;
         let (summed, columns) = (0, VecDeque::new());
-        let mut dense = Self { group, sequence, segment, length, buffers, total, places, progress, summed, columns };
+        let mut dense =
+            Self { group, sequence, segment, length, buffers, total, places, is_pair, progress, summed, columns };
         dense.add_up(pool);
         Ok(dense)
     }
@@ -118,6 +129,29 @@ impl Dense {
     fn sum(&self, owner: usize, frame: usize) -> Option<Header> {
         let chunks = self.chunks(owner);
         (frame < chunks.count()).then(|| self.header(Kind::Sum, self.group.tree.root(), chunks.get(frame)))
+    }
+
+    /// Adds what has come of the only part to this rank's own, into the sum.
+    fn add_piece(&mut self, peer: usize, header: &Header, taken: usize) {
+        let progress = &mut self.progress[peer];
+        let Some(piece) = &mut progress.incoming else { return };
+        let count = taken / size_of::<f32>() - progress.added;
+        let start = header.offset as usize + progress.added;
+        let sums = &mut self.total[start..start + count];
+        match self.places.first().copied().flatten() {
+            Some(place) => {
+                let own = &self.buffers[place][start..start + count];
+                for ((sum, own), other) in sums.iter_mut().zip(own).zip(&piece[..count]) {
+                    *sum = own + other;
+                }
+            }
+            None => sums.copy_from_slice(&piece[..count]),
+        }
+        // Of an element whose other bytes are to come.
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(piece);
+        let first = count * size_of::<f32>();
+        bytes.copy_within(first..first + taken % size_of::<f32>(), 0);
+        progress.added += count;
     }
 
     /// Adds up every chunk that has arrived from all peers.
@@ -198,7 +232,8 @@ impl Exchange for Dense {
                 if chunk >= self.summed + WINDOW {
                     return Ok(Admission::Later);
                 }
-                self.progress[peer].incoming = header.present.then(|| pool.take());
+                let progress = &mut self.progress[peer];
+                (progress.incoming, progress.added) = (header.present.then(|| pool.take()), 0);
             }
             Kind::Sum => {
                 // The peer cannot have added up what it has not been sent.
@@ -210,14 +245,29 @@ impl Exchange for Dense {
         Ok(Admission::Granted)
     }
 
-    fn space(&mut self, peer: usize, header: &Header) -> [&mut [u8]; 2] {
+    fn space(&mut self, peer: usize, header: &Header, taken: usize) -> &mut [u8] {
         let count = header.count as usize;
-        let elements = match (header.kind, &mut self.progress[peer].incoming) {
-            (Kind::Part, Some(chunk)) => &mut chunk[..count],
-            (Kind::Part, None) => &mut [],
-            (Kind::Sum, _) => &mut self.total[header.offset as usize..][..count],
+        let Progress { incoming, added, .. } = &mut self.progress[peer];
+        let (elements, taken) = match header.kind {
+            Kind::Sum => (&mut self.total[header.offset as usize..][..count], taken),
+            Kind::Part => {
+                let place = incoming.as_deref_mut().unwrap_or_default();
+                if self.is_pair && !place.is_empty() {
+                    (&mut place[..PIECE.min(count - *added)], taken - *added * size_of::<f32>())
+                } else {
+                    let count = count.min(place.len());
+                    (&mut place[..count], taken)
+                }
+            }
         };
-        [bytemuck::cast_slice_mut(elements), &mut []]
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(elements);
+        &mut bytes[taken..]
+    }
+
+    fn filled(&mut self, peer: usize, header: &Header, taken: usize) {
+        if header.kind == Kind::Part && self.is_pair {
+            self.add_piece(peer, header, taken);
+        }
     }
 
     fn received(&mut self, peer: usize, header: &Header, pool: &mut Pool) -> Result<(), String> {
@@ -228,14 +278,20 @@ impl Exchange for Dense {
         }
         let chunk = progress.parts_received / self.group.covers[peer].len().max(1);
         let column = chunk - self.summed;
+        progress.parts_received += 1;
+        let mut incoming = progress.incoming.take();
+        if let Some(piece) = incoming.take_if(|_| self.is_pair) {
+            pool.put(piece);
+            self.summed += 1;
+            return Ok(());
+        }
         if self.columns.len() <= column {
             self.columns.resize_with(column + 1, Column::default);
         }
         self.columns[column].frames += 1;
-        if let Some(elements) = progress.incoming.take() {
+        if let Some(elements) = incoming {
             self.columns[column].parts.insert(header.node, Value::Chunk(elements));
         }
-        progress.parts_received += 1;
         self.add_up(pool);
         Ok(())
     }

@@ -63,10 +63,14 @@ pub(super) trait Exchange: Send {
     /// Checks a header against the one that is due, and makes a place for what follows it.
     fn admit(&mut self, peer: usize, header: &Header, pool: &mut Pool) -> Result<Admission, String>;
 
-    /// The place for what follows an admitted header.
-    fn space(&mut self, peer: usize, header: &Header) -> [&mut [u8]; 2];
+    /// The place for what comes after the first `taken` bytes that follow an admitted header, or for a part of it; empty
+    /// where nothing does.
+    fn space(&mut self, peer: usize, header: &Header, taken: usize) -> &mut [u8];
 
-    /// The place has been filled.
+    /// The first `taken` bytes are in their places.
+    fn filled(&mut self, _peer: usize, _header: &Header, _taken: usize) {}
+
+    /// All that follows the header is there.
     fn received(&mut self, peer: usize, header: &Header, pool: &mut Pool) -> Result<(), String>;
 
     /// Hands over the sum and the buffers that are left.

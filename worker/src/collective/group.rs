@@ -115,6 +115,12 @@ impl Group {
         CollectiveError::Protocol { peer: number(peer), address: self.address(peer), problem }
     }
 
+    /// Whether a peer is reached at this rank's own address: on this machine, unless something lies before it.
+    pub(super) fn is_beside(&self, peer: usize) -> bool {
+        let host = |rank: usize| self.addresses.get(rank).and_then(|address| address.rsplit_once(':'));
+        matches!((host(peer), host(self.rank)), (Some((theirs, _)), Some((own, _))) if theirs == own)
+    }
+
     fn address(&self, peer: usize) -> String {
         self.addresses.get(peer).cloned().unwrap_or_default()
     }

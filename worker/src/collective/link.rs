@@ -1,17 +1,19 @@
-//! The connection to one peer: frames in and frames out, as far as the socket goes without waiting.
+//! The connection to one peer: frames in and frames out, as far as its wire goes without waiting.
 
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{self, ErrorKind, IoSlice};
+use std::os::fd::BorrowedFd;
+
+use rustix::event::PollFlags;
 
 use super::CollectiveError;
 use super::exchange::{Admission, Exchanges};
-use super::frame::{HEADER_BYTES, Header};
+use super::frame::{HEADER_BYTES, Header, Kind};
 use super::group::Group;
+use super::wire::Wire;
 
 /// The connection to one peer.
 pub(super) struct Link {
-    stream: TcpStream,
+    wire: Wire,
     peer: usize,
     inbound: Inbound,
     outbound: Option<Outbound>,
@@ -46,8 +48,8 @@ impl Inbound {
 }
 
 impl Link {
-    pub(super) fn new(stream: TcpStream, peer: usize) -> Self {
-        Self { stream, peer, inbound: Inbound::new(), outbound: None, closed: false, sent_bytes: 0 }
+    pub(super) fn new(wire: Wire, peer: usize) -> Self {
+        Self { wire, peer, inbound: Inbound::new(), outbound: None, closed: false, sent_bytes: 0 }
     }
 
     pub(super) fn peer(&self) -> usize {
@@ -60,7 +62,11 @@ impl Link {
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
+        self.wire.fd()
+    }
+
+    pub(super) fn is_shared(&self) -> bool {
+        self.wire.is_shared()
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -73,16 +79,47 @@ impl Link {
     }
 
     pub(super) fn shut_down(&self) {
-        // It may be shut down already.
-        match self.stream.shutdown(Shutdown::Both) {
-            Ok(()) | Err(_) => {}
-        }
+        self.wire.shut_down();
     }
 
     /// The error behind a hang-up that `poll` reported.
     pub(super) fn hang_up(&mut self, exchanges: &Exchanges, group: &Group) -> Result<(), CollectiveError> {
-        let error = self.stream.take_error().ok().flatten().unwrap_or_else(|| ErrorKind::ConnectionReset.into());
+        let error = self.wire.take_error();
         self.lost("receiving", error, exchanges, group)
+    }
+
+    /// Whether shared memory lets this side go on, without a look at the socket.
+    pub(super) fn is_ready(&mut self, exchanges: &Exchanges, group: &Group) -> Result<bool, CollectiveError> {
+        let (reads, writes) = (!self.closed && !self.is_stalled(), !self.closed && self.has_output(exchanges));
+        self.wire.is_ready(reads, writes).map_err(|error| self.failed("receiving", error, group))
+    }
+
+    /// Tells the peer, where memory is shared, that this side is about to sleep; `false` where it need not.
+    pub(super) fn sleeps(&mut self, exchanges: &Exchanges, group: &Group) -> Result<bool, CollectiveError> {
+        let (reads, writes) = (!self.closed && !self.is_stalled(), !self.closed && self.has_output(exchanges));
+        self.wire.sleeps(reads, writes).map_err(|error| self.failed("receiving", error, group))
+    }
+
+    /// Tells the peer, where memory is shared, that this side is awake.
+    pub(super) fn rises(&self) {
+        self.wire.rises();
+    }
+
+    /// Takes what has woken this side, where memory is shared.
+    pub(super) fn hears(&mut self) {
+        self.wire.hears();
+    }
+
+    /// What to sleep for; `None` where there is nothing.
+    pub(super) fn interest(&self, exchanges: &Exchanges) -> Option<PollFlags> {
+        self.wire.interest(!self.is_stalled(), self.has_output(exchanges))
+    }
+
+    fn failed(&self, doing: &'static str, error: io::Error, group: &Group) -> CollectiveError {
+        match error.kind() {
+            ErrorKind::InvalidData => group.protocol(self.peer, error.to_string()),
+            _ => group.connection(self.peer, doing, error),
+        }
     }
 
     /// Receives up to the end of one frame. Returns whether anything arrived.
@@ -90,11 +127,14 @@ impl Link {
         let mut moved = false;
         while !self.closed {
             let Some(header) = self.inbound.header else {
-                match self.stream.read(&mut self.inbound.bytes[self.inbound.filled..]) {
+                match self.wire.read(&mut self.inbound.bytes[self.inbound.filled..], true) {
                     Ok(0) => self.lost("receiving", ErrorKind::UnexpectedEof.into(), exchanges, group)?,
                     Ok(count) => self.inbound.filled += count,
                     Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(moved),
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == ErrorKind::InvalidData => {
+                        return Err(self.failed("receiving", error, group));
+                    }
                     Err(error) => self.lost("receiving", error, exchanges, group)?,
                 }
                 if self.inbound.filled == HEADER_BYTES {
@@ -114,10 +154,7 @@ impl Link {
                 Ok(None) => return Ok(true),
                 Ok(Some(_)) => moved = true,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(moved),
-                Err(error) if error.kind() == ErrorKind::InvalidData => {
-                    return Err(group.protocol(self.peer, error.to_string()));
-                }
-                Err(error) => return Err(group.connection(self.peer, "receiving", error)),
+                Err(error) => return Err(self.failed("receiving", error, group)),
             }
         }
         Ok(moved)
@@ -126,21 +163,21 @@ impl Link {
     /// Receives once; `None` when the frame is complete.
     fn receive_payload(&mut self, header: &Header, exchanges: &mut Exchanges) -> io::Result<Option<usize>> {
         let Some((exchange, pool)) = exchanges.get(header.sequence) else { return Ok(None) };
-        let [first, second] = exchange.space(self.peer, header);
-        let taken = self.inbound.taken;
-        let rest = if taken < first.len() { &mut first[taken..] } else { &mut second[taken - first.len()..] };
-        if rest.is_empty() {
+        let place = exchange.space(self.peer, header, self.inbound.taken);
+        if place.is_empty() {
             self.inbound = Inbound::new();
             exchange
                 .received(self.peer, header, pool)
                 .map_err(|problem| io::Error::new(ErrorKind::InvalidData, problem))?;
             return Ok(None);
         }
-        match self.stream.read(rest) {
+        // A part is added to others, and a sum waits for the fence.
+        match self.wire.read(place, header.kind == Kind::Part) {
             Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(Some(0)),
             Ok(count) => {
                 self.inbound.taken += count;
+                exchange.filled(self.peer, header, self.inbound.taken);
                 Ok(Some(count))
             }
             Err(error) => Err(error),
@@ -166,7 +203,7 @@ impl Link {
             let mut slices = [IoSlice::new(&outbound.bytes), IoSlice::new(first), IoSlice::new(second)];
             let mut rest = &mut slices[..];
             IoSlice::advance_slices(&mut rest, outbound.written);
-            match self.stream.write_vectored(rest) {
+            match self.wire.write_vectored(rest) {
                 Ok(count) => {
                     outbound.written += count;
                     self.sent_bytes += count as u64;
@@ -174,7 +211,7 @@ impl Link {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(moved),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(group.connection(self.peer, "sending", error)),
+                Err(error) => return Err(self.failed("sending", error, group)),
             }
         }
         Ok(moved)

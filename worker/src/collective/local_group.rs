@@ -5,14 +5,14 @@ use std::ops::Range;
 use std::time::Duration;
 
 use medley_common::identity::{Generation, Rank, Update};
-use medley_common::lane::LaneTree;
+use medley_common::lane::{LaneTree, Node};
 use medley_common::message::Form;
 use medley_common::model::{Family, ModelConfig};
 use medley_common::secret::Secret;
 use medley_common::spec::Summation;
 
 use super::{AbortSwitch, CollectiveError, Listener, Tcp, TcpSettings};
-use crate::layout::Layout;
+use crate::layout::{Layout, Segment};
 
 pub(super) const SECRET: Secret = Secret([7; 32]);
 /// One that no group has.
@@ -24,7 +24,11 @@ pub(super) const SETTINGS: TcpSettings = TcpSettings {
     doubt_after: Duration::from_secs(30),
     chunk_elements: 37,
     summation: Summation::ByLane,
+    shared_memory: false,
 };
+
+/// What does not depend on what carries the bytes, once for each.
+pub(super) const BOTH: [TcpSettings; 2] = [SETTINGS, TcpSettings { shared_memory: true, ..SETTINGS }];
 
 /// Segments of some hundred elements; 53 words of 12.
 pub(super) fn layout() -> Layout {
@@ -44,6 +48,16 @@ pub(super) fn layout() -> Layout {
         initializer_range: 0.02,
         num_labels: 3,
     })
+}
+
+/// A buffer for the head, of ones.
+pub(super) fn head() -> Vec<f32> {
+    vec![1.0; layout().range(Segment::Head).len()]
+}
+
+/// The node of one lane.
+pub(super) fn lane(index: u32) -> Node {
+    Node { level: 0, index }
 }
 
 pub(super) fn listener() -> Listener {

@@ -1,5 +1,7 @@
 //! Connecting every rank of a group with every other: each calls all lower ranks and is called by all higher ones.
 //!
+//! Who calls a rank at its own address offers to share memory; whatever stands in the way of that, they go on without.
+//!
 //! Nothing here blocks but the look-up of a peer's name, where its address is not a number. The sizes of the sockets'
 //! buffers are left to the kernel, which adapts them: fixed ones of 0.5 to 4 MB were no faster over loopback.
 
@@ -15,9 +17,13 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 use super::CollectiveError;
 use super::abort::AbortSwitch;
 use super::group::Group;
-use super::handshake::{Greeting, HELLO_BYTES, REPLY_BYTES};
+use super::handshake::{Greeting, HELLO_BYTES, Offer, REPLY_BYTES};
 use super::link::Link;
 use super::listener::Listener;
+use super::ring::{Reader, Writer};
+use super::shared_memory::{self, NONCE_BYTES, Offered};
+use super::tcp::TcpSettings;
+use super::wire::Wire;
 
 /// Callers whose greeting is awaited at a time; beyond, the oldest is dropped, so that silent ones block nobody.
 const MOST_GUESTS: usize = 64;
@@ -30,15 +36,20 @@ pub(super) fn connect_all(
     listener: &Listener,
     form: &Form,
     group: &Group,
-    timeout: Duration,
+    settings: TcpSettings,
     switch: &AbortSwitch,
-) -> Result<Vec<Link>, CollectiveError> {
-    let now = Instant::now();
-    let calls = (0..group.rank).map(|peer| Call { peer, attempts: 0, state: CallState::Waiting(now), last: None });
-    let calls = calls.collect();
+) -> Result<Vec<Seat>, CollectiveError> {
+    let (now, timeout) = (Instant::now(), settings.connect_timeout);
+    let mut calls = Vec::new();
+    for peer in 0..group.rank {
+        let shares = settings.shared_memory && group.is_beside(peer);
+        let memory = shares.then(Offered::new).transpose();
+        calls.push(Call { peer, attempts: 0, state: CallState::Waiting(now), memory, last: None });
+    }
+    let shares = settings.shared_memory;
     let seats = (0..group.world()).map(|_| None).collect();
     let mut mesh =
-        Mesh { listener, form, group, calls, guests: VecDeque::new(), seats, refused: None, accept_after: now };
+        Mesh { listener, form, group, shares, calls, guests: VecDeque::new(), seats, refused: None, accept_after: now };
     while !mesh.is_complete() {
         if switch.is_aborted() {
             return Err(CollectiveError::Aborted);
@@ -52,18 +63,41 @@ pub(super) fn connect_all(
         };
         mesh.wait(left, switch)?;
     }
-    let seats = mesh.seats.into_iter().enumerate();
-    Ok(seats.filter_map(|(peer, stream)| Some(Link::new(stream?, peer))).collect())
+    Ok(mesh.seats.into_iter().flatten().collect())
+}
+
+/// The connection to a rank.
+pub(super) struct Seat {
+    peer: usize,
+    stream: TcpStream,
+    memory: Memory,
+}
+
+impl Seat {
+    pub(super) fn peer(&self) -> usize {
+        self.peer
+    }
+
+    /// Whether memory is shared with the rank, or why it is not although it was to be.
+    pub(super) fn shares(&self) -> Result<bool, &io::Error> {
+        self.memory.as_ref().map(Option::is_some)
+    }
+
+    pub(super) fn link(self) -> Link {
+        Link::new(Wire::new(self.stream, self.memory.unwrap_or(None)), self.peer)
+    }
 }
 
 struct Mesh<'a> {
     listener: &'a Listener,
     form: &'a Form,
     group: &'a Group,
+    /// Whether this rank shares memory.
+    shares: bool,
     calls: Vec<Call>,
     guests: VecDeque<Guest>,
     /// The connection to each rank.
-    seats: Vec<Option<TcpStream>>,
+    seats: Vec<Option<Seat>>,
     /// Why a caller was turned away last.
     refused: Option<String>,
     /// Set after an error of `accept`, which would come again at once.
@@ -75,6 +109,8 @@ struct Call {
     peer: usize,
     attempts: usize,
     state: CallState,
+    /// What is offered, if anything.
+    memory: io::Result<Option<Offered>>,
     /// What went wrong last.
     last: Option<io::Error>,
 }
@@ -86,6 +122,33 @@ enum CallState {
     /// For the rest of the answer.
     Greeted(TcpStream, Filling<REPLY_BYTES>),
     Seated,
+}
+
+/// The memory that is shared with a rank, or why none is; nothing where that was not to be.
+type Memory = io::Result<Option<(Reader, Writer)>>;
+
+impl Call {
+    fn offer(&self) -> Option<Offer> {
+        let memory = self.memory.as_ref().ok()?.as_ref()?;
+        Some(Offer::new(std::process::id(), memory.descriptor(), memory.nonce()))
+    }
+
+    /// What comes of the offer by the answer, which `has` this nonce or none, or is not to be trusted.
+    fn conclude(&mut self, has: impl Fn(Option<&[u8; NONCE_BYTES]>) -> bool) -> io::Result<Memory> {
+        let nonce = self.memory.as_ref().ok().and_then(|memory| Some(*memory.as_ref()?.nonce()));
+        if nonce.is_some_and(|nonce| has(Some(&nonce))) {
+            let offered = std::mem::replace(&mut self.memory, Ok(None));
+            return Ok(offered.map(|offered| offered.map(Offered::accepted)));
+        }
+        if !has(None) {
+            return Err(io::Error::new(ErrorKind::PermissionDenied, "it does not know the secret"));
+        }
+        let offered = std::mem::replace(&mut self.memory, Ok(None));
+        Ok(offered.and_then(|offered| match offered {
+            None => Ok(None),
+            Some(_) => Err(io::Error::new(ErrorKind::Unsupported, "it takes none")),
+        }))
+    }
 }
 
 /// A caller that has not said who it is.
@@ -159,7 +222,7 @@ impl Mesh<'_> {
         for mut guest in std::mem::take(&mut self.guests) {
             match self.welcome(&mut guest) {
                 Ok(None) => self.guests.push_back(guest),
-                Ok(Some(peer)) => self.seats[peer] = Some(guest.stream),
+                Ok(Some((peer, memory))) => self.seats[peer] = Some(Seat { peer, stream: guest.stream, memory }),
                 Err(error) => self.refused = Some(format!("{} was turned away: {error}", guest.address)),
             }
         }
@@ -178,7 +241,7 @@ impl Mesh<'_> {
                     return Err(error);
                 }
                 if stream.peer_addr().is_ok() {
-                    say(&mut stream, &greeting.hello(&self.form.secret))?;
+                    say(&mut stream, &greeting.hello(&self.form.secret, call.offer().as_ref()))?;
                     CallState::Greeted(stream, Filling::new())
                 } else {
                     CallState::Connecting(stream)
@@ -186,25 +249,30 @@ impl Mesh<'_> {
             }
             CallState::Greeted(mut stream, mut reply) => match reply.read(&mut stream)? {
                 None => CallState::Greeted(stream, reply),
-                Some(reply) if greeting.is_reply(reply, &self.form.secret) => {
-                    self.seats[call.peer] = Some(stream);
+                Some(reply) => {
+                    let memory = call.conclude(|nonce| greeting.is_reply(reply, &self.form.secret, nonce))?;
+                    self.seats[call.peer] = Some(Seat { peer: call.peer, stream, memory });
                     CallState::Seated
                 }
-                Some(_) => return Err(io::Error::new(ErrorKind::PermissionDenied, "it does not know the secret")),
             },
             state @ (CallState::Waiting(_) | CallState::Seated) => state,
         };
         Ok(())
     }
 
-    /// Hears a guest out; the rank it takes, once it has proved to be that.
-    fn welcome(&self, guest: &mut Guest) -> io::Result<Option<usize>> {
+    /// Hears a guest out; the rank it takes, once it has proved to be that, and the memory that is shared with it.
+    fn welcome(&self, guest: &mut Guest) -> io::Result<Option<(usize, Memory)>> {
         let Some(hello) = guest.hello.read(&mut guest.stream)? else { return Ok(None) };
-        let peer = Greeting::caller(hello, self.form, self.group.chunk_elements)
+        let (peer, offer) = Greeting::caller(hello, self.form, self.group.chunk_elements)
             .map_err(|problem| io::Error::new(ErrorKind::PermissionDenied, problem))?;
         guest.stream.set_nodelay(true)?;
-        say(&mut guest.stream, &self.greeting(peer, self.group.rank).reply(&self.form.secret))?;
-        Ok(Some(peer))
+        let (nonce, memory) = match offer.filter(|_| self.shares).map(|offer| take(&offer)) {
+            None => (None, Ok(None)),
+            Some(Ok((nonce, ends))) => (Some(nonce), Ok(Some(ends))),
+            Some(Err(error)) => (None, Err(error)),
+        };
+        say(&mut guest.stream, &self.greeting(peer, self.group.rank).reply(&self.form.secret, nonce.as_ref()))?;
+        Ok(Some((peer, memory)))
     }
 
     /// Waits until something moves, but not for longer than `left` or the next attempt.
@@ -245,6 +313,17 @@ impl Mesh<'_> {
         let text = format!("not done after {} ms{last}", timeout.as_millis());
         self.group.connection(missing, doing, io::Error::new(ErrorKind::TimedOut, text))
     }
+}
+
+/// Opens the memory that is offered.
+fn take(offer: &Offer) -> io::Result<([u8; NONCE_BYTES], (Reader, Writer))> {
+    let (process, descriptor) = offer.place();
+    let (nonce, ends) = shared_memory::open(process, descriptor)?;
+    if !offer.is_of(&nonce) {
+        let text = format!("/proc/{process}/fd/{descriptor} is not the memory that it offers");
+        return Err(io::Error::new(ErrorKind::InvalidData, text));
+    }
+    Ok((nonce, ends))
 }
 
 /// Begins to connect; the addresses of a name take turns.

@@ -34,6 +34,8 @@ mod patience;
 mod pool;
 mod reach;
 mod rendezvous;
+mod ring;
+mod shared_memory;
 mod solo;
 mod tcp;
 mod topology;
@@ -43,6 +45,7 @@ mod transport;
 mod tree_sum;
 #[cfg(any(feature = "cuda", test))]
 mod watchdog;
+mod wire;
 mod words;
 
 pub use abort::AbortSwitch;
@@ -158,15 +161,16 @@ pub trait Collective<B = Vec<f32>> {
 pub type Connect<B> =
     Box<dyn Fn(&Listener, &Form, &Layout, &Rendezvous<'_>) -> Result<Box<dyn Collective<B>>, CollectiveError>>;
 
-/// Workers whose buffers are the host's come together by TCP, and need no token; one alone, with all lanes, needs nobody.
+/// Workers whose buffers are the host's come together by TCP, share memory where they can and `shared_memory` lets them,
+/// and need no token; one alone, with all lanes, needs nobody.
 #[must_use]
-pub fn by_tcp(spec: &TrainSpec) -> Connect<Vec<f32>> {
+pub fn by_tcp(spec: &TrainSpec, shared_memory: bool) -> Connect<Vec<f32>> {
     let (lanes, summation) = (spec.lanes, spec.compute.summation);
     Box::new(move |listener, form, layout, rendezvous| {
         if form.peers.len() == 1 {
             return Ok(Box::new(Solo::new(Cpu, layout, lanes)));
         }
-        let settings = TcpSettings { summation, ..TcpSettings::default() };
+        let settings = TcpSettings { summation, shared_memory, ..TcpSettings::default() };
         Ok(Box::new(Tcp::connect(listener, form, layout, settings, rendezvous.switch.clone())?))
     })
 }
@@ -222,6 +226,8 @@ pub enum CollectiveError {
 }
 
 #[cfg(test)]
+mod duet;
+#[cfg(test)]
 mod failure_test;
 #[cfg(test)]
 mod lane_exchange_test;
@@ -229,5 +235,7 @@ mod lane_exchange_test;
 mod local_group;
 #[cfg(test)]
 pub(crate) mod local_transport;
+#[cfg(test)]
+mod sharing_test;
 #[cfg(test)]
 mod tcp_test;

@@ -56,7 +56,8 @@ pub fn by_nccl(cuda: Cuda<Gpu>, lanes: u32, compute: ComputeSpec) -> Result<Conn
         if form.peers.len() == 1 {
             return Ok(Box::new(Solo::new(cuda.clone(), layout, lanes)));
         }
-        let settings = TcpSettings::default();
+        // What it carries is little.
+        let settings = TcpSettings { shared_memory: false, ..TcpSettings::default() };
         let mesh = Tcp::connect(listener, form, layout, settings, rendezvous.switch.clone())?;
         let group = Arc::clone(mesh.group());
         let nccl = Nccl::join(cuda.clone(), form, (mesh, settings.silence_timeout), rendezvous)?;

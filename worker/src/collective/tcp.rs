@@ -1,4 +1,5 @@
-//! The collective of CPU workers: a full mesh of TCP connections.
+//! The collective of CPU workers: a full mesh of TCP connections, of which those between processes of one machine send
+//! through memory that both share.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SendError, Sender, TryRecvError};
@@ -16,8 +17,8 @@ use super::exchange::Exchanges;
 use super::group::{Group, number};
 use super::link::Link;
 use super::listener::Listener;
-use super::mesh;
-use super::topology::ranks;
+use super::mesh::{self, Seat};
+use super::topology::{ranks, way};
 use super::traffic::Meter;
 use super::{Collective, CollectiveError, Parts, SparseRows, Summed};
 use crate::layout::{Layout, Segment};
@@ -35,6 +36,8 @@ pub struct TcpSettings {
     pub chunk_elements: usize,
     /// What the nodes are that ranks hand over; the same on all ranks.
     pub summation: Summation,
+    /// Whether memory is shared with peers on this machine.
+    pub shared_memory: bool,
 }
 
 impl Default for TcpSettings {
@@ -46,6 +49,7 @@ impl Default for TcpSettings {
             doubt_after: Duration::from_secs(5),
             chunk_elements: 64 << 10,
             summation: Summation::ByLane,
+            shared_memory: true,
         }
     }
 }
@@ -56,6 +60,8 @@ impl Default for TcpSettings {
 #[derive(Debug)]
 pub struct Tcp {
     group: Arc<Group>,
+    /// What the sums travel over, in words.
+    way: String,
     switch: AbortSwitch,
     /// `None` while dropping.
     orders: Option<Sender<Order>>,
@@ -82,7 +88,9 @@ impl Tcp {
         switch: AbortSwitch,
     ) -> Result<Self, CollectiveError> {
         let group = Arc::new(Group::new(form, layout, settings)?);
-        let links = mesh::connect_all(listener, form, &group, settings.connect_timeout, &switch)?;
+        let seats = mesh::connect_all(listener, form, &group, settings, &switch)?;
+        let way = way(&seats);
+        let links = seats.into_iter().map(Seat::link).collect();
         let (orders, order_queue) = mpsc::channel();
         let (reply_queue, replies) = mpsc::channel();
         let courier = Courier {
@@ -104,6 +112,7 @@ impl Tcp {
             .map_err(|error| CollectiveError::Invalid { problem: format!("start the collective's thread: {error}") })?;
         Ok(Self {
             group,
+            way,
             switch,
             orders: Some(orders),
             replies,
@@ -203,7 +212,7 @@ impl Collective for Tcp {
     }
 
     fn describe(&self) -> Option<String> {
-        Some(format!("{} over TCP", ranks(&self.group.addresses)))
+        Some(format!("{} over {}", ranks(&self.group.addresses), self.way))
     }
 
     fn launch(&mut self, segment: Segment, sums: Vec<(Node, Vec<f32>)>) -> Result<(), CollectiveError> {

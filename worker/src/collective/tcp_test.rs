@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use medley_common::identity::Rank;
 use medley_common::lane::{LaneTree, Node};
+use medley_common::message::Form;
 use medley_common::model::{Family, ModelConfig};
 use medley_common::plan::mix;
 
-use super::local_group::{SETTINGS, forms, layout, listener, run, split};
-use super::{AbortSwitch, Collective, SparseRows, Summed, Tcp, TcpSettings, cover};
+use super::duet::{Duet, duet};
+use super::local_group::{BOTH, SETTINGS, forms, head, join, lane, layout, listener, run, split};
+use super::{AbortSwitch, Collective, CollectiveError, SparseRows, Summed, Tcp, TcpSettings, cover};
 use crate::layout::{Layout, Segment};
 
 /// Gradients of one update, lane by lane; `None` for an empty lane.
@@ -106,7 +109,11 @@ impl Update {
 }
 
 fn check_split(updates: &[Update], lanes: &[Range<u32>]) {
-    run(lanes, SETTINGS, |rank, mut tcp| {
+    BOTH.into_iter().for_each(|settings| check_over(updates, lanes, settings));
+}
+
+fn check_over(updates: &[Update], lanes: &[Range<u32>], settings: TcpSettings) {
+    run(lanes, settings, |rank, mut tcp| {
         for (index, update) in updates.iter().enumerate() {
             let buffers = update.launch(&mut tcp, std::slice::from_ref(&lanes[rank]));
             let summed = tcp.fence().unwrap();
@@ -120,14 +127,16 @@ fn check_split(updates: &[Update], lanes: &[Range<u32>]) {
 /// Which rows any rank has, between two sums.
 #[test]
 fn ranks_tell_each_other_their_rows() {
-    let (update, lanes) = (Update::new(8, &[2], 5), split(8, 3));
-    run(&lanes, SETTINGS, |rank, mut tcp| {
-        tcp.launch_words(Vec::new()).unwrap();
-        tcp.launch_rows([vec![3, 52], vec![], vec![3, 7]][rank].clone()).unwrap();
-        assert_eq!(tcp.fence().unwrap().words, SparseRows { rows: vec![3, 7, 52], values: Vec::new() });
-        update.launch(&mut tcp, std::slice::from_ref(&lanes[rank]));
-        update.check(&tcp.fence().unwrap(), "after");
-    });
+    for settings in BOTH {
+        let (update, lanes) = (Update::new(8, &[2], 5), split(8, 3));
+        run(&lanes, settings, |rank, mut tcp| {
+            tcp.launch_words(Vec::new()).unwrap();
+            tcp.launch_rows([vec![3, 52], vec![], vec![3, 7]][rank].clone()).unwrap();
+            assert_eq!(tcp.fence().unwrap().words, SparseRows { rows: vec![3, 7, 52], values: Vec::new() });
+            update.launch(&mut tcp, std::slice::from_ref(&lanes[rank]));
+            update.check(&tcp.fence().unwrap(), "after");
+        });
+    }
 }
 
 #[test]
@@ -163,9 +172,9 @@ fn the_order_of_adding_shows() {
     assert_ne!(tree, line);
 }
 
-/// Segments larger than all socket buffers, sent both ways at once, with the production chunks.
+/// Segments larger than all socket buffers and rings, sent both ways at once, with the production chunks.
 #[test]
-fn full_socket_buffers_do_not_block() {
+fn full_buffers_do_not_block() {
     let layout = Layout::new(&ModelConfig {
         family: Family::Bert,
         vocab_size: 100,
@@ -185,35 +194,79 @@ fn full_socket_buffers_do_not_block() {
     let segment = Segment::Layer(0);
     let length = layout.range(segment).len();
     assert!(length > 80 << 18, "80 MB");
-    let listeners = [listener(), listener(), listener()];
-    let lanes = split(3, 3);
-    let forms = forms(&listeners, 1, &lanes);
-    std::thread::scope(|scope| {
-        for (rank, (listener, form)) in listeners.iter().zip(&forms).enumerate() {
-            let (layout, node) = (&layout, LaneTree::new(3).cover(lanes[rank].clone())[0]);
-            scope.spawn(move || {
-                let switch = AbortSwitch::new().unwrap();
-                let mut tcp = Tcp::connect(listener, form, layout, TcpSettings::default(), switch).unwrap();
-                tcp.launch(segment, vec![(node, vec![(rank + 1) as f32; length])]).unwrap();
-                let summed = tcp.fence().unwrap();
-                assert!(summed.segments[0].1.iter().all(|value| *value == 6.0));
-            });
-        }
-    });
+    for shared_memory in [false, true] {
+        let settings = TcpSettings { shared_memory, ..TcpSettings::default() };
+        let listeners = [listener(), listener(), listener()];
+        let lanes = split(3, 3);
+        let forms = forms(&listeners, 1, &lanes);
+        std::thread::scope(|scope| {
+            for (rank, (listener, form)) in listeners.iter().zip(&forms).enumerate() {
+                let (layout, node) = (&layout, LaneTree::new(3).cover(lanes[rank].clone())[0]);
+                scope.spawn(move || {
+                    let switch = AbortSwitch::new().unwrap();
+                    let mut tcp = Tcp::connect(listener, form, layout, settings, switch).unwrap();
+                    tcp.launch(segment, vec![(node, vec![(rank + 1) as f32; length])]).unwrap();
+                    let summed = tcp.fence().unwrap();
+                    assert!(summed.segments[0].1.iter().all(|value| *value == 6.0));
+                });
+            }
+        });
+    }
 }
 
 /// The elements, and a header of 48 bytes for each chunk of a part and of a sum.
 #[test]
 fn what_is_sent_is_counted() {
-    run(&split(8, 2), SETTINGS, |rank, mut member| {
-        let length = layout().range(Segment::Head).len();
-        let node = cover(LaneTree::new(8), &split(8, 2)[rank..=rank])[0];
-        for _ in 0..2 {
-            member.launch(Segment::Head, vec![(node, vec![1.0; length])]).unwrap();
-            let traffic = member.fence().unwrap().traffic;
-            let (least, most) = (4 * length as u64, 4 * length as u64 + 48 * (2 * length.div_ceil(2 * 37) as u64 + 2));
-            assert!((least..=most).contains(&traffic.sent_bytes), "rank {rank}: {traffic:?}, {least} to {most}");
-            assert!(!traffic.busy.is_zero());
-        }
-    });
+    for settings in BOTH {
+        run(&split(8, 2), settings, |rank, mut member| {
+            let length = layout().range(Segment::Head).len();
+            let node = cover(LaneTree::new(8), &split(8, 2)[rank..=rank])[0];
+            for _ in 0..2 {
+                member.launch(Segment::Head, vec![(node, vec![1.0; length])]).unwrap();
+                let traffic = member.fence().unwrap().traffic;
+                let (least, most) =
+                    (4 * length as u64, 4 * length as u64 + 48 * (2 * length.div_ceil(2 * 37) as u64 + 2));
+                assert!((least..=most).contains(&traffic.sent_bytes), "rank {rank}: {traffic:?}, {least} to {most}");
+                assert!(!traffic.busy.is_zero());
+            }
+        });
+    }
+}
+
+#[test]
+fn a_sum_that_cannot_be_is_refused() {
+    let refused = |launch: &dyn Fn(&mut Tcp)| {
+        let Duet { mut tcp, .. } = duet(SETTINGS);
+        launch(&mut tcp);
+        let error = tcp.fence().map(|_| ()).unwrap_err();
+        assert!(matches!(error, CollectiveError::Invalid { .. }), "{error}");
+    };
+    refused(&|tcp| tcp.launch(Segment::Head, vec![(lane(0), vec![0.0; 3])]).unwrap());
+    refused(&|tcp| tcp.launch(Segment::Head, vec![(lane(1), head())]).unwrap());
+    refused(&|tcp| tcp.launch(Segment::Head, vec![(lane(0), head()), (lane(0), head())]).unwrap());
+    refused(&|tcp| tcp.launch(Segment::Words, Vec::new()).unwrap());
+    refused(&|tcp| tcp.launch(Segment::Layer(2), Vec::new()).unwrap());
+    let rows = |rows: &[u32], values| SparseRows { rows: rows.to_vec(), values: vec![0.0; values] };
+    refused(&|tcp| tcp.launch_words(vec![(lane(0), rows(&[53], 12))]).unwrap());
+    refused(&|tcp| tcp.launch_words(vec![(lane(0), rows(&[1], 11))]).unwrap());
+}
+
+#[test]
+fn a_group_that_cannot_be_is_refused() {
+    let Duet { listeners, form, .. } = duet(SETTINGS);
+    let wrong = [
+        Form { rank: Rank(2), ..form.clone() },
+        Form { lanes: vec![vec![0..1], vec![1..2], vec![2..3]], ..form.clone() },
+        Form { lanes: vec![vec![0..1], vec![2..3]], ..form.clone() },
+        Form { lanes: vec![vec![0..2], vec![1..3]], ..form.clone() },
+        Form { peers: Vec::new(), lanes: Vec::new(), ..form },
+    ];
+    for form in wrong {
+        assert!(matches!(join(&listeners[0], &form, SETTINGS), Err(CollectiveError::Invalid { .. })), "{form:?}");
+    }
+    let form = forms(&listeners, 3, &split(2, 2)).remove(0);
+    for chunk_elements in [0, usize::MAX] {
+        let settings = TcpSettings { chunk_elements, ..SETTINGS };
+        assert!(matches!(join(&listeners[0], &form, settings), Err(CollectiveError::Invalid { .. })));
+    }
 }

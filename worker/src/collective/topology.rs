@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 #[cfg(any(feature = "cuda", test))]
 use std::{ffi::OsString, path::Path};
 
+use super::mesh::Seat;
+
 /// `4 ranks on 2 hosts (10.0.0.1: 3, 10.0.0.2: 1)`, by the addresses of the ranks' collectives.
 pub(super) fn ranks(peers: &[String]) -> String {
     let mut hosts = BTreeMap::<&str, usize>::new();
@@ -14,6 +16,22 @@ pub(super) fn ranks(peers: &[String]) -> String {
     let shares: Vec<String> = hosts.iter().map(|(host, ranks)| format!("{host}: {ranks}")).collect();
     let (count, places) = (peers.len(), hosts.len());
     format!("{count} rank{} on {places} host{} ({})", plural(count), plural(places), shares.join(", "))
+}
+
+/// What this rank's sums travel over: `shared memory`, `TCP`, or each with so many peers, and why no memory is shared
+/// with one on this machine.
+pub(super) fn way(seats: &[Seat]) -> String {
+    let sharing = seats.iter().filter(|seat| matches!(seat.shares(), Ok(true))).count();
+    let way = match (sharing, seats.len() - sharing) {
+        (_, 0) => "shared memory".to_owned(),
+        (0, _) => "TCP".to_owned(),
+        (sharing, others) => format!("shared memory with {sharing} and TCP with {others} of them"),
+    };
+    let refused = seats.iter().find_map(|seat| Some((seat.peer(), seat.shares().err()?)));
+    match refused {
+        None => way,
+        Some((peer, why)) => format!("{way}; no memory is shared with rank {peer}: {why}"),
+    }
 }
 
 /// The ranks, NCCL's version, what their first machine says of itself, and the settings that NCCL reads. Which ways it makes

@@ -158,9 +158,10 @@ impl Exchange for Words {
         Ok(Admission::Granted)
     }
 
-    fn space(&mut self, peer: usize, _header: &Header) -> [&mut [u8]; 2] {
-        let incoming = &mut self.progress[peer].incoming;
-        [bytemuck::cast_slice_mut(&mut incoming.rows), bytemuck::cast_slice_mut(&mut incoming.values)]
+    fn space(&mut self, peer: usize, _header: &Header, taken: usize) -> &mut [u8] {
+        let SparseRows { rows, values } = &mut self.progress[peer].incoming;
+        let (rows, values): (&mut [u8], &mut [u8]) = (bytemuck::cast_slice_mut(rows), bytemuck::cast_slice_mut(values));
+        if taken < rows.len() { &mut rows[taken..] } else { &mut values[taken - rows.len()..] }
     }
 
     fn received(&mut self, peer: usize, header: &Header, _pool: &mut Pool) -> Result<(), String> {
