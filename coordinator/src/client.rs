@@ -59,6 +59,9 @@ pub enum ClientError {
         /// What came back.
         reason: String,
     },
+    /// Whoever watched was ended by a signal, of this number.
+    #[error("watching was ended by signal {0}")]
+    Signalled(u8),
     /// Standard output is gone.
     #[error("write the answer: {0}")]
     Output(#[from] std::io::Error),
@@ -66,12 +69,13 @@ pub enum ClientError {
 
 impl ClientError {
     /// The exit code: 78 where other credentials or another address are needed, 64 where something else is to be named,
-    /// else 70.
+    /// 128 and the number of a signal, else 70.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Access(_) | Self::Mistaken { .. } | Self::Denied { .. } => 78,
             Self::NotFound { .. } => 64,
+            Self::Signalled(number) => 128 + number,
             Self::Unreachable { .. } | Self::Call { .. } | Self::Output(_) => 70,
         }
     }

@@ -246,13 +246,7 @@ impl Driver {
                 self.display.line("stopping: what is under way is finished and saved; once more to stop at once");
                 vec![Input::StopRequested]
             }
-            Happening::Elapsed => {
-                let now = Instant::now();
-                let gone: Vec<WorkerId> =
-                    ties.leaving.iter().filter(|(_, (until, _))| *until <= now).map(|(worker, _)| *worker).collect();
-                let left = |worker| ties.leaving.remove(&worker).map(|(_, why)| Input::Left(worker, why));
-                gone.into_iter().filter_map(left).chain([Input::Elapsed]).collect()
-            }
+            Happening::Elapsed => ties.elapsed(Instant::now()),
         }
     }
 

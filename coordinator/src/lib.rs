@@ -12,6 +12,7 @@ pub mod compare;
 pub mod conversion;
 pub mod coordinate;
 pub mod counts;
+pub mod dashboard;
 pub mod dataset;
 pub mod display;
 pub mod driver;

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use medley_proto::v1;
 use medley_proto::v1::status_service_client::StatusServiceClient;
 
-use crate::cli::Status;
+use crate::cli::{Reach, Status};
 use crate::client::{Client, ClientError, soon};
-use crate::status_view;
+use crate::{dashboard, status_view};
 
 /// How long a coordinator that has died is looked for: whoever started it starts it again, and the run goes on.
 const RETURN: Duration = Duration::from_secs(60);
@@ -17,26 +17,61 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Shows the status once or, watching, until the run ends.
+/// Who is told how a run goes on.
+pub(crate) trait Viewer: Send {
+    /// Whether it wants to know what the run has come to before, whenever it is connected.
+    fn wants_report(&self) -> bool {
+        false
+    }
+
+    /// What the run has come to before.
+    fn report(&mut self, _report: v1::Report) {}
+
+    /// How the run stands.
+    ///
+    /// # Errors
+    /// Nobody sees it any more.
+    fn status(&mut self, status: v1::Status) -> Result<(), ClientError>;
+
+    /// No more comes over this connection.
+    ///
+    /// # Errors
+    /// Nobody sees it any more.
+    fn parted(&mut self) -> Result<(), ClientError> {
+        Ok(())
+    }
+
+    /// The coordinator is looked for from now on.
+    fn lost(&mut self, error: &ClientError);
+}
+
+/// Shows the status once or, watching, until the run ends: on a full screen, where there is a terminal.
 ///
 /// # Errors
 /// Nobody answers, the answer breaks off and nobody takes it up again, or it cannot be written.
 pub async fn show(arguments: &Status) -> Result<(), ClientError> {
     if arguments.watch {
-        return watch(arguments).await;
+        return match arguments.json || !std::io::stdout().is_terminal() {
+            true => watch(&arguments.reach, &mut Roll { is_json: arguments.json, written: None, last: None }).await,
+            false => dashboard::show(arguments).await,
+        };
     }
     let coordinator = Client::connect(&arguments.reach).await?;
     let mut client = StatusServiceClient::new(coordinator.calls());
     let asked = client.get_status(soon(v1::GetStatusRequest {})).await;
     let response = asked.map_err(|status| coordinator.broken(&status))?;
-    print(arguments, &response.into_inner().status.unwrap_or_default())
+    print(arguments.json, &response.into_inner().status.unwrap_or_default())
 }
 
-async fn watch(arguments: &Status) -> Result<(), ClientError> {
+/// Tells `viewer` how the run goes on until it ends, and looks for a coordinator that dies meanwhile.
+///
+/// # Errors
+/// As for [`show`].
+pub(crate) async fn watch(reach: &Reach, viewer: &mut impl Viewer) -> Result<(), ClientError> {
     let mut heard = None;
     let mut is_lost = false;
     loop {
-        let error = match follow(arguments, &mut heard, &mut is_lost).await {
+        let error = match follow(reach, viewer, (&mut heard, &mut is_lost)).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
@@ -45,22 +80,26 @@ async fn watch(arguments: &Status) -> Result<(), ClientError> {
             return Err(error);
         }
         if !std::mem::replace(&mut is_lost, true) {
-            let line = format!("medley: {error}; looking for it for {} s", RETURN.as_secs());
-            // Standard error may be closed: the answer goes elsewhere.
-            writeln!(std::io::stderr().lock(), "{line}").ok();
+            viewer.lost(&error);
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// Shows what one connection tells, to the end of the run. Notes in `heard` when it was last heard of.
-async fn follow(arguments: &Status, heard: &mut Option<Instant>, is_lost: &mut bool) -> Result<(), ClientError> {
-    let coordinator = Client::connect(&arguments.reach).await?;
+/// Tells what comes over one connection, to the end of the run. Notes in `heard` when it was last heard of.
+async fn follow(
+    reach: &Reach,
+    viewer: &mut impl Viewer,
+    (heard, is_lost): (&mut Option<Instant>, &mut bool),
+) -> Result<(), ClientError> {
+    let coordinator = Client::connect(reach).await?;
     let broken = |status: tonic::Status| coordinator.broken(&status);
     let mut client = StatusServiceClient::new(coordinator.calls());
+    if viewer.wants_report() {
+        let asked = client.get_report(soon(v1::GetReportRequest {})).await.map_err(broken)?;
+        viewer.report(asked.into_inner().report.unwrap_or_default());
+    }
     let mut stream = client.watch_status(v1::WatchStatusRequest {}).await.map_err(broken)?.into_inner();
-    let is_roll = !arguments.json && !std::io::stdout().is_terminal();
-    let (mut written, mut last) = (None::<(Instant, i32)>, None);
     let end = loop {
         let message = match stream.message().await {
             Ok(Some(message)) => message,
@@ -68,28 +107,57 @@ async fn follow(arguments: &Status, heard: &mut Option<Instant>, is_lost: &mut b
             Err(status) => break Err(broken(status)),
         };
         (*heard, *is_lost) = (Some(Instant::now()), false);
-        let status = message.status.unwrap_or_default();
-        let is_old = written.is_none_or(|(when, phase)| when.elapsed() >= EVERY || phase != status.phase);
-        if !is_roll || is_old {
-            print(arguments, &status)?;
-            (written, last) = (Some((Instant::now(), status.phase)), None);
-        } else {
-            last = Some(status);
-        }
+        viewer.status(message.status.unwrap_or_default())?;
     };
-    last.map_or(Ok(()), |status| print(arguments, &status))?;
+    viewer.parted()?;
     end
 }
 
-fn print(arguments: &Status, status: &v1::Status) -> Result<(), ClientError> {
+/// Writes one status after the other.
+struct Roll {
+    is_json: bool,
+    /// When a text was written last, and of which phase.
+    written: Option<(Instant, i32)>,
+    /// The newest status, where it is not written.
+    last: Option<v1::Status>,
+}
+
+impl Viewer for Roll {
+    fn status(&mut self, status: v1::Status) -> Result<(), ClientError> {
+        let is_old = self.written.is_none_or(|(when, phase)| when.elapsed() >= EVERY || phase != status.phase);
+        if self.is_json || is_old {
+            print(self.is_json, &status)?;
+            (self.written, self.last) = (Some((Instant::now(), status.phase)), None);
+        } else {
+            self.last = Some(status);
+        }
+        Ok(())
+    }
+
+    fn parted(&mut self) -> Result<(), ClientError> {
+        self.last.take().map_or(Ok(()), |status| print(self.is_json, &status))
+    }
+
+    fn lost(&mut self, error: &ClientError) {
+        let line = format!("medley: {error}; looking for it for {} s", RETURN.as_secs());
+        // Standard error may be closed: the answer goes elsewhere.
+        writeln!(std::io::stderr().lock(), "{line}").ok();
+    }
+}
+
+/// Writes a status as text.
+///
+/// # Errors
+/// Standard output is gone.
+pub(crate) fn print_text(status: &v1::Status) -> Result<(), ClientError> {
+    print(false, status)
+}
+
+fn print(is_json: bool, status: &v1::Status) -> Result<(), ClientError> {
     let mut out = std::io::stdout().lock();
-    if arguments.json {
+    if is_json {
         writeln!(out, "{}", status_view::json(status))?;
     } else {
-        if arguments.watch && out.is_terminal() {
-            // One picture that changes, not a roll of them: clear the screen and begin at its top.
-            write!(out, "\x1b[2J\x1b[H")?;
-        }
         writeln!(out, "{}", status_view::text(status))?;
     }
     Ok(out.flush()?)

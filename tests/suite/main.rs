@@ -39,6 +39,7 @@ mod slowness;
 mod sweep;
 mod tracking;
 mod training;
+mod watching;
 
 /// The flags that every run of the suite shares: 8 rows an update, dropout on.
 const RECIPE: &str = "--model_name_or_path model --do_train --train_file train.jsonl --max_seq_length 64 \

@@ -112,7 +112,7 @@ pub(crate) struct OutputFlags {
     /// Write where time goes to profile.json and trace.json; replaces an earlier start's
     #[arg(long)]
     pub(crate) profile: Truth,
-    /// Show N sure but wrong predictions with their text in report.html [default: none; alone: 20]
+    /// Show N sure but wrong predictions, with their text, in report.html [alone: 20]
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "20")]
     pub(crate) report_examples: Option<i64>,
     /// Show no progress bar

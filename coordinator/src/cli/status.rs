@@ -21,7 +21,7 @@ pub struct Status {
     /// Which run.
     #[command(flatten)]
     pub reach: Reach,
-    /// Go on showing until the run ends
+    /// Go on showing until the run ends; on a terminal, on a full screen, which q leaves
     #[arg(long)]
     pub watch: bool,
     /// Show JSON, one object a line

@@ -2,9 +2,21 @@
 
 use std::time::{Duration, Instant};
 
+use medley_common::identity::WorkerId;
+
 use super::{Driver, Ties, internal};
 use crate::launch::{Succession, WorkerExit, describe};
 use crate::run::Input;
+
+impl Ties {
+    /// Time has passed: whose connection broke is gone, where its process has not said more by now.
+    pub(super) fn elapsed(&mut self, now: Instant) -> Vec<Input> {
+        let gone: Vec<WorkerId> =
+            self.leaving.iter().filter(|(_, (until, _))| *until <= now).map(|(worker, _)| *worker).collect();
+        let left = |worker| self.leaving.remove(&worker).map(|(_, why)| Input::Left(worker, why));
+        gone.into_iter().filter_map(left).chain([Input::Elapsed]).collect()
+    }
+}
 
 impl Driver {
     /// A local worker's process has ended: this tells more than its broken connection.
