@@ -96,7 +96,7 @@ const README: &[Account] = &[
     ("medley man DIR", &[Run("")]),
     ("medley report out", &[Prints]),
     (
-        "medley report seed-1",
+        "medley compare seed-1",
         &[
             First(
                 "for run in seed-1 seed-2 lr-1e-4; do medley train {flags} --max_steps 2 --output_dir $run || exit; done",
@@ -254,6 +254,7 @@ const PEERS_PAGE: &[Account] = &[
     ("python tests/peers/compare.py evaluate", &[PEERS]),
     ("python tests/peers/compare.py accuracy", &[PEERS]),
     ("python tests/peers/compare.py allreduce", &[PEERS]),
+    ("python tests/peers/compare.py products", &[PEERS]),
     ("cargo build --release", &[CARGO]),
     ("python tests/peers/faults.py", &[PEERS]),
     ("python tests/peers/faults.py", &[PEERS]),
