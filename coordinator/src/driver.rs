@@ -266,8 +266,10 @@ impl Driver {
         self.tell_of(now, &action, ties);
         match action {
             Action::Order(worker, command) => {
-                if let Command::Welcome(_) = command {
+                if let Command::Welcome(_) | Command::Reattach { .. } = command {
                     ties.welcomed.insert(worker);
+                }
+                if let Command::Welcome(_) = command {
                     self.welcome(worker);
                 }
                 ties.order(worker, command);

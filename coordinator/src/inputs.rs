@@ -55,8 +55,9 @@ impl Inputs {
         };
         let folder = ModelFolder::open(&path, start).map_err(data)?;
         let labels = labels(sources, &folder)?;
-        if sources.train_file.is_none() {
-            refuse_other_labels(&folder, &labels)?;
+        match sources.train_file {
+            None => refuse_other_labels(&folder, &labels)?,
+            Some(_) => refuse_another_size(&folder, &labels)?,
         }
         let encoder = Encoder::new(folder, labels, sources.max_seq_length)?;
         let cut = encoder.shortened(sources.max_seq_length);
@@ -126,6 +127,22 @@ fn refuse_other_labels(folder: &ModelFolder, labels: &LabelSet) -> Result<(), Fa
             Err(Failure { kind: FailureKind::Config, message })
         }
     }
+}
+
+/// A trained classifier cannot tell apart more labels than it has learnt, or fewer. Of an encoder alone, a classifier is drawn.
+fn refuse_another_size(folder: &ModelFolder, labels: &LabelSet) -> Result<(), Failure> {
+    let Some(own) = folder.trained_labels().map_err(data)?.filter(|own| own.names().len() != labels.names().len())
+    else {
+        return Ok(());
+    };
+    let count = |labels: &LabelSet| format!("{} labels ({})", labels.names().len(), shortened(labels.names()));
+    let message = format!(
+        "the model's classifier tells {} apart, and the run has {}; give --labels with as many, or train from the model \
+         that it was made of, which has no classifier yet",
+        count(&own),
+        count(labels)
+    );
+    Err(Failure { kind: FailureKind::Config, message })
 }
 
 /// Names in one line.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use medley_common::identity::Update;
 use medley_common::message::FailureKind;
 use medley_common::secret::Secret;
-use medley_coordinator::archive::LEDGER_FILE;
+use medley_coordinator::archive::{LEDGER_FILE, REPORT_FILE};
 use medley_coordinator::assembly::Request;
 use medley_coordinator::cli::{self, Cli, Compare, Evaluate, Plan, Predict, Replay, Report, Sweep, Verify};
 use medley_coordinator::client::ClientError;
@@ -209,6 +209,10 @@ fn conclude(spec: &RunSpec, display: &Display) {
     if dir.join(LEDGER_FILE).exists() {
         display.line(&match report_page::conclude(dir, spec.output().report_examples) {
             Ok(path) => format!("pictures of the run are in {}", path.display()),
+            Err(report_page::DrawError::Examples(error)) => {
+                let path = dir.join(REPORT_FILE);
+                format!("warning: the pictures in {} are without examples: {error}", path.display())
+            }
             Err(error) => format!("warning: no pictures of the run are drawn: {error}"),
         });
     }

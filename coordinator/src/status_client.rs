@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use medley_proto::v1;
 use medley_proto::v1::status_service_client::StatusServiceClient;
+use tonic::Code;
 
 use crate::cli::{Reach, Status};
 use crate::client::{Client, ClientError, soon};
@@ -51,8 +52,8 @@ pub(crate) trait Viewer: Send {
 /// Nobody answers, the answer breaks off and nobody takes it up again, or it cannot be written.
 pub async fn show(arguments: &Status) -> Result<(), ClientError> {
     if arguments.watch {
-        return match arguments.json || !std::io::stdout().is_terminal() {
-            true => watch(&arguments.reach, &mut Roll { is_json: arguments.json, written: None, last: None }).await,
+        return match arguments.json || !is_screen() {
+            true => roll(arguments).await,
             false => dashboard::show(arguments).await,
         };
     }
@@ -61,6 +62,20 @@ pub async fn show(arguments: &Status) -> Result<(), ClientError> {
     let asked = client.get_status(soon(v1::GetStatusRequest {})).await;
     let response = asked.map_err(|status| coordinator.broken(&status))?;
     print(arguments.json, &response.into_inner().status.unwrap_or_default())
+}
+
+/// Whether standard output is a terminal on which more than lines can be shown.
+fn is_screen() -> bool {
+    let kind = std::env::var_os("TERM").unwrap_or_default();
+    std::io::stdout().is_terminal() && !kind.is_empty() && kind != "dumb"
+}
+
+/// Writes how the run goes on until it ends, one status after the other.
+///
+/// # Errors
+/// As for [`show`].
+pub(crate) async fn roll(arguments: &Status) -> Result<(), ClientError> {
+    watch(&arguments.reach, &mut Roll { is_json: arguments.json, written: None, last: None }).await
 }
 
 /// Tells `viewer` how the run goes on until it ends, and looks for a coordinator that dies meanwhile.
@@ -96,8 +111,14 @@ async fn follow(
     let broken = |status: tonic::Status| coordinator.broken(&status);
     let mut client = StatusServiceClient::new(coordinator.calls());
     if viewer.wants_report() {
-        let asked = client.get_report(soon(v1::GetReportRequest {})).await.map_err(broken)?;
-        viewer.report(asked.into_inner().report.unwrap_or_default());
+        match client.get_report(soon(v1::GetReportRequest {})).await {
+            Ok(told) => viewer.report(told.into_inner().report.unwrap_or_default()),
+            Err(refused) if [Code::Unauthenticated, Code::PermissionDenied].contains(&refused.code()) => {
+                return Err(broken(refused));
+            }
+            // What was before is not all there is to see.
+            Err(_) => {}
+        }
     }
     let mut stream = client.watch_status(v1::WatchStatusRequest {}).await.map_err(broken)?.into_inner();
     let end = loop {

@@ -110,7 +110,6 @@ impl Summary {
         }
         vec![
             command(&["medley", "predict", "--model", &folder], " FILE"),
-            command(&["medley", "report", &folder], ""),
             command(&["medley", "compare", &folder], " OTHER_RUN"),
             command(&["medley", "verify", &folder], ""),
         ]
@@ -176,11 +175,10 @@ what came of it:
   memory      at most 61 MB in the coordinator, 131 MB in a worker
   output      it's out
   next        medley predict --model 'it'\\''s out' FILE
-              medley report 'it'\\''s out'
               medley compare 'it'\\''s out' OTHER_RUN
               medley verify 'it'\\''s out'";
         assert_eq!(summary("it's out").text(), told);
-        assert_eq!(summary("-out").next()[1], "medley report ./-out");
+        assert_eq!(summary("-out").next()[1], "medley compare ./-out OTHER_RUN");
         let alone = Summary { has_ledger: false, updates: None, ..summary("out") };
         assert!(!alone.text().contains("medley") && !alone.text().contains("training"), "{}", alone.text());
     }

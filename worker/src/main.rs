@@ -78,7 +78,7 @@ struct Arguments {
     reconnect_timeout: u64,
     /// Whether to sum with workers on this machine, on the CPU, through memory that both share: on, or off for TCP
     #[arg(long = "shared_memory", alias = "shared-memory", value_name = "on|off", env = "MEDLEY_SHARED_MEMORY")]
-    #[arg(value_enum, default_value_t = Switch::On, hide_possible_values = true)]
+    #[arg(value_parser = switch, default_value = "on")]
     shared_memory: Switch,
     /// Let other workers with this flag use the same GPU: for checks alone, and NCCL must be told as well, by NCCL_HOSTID
     /// or NCCL_MULTI_RANK_GPU_ENABLE
@@ -90,10 +90,19 @@ struct Arguments {
 }
 
 /// Whether something is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Switch {
     On,
     Off,
+}
+
+/// What a word says; an empty variable is one that is not set.
+fn switch(word: &str) -> Result<Switch, String> {
+    match word {
+        "on" | "" => Ok(Switch::On),
+        "off" => Ok(Switch::Off),
+        _ => Err("expected on or off".to_owned()),
+    }
 }
 
 /// What `medley` has a worker do that is no training.

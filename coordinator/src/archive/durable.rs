@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::error::ArchiveError;
@@ -79,6 +80,23 @@ pub(super) fn replacement(path: &Path, bytes: Vec<u8>) -> [Operation; 3] {
 /// The operating system refuses.
 pub(crate) fn replace(path: &Path, bytes: Vec<u8>) -> Result<(), ArchiveError> {
     perform(&replacement(path, bytes))
+}
+
+/// As [`replace`], by a file that only this user can read.
+///
+/// # Errors
+/// The operating system refuses.
+pub(super) fn replace_private(path: &Path, bytes: &[u8]) -> Result<(), ArchiveError> {
+    let partial = partial(path);
+    // One that lies there from before may be open to all.
+    remove(&partial).map_err(ArchiveError::io("remove", &partial))?;
+    let write = || {
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&partial)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    attempt(write).map_err(ArchiveError::io("write", &partial))?;
+    perform(&[Operation::Rename { from: partial, to: path.to_owned() }, Operation::Sync(parent(path))])
 }
 
 /// Writes a file that may be half on the disk anew, as the kernel has it.

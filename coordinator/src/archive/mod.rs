@@ -75,7 +75,7 @@ pub use predictions::{PREDICTIONS_LINES, PREDICTIONS_TABLE, RowOrigin, save_pred
 pub(crate) use predictions::{label_name, softmax};
 pub use profile_file::{PROFILE_FILE, save_profile};
 pub use recipe::{Difference, Recipe};
-pub use report_file::{PAGE_BEGINNING, REPORT_FILE, may_save_report, save_report};
+pub use report_file::{PAGE_BEGINNING, REPORT_FILE, may_save_report, save_private_report, save_report};
 pub use results::{ALL_RESULTS_FILE, Metrics, TRAIN_RESULTS_FILE};
 pub use space::{Space, SpaceNeed};
 pub use staging::{OPTIMIZER_FILE, StagedPiece, Staging, WEIGHTS_FILE, artifact_file};

@@ -23,6 +23,15 @@ pub fn save_report(path: &Path, page: &str) -> Result<(), ArchiveError> {
     durable::replace(path, page.as_bytes().to_vec())
 }
 
+/// As [`save_report`], for the eyes of this user alone: a page with text of the data. Blocks.
+///
+/// # Errors
+/// As for [`save_report`].
+pub fn save_private_report(path: &Path, page: &str) -> Result<(), ArchiveError> {
+    may_save_report(path)?;
+    durable::replace_private(path, page.as_bytes())
+}
+
 /// Makes sure that nothing would be lost with what is at `path`. Blocks.
 ///
 /// # Errors

@@ -78,7 +78,8 @@ pub(super) fn words(
         } else {
             let plain = key.replace('-', "_");
             let plain = plain.strip_prefix("no_").unwrap_or(&plain);
-            let meant = spelling.completions(plain).next().cloned().or_else(|| suggest(plain));
+            let other = spelling.other_name(plain).map(ToOwned::to_owned);
+            let meant = other.or_else(|| spelling.completions(plain).next().cloned()).or_else(|| suggest(plain));
             let meant = meant.filter(|meant| meant != key);
             let suggestion = meant.map(|name| format!("; did you mean \"{name}\"?")).unwrap_or_default();
             return Err(in_file(ConfigProblem::UnknownKey { key: key.clone(), suggestion }));

@@ -115,8 +115,7 @@ impl Spelling {
             }
         } else {
             let flag_is = |full: String| CliError::Abbreviated { flag: format!("--{name}"), full };
-            let other = OTHER_NAMES.iter().find(|(other, known)| other == name && self.knows(known));
-            if let Some((_, known)) = other {
+            if let Some(known) = self.other_name(name) {
                 return Err(flag_is(format!("--{known}")));
             }
             let full: Vec<String> = self.completions(name).map(|full| format!("--{full}")).collect();
@@ -126,6 +125,11 @@ impl Spelling {
             respelled.push(flag.spelled(name));
         }
         Ok(after)
+    }
+
+    /// The flag that another program calls `name`.
+    pub(super) fn other_name(&self, name: &str) -> Option<&'static str> {
+        OTHER_NAMES.iter().find(|(other, known)| *other == name && self.knows(known)).map(|(_, known)| *known)
     }
 
     /// The flags that begin with `name`, itself included.

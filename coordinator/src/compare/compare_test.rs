@@ -32,9 +32,10 @@ fn what_a_run_came_to_is_a_row() {
     let found = compared(&[&one, &other]).unwrap();
     let text = found.text(None);
     let words = |line: usize| text.lines().nth(line).unwrap().split("  ").filter(|it| !it.is_empty()).map(str::trim);
-    let expected = ["run", "validation accuracy", "updates", "best", "time", "rows/s", "memory", "workers", "weights"];
+    let expected =
+        ["run", "validation accuracy", "updates", "model of", "time", "rows/s", "memory", "workers", "weights"];
     assert_eq!(words(0).collect::<Vec<_>>(), expected, "{text}");
-    let cells = ["0.7500 (0.5000 to 0.8750)", "14 of 14", "-", "1 min 05 s", "52", "-", "2"];
+    let cells = ["0.7500 (0.5000 to 0.8750)", "14 of 14", "14", "1 min 05 s", "52", "-", "2"];
     assert_eq!(words(1).skip(1).take(7).collect::<Vec<_>>(), cells, "{text}");
     assert_eq!(words(2).skip(1).collect::<Vec<_>>(), ["-", "5 of 14", "-", "-", "-", "-", "2", "-"], "{text}");
     assert!(text.contains(" is not complete: update 5 of 14\n"), "{text}");

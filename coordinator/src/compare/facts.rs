@@ -1,6 +1,6 @@
 //! What is compared of a run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use medley_common::identity::{Digest, Update};
 use serde::Serialize;
@@ -48,6 +48,9 @@ pub(super) struct Facts {
     pub(super) problems: Vec<String>,
     /// All settings that decide the weights.
     pub(super) settings: Map<String, Value>,
+    /// Those that its command names.
+    #[serde(skip)]
+    pub(super) typed: BTreeSet<String>,
     /// The names of the labels, by id; empty where they are not known yet.
     pub(super) labels: Vec<String>,
     /// Digests of what went in, by name; of a run that is not complete, nothing is known but the rows it trains on.
@@ -60,6 +63,12 @@ pub(super) struct Facts {
     pub(super) identity_sha256: String,
     /// Whether some of its updates were made by an earlier process, which its time leaves out.
     pub(super) was_resumed: bool,
+}
+
+/// The name of the flag that a word of a command gives, if it gives one.
+fn flag(word: &str) -> Option<String> {
+    let name = word.strip_prefix("--")?.split('=').next()?;
+    Some(name.replace('-', "_"))
 }
 
 impl Facts {
@@ -94,6 +103,7 @@ impl Facts {
             weights_sha256: model.map(|outputs| outputs.parameters.to_string()),
             problems: portrait.damage.iter().cloned().chain(problems).collect(),
             settings: settings_of(portrait),
+            typed: identity.command.iter().filter_map(|word| flag(word)).collect(),
             labels: portrait.labels.values().cloned().collect(),
             inputs: portrait.inputs.iter().map(hex).collect(),
             evaluated_update: evaluation.map(|(update, _)| update.0),

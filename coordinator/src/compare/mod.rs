@@ -98,7 +98,10 @@ pub fn compare(folders: &[PathBuf], path: &Path) -> Result<Comparison, CompareEr
 fn distinct(folders: &[PathBuf]) -> Result<(), CompareError> {
     let mut seen: Vec<(PathBuf, &PathBuf)> = Vec::new();
     for folder in folders {
-        let absolute = folder.canonicalize().map_err(|_| CompareError::NoFolder(folder.clone()))?;
+        let absolute = folder.canonicalize().map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => CompareError::NoFolder(folder.clone()),
+            _ => CompareError::Archive(ArchiveError::io("find", folder)(error)),
+        })?;
         if !absolute.join(LEDGER_FILE).is_file() {
             return Err(CompareError::NoRun(folder.clone()));
         }
@@ -123,7 +126,9 @@ impl Comparison {
         let cells = |cell: &dyn Fn(&Facts) -> String| self.runs.iter().map(cell).collect::<Vec<_>>();
         let first = Column::words("run", cells(&|run| plain(&run.run)));
         // Digests tell that something differs, not what: there are notes for these.
-        let told: Vec<&String> = self.differing_settings.iter().filter(|name| !name.contains("sha256")).collect();
+        let mut told: Vec<&String> = self.differing_settings.iter().filter(|name| !name.contains("sha256")).collect();
+        // What somebody has typed is what is compared; the rest follows from it, or was never touched.
+        told.sort_by_key(|name| !self.runs.iter().any(|run| run.typed.contains(*name)));
         let setting =
             |name: &&String| Column::words(name, cells(&|run| plain(&shown_setting(run.settings.get(*name)))));
         let mut columns: Vec<Column> = told.iter().copied().take(MOST_SETTINGS).map(|name| setting(&name)).collect();
@@ -134,7 +139,7 @@ impl Comparison {
         let digest = |run: &Facts| run.weights_sha256.as_ref().map(|digest| digest[..SHORT_DIGEST].to_owned());
         columns.extend([
             Column::words("updates", cells(&|run| format!("{} of {}", run.update, run.total_updates))),
-            Column::numbers("best", cells(&|run| or_none(run.best_update.map(|update| update.to_string())))),
+            Column::numbers("model of", cells(&|run| or_none(run.model_update.map(|update| update.to_string())))),
             Column::numbers("time", cells(&|run| or_none(run.train_seconds.map(duration)))),
             Column::numbers("rows/s", cells(&|run| or_none(run.rows_per_second.map(|rate| format!("{rate:.0}"))))),
             Column::numbers("memory", cells(&|run| or_none(run.peak_worker_bytes.map(megabytes)))),

@@ -25,22 +25,24 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, (history, status): (&History
     let left = Rect { width, ..area };
     let right = Rect { x: area.x + width + GAP, ..left };
     let loss = status.loss.map(|loss| format!("{loss:.4}"));
-    chart(buffer, left, ("loss", loss, &history.losses(columns)), palette.of(Color::Cyan), palette);
+    chart(buffer, left, ("loss", loss, &history.losses(columns), false), palette.of(Color::Cyan), palette);
     let rate = status.learning_rate.map(|rate| format!("{rate:.2e}"));
     let rates = history.learning_rates(columns);
-    chart(buffer, right, ("learning rate", rate, &rates), palette.of(Color::Magenta), palette);
+    chart(buffer, right, ("learning rate", rate, &rates, true), palette.of(Color::Magenta), palette);
 }
 
 /// A title with the last value and the range, and the values below.
 fn chart(
     buffer: &mut Buffer,
     area: Rect,
-    (name, last, values): (&str, Option<String>, &[Option<f64>]),
+    (name, last, values, from_nothing): (&str, Option<String>, &[Option<f64>], bool),
     style: ratatui::style::Style,
     palette: Palette,
 ) {
     let known = || values.iter().copied().flatten();
     let (least, most) = (known().fold(f64::INFINITY, f64::min), known().fold(f64::NEG_INFINITY, f64::max));
+    // A rate that goes down by little is not to look as if it went to nothing.
+    let bottom = if from_nothing { least.min(0.0) } else { least };
     let mut title = vec![Span::raw(format!("{name} {}", last.unwrap_or_default()))];
     if least <= most {
         title.push(Span::styled(format!("  means {} to {}", short(least), short(most)), palette.faint()));
@@ -50,7 +52,7 @@ fn chart(
     let top = STEPS * u64::from(below.height);
     // The least value has a step of its own: nothing at all is what is not known.
     let height = |value: f64| {
-        let share = if most > least { (value - least) / (most - least) } else { 0.5 };
+        let share = if most > bottom { (value - bottom) / (most - bottom) } else { 0.5 };
         1 + (share * (top - 1) as f64).round() as u64
     };
     let bars: Vec<u64> = values.iter().map(|value| value.map_or(0, height)).collect();
@@ -58,5 +60,5 @@ fn chart(
 }
 
 fn short(value: f64) -> String {
-    if value == 0.0 || (0.01..1e4).contains(&value.abs()) { format!("{value:.3}") } else { format!("{value:.1e}") }
+    if value == 0.0 || (0.01..1e4).contains(&value.abs()) { format!("{value:.3}") } else { format!("{value:.2e}") }
 }

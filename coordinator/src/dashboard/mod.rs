@@ -23,8 +23,6 @@ use crate::status_client::{Viewer, watch};
 use terminal::{Key, Screen};
 use view::{News, View};
 
-/// What is told that may wait to be shown; what comes when it is full is of no use by then.
-const QUEUED: usize = 64;
 /// The screen is drawn anew at least so often: times go on.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -41,7 +39,7 @@ enum Ending {
 /// # Errors
 /// Nobody answers, the answer breaks off and nobody takes it up again, or the terminal cannot be written to.
 pub async fn show(arguments: &Status) -> Result<(), ClientError> {
-    let (sender, mut news) = mpsc::channel(QUEUED);
+    let (sender, mut news) = mpsc::unbounded_channel();
     let watched = arguments.clone();
     let mut watching = tokio::spawn(async move { watch(&watched.reach, &mut Teller(sender)).await });
     let mut view = View::new(arguments.reach.coordinator.to_string());
@@ -52,8 +50,14 @@ pub async fn show(arguments: &Status) -> Result<(), ClientError> {
             None => return ended(&mut watching).await,
         }
     }
-    let mut screen = Screen::enter()?;
-    let ending = follow(&mut screen, &mut view, &mut news, &mut watching).await;
+    // Before the terminal is taken: whatever ends this gives it back.
+    let mut signals = Signals::listen()?;
+    let Ok(mut screen) = Screen::enter() else {
+        // A terminal that cannot be taken can be written to all the same.
+        watching.abort();
+        return crate::status_client::roll(arguments).await;
+    };
+    let ending = follow(&mut screen, &mut view, (&mut news, &mut signals), &mut watching).await;
     screen.leave();
     watching.abort();
     match ending? {
@@ -69,13 +73,15 @@ pub async fn show(arguments: &Status) -> Result<(), ClientError> {
 async fn follow(
     screen: &mut Screen,
     view: &mut View,
-    news: &mut mpsc::Receiver<News>,
+    (news, signals): (&mut mpsc::UnboundedReceiver<News>, &mut Signals),
     watching: &mut JoinHandle<Result<(), ClientError>>,
 ) -> Result<Ending, ClientError> {
-    let listen = |kind| signal(kind).map_err(ClientError::Output);
-    let (mut terminated, mut hung_up) = (listen(SignalKind::terminate())?, listen(SignalKind::hangup())?);
     let mut ticks = tokio::time::interval(TICK);
     loop {
+        // A terminal that was slow shows the newest.
+        while let Ok(told) = news.try_recv() {
+            view.take(told, Instant::now());
+        }
         screen.draw(|frame, palette| screen::render(frame, view, palette, Instant::now()))?;
         tokio::select! {
             key = screen.key() => match key {
@@ -89,16 +95,37 @@ async fn follow(
                 None => return Ok(Ending::Over(ended(watching).await)),
             },
             _ = ticks.tick() => {}
-            number = either(&mut terminated, &mut hung_up) => return Err(ClientError::Signalled(number)),
+            number = signals.next() => return Err(ClientError::Signalled(number)),
         }
     }
 }
 
-/// Which of two signals comes first.
-async fn either(terminated: &mut Signal, hung_up: &mut Signal) -> u8 {
-    tokio::select! {
-        _ = terminated.recv() => 15,
-        _ = hung_up.recv() => 1,
+/// What ends a process, unless it is listened for.
+struct Signals([(u8, Signal); 4]);
+
+impl Signals {
+    fn listen() -> Result<Self, ClientError> {
+        let listen = |kind: SignalKind| {
+            let number = u8::try_from(kind.as_raw_value()).unwrap_or_default();
+            signal(kind).map(|signal| (number, signal)).map_err(ClientError::Output)
+        };
+        Ok(Self([
+            listen(SignalKind::terminate())?,
+            listen(SignalKind::interrupt())?,
+            listen(SignalKind::hangup())?,
+            listen(SignalKind::quit())?,
+        ]))
+    }
+
+    /// The number of the next that comes. Safe to cancel.
+    async fn next(&mut self) -> u8 {
+        let [(terminate, one), (interrupt, two), (hang_up, three), (quit, four)] = &mut self.0;
+        tokio::select! {
+            _ = one.recv() => *terminate,
+            _ = two.recv() => *interrupt,
+            _ = three.recv() => *hang_up,
+            _ = four.recv() => *quit,
+        }
     }
 }
 
@@ -108,7 +135,7 @@ async fn ended(watching: &mut JoinHandle<Result<(), ClientError>>) -> Result<(),
 }
 
 /// Tells the screen what a coordinator says.
-struct Teller(mpsc::Sender<News>);
+struct Teller(mpsc::UnboundedSender<News>);
 
 impl Viewer for Teller {
     fn wants_report(&self) -> bool {
@@ -116,16 +143,16 @@ impl Viewer for Teller {
     }
 
     fn report(&mut self, report: v1::Report) {
-        // A screen that is gone needs nothing more, and one that is held up is told the next time.
-        self.0.try_send(News::Report(Box::new(report))).ok();
+        // A screen that is gone needs nothing more.
+        self.0.send(News::Report(Box::new(report))).ok();
     }
 
     fn status(&mut self, status: v1::Status) -> Result<(), ClientError> {
-        self.0.try_send(News::Status(Box::new(status))).ok();
+        self.0.send(News::Status(Box::new(status))).ok();
         Ok(())
     }
 
     fn lost(&mut self, error: &ClientError) {
-        self.0.try_send(News::Lost(error.to_string())).ok();
+        self.0.send(News::Lost(error.to_string())).ok();
     }
 }

@@ -96,9 +96,10 @@ pub(super) fn render(frame: &mut Frame<'_>, view: &View, palette: Palette, now: 
     });
     let evaluations = evaluations(status);
     let told = status.moments.len().min(usize::from(MOMENTS)) as u16;
-    let (workers, below) = (status.workers.len() as u16 + 2, evaluations.len() as u16 + 1);
+    let rows = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
+    let (workers, below) = (rows(status.workers.len().saturating_add(2)), rows(evaluations.len().saturating_add(1)));
     let chart = match pen.left.height {
-        room if room >= workers + below + told.min(3) + CHART + 2 => CHART + 1,
+        room if room >= workers.saturating_add(below).saturating_add(told.min(3) + CHART + 2) => CHART + 1,
         room if room > workers.min(4) + below + LOW_CHART => LOW_CHART + 1,
         _ => 0,
     };

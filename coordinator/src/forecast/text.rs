@@ -35,7 +35,8 @@ impl fmt::Display for Forecast {
         if !self.scaling.is_empty() {
             writeln!(
                 f,
-                "\nan update on so many GPUs (H200, 8 a node), on paper: from published constants, none fitted to a measurement:"
+                "\nan update on so many GPUs (H200, 8 a node), on paper: from published constants, none fitted to a measurement; efficiency is \
+                 rows/s by those of as many single GPUs, lanes are --lanes:"
             )?;
             of_scaling(&self.scaling).iter().try_for_each(|line| writeln!(f, "{line}"))?;
         }

@@ -38,6 +38,18 @@ impl ModelFolder {
         LabelSet::new(names).map_err(|error| self.no_classifier(format!("has an id2label that is of no use: {error}")))
     }
 
+    /// The labels of the classifier that the weights have, as far as both are known without workers. Blocks.
+    ///
+    /// # Errors
+    /// The weights cannot be read.
+    pub fn trained_labels(&self) -> Result<Option<LabelSet>, ModelFolderError> {
+        let has_head = match &self.weights {
+            Some(weights) => weights.has_tensor(HEAD)? == Some(true),
+            None => false,
+        };
+        Ok(has_head.then(|| self.classifier_labels().ok()).flatten())
+    }
+
     /// Checks that the weights are those of a classifier too, as far as that shows without workers. Blocks.
     ///
     /// # Errors

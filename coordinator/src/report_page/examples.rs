@@ -25,11 +25,16 @@ const TEST_FILE: &str = "test_file";
 #[derive(Debug, thiserror::Error)]
 pub enum ExamplesError {
     /// It has predicted nothing, or is not complete.
-    #[error("the run has no {PREDICTIONS_LINES} and no digest of a test file; train with --do_predict and --test_file")]
+    #[error(
+        "the run has no {PREDICTIONS_LINES} and no digest of a test file; it is complete only once it has predicted, with --do_predict and --test_file"
+    )]
     NoPredictions,
     /// Its command does not say.
     #[error("the run's command does not tell what it has read")]
     NoSources,
+    /// Its model does not name its labels.
+    #[error("the run's config.json does not name its labels, each once; put it back as it was")]
+    NoLabels,
     /// The file cannot be found again, or not be read.
     #[error("{0}; put the test file back to where the run has read it")]
     NoFile(Failure),
@@ -107,7 +112,7 @@ impl Examples {
             return Err(ExamplesError::Changed { path: file, found, expected });
         }
         let names: Vec<String> = portrait.labels.values().cloned().collect();
-        let labels = LabelSet::new(names.iter().cloned()).map_err(|_| ExamplesError::NoSources)?;
+        let labels = LabelSet::new(names.iter().cloned()).map_err(|_| ExamplesError::NoLabels)?;
         let rows = read_rows(&file, &sources.layout, &labels, Labels::Optional)?.rows;
         let labelled = rows.iter().filter(|row| row.label.is_some()).count();
         if labelled == 0 {

@@ -14,7 +14,7 @@ mod timeline;
 
 use std::path::{Path, PathBuf};
 
-use crate::archive::{ArchiveError, REPORT_FILE, may_save_report, save_report};
+use crate::archive::{ArchiveError, REPORT_FILE, may_save_report, save_private_report, save_report};
 use crate::verify::{Verdict, verify};
 use examples::Examples;
 pub use examples::ExamplesError;
@@ -62,7 +62,7 @@ pub fn conclude(folder: &Path, examples: Option<u32>) -> Result<PathBuf, DrawErr
     let sitter = Sitter { portrait: Portrait::read(folder)?, verdict: None };
     let path = folder.join(REPORT_FILE);
     let examples = examples.map(|most| Examples::read(folder, &sitter.portrait, most)).transpose();
-    save_report(&path, &page::page(&[sitter], examples.as_ref().ok().and_then(Option::as_ref)))?;
+    save(&path, &[sitter], examples.as_ref().ok().and_then(Option::as_ref))?;
     examples?;
     Ok(path)
 }
@@ -76,8 +76,14 @@ pub fn draw(folder: &Path, path: &Path, examples: Option<u32>) -> Result<bool, D
     may_save_report(path)?;
     let sitters = [Sitter::verified(folder)?];
     let examples = examples.map(|most| Examples::read(folder, &sitters[0].portrait, most)).transpose()?;
-    save_report(path, &page::page(&sitters, examples.as_ref()))?;
+    save(path, &sitters, examples.as_ref())?;
     Ok(sitters.iter().all(Sitter::holds))
+}
+
+/// Writes a page; one with text of the data is for this user alone.
+fn save(path: &Path, sitters: &[Sitter], examples: Option<&Examples>) -> Result<(), ArchiveError> {
+    let page = page::page(sitters, examples);
+    if examples.is_some() { save_private_report(path, &page) } else { save_report(path, &page) }
 }
 
 /// Writes the page of `sitters`, side by side, to `path`. Blocks.

@@ -129,7 +129,15 @@ impl Run {
         let update = report.update;
         if let Some(value) = value {
             self.selecting.measured.retain(|measured| measured.update < update);
+            let before = self.peak(update.next());
             self.selecting.measured.push(Measured { update, value });
+            let peak = self.peak(update.next());
+            if peak < before {
+                let metric = &criterion.metric;
+                actions.push(Action::Notice(format!(
+                    "the learning rate goes from {before:e} down to {peak:e}: eval_{metric} improves no more"
+                )));
+            }
         }
         if update >= self.end() && update < self.job.total() {
             let (metric, patience) = (&criterion.metric, criterion.patience.map_or(0, std::num::NonZeroU32::get));

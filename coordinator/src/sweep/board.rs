@@ -120,6 +120,13 @@ impl Board {
         Some((&self.plan.settings[row.setting], Place { rung, setting: row.setting, seed }))
     }
 
+    /// How many other settings came to the same as the best.
+    pub(super) fn ties(&self) -> usize {
+        let Some(rung) = self.values.keys().map(|place| place.rung).max() else { return 0 };
+        let means: Vec<Option<f64>> = self.ranked(rung).iter().map(Row::mean).collect();
+        means.iter().skip(1).filter(|mean| mean.is_some() && mean == &&means[0]).count()
+    }
+
     /// The results as JSON.
     pub(super) fn to_json(&self) -> Value {
         let row = |row: Row| {

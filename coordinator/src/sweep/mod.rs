@@ -250,7 +250,11 @@ impl Sweeping {
                 let flags: Vec<String> = setting.iter().map(|(name, value)| format!("--{name} {value}")).collect();
                 let folder = self.folder(place);
                 let flags = if flags.is_empty() { "as given".to_owned() } else { flags.join(" ") };
-                format!("the best: {flags}; its best model is in {}", folder.display())
+                let tie = match self.board.ties() {
+                    0 => String::new(),
+                    others => format!(" ({others} more came to the same)"),
+                };
+                format!("the best: {flags}{tie}; its best model is in {}", folder.display())
             }
             None => "no run came to a result".to_owned(),
         };

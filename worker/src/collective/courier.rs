@@ -225,7 +225,8 @@ impl Courier {
                 self.links[index].hears();
             }
             // A stalled peer's hang-up would not be seen by a read, and would wake `poll` for ever.
-            if event.intersects(PollFlags::ERR | PollFlags::HUP) && self.links[index].is_stalled() {
+            let link = &self.links[index];
+            if (event.intersects(PollFlags::ERR | PollFlags::HUP) || link.has_ended()) && link.is_stalled() {
                 self.links[index].hang_up(&self.exchanges, &self.group)?;
             }
         }

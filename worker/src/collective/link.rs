@@ -110,6 +110,11 @@ impl Link {
         self.wire.hears();
     }
 
+    /// Whether the socket beside shared memory has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.wire.has_ended()
+    }
+
     /// What to sleep for; `None` where there is nothing.
     pub(super) fn interest(&self, exchanges: &Exchanges) -> Option<PollFlags> {
         self.wire.interest(!self.is_stalled(), self.has_output(exchanges))

@@ -25,6 +25,9 @@ use super::shared_memory::{self, NONCE_BYTES, Offered};
 use super::tcp::TcpSettings;
 use super::wire::Wire;
 
+/// The most peers of one machine with which memory is shared: 32 workers take 520 MB in all.
+const MOST_BESIDE: usize = 31;
+
 /// Callers whose greeting is awaited at a time; beyond, the oldest is dropped, so that silent ones block nobody.
 const MOST_GUESTS: usize = 64;
 
@@ -41,8 +44,10 @@ pub(super) fn connect_all(
 ) -> Result<Vec<Seat>, CollectiveError> {
     let (now, timeout) = (Instant::now(), settings.connect_timeout);
     let mut calls = Vec::new();
+    // A ring each way with each of them: with many, the memory of the machine would go into rings.
+    let beside = group.peers().filter(|peer| group.is_beside(*peer)).count();
     for peer in 0..group.rank {
-        let shares = settings.shared_memory && group.is_beside(peer);
+        let shares = settings.shared_memory && beside <= MOST_BESIDE && group.is_beside(peer);
         let memory = shares.then(Offered::new).transpose();
         calls.push(Call { peer, attempts: 0, state: CallState::Waiting(now), memory, last: None });
     }

@@ -36,7 +36,8 @@ impl Offered {
     pub(super) fn new() -> io::Result<Self> {
         let file = rustix::fs::memfd_create("medley", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         rustix::fs::ftruncate(&file, MEMORY_BYTES as u64)?;
-        // What there is no room for is an error here, and no signal later.
+        // What the system has no room for is an error here, and no signal later; in a container, where memory is counted,
+        // its limit may still end the process.
         rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, MEMORY_BYTES as u64)?;
         rustix::fs::fcntl_add_seals(&file, SEALS)?;
         let mut nonce = [0; NONCE_BYTES];
@@ -69,24 +70,32 @@ impl Offered {
 pub(super) fn open(process: u32, descriptor: u32) -> io::Result<([u8; NONCE_BYTES], (Reader, Writer))> {
     let path = format!("/proc/{process}/fd/{descriptor}");
     let named = |error: io::Error| io::Error::new(error.kind(), format!("{path}: {error}"));
+    // Elsewhere the same number may be another program's: what is there is looked at before it is opened.
+    let place =
+        rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(|error| named(error.into()))?;
+    check(&place).map_err(named)?;
+    let again = format!("/proc/self/fd/{}", place.as_raw_fd());
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = rustix::fs::open(&path, flags, Mode::empty()).map_err(|error| named(error.into()))?;
-    check(&file).map_err(named)?;
+    let file = rustix::fs::open(again, flags, Mode::empty()).map_err(|error| named(error.into()))?;
+    if !rustix::fs::fcntl_get_seals(&file).map_err(|error| named(error.into()))?.contains(SEALS) {
+        return Err(named(foreign()));
+    }
     let file = File::from(file);
     let mut nonce = [0; NONCE_BYTES];
     file.read_exact_at(&mut nonce, 0).map_err(named)?;
     Ok((nonce, Memory::map(&file).map_err(named)?.ends(false)))
 }
 
-/// Whether a file is this user's memory, of this length for ever.
+/// Whether a file may be this user's memory, of this length.
 fn check(file: &OwnedFd) -> io::Result<()> {
     let stat = rustix::fs::fstat(file)?;
     let is_as_long = usize::try_from(stat.st_size) == Ok(MEMORY_BYTES);
     let is_memory = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && is_as_long;
-    if !is_memory || stat.st_uid != geteuid().as_raw() || !rustix::fs::fcntl_get_seals(file)?.contains(SEALS) {
-        return Err(io::Error::new(ErrorKind::InvalidData, "not memory that a worker of this user shares"));
-    }
-    Ok(())
+    if is_memory && stat.st_uid == geteuid().as_raw() { Ok(()) } else { Err(foreign()) }
+}
+
+fn foreign() -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, "not memory that a worker of this user shares")
 }
 
 #[cfg(test)]

@@ -143,6 +143,11 @@ impl Wire {
         }
     }
 
+    /// Whether the socket of shared memory has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.end.is_some()
+    }
+
     /// What to sleep for; `None` where nothing more can come through the socket.
     pub(super) fn interest(&self, reads: bool, writes: bool) -> Option<PollFlags> {
         let mut interest = PollFlags::empty();
