@@ -71,5 +71,10 @@ fn without_predictions_there_is_nothing_to_show() {
     scratch.run(&format!("train {RECIPE} --do_predict --test_file test.jsonl --report_examples 0")).expect(64);
     scratch.run(&format!("train {RECIPE} --num_train_epochs 1 --workers 1")).expect(0);
     scratch.run("report out --report_examples").expect(65).says(&["no predictions.jsonl"]);
+    let unlabelled = scratch.read("test.jsonl").replace("gold_label", "label_of_somebody");
+    scratch.write("test.jsonl", &unlabelled);
+    let ended = scratch.run(&format!("train {RECIPE} {RUN} --report_examples --output_dir second")).expect(0);
+    ended.says(&["the pictures in second/report.html are without examples: ", "no row has a label"]);
+    assert!(scratch.path("second/report.html").is_file());
     scratch.run("compare out other --report_examples").expect(64);
 }

@@ -196,3 +196,15 @@ fn files_that_cannot_be_read_are_named() {
     let ended = train(&scratch, "--hypothesis_only --text_column_names t").expect(64);
     ended.says(&["--hypothesis_only", "name two columns"]);
 }
+
+#[test]
+fn a_classifier_of_another_size_is_refused_before_anything_starts() {
+    let scratch = Scratch::new(20);
+    for command in ["plan", "train"] {
+        let ended = scratch.run(&format!("{command} {RECIPE} --labels entailment,neutral"));
+        let size = "the model's classifier tells 3 labels (entailment, neutral, contradiction) apart, and the run has 2 \
+                    labels (entailment, neutral)";
+        ended.expect(78).says(&[size]);
+    }
+    assert!(!scratch.path("out").exists());
+}

@@ -110,6 +110,8 @@ fn the_death_of_the_coordinator_costs_no_update() {
     job.death();
     job.again("");
     let (scratch, ended) = job.end();
+    let results = scratch.json("out/all_results.json");
+    assert!(results["peak_memory_worker_bytes"].as_u64() > Some(1 << 20), "who came back tells of it, too: {results}");
     let ended = ended.says(&["2 workers", "came back, and holds update 390"]);
     assert!(!ended.stderr.contains("joined"), "{}", ended.stderr);
     assert_same(&scratch, &clean(), 0);

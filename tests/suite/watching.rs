@@ -98,10 +98,18 @@ fn a_run_is_watched_on_a_full_screen_that_is_given_back() {
         assert_eq!((code, after.contains("phase")), (Some(0), false), "{leave:?}: {after:?}");
     }
     // However small it is, and however it ends.
-    let mut terminal = Terminal::start((5, 20), &watch);
-    terminal.wait_for(&[ENTERED, "training"]);
+    for (signal, number) in [(Signal::TERM, 15), (Signal::INT, 2), (Signal::QUIT, 3)] {
+        let mut terminal = Terminal::start((5, 20), &watch);
+        terminal.wait_for(&[ENTERED, "training"]);
+        terminal.signal(signal);
+        assert_eq!(terminal.end().0, Some(128 + number));
+    }
+    // Lines, where a terminal can show no more.
+    let mut terminal = Terminal::start((24, 80), &format!("env TERM=dumb {watch}"));
+    terminal.wait_for(&["phase     training"]);
     terminal.signal(Signal::TERM);
-    assert_eq!(terminal.end().0, Some(128 + 15));
+    let (_, after) = terminal.end();
+    assert!(!after.contains(ENTERED), "{after:?}");
     // The end of the run is the end of watching, and its last status stays.
     let mut terminal = Terminal::start((24, 80), &watch);
     terminal.wait_for(&[ENTERED, "training"]);
