@@ -190,6 +190,6 @@ what came of it:
         assert_eq!(fields["results"]["peak_memory_worker_bytes"], 130_600_000);
         // What was not asked for now may be of long ago.
         assert!(fields["results"].get("predict_accuracy").is_none(), "{fields}");
-        assert_eq!(fields["next"][3], "medley verify out");
+        assert_eq!(fields["next"][2], "medley verify out");
     }
 }

@@ -48,7 +48,7 @@ fn json_has_an_object_a_line() {
         assert!(all[name].as_u64().unwrap() > 1 << 20 && summary["results"][name] == all[name], "{name}: {all}");
         assert!(scratch.json("out/eval_results.json").get(name).is_none(), "{name}");
     }
-    assert_eq!(summary["next"][3], "medley verify out");
+    assert_eq!(summary["next"][2], "medley verify out");
     assert!(scratch.read("out/report.html").contains("peak memory of a worker</th><td>"));
     // A failure is the last object, with its words.
     let ended = scratch.run(&format!("train {RECIPE} --train_file dev.jsonl --log_format json")).expect(78);
