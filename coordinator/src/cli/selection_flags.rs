@@ -11,7 +11,7 @@ pub(crate) struct SelectionFlags {
     /// End with the best checkpoint that was evaluated, instead of the last model
     #[arg(long)]
     pub(crate) load_best_model_at_end: Truth,
-    /// Metric of the best and of reduce_lr_on_plateau: loss, accuracy, macro_f1, ... [default: loss]
+    /// Metric of the best and of reduce_lr_on_plateau: accuracy, ... [default: loss]
     #[arg(long, value_name = "NAME")]
     pub(crate) metric_for_best_model: Option<String>,
     /// Whether more of it is better [default: True, but for losses]
