@@ -65,6 +65,12 @@ impl Inputs {
         let mut notes: Vec<String> = Vec::new();
         if sources.labels == LabelChoice::Auto {
             notes.push(format!("note: the labels found, by id: {}", shortened(labels.names())));
+            if labels.index("-1").is_some() {
+                let way_out = "where they are, leave them out, or write \"-\" there";
+                notes.push(format!(
+                    "warning: -1, which marks rows without a label elsewhere, is a label here; {way_out}"
+                ));
+            }
         }
         notes.extend(warnings);
         notes.extend(cut);

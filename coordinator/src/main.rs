@@ -306,6 +306,9 @@ fn exit_code(kind: FailureKind) -> u8 {
 
 /// Verifies a run; 65 where something is wrong with it.
 fn prove(asked: &Verify) -> ExitCode {
+    if let Err(error) = sweep::refuse_sweep(&asked.run) {
+        return fail(65, &error);
+    }
     let verdict = match verify::verify(&asked.run) {
         Ok(verdict) => verdict,
         Err(error) => return fail(65, &error),
@@ -320,6 +323,9 @@ fn prove(asked: &Verify) -> ExitCode {
 
 /// Draws a run; 65 where it cannot be read, or is not as its ledger says.
 fn draw(asked: &Report) -> ExitCode {
+    if let Err(error) = sweep::refuse_sweep(&asked.run) {
+        return fail(65, &error);
+    }
     match report_page::draw(&asked.run, &asked.output, asked.examples) {
         Ok(holds) => drawn(&asked.output, holds),
         Err(error) => fail(65, &error),
@@ -328,6 +334,9 @@ fn draw(asked: &Report) -> ExitCode {
 
 /// Lays runs side by side; 65 where one cannot be read, or is not as its ledger says.
 fn compare(asked: &Compare) -> ExitCode {
+    if let Err(error) = asked.runs.iter().try_for_each(|run| sweep::refuse_sweep(run)) {
+        return fail(65, &error);
+    }
     let comparison = match compare::compare(&asked.runs, &asked.output) {
         Ok(comparison) => comparison,
         Err(error) => return fail(error.exit_code(), &error),

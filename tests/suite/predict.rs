@@ -228,6 +228,9 @@ fn a_folder_that_has_no_model_yet_says_where_one_is() {
     scratch.write("swept/sweep.json", "{}");
     let best = ["swept is a sweep", "swept/sweep_results.json has the best"];
     scratch.run("predict --model swept test.jsonl").expect(65).says(&best);
+    for command in ["verify swept", "report swept", "compare out swept"] {
+        scratch.run(command).expect(65).says(&best);
+    }
 }
 
 #[test]

@@ -162,6 +162,13 @@ fn unknown_and_shortened_flags_get_a_suggestion() {
         "--per_device_train is not a flag; write --per_device_train_batch_size"
     );
     assert_eq!(refusal("--do"), "--do is not a flag; write --do_eval or --do_predict or --do_train");
+    assert_eq!(refusal("--lr 3"), "--lr is not a flag; write --learning_rate");
+    assert_eq!(refusal("--warmup 3"), "--warmup is not a flag; write --warmup_ratio or --warmup_steps");
+    let command = command();
+    let flags = Spelling::of(command.find_subcommand("train").unwrap(), is_switch);
+    for (other, known) in crate::cli::spelling::OTHER_NAMES {
+        assert!(flags.knows(known) && !flags.knows(other), "{other}: {known}");
+    }
 }
 
 #[test]

@@ -52,6 +52,7 @@ fn problems_name_the_key_and_the_file() {
     let table = [
         ("lerning_rate = 1", "run.toml: unknown key \"lerning_rate\"; did you mean \"learning_rate\"?"),
         ("max-seq-length = 1", "run.toml: unknown key \"max-seq-length\"; did you mean \"max_seq_length\"?"),
+        ("lr = 1", "run.toml: unknown key \"lr\"; did you mean \"learning_rate\"?"),
         ("learning = 1", "run.toml: unknown key \"learning\"; did you mean \"learning_rate\"?"),
         ("zzz = 1", "run.toml: unknown key \"zzz\""),
         ("config = \"x\"", "run.toml: unknown key \"config\""),

@@ -11,10 +11,14 @@ use super::CliError;
 use super::huggingface::Unsupported;
 
 /// What people write who have another program's flags in mind, and the flag here.
-const OTHER_NAMES: &[(&str, &str)] = &[
+pub(super) const OTHER_NAMES: &[(&str, &str)] = &[
     ("batch_size", "per_device_train_batch_size"),
+    ("bs", "per_device_train_batch_size"),
+    ("cpu", "device"),
     ("dev_file", "validation_file"),
+    ("epoch", "num_train_epochs"),
     ("epochs", "num_train_epochs"),
+    ("eval", "do_eval"),
     ("eval_file", "validation_file"),
     ("gpus", "workers"),
     ("lr", "learning_rate"),
@@ -25,10 +29,15 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("model_name", "model_name_or_path"),
     ("nproc_per_node", "workers"),
     ("num_epochs", "num_train_epochs"),
+    ("num_workers", "dataloader_num_workers"),
     ("output", "output_dir"),
+    ("patience", "early_stopping_patience"),
+    ("scheduler", "lr_scheduler_type"),
     ("steps", "max_steps"),
     ("train_batch_size", "per_device_train_batch_size"),
     ("val_file", "validation_file"),
+    ("wandb", "report_to"),
+    ("wd", "weight_decay"),
 ];
 
 /// The flags of one command.

@@ -20,7 +20,7 @@ use crate::run::{Base, Job, Past};
 use crate::run_sources::run_sources;
 use crate::service::Store;
 use crate::spec::{Device, Machine, Note};
-use crate::sweep::{RESULTS_FILE, SWEEP_FILE};
+use crate::sweep::refuse_sweep;
 
 /// Reads the model, and opens the rows. Blocks; changes nothing but the download cache.
 ///
@@ -91,12 +91,10 @@ fn no_model_yet(folder: &Path) -> Option<String> {
     if folder.join(CONFIG_FILE).exists() {
         return None;
     }
-    let shown = folder.display();
-    if folder.join(SWEEP_FILE).exists() {
-        let way_out =
-            format!("name the folder of one of its runs; {} has the best", folder.join(RESULTS_FILE).display());
-        return Some(format!("{shown} is a sweep: {way_out}"));
+    if let Err(error) = refuse_sweep(folder) {
+        return Some(error.to_string());
     }
+    let shown = folder.display();
     if !folder.join(LEDGER_FILE).exists() {
         return None;
     }

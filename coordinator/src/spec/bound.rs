@@ -24,6 +24,9 @@ pub struct Bound {
     pub notes: Vec<Note>,
 }
 
+/// Of so many, the rest says nothing new.
+const MOST_EVALUATIONS: u64 = 100_000;
+
 impl RunSpec {
     /// Computes what depends on the number of training rows, which are 0 without `--do_train`, and on the machine.
     ///
@@ -68,6 +71,7 @@ impl RunSpec {
             compute,
         };
         let cadence = self.intervals.bind(updates_per_epoch, total_updates);
+        notes.extend(constant_after_all(&train.schedule, &cadence));
         Ok(Bound { train, cadence, team, notes })
     }
 
@@ -106,6 +110,19 @@ impl RunSpec {
         };
         LrSchedule { decay: recipe.decay.clone(), peak: recipe.peak_learning_rate, warmup_updates, total_updates }
     }
+}
+
+/// Says that evaluations cannot lower the learning rate, however little they improve.
+fn constant_after_all(schedule: &LrSchedule, cadence: &Cadence) -> Option<Note> {
+    let evaluations = cadence.evaluations().min(MOST_EVALUATIONS);
+    let standing = vec![1.0; usize::try_from(evaluations).unwrap_or_default()];
+    let falls = || schedule.peak_after(&standing) < schedule.peak;
+    (schedule.total_updates > 0 && schedule.decay.wants().is_some() && !falls()).then(|| {
+        Note::warning(format!(
+            "the learning rate stays as it is: {evaluations} evaluations are too few for its patience, or min_lr is no \
+             lower; evaluate more often, or set them in --lr_scheduler_kwargs"
+        ))
+    })
 }
 
 impl Bound {

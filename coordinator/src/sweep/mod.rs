@@ -5,6 +5,7 @@
 
 mod axis;
 mod board;
+mod folder;
 mod plan;
 
 use std::path::{Path, PathBuf};
@@ -16,14 +17,16 @@ use crate::cli::{self, Cli, CliError, Sweep};
 use crate::metrics;
 use crate::spec::{LabelChoice, RunLength, RunSpec, is_cost};
 
+pub use folder::{IsSweep, refuse_sweep};
+
 use axis::{Axis, AxisError};
 use board::{Board, Place, words};
 use plan::Plan;
 
 /// What was asked for, beside the runs' folders.
-pub(crate) const SWEEP_FILE: &str = "sweep.json";
+const SWEEP_FILE: &str = "sweep.json";
 /// The results, beside them.
-pub(crate) const RESULTS_FILE: &str = "sweep_results.json";
+const RESULTS_FILE: &str = "sweep_results.json";
 /// The results of one run's evaluation.
 const EVALUATION_FILE: &str = "eval_results.json";
 
