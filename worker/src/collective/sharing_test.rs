@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, IoSlice};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
 use medley_common::identity::Rank;
@@ -65,13 +66,17 @@ fn who_does_not_share_is_summed_with_over_tcp() {
 fn an_offer_of_what_is_not_there_is_declined() {
     let other = Offered::new().unwrap();
     let (process, nonce) = (std::process::id(), *other.nonce());
+    let foreign = std::fs::File::open("/dev/null").unwrap();
     let swapped = Offer::new(process, other.descriptor(), &[1; 32]);
     let offers = [
         (swapped, "is not the memory that it offers"),
         (Offer::new(process, u32::MAX, &nonce), "No such file"),
         (Offer::new(u32::MAX, 0, &nonce), "No such file"),
         // Of the process that runs this test, but not of its kind.
-        (Offer::new(process, 0, &nonce), "not memory that a worker of this user shares"),
+        (
+            Offer::new(process, foreign.as_raw_fd().unsigned_abs(), &nonce),
+            "not memory that a worker of this user shares",
+        ),
     ];
     for (offer, why) in offers {
         let Duet { mut tcp, mut peer, .. } = duet_with_false_offer(SHARED, &offer);
