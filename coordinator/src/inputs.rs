@@ -137,16 +137,17 @@ fn refuse_other_labels(folder: &ModelFolder, labels: &LabelSet) -> Result<(), Fa
 
 /// A trained classifier cannot tell apart more labels than it has learnt, or fewer. Of an encoder alone, a classifier is drawn.
 fn refuse_another_size(folder: &ModelFolder, labels: &LabelSet) -> Result<(), Failure> {
-    let Some(own) = folder.trained_labels().map_err(data)?.filter(|own| own.names().len() != labels.names().len())
-    else {
-        return Ok(());
+    let wanted = labels.names();
+    let Some(own) = folder.trained_labels().map_err(data)?.filter(|own| *own != wanted.len()) else { return Ok(()) };
+    let names = match folder.labels().filter(|labels| labels.names().len() == own) {
+        Some(labels) => format!(" ({})", shortened(labels.names())),
+        None => String::new(),
     };
-    let count = |labels: &LabelSet| format!("{} labels ({})", labels.names().len(), shortened(labels.names()));
     let message = format!(
-        "the model's classifier tells {} apart, and the run has {}; give --labels with as many, or train from the model \
-         that it was made of, which has no classifier yet",
-        count(&own),
-        count(labels)
+        "the model's classifier tells {own} labels apart{names}, and the run has {} ({}); give --labels with as many, or \
+         train from the model that it was made of, which has no classifier yet",
+        wanted.len(),
+        shortened(wanted)
     );
     Err(Failure { kind: FailureKind::Config, message })
 }

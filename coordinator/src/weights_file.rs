@@ -131,6 +131,20 @@ impl WeightsFile {
         let names = |header: &Metadata| header.tensors().keys().any(|name| name.starts_with(start));
         Ok(Some(header.is_ok_and(|header| names(&header))))
     }
+
+    /// The first dimension of the first of these tensors that there is; `None` where there is none, and for a pickle.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn rows_of(&self, names: &[&str]) -> Result<Option<usize>, WeightsFileError> {
+        let Self::Safetensors(path) = self else { return Ok(None) };
+        let header = File::open(path).and_then(|mut file| safetensors_header(&mut file));
+        let header = header.map_err(|source| WeightsFileError::Read { path: path.clone(), source })?;
+        let Ok(header) = header else { return Ok(None) };
+        let tensors = header.tensors();
+        Ok(names.iter().find_map(|name| tensors.get(*name)?.shape.first().copied()))
+    }
 }
 
 /// The header of a safetensors file that is as long as it says; the reason where it is none.

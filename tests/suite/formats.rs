@@ -202,8 +202,8 @@ fn a_classifier_of_another_size_is_refused_before_anything_starts() {
     let scratch = Scratch::new(20);
     for command in ["plan", "train"] {
         let ended = scratch.run(&format!("{command} {RECIPE} --labels entailment,neutral"));
-        let size = "the model's classifier tells 3 labels (entailment, neutral, contradiction) apart, and the run has 2 \
-                    labels (entailment, neutral)";
+        let size = "the model's classifier tells 3 labels apart (entailment, neutral, contradiction), and the run has 2 \
+                    (entailment, neutral)";
         ended.expect(78).says(&[size]);
     }
     assert!(!scratch.path("out").exists());

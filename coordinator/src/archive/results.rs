@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::durable::{self, Operation};
 use super::error::ArchiveError;
 use super::json_text::{JsonObject, number, pretty};
+use super::ledger::LEDGER_FILE;
 use super::manifest::read_text;
 use super::output_dir::OutputDir;
 use crate::metrics::measure;
@@ -109,8 +110,10 @@ impl Metrics {
         let (mut merged, aside) = read_results(&all)?;
         merged.extend(self.values.iter().map(|(key, value)| (key.clone(), value.clone())));
         for (key, taken) in &self.taken {
-            // The most that the run has ever taken: whoever only asks for its results again takes less.
-            let before = merged.get(key).and_then(serde_json::Value::as_u64);
+            // The most that the run has ever taken: whoever only asks for its results again takes less. Without a ledger
+            // it may have been another run.
+            let is_of_run = output.path().join(LEDGER_FILE).exists();
+            let before = merged.get(key).and_then(serde_json::Value::as_u64).filter(|_| is_of_run);
             if before.is_none_or(|before| taken.as_u64() > Some(before)) {
                 merged.insert(key.clone(), taken.clone());
             }

@@ -55,7 +55,10 @@ pub async fn show(arguments: &Status) -> Result<(), ClientError> {
     let Ok(mut screen) = Screen::enter() else {
         // A terminal that cannot be taken can be written to all the same.
         watching.abort();
-        return crate::status_client::roll(arguments).await;
+        return tokio::select! {
+            ended = crate::status_client::roll(arguments) => ended,
+            number = signals.next() => Err(ClientError::Signalled(number)),
+        };
     };
     let ending = follow(&mut screen, &mut view, (&mut news, &mut signals), &mut watching).await;
     screen.leave();

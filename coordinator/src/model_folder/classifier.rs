@@ -11,6 +11,9 @@ const CLASSIFIER: &str = "ForSequenceClassification";
 /// How the names of a classifier's tensors begin, in each family.
 const HEAD: &str = "classifier.";
 
+/// The weight that has a row for each label, in each family.
+const OUTPUTS: [&str; 2] = ["classifier.weight", "classifier.out_proj.weight"];
+
 impl ModelFolder {
     /// The labels of the folder's own classifier, class 0 first: those of `id2label`, or `LABEL_0` and so on where it
     /// has no others.
@@ -38,16 +41,12 @@ impl ModelFolder {
         LabelSet::new(names).map_err(|error| self.no_classifier(format!("has an id2label that is of no use: {error}")))
     }
 
-    /// The labels of the classifier that the weights have, as far as both are known without workers. Blocks.
+    /// How many labels the classifier tells apart that the weights have, where that is known without workers. Blocks.
     ///
     /// # Errors
     /// The weights cannot be read.
-    pub fn trained_labels(&self) -> Result<Option<LabelSet>, ModelFolderError> {
-        let has_head = match &self.weights {
-            Some(weights) => weights.has_tensor(HEAD)? == Some(true),
-            None => false,
-        };
-        Ok(has_head.then(|| self.classifier_labels().ok()).flatten())
+    pub fn trained_labels(&self) -> Result<Option<usize>, ModelFolderError> {
+        Ok(self.weights.as_ref().map(|weights| weights.rows_of(&OUTPUTS)).transpose()?.flatten())
     }
 
     /// Checks that the weights are those of a classifier too, as far as that shows without workers. Blocks.

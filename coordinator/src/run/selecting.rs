@@ -132,7 +132,8 @@ impl Run {
             let before = self.peak(update.next());
             self.selecting.measured.push(Measured { update, value });
             let peak = self.peak(update.next());
-            if peak < before {
+            // Told where an update follows.
+            if peak < before && update < self.end() {
                 let metric = &criterion.metric;
                 actions.push(Action::Notice(format!(
                     "the learning rate goes from {before:e} down to {peak:e}: eval_{metric} improves no more"

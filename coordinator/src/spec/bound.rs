@@ -1,5 +1,6 @@
 //! A run whose rows are counted and whose machine is known: every number that it needs.
 
+use medley_common::identity::Update;
 use medley_common::model::ModelConfig;
 use medley_common::plan::updates_per_epoch;
 use medley_common::schedule::LrSchedule;
@@ -57,7 +58,6 @@ impl RunSpec {
                 )));
             }
         }
-        notes.sort_by_key(|note| std::cmp::Reverse(note.kind));
         let train = TrainSpec {
             seed: recipe.seed,
             data_seed: recipe.data_seed,
@@ -72,6 +72,7 @@ impl RunSpec {
         };
         let cadence = self.intervals.bind(updates_per_epoch, total_updates);
         notes.extend(constant_after_all(&train.schedule, &cadence));
+        notes.sort_by_key(|note| std::cmp::Reverse(note.kind));
         Ok(Bound { train, cadence, team, notes })
     }
 
@@ -114,13 +115,16 @@ impl RunSpec {
 
 /// Says that evaluations cannot lower the learning rate, however little they improve.
 fn constant_after_all(schedule: &LrSchedule, cadence: &Cadence) -> Option<Note> {
-    let evaluations = cadence.evaluations().min(MOST_EVALUATIONS);
+    // Neither the one before the first update counts, nor one after the last.
+    let without = u64::from(cadence.evaluates_at_start)
+        + u64::from(cadence.evaluates_after(Update(cadence.total_updates)) && cadence.total_updates > 0);
+    let evaluations = cadence.evaluations().saturating_sub(without).min(MOST_EVALUATIONS);
     let standing = vec![1.0; usize::try_from(evaluations).unwrap_or_default()];
     let falls = || schedule.peak_after(&standing) < schedule.peak;
     (schedule.total_updates > 0 && schedule.decay.wants().is_some() && !falls()).then(|| {
         Note::warning(format!(
-            "the learning rate stays as it is: {evaluations} evaluations are too few for its patience, or min_lr is no \
-             lower; evaluate more often, or set them in --lr_scheduler_kwargs"
+            "the learning rate stays as it is: {evaluations} evaluations before the last update are too few for its \
+             patience, or min_lr is no lower; evaluate more often, or set them in --lr_scheduler_kwargs"
         ))
     })
 }

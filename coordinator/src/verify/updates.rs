@@ -71,6 +71,8 @@ impl Updates {
                 let during = evaluated.split == Split::Validation && evaluated.occasion == Occasion::Training;
                 let criterion = self.identity.criterion.as_ref().filter(|_| during);
                 let value = criterion.and_then(|criterion| evaluated.entry.measured(&criterion.metric));
+                // One that was made again counts once.
+                self.measured.retain(|measured| value.is_none() || measured.update < evaluated.update);
                 self.measured.extend(value.map(|value| Measured { update: evaluated.update, value }));
                 self.judge_peak();
             }

@@ -260,5 +260,6 @@ fn a_learning_rate_that_evaluations_have_lowered_is_known_from_them() {
     let measured = [(1, 0.5), (2, 0.6)].map(|(update, value)| Measured { update: Update(update), value });
     let anew = RunIdentity { start: Update(2), measured: measured.to_vec(), ..identity };
     assert_eq!(told(&anew, &[record(3, 5e-4)]), [""; 0]);
+    assert_eq!(told(&anew, &[evaluation(2, 0.6, during), record(3, 5e-4)]), [""; 0], "made again, it counts once");
     assert_eq!(told(&anew, &[record(3, 1e-3)]).len(), 1);
 }

@@ -252,7 +252,9 @@ impl History {
     pub fn measured(&self, metric: &str) -> impl Iterator<Item = Measured> {
         let during = self.entries.iter().filter(|past| past.is_evaluation && past.occasion == Occasion::Training);
         let is_its = self.identity.criterion.as_ref().is_some_and(|criterion| criterion.metric == metric);
-        let before = self.identity.measured.iter().filter(move |_| is_its).copied();
+        // One that was made again counts once.
+        let first = during.clone().next().map_or(Update(u64::MAX), |past| past.update);
+        let before = self.identity.measured.iter().filter(move |it| is_its && it.update < first).copied();
         let metric = metric.to_owned();
         let during =
             during.filter_map(move |past| Some(Measured { update: past.update, value: past.entry.measured(&metric)? }));
@@ -282,18 +284,16 @@ impl History {
     #[must_use]
     pub fn past(&self) -> Past {
         let update = self.last();
-        let made = |is_evaluation| {
-            let is_it = |past: &PastEntry| past.is_evaluation == is_evaluation && past.occasion == Occasion::Training;
-            self.entries.iter().rev().take_while(|past| past.update == update).any(is_it)
-        };
+        let is_line = |past: &PastEntry| !past.is_evaluation && past.occasion == Occasion::Training;
+        let logged = self.entries.iter().rev().take_while(|past| past.update == update).any(is_line);
         let members = self.group.iter().flat_map(|group| &group.members);
         Past {
             update,
             losses: self.losses(update).unwrap_or_default(),
             skipped: self.updates.iter().filter(|past| past.skipped).map(|past| past.update).collect(),
             grad_norm: self.updates.last().map_or(0.0, |past| past.grad_norm),
-            logged: made(false),
-            evaluated: made(true),
+            logged,
+            evaluated: self.is_evaluated(update),
             measured: self.identity.criterion.iter().flat_map(|it| self.measured(&it.metric)).collect(),
             groups: self.groups.clone(),
             shares: members.map(|member| (member.worker, member.lanes.clone())).collect(),
