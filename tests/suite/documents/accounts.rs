@@ -62,8 +62,9 @@ pub const SUBSTITUTIONS: [(&str, &str); 23] = [
 pub const FLAGS: &str = "--model_name_or_path model --do_train --train_file train.jsonl --max_seq_length 64 \
     --per_device_train_batch_size 8 --num_train_epochs 1 --threads 1 --overwrite_output_dir --output_dir run";
 
-/// Words that make [`FLAGS`] a run that goes on until somebody ends it.
-pub const ENDLESS: &str = "--max_steps 10000000";
+/// Words that make [`FLAGS`] a run that goes on until somebody ends it; one that keeps all of its checkpoints would be
+/// refused where the disk has no room for 20,000 of them.
+pub const ENDLESS: &str = "--max_steps 10000000 --save_total_limit 1";
 
 const CARGO: Step = Cannot("cargo builds these programs and runs this test");
 const CLUSTER: Step = Cannot("a cluster");
