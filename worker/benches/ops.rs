@@ -9,9 +9,10 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use medley_common::example::Example;
 use medley_common::identity::{RowId, Update};
 use medley_common::model::{Family, ModelConfig};
-use medley_worker::batch::{Batch, Labels, Source};
+use medley_worker::batch::{Batch, Labels, LaneSpan, Source};
 use medley_worker::ops::adamw::{AdamW, Coefficients};
 use medley_worker::ops::attention::{Attention, AttentionBackward, HeadShape};
+use medley_worker::ops::buffer_pool::BufferPool;
 use medley_worker::ops::cpu::Cpu;
 use medley_worker::ops::dropout::{Masks, Site};
 use medley_worker::ops::embedding::{Embedding, WordGradient};
@@ -20,6 +21,7 @@ use medley_worker::ops::head::CrossEntropy;
 use medley_worker::ops::linear::{ColumnSum, Linear, LinearInputGradient, LinearShape, LinearWeightGradient, Write};
 use medley_worker::ops::norm::{Norm, ResidualNorm, ResidualNormBackward};
 use medley_worker::ops::step::StepRun;
+use medley_worker::ops::sum_order::SumOrder;
 use medley_worker::ops::{Ops, Slice, SliceMut};
 
 const ROWS: u32 = 16;
@@ -104,9 +106,12 @@ fn linear(c: &mut Criterion) {
     });
     // As a lane has them.
     let rows = 0..tokens / LANES as usize;
+    let lanes = &[LaneSpan { lane: 0, sequences: 0..0, tokens: rows.clone(), blocks: 0..0 }];
+    let (order, pool, inputs) = (&SumOrder::leaf(0), &mut BufferPool::default(), HIDDEN);
     time(c, "linear_weight_gradient", || {
-        let (rows, dy, x, dweight) = (rows.clone(), black_box(&dy), &x, all_mut(&mut dweight));
-        Cpu.linear_weight_gradient(LinearWeightGradient { rows, dy, x, inputs: HIDDEN, dweight }).unwrap();
+        let (dy, x, dweight) = (black_box(&dy), &x, all_mut(&mut dweight));
+        let gradient = LinearWeightGradient { lanes, order, dy, x, inputs, dweight, pool };
+        Cpu.linear_weight_gradient(gradient).unwrap();
     });
     time(c, "column_sum", || {
         let (rows, x, sum) = (rows.clone(), black_box(&dy), all_mut(&mut sum));

@@ -5,11 +5,15 @@
 //! operations for each number that is multiplied and added.
 
 use std::hint::black_box;
+use std::ops::Range;
 use std::time::Instant;
 
 use clap::Parser;
+use medley_worker::batch::LaneSpan;
+use medley_worker::ops::buffer_pool::BufferPool;
 use medley_worker::ops::cpu::Cpu;
 use medley_worker::ops::linear::{Linear, LinearInputGradient, LinearShape, LinearWeightGradient, Write};
+use medley_worker::ops::sum_order::SumOrder;
 use medley_worker::ops::{DeviceError, Ops, Slice, SliceMut};
 
 /// What to time.
@@ -71,19 +75,23 @@ impl Layer {
 
     fn weight_gradient(&mut self, lanes: usize) -> Result<(), DeviceError> {
         let LinearShape { rows, inputs, .. } = self.shape;
-        for lane in 0..lanes {
-            let rows = rows * lane / lanes..rows * (lane + 1) / lanes;
-            let range = 0..self.dweight.len();
-            let dweight = SliceMut { buffer: &mut self.dweight, range };
-            Cpu.linear_weight_gradient(LinearWeightGradient {
-                rows,
-                dy: black_box(&self.y),
-                x: &self.x,
-                inputs,
-                dweight,
-            })?;
-        }
-        Ok(())
+        let tokens = |lane: usize| rows * lane / lanes..rows * (lane + 1) / lanes;
+        let span = |lane: usize| LaneSpan { lane: lane as u32, sequences: 0..0, tokens: tokens(lane), blocks: 0..0 };
+        let spans: Vec<LaneSpan> = (0..lanes).map(span).collect();
+        let range = 0..self.dweight.len();
+        let (dy, x, dweight) = (black_box(&self.y), &self.x, SliceMut { buffer: &mut self.dweight, range });
+        let (order, pool) = (&halves(0..lanes), &mut BufferPool::default());
+        Cpu.linear_weight_gradient(LinearWeightGradient { lanes: &spans, order, dy, x, inputs, dweight, pool })
+    }
+}
+
+/// The sum of these lanes as the sum of two halves.
+fn halves(lanes: Range<usize>) -> SumOrder {
+    let middle = lanes.start + lanes.len().div_ceil(2);
+    if lanes.len() < 2 {
+        SumOrder::leaf(lanes.start)
+    } else {
+        halves(lanes.start..middle).plus(halves(middle..lanes.end))
     }
 }
 

@@ -6,10 +6,11 @@ use medley_common::model::ModelConfig;
 use super::Pass;
 use super::embeddings::{EmbeddingActivations, Embeddings};
 use super::head::{Head, HeadActivations};
-use super::lane_sums::{BufferPool, LaneShare, SegmentSums};
+use super::lane_sums::{LaneShare, SegmentSums};
 use super::layer::{Below, Layer, LayerActivations, LayerGradients};
 use crate::collective::SparseRows;
 use crate::layout::{Layout, Segment};
+use crate::ops::buffer_pool::BufferPool;
 use crate::ops::embedding::WordGradient;
 use crate::ops::{DeviceError, Ops};
 

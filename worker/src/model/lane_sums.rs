@@ -1,9 +1,8 @@
 //! Gradients summed over a rank's lanes, in the order of the lane tree.
 //!
-//! Each tensor's gradient is computed lane by lane and added up the tree at once, while it is in cache; no more than one
-//! partial sum for each level of the tree exists at a time. Lanes without rows take no part.
+//! Each tensor's gradient is computed lane by lane and added up the tree at once; no more than one partial sum for each level
+//! of the tree exists at a time. Lanes without rows take no part.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use medley_common::lane::{LaneTree, Node};
@@ -11,44 +10,11 @@ use medley_common::lane::{LaneTree, Node};
 use super::Pass;
 use crate::batch::{Batch, LaneSpan};
 use crate::collective::{SparseRows, cover};
+use crate::ops::buffer_pool::BufferPool;
 use crate::ops::head::LaneLosses;
 use crate::ops::linear::{ColumnSum, LinearWeightGradient};
+use crate::ops::sum_order::SumOrder;
 use crate::ops::{DeviceError, Ops, SliceMut};
-
-/// Buffers for sums, kept from one update to the next.
-pub struct BufferPool<O: Ops> {
-    free: BTreeMap<usize, Vec<O::Buffer>>,
-    /// How many buffers of each length were made: no more than these are taken back.
-    made: BTreeMap<usize, usize>,
-}
-
-impl<O: Ops> Default for BufferPool<O> {
-    fn default() -> Self {
-        Self { free: BTreeMap::new(), made: BTreeMap::new() }
-    }
-}
-
-impl<O: Ops> BufferPool<O> {
-    /// Takes a buffer of `length` elements of unspecified values.
-    ///
-    /// # Errors
-    /// The device's memory is exhausted.
-    pub fn take(&mut self, ops: &O, length: usize) -> Result<O::Buffer, DeviceError> {
-        if let Some(buffer) = self.free.entry(length).or_default().pop() {
-            return Ok(buffer);
-        }
-        *self.made.entry(length).or_default() += 1;
-        ops.zeros(length)
-    }
-
-    /// Takes back a buffer of `length` elements.
-    pub fn give(&mut self, buffer: O::Buffer, length: usize) {
-        let free = self.free.entry(length).or_default();
-        if free.len() < self.made.get(&length).copied().unwrap_or(0) {
-            free.push(buffer);
-        }
-    }
-}
 
 /// Rows of the word embedding's gradient, summed below each node.
 pub type RowSums<B> = Vec<(Node, SparseRows<B>)>;
@@ -114,6 +80,20 @@ impl LaneShare {
         self.cover.iter().copied().filter(|node| self.is_present(batch, *node))
     }
 
+    /// The order in which the lanes below `node` that have rows are summed; there is one at least. Leaves are places in the
+    /// batch.
+    fn order(&self, batch: &Batch, node: Node) -> SumOrder {
+        let Some((left, right)) = self.tree.children(node) else {
+            return SumOrder::leaf(self.place(node));
+        };
+        let right = right.filter(|right| self.is_present(batch, *right));
+        match (self.is_present(batch, left), right) {
+            (false, Some(right)) => self.order(batch, right),
+            (_, None) => self.order(batch, left),
+            (true, Some(right)) => self.order(batch, left).plus(self.order(batch, right)),
+        }
+    }
+
     /// The rows of the word embedding's gradient, summed below each node.
     ///
     /// # Errors
@@ -158,7 +138,7 @@ pub struct SegmentSums<'a, O: Ops> {
     pass: &'a Pass<'a, O>,
     share: &'a LaneShare,
     pool: &'a mut BufferPool<O>,
-    nodes: Vec<(Node, O::Buffer)>,
+    nodes: Vec<(Node, SumOrder, O::Buffer)>,
 }
 
 /// Computes the gradient of some tensors over the lane at this place of the batch.
@@ -183,8 +163,9 @@ impl<'a, O: Ops> SegmentSums<'a, O> {
         pool: &'a mut BufferPool<O>,
         length: usize,
     ) -> Result<Self, DeviceError> {
-        let present = share.present(pass.pack.as_ref());
-        let nodes = present.map(|node| Ok((node, pool.take(pass.ops, length)?))).collect::<Result<_, _>>()?;
+        let batch = pass.pack.as_ref();
+        let sum = |node| Ok((node, share.order(batch, node), pool.take(pass.ops, length)?));
+        let nodes = share.present(batch).map(sum).collect::<Result<_, _>>()?;
         Ok(Self { pass, share, pool, nodes })
     }
 
@@ -199,15 +180,11 @@ impl<'a, O: Ops> SegmentSums<'a, O> {
         x: &O::Buffer,
         inputs: usize,
     ) -> Result<(), DeviceError> {
-        let (ops, lanes, dy) = (self.pass.ops, &dy.pack.as_ref().lanes, dy.gradient);
-        self.sum(range, &mut |lane, dweight| {
-            ops.linear_weight_gradient(LinearWeightGradient {
-                rows: lanes[lane].tokens.clone(),
-                dy,
-                x,
-                inputs,
-                dweight,
-            })
+        let Self { pass, pool, nodes, .. } = self;
+        nodes.iter_mut().try_for_each(|(_, order, buffer)| {
+            let (lanes, dy) = (&dy.pack.as_ref().lanes, dy.gradient);
+            let dweight = SliceMut { buffer, range: range.clone() };
+            pass.ops.linear_weight_gradient(LinearWeightGradient { lanes, order, dy, x, inputs, dweight, pool })
         })
     }
 
@@ -236,7 +213,7 @@ impl<'a, O: Ops> SegmentSums<'a, O> {
     pub fn losses(&mut self, losses: Rows<'_, O>) -> Result<(), DeviceError> {
         let (ops, share) = (self.pass.ops, self.share);
         let Rows { pack, gradient: losses } = losses;
-        self.nodes.iter_mut().try_for_each(|(node, buffer)| {
+        self.nodes.iter_mut().try_for_each(|(node, _, buffer)| {
             let sums = SliceMut { buffer, range: 0..share.reported_lanes() as usize };
             ops.lane_losses(LaneLosses { pack, lanes: share.reported_below(*node), losses, sums })
         })
@@ -247,42 +224,15 @@ impl<'a, O: Ops> SegmentSums<'a, O> {
     /// # Errors
     /// What `leaf` returns, or the device failed.
     pub fn sum(&mut self, range: Range<usize>, leaf: &mut Leaf<'_, O::Buffer>) -> Result<(), DeviceError> {
-        let mut nodes = std::mem::take(&mut self.nodes);
-        let result = nodes
-            .iter_mut()
-            .try_for_each(|(node, buffer)| self.sum_below(*node, SliceMut { buffer, range: range.clone() }, leaf));
-        self.nodes = nodes;
-        result
-    }
-
-    fn sum_below(
-        &mut self,
-        node: Node,
-        mut into: SliceMut<'_, O::Buffer>,
-        leaf: &mut Leaf<'_, O::Buffer>,
-    ) -> Result<(), DeviceError> {
-        let batch = self.pass.pack.as_ref();
-        let Some((left, right)) = self.share.tree.children(node) else {
-            return leaf(self.share.place(node), into);
-        };
-        let right = right.filter(|right| self.share.is_present(batch, *right));
-        if !self.share.is_present(batch, left) {
-            return right.map_or(Ok(()), |right| self.sum_below(right, into, leaf));
-        }
-        self.sum_below(left, into.reborrow(), leaf)?;
-        let Some(right) = right else { return Ok(()) };
-        let length = into.range.len();
-        let mut buffer = self.pool.take(self.pass.ops, length)?;
-        let mut sum = SliceMut { buffer: &mut buffer, range: 0..length };
-        self.sum_below(right, sum.reborrow(), leaf)?;
-        self.pass.ops.add(into, sum.as_slice())?;
-        self.pool.give(buffer, length);
-        Ok(())
+        let Self { pass, pool, nodes, .. } = self;
+        nodes.iter_mut().try_for_each(|(_, order, buffer)| {
+            order.run(pass.ops, pool, SliceMut { buffer, range: range.clone() }, leaf)
+        })
     }
 
     /// The sums.
     #[must_use]
     pub fn into_nodes(self) -> Vec<(Node, O::Buffer)> {
-        self.nodes
+        self.nodes.into_iter().map(|(node, _, sum)| (node, sum)).collect()
     }
 }

@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
+use super::buffer_pool::BufferPool;
+use super::sum_order::SumOrder;
 use super::{Ops, Slice, SliceMut};
+use crate::batch::LaneSpan;
 
 /// The sizes of a linear layer's product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,10 +55,12 @@ pub struct LinearInputGradient<'a, O: Ops + ?Sized> {
     pub write: Write,
 }
 
-/// `dweight = dyᵀ x` over some rows: those of one lane.
+/// `dweight = Σ dyᵀ x` over lanes: each over the lane's rows by itself, then added up in the order of the lane tree.
 pub struct LinearWeightGradient<'a, O: Ops + ?Sized> {
-    /// The rows.
-    pub rows: Range<usize>,
+    /// The lanes' rows: their tokens.
+    pub lanes: &'a [LaneSpan],
+    /// Which of them are summed, in which order.
+    pub order: &'a SumOrder,
     /// `[.., outputs]`.
     pub dy: &'a O::Buffer,
     /// `[.., inputs]`.
@@ -64,6 +69,8 @@ pub struct LinearWeightGradient<'a, O: Ops + ?Sized> {
     pub inputs: usize,
     /// `[outputs, inputs]`.
     pub dweight: SliceMut<'a, O::Buffer>,
+    /// For partial sums, where the device keeps them in buffers.
+    pub pool: &'a mut BufferPool<O>,
 }
 
 /// `sum = Σ x[row]` over some rows, added in their order: a bias's gradient, or the sum of a lane's blocks.

@@ -23,6 +23,7 @@ use crate::collective::SparseRows;
 
 pub mod adamw;
 pub mod attention;
+pub mod buffer_pool;
 pub mod cpu;
 #[cfg(any(feature = "cuda", test))]
 pub mod cuda;
@@ -34,6 +35,7 @@ pub mod linear;
 pub mod norm;
 pub mod sgd;
 pub mod step;
+pub mod sum_order;
 
 use adamw::{AdamW, AdamWRows};
 use attention::{Attention, AttentionBackward};

@@ -16,8 +16,9 @@ use super::step::Clock;
 use crate::batch::{Batch, Labels, RowError, Source};
 use crate::model::Pass;
 use crate::model::bert::{Backward, Bert, Loss, Purpose};
-use crate::model::lane_sums::{BufferPool, LaneShare};
+use crate::model::lane_sums::LaneShare;
 use crate::ops::Ops;
+use crate::ops::buffer_pool::BufferPool;
 use crate::ops::dropout::Masks;
 
 /// What is to be computed.

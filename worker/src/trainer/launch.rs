@@ -14,7 +14,7 @@ use super::seat::Seat;
 use crate::collective::{Collective, CollectiveError, Parts, SparseRows, Summed};
 use crate::layout::Segment;
 use crate::model::bert::GradientSink;
-use crate::model::lane_sums::BufferPool;
+use crate::ops::buffer_pool::BufferPool;
 use crate::ops::{DeviceError, Ops};
 
 /// Takes the gradients of the passes: those of the last one complete a segment's sums, which are then handed over while

@@ -13,7 +13,7 @@ use medley_common::spec::{Precision, Summation, TrainSpec};
 
 use crate::layout::Layout;
 use crate::model::bert::{Bert, Keep};
-use crate::model::lane_sums::BufferPool;
+use crate::ops::buffer_pool::BufferPool;
 use crate::ops::cpu::Cpu;
 use crate::ops::{DeviceError, Ops};
 use crate::optim::loss_scale::LossScale;

@@ -13,7 +13,8 @@ use medley_common::spec::Summation;
 use super::seat::Seat;
 use crate::collective::{SparseRows, cover};
 use crate::layout::{Layout, Segment};
-use crate::model::lane_sums::{BufferPool, RowSums};
+use crate::model::lane_sums::RowSums;
+use crate::ops::buffer_pool::BufferPool;
 use crate::ops::{DeviceError, LaneKeeping, Ops, Slice, SliceMut};
 
 /// How lanes are divided into passes; remembered from one update to the next.

@@ -16,7 +16,7 @@ use super::{Trainer, new_model};
 use crate::batch::RowError;
 use crate::collective::{Collective, CollectiveError, Summed};
 use crate::layout::Segment;
-use crate::model::lane_sums::BufferPool;
+use crate::ops::buffer_pool::BufferPool;
 use crate::ops::{DeviceError, Ops, Slice};
 use crate::optim::gradients::{GradientError, Gradients, Origin, clip};
 use crate::optim::loss_scale::LossScale;

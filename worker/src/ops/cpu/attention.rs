@@ -7,11 +7,11 @@ use rayon::prelude::*;
 
 use super::Cpu;
 use super::math::{exp, max, sum};
-use super::matrix::{Matrix, MatrixMut, Product, SharedColumns, Threads};
+use super::matrix::{Matrix, MatrixMut, SharedColumns};
+use super::product::{Onto, Product, Threads};
 use crate::batch::Batch;
 use crate::ops::attention::{Attention, AttentionBackward, HeadShape};
 use crate::ops::dropout::{Dropout, RowMask};
-use crate::ops::linear::Write;
 
 thread_local! {
     static TILES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
@@ -104,7 +104,7 @@ impl<'a> Task<'a> {
         let (rows, columns) = self.size();
         let c = MatrixMut::new(tile, rows, columns);
         let (a, b) = (self.queries(), self.keys().transposed());
-        Product { a, b, c, scale: self.scale(), write: Write::Set, threads: Threads::One }.compute();
+        Product { a, b, c, scale: self.scale(), onto: Onto::Nothing, threads: Threads::One }.compute();
     }
 
     fn forward(&self, stats: &mut [f32], context: MatrixMut<'_>) {
@@ -116,7 +116,7 @@ impl<'a> Task<'a> {
                 drop_out(mask, self.first_element(), probabilities);
             }
             let (a, b) = (Matrix::new(probabilities, rows, columns), self.values());
-            Product { a, b, c: context, scale: 1.0, write: Write::Set, threads: Threads::One }.compute();
+            Product { a, b, c: context, scale: 1.0, onto: Onto::Nothing, threads: Threads::One }.compute();
         });
     }
 
@@ -124,23 +124,23 @@ impl<'a> Task<'a> {
     fn backward(&self, stats: &[f32], dcontext: &[f32], [dq, dk, dv]: [MatrixMut<'_>; 3]) {
         let (rows, columns) = self.size();
         let dcontext = self.dcontext(dcontext);
-        let (scale, write, threads) = (self.scale(), Write::Set, Threads::One);
+        let (scale, onto, threads) = (self.scale(), Onto::Nothing, Threads::One);
         with_tiles(rows * columns, |[probabilities, gradient, dropped]| {
             self.scores(probabilities);
             softmax_again(probabilities, columns, stats);
             let (b, c) = (self.values().transposed(), MatrixMut::new(gradient, rows, columns));
-            Product { a: dcontext, b, c, scale: 1.0, write, threads }.compute();
+            Product { a: dcontext, b, c, scale: 1.0, onto, threads }.compute();
             let mut kept = &*probabilities;
             if let Some(mask) = &self.mask {
                 drop_out_pair(mask, self.first_element(), [probabilities, dropped, gradient]);
                 kept = dropped;
             }
             let a = Matrix::new(kept, rows, columns).transposed();
-            Product { a, b: dcontext, c: dv, scale: 1.0, write, threads }.compute();
+            Product { a, b: dcontext, c: dv, scale: 1.0, onto, threads }.compute();
             softmax_backward(probabilities, columns, gradient);
             let a = Matrix::new(gradient, rows, columns);
-            Product { a, b: self.keys(), c: dq, scale, write, threads }.compute();
-            Product { a: a.transposed(), b: self.queries(), c: dk, scale, write, threads }.compute();
+            Product { a, b: self.keys(), c: dq, scale, onto, threads }.compute();
+            Product { a: a.transposed(), b: self.queries(), c: dk, scale, onto, threads }.compute();
         });
     }
 

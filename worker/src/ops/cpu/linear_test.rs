@@ -1,5 +1,9 @@
 use super::*;
+use crate::batch::LaneSpan;
+use crate::ops::buffer_pool::BufferPool;
 use crate::ops::cpu::oracle::{assert_close, noise, with_threads};
+use crate::ops::cpu::wide::tests::at_each_width;
+use crate::ops::sum_order::SumOrder;
 use crate::ops::{Slice, SliceMut};
 
 fn product(shape: LinearShape, x: &Vec<f32>, weight: &Vec<f32>, bias: Option<&Vec<f32>>) -> Vec<f32> {
@@ -47,14 +51,16 @@ fn products_are_those_of_the_formulas() {
         let got = with_threads(|| {
             let mut dweight = vec![f32::NAN; inputs * outputs + 1];
             let slice = SliceMut { buffer: &mut dweight, range: 1..inputs * outputs + 1 };
-            weight_gradient(LinearWeightGradient { rows: rows.clone(), dy: &dy, x: &x, inputs, dweight: slice });
+            let lanes = &[LaneSpan { lane: 0, sequences: 0..0, tokens: rows.clone(), blocks: 0..0 }];
+            let (order, pool) = (&SumOrder::leaf(0), &mut BufferPool::default());
+            weight_gradient(LinearWeightGradient { lanes, order, dy: &dy, x: &x, inputs, dweight: slice, pool });
             dweight.split_off(1)
         });
         assert_close("dweight", &got, &dw, 1e-6);
     }
 }
 
-/// The property of `gemm` that everything rests on: a row has the same bits whatever the number of rows, and of threads.
+/// What everything rests on: a row has the same bits whatever the number of rows, and of threads.
 #[test]
 fn rows_have_the_same_bits_in_whatever_company() {
     const ROWS: usize = 300;
@@ -74,6 +80,47 @@ fn rows_have_the_same_bits_in_whatever_company() {
                 assert!(some_y == y[first * outputs..], "forward, {rows} rows of {inputs} -> {outputs}");
                 let some_dx = back(shape(rows), &some_dy, &weight, Write::Set);
                 assert!(some_dx == dx[first * inputs..], "backward, {rows} rows of {inputs} <- {outputs}");
+            }
+        }
+    }
+}
+
+/// Each element is a chain of steps in the order of the inner dimension, whatever the width of vectors, and a sum of lanes
+/// the chains of its lanes, added as its order says.
+#[test]
+fn each_element_is_a_chain_of_products() {
+    let chain = |a: &dyn Fn(usize) -> f32, b: &dyn Fn(usize) -> f32, inner: std::ops::Range<usize>| {
+        inner.fold(0.0_f32, |sum, k| a(k).mul_add(b(k), sum))
+    };
+    for (rows, inputs, outputs) in [(1, 1, 1), (13, 40, 33), (31, 7, 70), (52, 130, 31)] {
+        let shape = LinearShape { rows, inputs, outputs };
+        let (x, weight) = (&noise(rows * inputs, 1), &noise(inputs * outputs, 2));
+        let (dy, bias) = (&noise(rows * outputs, 3), &noise(outputs, 4));
+        let (third, spans) = (rows / 3, [0, rows / 3, rows / 2, rows / 2, rows]);
+        let spans =
+            spans.windows(2).map(|ends| LaneSpan { lane: 0, sequences: 0..0, tokens: ends[0]..ends[1], blocks: 0..0 });
+        let lanes = &spans.collect::<Vec<_>>();
+        let order = &SumOrder::leaf(0).plus(SumOrder::leaf(1).plus(SumOrder::leaf(3)));
+        for (width, (y, dx, dweight)) in at_each_width(|| {
+            let mut dweight = vec![f32::NAN; inputs * outputs];
+            let (slice, pool) =
+                (SliceMut { buffer: &mut dweight, range: 0..inputs * outputs }, &mut BufferPool::default());
+            weight_gradient(LinearWeightGradient { lanes, order, dy, x, inputs, dweight: slice, pool });
+            (product(shape, x, weight, Some(bias)), back(shape, dy, weight, Write::Add), dweight)
+        }) {
+            let before = noise(rows * inputs, 9);
+            for (row, column) in (0..rows).flat_map(|row| (0..outputs).map(move |column| (row, column))) {
+                let sum = chain(&|k| x[row * inputs + k], &|k| weight[column * inputs + k], 0..inputs);
+                assert_eq!(y[row * outputs + column], bias[column] + sum, "y, {width:?}, {shape:?}");
+            }
+            for (row, column) in (0..rows).flat_map(|row| (0..inputs).map(move |column| (row, column))) {
+                let sum = chain(&|k| dy[row * outputs + k], &|k| weight[k * inputs + column], 0..outputs);
+                assert_eq!(dx[row * inputs + column], before[row * inputs + column] + sum, "dx, {width:?}, {shape:?}");
+            }
+            for (row, column) in (0..outputs).flat_map(|row| (0..inputs).map(move |column| (row, column))) {
+                let sum = |tokens| chain(&|k| dy[k * outputs + row], &|k| x[k * inputs + column], tokens);
+                let expected = sum(0..third) + (sum(third..rows / 2) + sum(rows / 2..rows));
+                assert_eq!(dweight[row * inputs + column], expected, "dweight, {width:?}, {shape:?}");
             }
         }
     }

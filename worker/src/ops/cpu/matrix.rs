@@ -1,29 +1,34 @@
-//! Matrix products by the `gemm` crate.
+//! Matrices, as products read and write them.
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use gemm::Parallelism;
+/// Which elements of a matrix are neighbours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// Those of a row.
+    ByRows,
+    /// Those of a column.
+    ByColumns,
+}
 
-use crate::ops::linear::Write;
-
-/// A strided matrix to read.
+/// A matrix to read.
 #[derive(Clone, Copy)]
 pub(super) struct Matrix<'a> {
-    first: *const f32,
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
-    column_stride: usize,
-    elements: PhantomData<&'a [f32]>,
+    /// From the first element to the last.
+    pub(super) values: &'a [f32],
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    /// From a row, or a column, to the next.
+    pub(super) stride: usize,
+    pub(super) layout: Layout,
 }
 
 impl<'a> Matrix<'a> {
     /// `columns` neighbouring elements every `stride` elements of `values`.
     pub(super) fn strided(values: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
         assert!(rows == 0 || (rows - 1) * stride + columns <= values.len(), "a matrix exceeds its buffer");
-        let first = values.as_ptr();
-        Self { first, rows, columns, row_stride: stride, column_stride: 1, elements: PhantomData }
+        Self { values, rows, columns, stride, layout: Layout::ByRows }
     }
 
     /// All of `values`, row-major.
@@ -33,18 +38,28 @@ impl<'a> Matrix<'a> {
 
     /// The same elements, rows for columns.
     pub(super) fn transposed(self) -> Self {
-        let (rows, columns) = (self.columns, self.rows);
-        let (row_stride, column_stride) = (self.column_stride, self.row_stride);
-        Self { rows, columns, row_stride, column_stride, ..self }
+        let layout = match self.layout {
+            Layout::ByRows => Layout::ByColumns,
+            Layout::ByColumns => Layout::ByRows,
+        };
+        Self { rows: self.columns, columns: self.rows, layout, ..self }
+    }
+
+    /// From a row to the next, and from a column to the next.
+    pub(super) fn strides(&self) -> (usize, usize) {
+        match self.layout {
+            Layout::ByRows => (self.stride, 1),
+            Layout::ByColumns => (1, self.stride),
+        }
     }
 }
 
 /// A matrix to write, with neighbouring columns.
 pub(super) struct MatrixMut<'a> {
-    first: *mut f32,
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
+    pub(super) first: *mut f32,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) stride: usize,
     elements: PhantomData<&'a mut [f32]>,
 }
 
@@ -52,7 +67,7 @@ impl<'a> MatrixMut<'a> {
     /// All of `values`, row-major.
     pub(super) fn new(values: &'a mut [f32], rows: usize, columns: usize) -> Self {
         assert!(rows * columns <= values.len(), "a matrix exceeds its buffer");
-        Self { first: values.as_mut_ptr(), rows, columns, row_stride: columns, elements: PhantomData }
+        Self { first: values.as_mut_ptr(), rows, columns, stride: columns, elements: PhantomData }
     }
 }
 
@@ -85,64 +100,6 @@ impl<'a> SharedColumns<'a> {
         assert!(inside, "a part exceeds its whole");
         // SAFETY: the first element of the part lies within the buffer, or one behind it, by the assertion.
         let first = unsafe { self.first.add(rows.start * self.width + column * usize::from(!rows.is_empty())) };
-        MatrixMut { first, rows: rows.len(), columns, row_stride: self.width, elements: PhantomData }
-    }
-}
-
-/// Who computes a product.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Threads {
-    /// The calling thread.
-    One,
-    /// All threads of the pool.
-    All,
-}
-
-/// `c = scale a b`, or `c += scale a b`.
-pub(super) struct Product<'a> {
-    pub(super) a: Matrix<'a>,
-    pub(super) b: Matrix<'a>,
-    pub(super) c: MatrixMut<'a>,
-    pub(super) scale: f32,
-    pub(super) write: Write,
-    pub(super) threads: Threads,
-}
-
-impl Product<'_> {
-    /// Computes the product.
-    pub(super) fn compute(self) {
-        let Self { a, b, c, .. } = self;
-        assert!(a.rows == c.rows && b.columns == c.columns && a.columns == b.rows, "matrices do not fit each other");
-        let parallelism = match (self.threads, rayon::current_num_threads()) {
-            (Threads::One, _) | (_, 1) => Parallelism::None,
-            (Threads::All, threads) => Parallelism::Rayon(threads),
-        };
-        let [c_stride, a_row, a_column, b_row, b_column] =
-            [c.row_stride, a.row_stride, a.column_stride, b.row_stride, b.column_stride].map(|stride| stride as isize);
-        // SAFETY: sizes and strides stay within the three buffers (checked where the matrices were made, and against
-        // each other above); `c` is borrowed for writing, so it overlaps neither `a` nor `b`.
-        unsafe {
-            gemm::gemm(
-                c.rows,
-                c.columns,
-                a.columns,
-                c.first,
-                1,
-                c_stride,
-                self.write == Write::Add,
-                a.first,
-                a_column,
-                a_row,
-                b.first,
-                b_column,
-                b_row,
-                1.0,
-                self.scale,
-                false,
-                false,
-                false,
-                parallelism,
-            );
-        }
+        MatrixMut { first, rows: rows.len(), columns, stride: self.width, elements: PhantomData }
     }
 }

@@ -1,4 +1,4 @@
-//! The operations on the CPU: the `gemm` crate for products, loops that the compiler vectorises for the rest.
+//! The operations on the CPU: matrix products in tiles, loops that the compiler vectorises for the rest.
 //!
 //! Work is spread over the threads of the rayon pool that the caller runs in. How it is cut never shows in a result.
 
@@ -33,17 +33,21 @@ mod linear;
 mod math;
 mod matrix;
 mod norm;
+mod panel;
+mod product;
 mod reduce;
 mod sgd;
 mod step_rows;
+mod tile;
+mod vector;
 
 #[cfg(test)]
 pub(super) mod oracle;
 
-/// This host's processor, and the instructions that products are computed with: where both are equal, so are the bits.
+/// This host's processor, and the instructions that products are computed with.
 ///
-/// The loops of this module have the same bits with all of them. Those of the `gemm` crate multiply and add in one step
-/// where the processor can, and cut long sums by the size of its first cache.
+/// Where the processor multiplies and adds in one step (all but the oldest do), all operations have the same bits with vectors
+/// of any width; where it does not, products have others.
 #[must_use]
 pub fn processor() -> String {
     let known = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -52,18 +56,14 @@ pub fn processor() -> String {
     format!("{model}, {}", instructions())
 }
 
-/// What `gemm` 0.19 chooses.
 fn instructions() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if std::is_x86_feature_detected!("avx512f") {
-            return "avx512f";
-        }
-        if std::is_x86_feature_detected!("fma") {
-            return "fma";
-        }
+    match wide::width() {
+        _ if !tile::is_fused() => "scalar",
+        wide::Width::Avx512 => "avx512f",
+        wide::Width::Avx2 => "fma",
+        wide::Width::Portable if cfg!(target_arch = "aarch64") => "neon",
+        wide::Width::Portable => "scalar, fma",
     }
-    if cfg!(target_arch = "aarch64") { "neon" } else { "scalar" }
 }
 
 /// The CPU.

@@ -57,19 +57,22 @@ pub(super) fn weight_gradient<D: Driver>(
     cuda: &Cuda<D>,
     op: LinearWeightGradient<'_, Cuda<D>>,
 ) -> Result<(), DeviceError> {
-    let (rows, inputs) = (op.rows, op.inputs);
-    let outputs = op.dweight.range.len() / inputs.max(1);
-    let dy = matrix(cuda, op.dy, rows.start * outputs..rows.end * outputs, outputs)?;
-    compute(
-        cuda,
-        &Product {
-            size: [inputs, outputs, rows.len()],
-            a: matrix(cuda, op.x, rows.start * inputs..rows.end * inputs, inputs)?,
-            b: Matrix { transposed: true, ..dy },
-            c: matrix(cuda, op.dweight.buffer, op.dweight.range.clone(), inputs)?,
-            add: false,
-        },
-    )
+    let LinearWeightGradient { lanes, order, dy, x, inputs, dweight, pool } = op;
+    let outputs = dweight.range.len() / inputs.max(1);
+    order.run(cuda, pool, dweight, &mut |lane, dweight| {
+        let rows = &lanes[lane].tokens;
+        let dy = matrix(cuda, dy, rows.start * outputs..rows.end * outputs, outputs)?;
+        compute(
+            cuda,
+            &Product {
+                size: [inputs, outputs, rows.len()],
+                a: matrix(cuda, x, rows.start * inputs..rows.end * inputs, inputs)?,
+                b: Matrix { transposed: true, ..dy },
+                c: matrix(cuda, dweight.buffer, dweight.range.clone(), inputs)?,
+                add: false,
+            },
+        )
+    })
 }
 
 pub(super) fn column_sum<D: Driver>(cuda: &Cuda<D>, op: ColumnSum<'_, Cuda<D>>) -> Result<(), DeviceError> {

@@ -6,15 +6,18 @@ use super::Cuda;
 use super::driver::{Driver, Element};
 use super::drivers_test::{DriverTest, on_each_driver};
 use super::kernels_test::{Case, LANES, Outputs, Scenario, compare};
+use crate::batch::LaneSpan;
 use crate::collective::SparseRows;
 use crate::ops::adamw::{AdamW, AdamWRows, Coefficients};
 use crate::ops::attention::{Attention, AttentionBackward, HeadShape};
+use crate::ops::buffer_pool::BufferPool;
 use crate::ops::cpu::Cpu;
 use crate::ops::cpu::oracle::{noise, packed};
 use crate::ops::dropout::Site;
 use crate::ops::head::{CrossEntropy, FirstTokens, FirstTokensBackward, LaneLosses, TanhDropout, TanhDropoutBackward};
 use crate::ops::linear::{ColumnSum, Linear, LinearInputGradient, LinearShape, LinearWeightGradient, Write};
 use crate::ops::step::{RowGradients, StepRun};
+use crate::ops::sum_order::SumOrder;
 use crate::ops::{Ops, Slice, SliceMut};
 
 /// Attention of all tokens, or of the first tokens, to all.
@@ -147,7 +150,12 @@ impl Scenario for Products {
         }
         let (mut gradient, mut sums) = (case.room(outputs * inputs + 3), case.room(outputs + 3));
         let dweight = SliceMut { buffer: &mut gradient, range: 3..3 + outputs * inputs };
-        ops.linear_weight_gradient(LinearWeightGradient { rows: 1..rows, dy, x, inputs, dweight }).unwrap();
+        let span = |tokens| LaneSpan { lane: 0, sequences: 0..0, tokens, blocks: 0..0 };
+        let lanes = &[span(0..1), span(1..2), span(2..rows - 1), span(rows - 1..rows)];
+        let leaf = SumOrder::leaf;
+        let order = &if rows > 3 { leaf(1).plus(leaf(2).plus(leaf(3))) } else { leaf(1) };
+        let pool = &mut BufferPool::default();
+        ops.linear_weight_gradient(LinearWeightGradient { lanes, order, dy, x, inputs, dweight, pool }).unwrap();
         let sum = SliceMut { buffer: &mut sums, range: 3..3 + outputs };
         ops.column_sum(ColumnSum { rows: 1..rows, x: dy, sum }).unwrap();
         let from = |buffer, count: usize| ops.read(Slice { buffer, range: 3..3 + count }).unwrap();

@@ -1,0 +1,171 @@
+//! The innermost loop of a matrix product: a tile of the result, kept in registers while its sums are taken.
+//!
+//! A tile is some rows of two vectors each. Every element is one chain of multiplications and additions in the order of the
+//! inner dimension, each rounded once, beginning with 0: its bits depend on nothing but its row of `a` and its column of `b`.
+//! The shape is that of Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008): one operand in
+//! vectors from a packed panel, the other a number at a time.
+
+use super::vector::{Plain, Vector};
+use super::wide::{Width, width};
+
+/// The most rows of a tile, of all kernels.
+pub(super) const MOST_ROWS: usize = 12;
+/// The most columns of a tile, of all kernels.
+pub(super) const MOST_COLUMNS: usize = 32;
+
+/// What a tile's elements are sums of.
+pub(super) struct Factors {
+    /// The tile's first row of `a`.
+    pub(super) a: *const f32,
+    /// From an element of `a` to the next where that is not 1: to the next row if `a` lies by rows, else along the inner
+    /// dimension.
+    pub(super) a_stride: usize,
+    /// The panel of `b`: the tile's columns of it, one row of all of them after the other.
+    pub(super) b: *const f32,
+    /// How many products each element is the sum of.
+    pub(super) inner: usize,
+}
+
+/// Where a tile goes: `c = scale a b`, or `c = base + scale a b`.
+pub(super) struct Target {
+    /// The tile's first element of `c`.
+    pub(super) c: *mut f32,
+    /// From a row of `c` to the next.
+    pub(super) c_stride: usize,
+    /// What the products are multiplied by.
+    pub(super) scale: f32,
+    /// What they are added to, and from a row of it to the next.
+    pub(super) base: Option<(*const f32, usize)>,
+}
+
+/// Computes one tile.
+///
+/// # Safety
+/// The processor has the kernel's instructions; `a`, `b`, `c` and `base` are as large as the kernel's rows and columns.
+type Kernel = unsafe fn(&Factors, &Target);
+
+/// The kernels of one width of vectors.
+pub(super) struct Kernels {
+    /// Columns of a tile.
+    pub(super) columns: usize,
+    /// For 1, 2, … rows, of an `a` that lies by rows.
+    by_rows: &'static [Kernel],
+    /// For 1, 2, … rows, of an `a` that lies by columns.
+    by_columns: &'static [Kernel],
+}
+
+impl Kernels {
+    /// Those for this processor.
+    pub(super) fn of_processor() -> &'static Self {
+        match width() {
+            _ if !is_fused() => &UNFUSED,
+            #[cfg(target_arch = "x86_64")]
+            Width::Avx512 => &x86::AVX512,
+            #[cfg(target_arch = "x86_64")]
+            Width::Avx2 => &x86::AVX2,
+            _ => &PLAIN,
+        }
+    }
+
+    /// Rows of a tile.
+    pub(super) fn rows(&self) -> usize {
+        self.by_rows.len()
+    }
+
+    /// The kernel for tiles of so many rows, at most [`Self::rows`].
+    pub(super) fn kernel(&self, rows: usize, a_lies_by_rows: bool) -> Kernel {
+        (if a_lies_by_rows { self.by_rows } else { self.by_columns })[rows - 1]
+    }
+}
+
+/// Whether the processor multiplies and adds in one step.
+pub(super) fn is_fused() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        std::is_x86_feature_detected!("fma")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        cfg!(target_arch = "aarch64")
+    }
+}
+
+/// A tile of `ROWS` rows of two vectors; `a` lies by rows or by columns.
+#[inline(always)]
+unsafe fn compute<V: Vector, const ROWS: usize, const BY_ROWS: bool>(factors: &Factors, target: &Target) {
+    let Factors { a, a_stride, mut b, inner } = *factors;
+    // SAFETY: the caller vouches for the instructions and for the sizes: `ROWS` rows of `a` and `c`, `inner` of `b`.
+    unsafe {
+        let mut sums = [[V::splat(0.0); 2]; ROWS];
+        let rows: [*const f32; ROWS] = std::array::from_fn(|row| a.add(row * if BY_ROWS { a_stride } else { 1 }));
+        let mut at = 0;
+        for _ in 0..inner {
+            let columns = [V::load(b), V::load(b.add(V::LANES))];
+            for (sums, row) in sums.iter_mut().zip(rows) {
+                let value = V::splat(*row.add(at));
+                *sums = [sums[0].plus_product(value, columns[0]), sums[1].plus_product(value, columns[1])];
+            }
+            b = b.add(2 * V::LANES);
+            at += if BY_ROWS { 1 } else { a_stride };
+        }
+        let scale = V::splat(target.scale);
+        for (row, sums) in sums.iter().enumerate() {
+            for (half, sum) in sums.iter().enumerate() {
+                let place = half * V::LANES;
+                let mut value = sum.times(scale);
+                if let Some((base, stride)) = target.base {
+                    value = V::load(base.add(row * stride + place)).plus(value);
+                }
+                value.store(target.c.add(row * target.c_stride + place));
+            }
+        }
+    }
+}
+
+/// The kernels of `$kernel` for these numbers of rows.
+macro_rules! kernels {
+    ($columns:literal, $kernel:ident, [$($rows:literal),*]) => {
+        Kernels {
+            columns: $columns,
+            by_rows: &[$($kernel::<$rows, true>),*],
+            by_columns: &[$($kernel::<$rows, false>),*],
+        }
+    };
+}
+
+unsafe fn plain<const ROWS: usize, const BY_ROWS: bool>(factors: &Factors, target: &Target) {
+    // SAFETY: the caller's.
+    unsafe { compute::<Plain<true>, ROWS, BY_ROWS>(factors, target) }
+}
+
+unsafe fn unfused<const ROWS: usize, const BY_ROWS: bool>(factors: &Factors, target: &Target) {
+    // SAFETY: the caller's.
+    unsafe { compute::<Plain<false>, ROWS, BY_ROWS>(factors, target) }
+}
+
+static PLAIN: Kernels = kernels!(8, plain, [1, 2, 3, 4, 5, 6]);
+static UNFUSED: Kernels = kernels!(8, unfused, [1, 2, 3, 4, 5, 6]);
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::{__m256, __m512};
+
+    use super::{Factors, Kernels, Target, compute};
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
+    unsafe fn avx512<const ROWS: usize, const BY_ROWS: bool>(factors: &Factors, target: &Target) {
+        // SAFETY: the caller's, and the instructions are enabled here.
+        unsafe { compute::<__m512, ROWS, BY_ROWS>(factors, target) }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn avx2<const ROWS: usize, const BY_ROWS: bool>(factors: &Factors, target: &Target) {
+        // SAFETY: the caller's, and the instructions are enabled here.
+        unsafe { compute::<__m256, ROWS, BY_ROWS>(factors, target) }
+    }
+
+    /// 24 of the 32 registers are sums.
+    pub(super) static AVX512: Kernels = kernels!(32, avx512, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+    /// 12 of the 16 registers are sums.
+    pub(super) static AVX2: Kernels = kernels!(16, avx2, [1, 2, 3, 4, 5, 6]);
+}
