@@ -177,14 +177,15 @@ impl Job<'_> {
         let (a_row, a_column) = self.a.strides();
         let by_rows = self.a.layout == Layout::ByRows;
         let kernel = self.kernels.kernel(rows, by_rows);
-        let is_whole = panel.columns == width;
+        // A tile that is written more than once lies in the first cache meanwhile; rows of `c` may drive each other out of it.
+        let is_direct = panel.columns == width && self.steps.len() == 1;
         let tiles = tiles.as_mut_ptr();
         // SAFETY: as `compute` has checked, `a` has a row for each of `c` and a column for each of the parts, the panel a
         // row for each part and `width` columns, and `tiles` a tile for each slot; the kernel is the processor's.
         unsafe {
             let target = self.c.first.add(first * self.c.stride + panel.first);
             let place = |slot: usize| match slot {
-                0 if is_whole => (target, self.c.stride),
+                0 if is_direct => (target, self.c.stride),
                 slot => (tiles.add(slot * MOST_ROWS * MOST_COLUMNS), width),
             };
             let onto = match self.onto {
@@ -199,7 +200,7 @@ impl Job<'_> {
                         let (c, c_stride) = place(slot);
                         let base = match write {
                             Write::Add => Some((c.cast_const(), c_stride)),
-                            Write::Set if slot == 0 && is_whole => onto,
+                            Write::Set if is_direct => onto,
                             Write::Set => None,
                         };
                         let factors = Factors {
@@ -210,36 +211,36 @@ impl Job<'_> {
                         };
                         kernel(&factors, &Target { c, c_stride, scale: self.scale, base });
                     }
-                    SumStep::Add { slot } => add(place(slot), place(slot + 1), rows, width),
+                    SumStep::Add { slot } => {
+                        let ((left, _), (right, _)) = (place(slot), place(slot + 1));
+                        let elements = rows * width;
+                        let left = std::slice::from_raw_parts_mut(left, elements);
+                        add(left, std::slice::from_raw_parts(right, elements));
+                    }
                 }
             }
-            if !is_whole {
+            if !is_direct {
                 let (sum, stride) = place(0);
-                for (row, column) in (0..rows).flat_map(|row| (0..panel.columns).map(move |column| (row, column))) {
-                    let sum = *sum.add(row * stride + column);
-                    let sum = onto.map_or(sum, |(base, stride)| *base.add(row * stride + column) + sum);
-                    target.add(row * self.c.stride + column).write(sum);
+                for row in 0..rows {
+                    let sum = std::slice::from_raw_parts(sum.add(row * stride), panel.columns);
+                    let c = std::slice::from_raw_parts_mut(target.add(row * self.c.stride), panel.columns);
+                    match self.onto {
+                        Onto::Nothing => c.copy_from_slice(sum),
+                        Onto::Target => add(c, sum),
+                        Onto::Row(base) => {
+                            c.copy_from_slice(&base[panel.first..][..panel.columns]);
+                            add(c, sum);
+                        }
+                    }
                 }
             }
         }
     }
 }
 
-/// `left += right`, two tiles.
-///
-/// # Safety
-/// Both are tiles of so many rows and columns.
-unsafe fn add(left: (*mut f32, usize), right: (*mut f32, usize), rows: usize, columns: usize) {
-    for row in 0..rows {
-        // SAFETY: the rows lie within the tiles, and tiles do not overlap.
-        let (left, right) = unsafe {
-            (
-                std::slice::from_raw_parts_mut(left.0.add(row * left.1), columns),
-                std::slice::from_raw_parts(right.0.add(row * right.1), columns),
-            )
-        };
-        left.iter_mut().zip(right).for_each(|(left, right)| *left += right);
-    }
+/// `left += right`.
+fn add(left: &mut [f32], right: &[f32]) {
+    left.iter_mut().zip(right).for_each(|(left, right)| *left += right);
 }
 
 /// Calls `work` on so many threads.
