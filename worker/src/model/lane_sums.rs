@@ -13,7 +13,7 @@ use crate::collective::{SparseRows, cover};
 use crate::ops::buffer_pool::BufferPool;
 use crate::ops::head::LaneLosses;
 use crate::ops::linear::{ColumnSum, LinearWeightGradient};
-use crate::ops::sum_order::SumOrder;
+use crate::ops::sum_order::{SumLeaf, SumOrder};
 use crate::ops::{DeviceError, Ops, SliceMut};
 
 /// Rows of the word embedding's gradient, summed below each node.
@@ -141,9 +141,6 @@ pub struct SegmentSums<'a, O: Ops> {
     nodes: Vec<(Node, SumOrder, O::Buffer)>,
 }
 
-/// Computes the gradient of some tensors over the lane at this place of the batch.
-type Leaf<'l, B> = dyn FnMut(usize, SliceMut<'_, B>) -> Result<(), DeviceError> + 'l;
-
 /// A gradient with one row for each token of a batch, or for each of its blocks.
 pub struct Rows<'a, O: Ops> {
     /// The batch: all tokens of the pass, or the first tokens alone.
@@ -223,7 +220,7 @@ impl<'a, O: Ops> SegmentSums<'a, O> {
     ///
     /// # Errors
     /// What `leaf` returns, or the device failed.
-    pub fn sum(&mut self, range: Range<usize>, leaf: &mut Leaf<'_, O::Buffer>) -> Result<(), DeviceError> {
+    pub fn sum(&mut self, range: Range<usize>, leaf: &mut SumLeaf<'_, O::Buffer>) -> Result<(), DeviceError> {
         let Self { pass, pool, nodes, .. } = self;
         nodes.iter_mut().try_for_each(|(_, order, buffer)| {
             order.run(pass.ops, pool, SliceMut { buffer, range: range.clone() }, leaf)

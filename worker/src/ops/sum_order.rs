@@ -4,6 +4,9 @@ use super::buffer_pool::BufferPool;
 use super::linear::Write;
 use super::{DeviceError, Ops, SliceMut};
 
+/// Writes what this leaf comes to.
+pub type SumLeaf<'l, B> = dyn FnMut(usize, SliceMut<'_, B>) -> Result<(), DeviceError> + 'l;
+
 /// A step of a sum. Slot 0 holds what comes out; the others hold partial sums, each no longer than until it is added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SumStep {
@@ -83,7 +86,7 @@ impl SumOrder {
         ops: &O,
         pool: &mut BufferPool<O>,
         mut into: SliceMut<'_, O::Buffer>,
-        leaf: &mut dyn FnMut(usize, SliceMut<'_, O::Buffer>) -> Result<(), DeviceError>,
+        leaf: &mut SumLeaf<'_, O::Buffer>,
     ) -> Result<(), DeviceError> {
         let length = into.range.len();
         // Slots from 1 on: each is made when all before it are in use, and added before any of them.

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::matrix::{Layout, Matrix, MatrixMut};
 use super::panel;
-use super::tile::{Factors, Kernels, MOST_COLUMNS, MOST_ROWS, Target};
+use super::reduce::add_elements;
+use super::tile::{Factors, Kernels, MOST_COLUMNS, MOST_ROWS, RowCopy, Target};
 use crate::ops::linear::Write;
 use crate::ops::sum_order::SumStep;
 
@@ -154,7 +155,7 @@ impl Job<'_> {
                 let (panel, first) = (piece / pieces, piece % pieces * rows);
                 let start = panel * width;
                 if last.replace(panel) != Some(panel) {
-                    panel::pack(self.b, start, width, packed);
+                    panel::pack(self.b, start, self.kernels, packed);
                 }
                 let panel = Panel { first: start, columns: width.min(self.c.columns - start), packed };
                 self.compute_piece(&panel, first..(first + rows).min(self.c.rows), tiles);
@@ -215,32 +216,31 @@ impl Job<'_> {
                         let ((left, _), (right, _)) = (place(slot), place(slot + 1));
                         let elements = rows * width;
                         let left = std::slice::from_raw_parts_mut(left, elements);
-                        add(left, std::slice::from_raw_parts(right, elements));
+                        add_elements(left, std::slice::from_raw_parts(right, elements));
                     }
                 }
             }
             if !is_direct {
                 let (sum, stride) = place(0);
+                if panel.columns == width && matches!(self.onto, Onto::Nothing) {
+                    let (from, to, to_stride) = (sum.cast_const(), target, self.c.stride);
+                    return (self.kernels.copy)(&RowCopy { from, from_stride: stride, to, to_stride, rows });
+                }
                 for row in 0..rows {
                     let sum = std::slice::from_raw_parts(sum.add(row * stride), panel.columns);
                     let c = std::slice::from_raw_parts_mut(target.add(row * self.c.stride), panel.columns);
                     match self.onto {
                         Onto::Nothing => c.copy_from_slice(sum),
-                        Onto::Target => add(c, sum),
+                        Onto::Target => add_elements(c, sum),
                         Onto::Row(base) => {
                             c.copy_from_slice(&base[panel.first..][..panel.columns]);
-                            add(c, sum);
+                            add_elements(c, sum);
                         }
                     }
                 }
             }
         }
     }
-}
-
-/// `left += right`.
-fn add(left: &mut [f32], right: &[f32]) {
-    left.iter_mut().zip(right).for_each(|(left, right)| *left += right);
 }
 
 /// Calls `work` on so many threads.

@@ -41,7 +41,8 @@ pub(super) fn add(into: &mut [f32], from: &[f32]) {
 }
 
 wide! {
-    fn add_elements(into: &mut [f32], from: &[f32]) {
+    /// `into += from`, by the calling thread.
+    pub(super) fn add_elements(into: &mut [f32], from: &[f32]) {
         for (into, from) in into.iter_mut().zip(from) {
             *into += from;
         }

@@ -44,10 +44,26 @@ pub(super) struct Target {
 /// The processor has the kernel's instructions; `a`, `b`, `c` and `base` are as large as the kernel's rows and columns.
 type Kernel = unsafe fn(&Factors, &Target);
 
+/// Rows to copy, each as wide as a tile: where they are and where they go, and from one to the next.
+pub(super) struct RowCopy {
+    /// The first.
+    pub(super) from: *const f32,
+    /// From one to the next.
+    pub(super) from_stride: usize,
+    /// Where the first goes.
+    pub(super) to: *mut f32,
+    /// From one to the next.
+    pub(super) to_stride: usize,
+    /// How many.
+    pub(super) rows: usize,
+}
+
 /// The kernels of one width of vectors.
 pub(super) struct Kernels {
     /// Columns of a tile.
     pub(super) columns: usize,
+    /// Copies rows of a tile's width, which do not overlap. It needs what a [`Kernel`] needs.
+    pub(super) copy: unsafe fn(&RowCopy),
     /// For 1, 2, … rows, of an `a` that lies by rows.
     by_rows: &'static [Kernel],
     /// For 1, 2, … rows, of an `a` that lies by columns.
@@ -122,15 +138,35 @@ unsafe fn compute<V: Vector, const ROWS: usize, const BY_ROWS: bool>(factors: &F
     }
 }
 
+/// Copies rows of two vectors.
+#[inline(always)]
+unsafe fn copy_rows<V: Vector>(copy: &RowCopy) {
+    let RowCopy { mut from, from_stride, mut to, to_stride, rows } = *copy;
+    for _ in 0..rows {
+        // SAFETY: the caller vouches for the rows.
+        unsafe {
+            V::load(from).store(to);
+            V::load(from.add(V::LANES)).store(to.add(V::LANES));
+        }
+        (from, to) = (from.wrapping_add(from_stride), to.wrapping_add(to_stride));
+    }
+}
+
 /// The kernels of `$kernel` for these numbers of rows.
 macro_rules! kernels {
-    ($columns:literal, $kernel:ident, [$($rows:literal),*]) => {
+    ($columns:literal, $copy:ident, $kernel:ident, [$($rows:literal),*]) => {
         Kernels {
             columns: $columns,
+            copy: $copy,
             by_rows: &[$($kernel::<$rows, true>),*],
             by_columns: &[$($kernel::<$rows, false>),*],
         }
     };
+}
+
+unsafe fn copy_rows_plain(copy: &RowCopy) {
+    // SAFETY: the caller's.
+    unsafe { copy_rows::<Plain<true>>(copy) }
 }
 
 unsafe fn plain<const ROWS: usize, const BY_ROWS: bool>(factors: &Factors, target: &Target) {
@@ -143,14 +179,14 @@ unsafe fn unfused<const ROWS: usize, const BY_ROWS: bool>(factors: &Factors, tar
     unsafe { compute::<Plain<false>, ROWS, BY_ROWS>(factors, target) }
 }
 
-static PLAIN: Kernels = kernels!(8, plain, [1, 2, 3, 4, 5, 6]);
-static UNFUSED: Kernels = kernels!(8, unfused, [1, 2, 3, 4, 5, 6]);
+static PLAIN: Kernels = kernels!(8, copy_rows_plain, plain, [1, 2, 3, 4, 5, 6]);
+static UNFUSED: Kernels = kernels!(8, copy_rows_plain, unfused, [1, 2, 3, 4, 5, 6]);
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{__m256, __m512};
 
-    use super::{Factors, Kernels, Target, compute};
+    use super::{Factors, Kernels, RowCopy, Target, compute, copy_rows};
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
     unsafe fn avx512<const ROWS: usize, const BY_ROWS: bool>(factors: &Factors, target: &Target) {
@@ -164,8 +200,20 @@ mod x86 {
         unsafe { compute::<__m256, ROWS, BY_ROWS>(factors, target) }
     }
 
+    #[target_feature(enable = "avx512f")]
+    unsafe fn copy_avx512(copy: &RowCopy) {
+        // SAFETY: the caller's, and the instructions are enabled here.
+        unsafe { copy_rows::<__m512>(copy) }
+    }
+
+    #[target_feature(enable = "avx2")]
+    unsafe fn copy_avx2(copy: &RowCopy) {
+        // SAFETY: the caller's, and the instructions are enabled here.
+        unsafe { copy_rows::<__m256>(copy) }
+    }
+
     /// 24 of the 32 registers are sums.
-    pub(super) static AVX512: Kernels = kernels!(32, avx512, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+    pub(super) static AVX512: Kernels = kernels!(32, copy_avx512, avx512, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
     /// 12 of the 16 registers are sums.
-    pub(super) static AVX2: Kernels = kernels!(16, avx2, [1, 2, 3, 4, 5, 6]);
+    pub(super) static AVX2: Kernels = kernels!(16, copy_avx2, avx2, [1, 2, 3, 4, 5, 6]);
 }

@@ -5,9 +5,9 @@
 /// The loops are left to the compiler to vectorise; multiplications and additions are never contracted, so the results
 /// have the same bits on every processor. Whatever the function calls must be `#[inline(always)]`.
 macro_rules! wide {
-    ($(#[$meta:meta])* fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
+    ($(#[$meta:meta])* $visible:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
         $(#[$meta])*
-        fn $name($($argument: $type),*) $(-> $result)? {
+        $visible fn $name($($argument: $type),*) $(-> $result)? {
             #[inline(always)]
             fn portable($($argument: $type),*) $(-> $result)? $body
 
