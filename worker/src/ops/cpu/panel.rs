@@ -2,6 +2,8 @@
 
 use super::matrix::{Layout, Matrix};
 use super::tile::{Kernels, RowCopy};
+#[cfg(target_arch = "x86_64")]
+use super::wide::{Width, width as width_of_vectors};
 
 /// Rows and columns of the blocks in which a matrix that lies by columns is turned.
 const BLOCK: usize = 8;
@@ -41,26 +43,67 @@ pub(super) fn pack(b: Matrix<'_>, first: usize, kernels: &Kernels, panel: &mut [
     }
 }
 
-wide! {
-    /// Turns `BLOCK` columns of `length` numbers, each `stride` after the last, into rows, each `width` after the last.
-    fn turn(columns: &[f32], stride: usize, length: usize, width: usize, rows: &mut [f32]) {
+/// Turns `BLOCK` columns of `length` numbers, each `stride` after the last, into rows, each `width` after the last.
+fn turn(columns: &[f32], stride: usize, length: usize, width: usize, rows: &mut [f32]) {
+    let mut start = 0;
+    #[cfg(target_arch = "x86_64")]
+    if width_of_vectors() >= Width::Avx2 {
         let whole = length / BLOCK * BLOCK;
-        for start in (0..whole).step_by(BLOCK) {
-            let mut block = [[0.0; BLOCK]; BLOCK];
-            for column in 0..BLOCK {
-                block[column].copy_from_slice(&columns[column * stride + start..][..BLOCK]);
-            }
-            for row in 0..BLOCK {
-                let mut turned = [0.0; BLOCK];
-                for column in 0..BLOCK {
-                    turned[column] = block[column][row];
+        if whole > 0 {
+            let columns = &columns[..(BLOCK - 1) * stride + whole];
+            let rows = &mut rows[..(whole - 1) * width + BLOCK];
+            while start < whole {
+                // SAFETY: the processor has AVX2, and the block's columns and rows lie within the slices.
+                unsafe {
+                    x86::turn_block(columns.as_ptr().add(start), stride, rows.as_mut_ptr().add(start * width), width)
                 }
-                rows[(start + row) * width..][..BLOCK].copy_from_slice(&turned);
+                start += BLOCK;
             }
         }
-        for row in whole..length {
-            for column in 0..BLOCK {
-                rows[row * width + column] = columns[column * stride + row];
+    }
+    for row in start..length {
+        for column in 0..BLOCK {
+            rows[row * width + column] = columns[column * stride + row];
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::{
+        __m256, _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps,
+        _mm256_unpacklo_ps,
+    };
+
+    use super::BLOCK;
+
+    /// Turns one block: pairs of numbers, then fours, then halves change places.
+    ///
+    /// # Safety
+    /// The processor has AVX2; there are `BLOCK` columns to read and rows to write, `BLOCK` numbers each.
+    #[target_feature(enable = "avx2")]
+    pub(super) unsafe fn turn_block(columns: *const f32, stride: usize, rows: *mut f32, width: usize) {
+        // SAFETY: the caller's.
+        let column = |column: usize| unsafe { _mm256_loadu_ps(columns.add(column * stride)) };
+        let fours = |first: usize| -> [__m256; 4] {
+            let (a, b, c, d) = (column(first), column(first + 1), column(first + 2), column(first + 3));
+            let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            let (next_low, next_high) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+            [
+                _mm256_shuffle_ps::<0x44>(low, next_low),
+                _mm256_shuffle_ps::<0xee>(low, next_low),
+                _mm256_shuffle_ps::<0x44>(high, next_high),
+                _mm256_shuffle_ps::<0xee>(high, next_high),
+            ]
+        };
+        let (left, right) = (fours(0), fours(BLOCK / 2));
+        for row in 0..BLOCK / 2 {
+            // SAFETY: the caller's.
+            unsafe {
+                let upper = _mm256_permute2f128_ps::<0x20>(left[row], right[row]);
+                let lower = _mm256_permute2f128_ps::<0x31>(left[row], right[row]);
+                _mm256_storeu_ps(rows.add(row * width), upper);
+                _mm256_storeu_ps(rows.add((row + BLOCK / 2) * width), lower);
             }
         }
     }

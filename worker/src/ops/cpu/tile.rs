@@ -217,3 +217,71 @@ mod x86 {
     /// 12 of the 16 registers are sums.
     pub(super) static AVX2: Kernels = kernels!(16, copy_avx2, avx2, [1, 2, 3, 4, 5, 6]);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::cpu::oracle::noise;
+
+    /// All kernels that this processor has the instructions of, and whether they multiply and add in one step.
+    fn all() -> Vec<(&'static Kernels, bool)> {
+        let mut all = vec![(&UNFUSED, false), (&PLAIN, true)];
+        #[cfg(target_arch = "x86_64")]
+        if is_fused() {
+            all.extend((width() >= Width::Avx2).then_some((&x86::AVX2, true)));
+            all.extend((width() >= Width::Avx512).then_some((&x86::AVX512, true)));
+        }
+        all
+    }
+
+    #[test]
+    fn tiles_of_any_shape_are_those_of_the_formula() {
+        const INNER: usize = 19;
+        for (kernels, fused) in all() {
+            let columns = kernels.columns;
+            let b = noise(INNER * columns, 1);
+            for (rows, by_rows) in (1..=kernels.rows()).flat_map(|rows| [(rows, true), (rows, false)]) {
+                let a_stride = if by_rows { INNER + 2 } else { rows + 2 };
+                let a = noise(if by_rows { rows * a_stride } else { INNER * a_stride }, 2);
+                let before = noise(rows * (columns + 3), 3);
+                let mut c = before.clone();
+                let base = Some((before.as_ptr(), columns + 3));
+                let factors = Factors { a: a.as_ptr(), a_stride, b: b.as_ptr(), inner: INNER };
+                let target = Target { c: c.as_mut_ptr(), c_stride: columns + 3, scale: 0.5, base };
+                // SAFETY: the processor has the instructions, and all sizes are those of the tile.
+                unsafe { kernels.kernel(rows, by_rows)(&factors, &target) }
+                for (place, c) in c.iter().enumerate() {
+                    let (row, column) = (place / (columns + 3), place % (columns + 3));
+                    let expected = (0..INNER).fold(0.0_f32, |sum, k| {
+                        let a = a[if by_rows { row * a_stride + k } else { k * a_stride + row }];
+                        let Some(b) = b[k * columns..][..columns].get(column) else { return 0.0 };
+                        if fused { a.mul_add(*b, sum) } else { a * b + sum }
+                    });
+                    assert_eq!(*c, before[place] + 0.5 * expected, "{columns} columns, row {row} of {rows}, {by_rows}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_copied_whole_and_nothing_else_is() {
+        for (kernels, _) in all() {
+            let columns = kernels.columns;
+            let from = noise(3 * columns + 2, 1);
+            let mut to = vec![0.0; 3 * columns + 8];
+            let copy = RowCopy {
+                from: from.as_ptr(),
+                from_stride: columns + 1,
+                to: to.as_mut_ptr(),
+                to_stride: columns + 4,
+                rows: 3,
+            };
+            // SAFETY: the processor has the instructions, and the rows lie within the vectors.
+            unsafe { (kernels.copy)(&copy) }
+            for (place, to) in to.iter().enumerate() {
+                let (row, column) = (place / (columns + 4), place % (columns + 4));
+                assert_eq!(*to, if column < columns { from[row * (columns + 1) + column] } else { 0.0 });
+            }
+        }
+    }
+}
