@@ -88,7 +88,7 @@ fn rows_have_the_same_bits_in_whatever_company() {
 /// Each element is a chain of steps in the order of the inner dimension, whatever the width of vectors, and a sum of lanes
 /// the chains of its lanes, added as its order says.
 #[test]
-fn each_element_is_a_chain_of_products() {
+fn elements_are_chains_of_products_with_vectors_of_any_width() {
     let chain = |a: &dyn Fn(usize) -> f32, b: &dyn Fn(usize) -> f32, inner: std::ops::Range<usize>| {
         inner.fold(0.0_f32, |sum, k| a(k).mul_add(b(k), sum))
     };
