@@ -20,6 +20,7 @@
 
 pub mod evaluation;
 pub mod example;
+pub mod high_water;
 pub mod identity;
 pub mod lane;
 pub mod message;

@@ -1,5 +1,6 @@
 //! The most memory that the processes of a run have taken.
 
+use medley_common::high_water::high_water;
 use medley_proto::v1;
 use serde_json::Value;
 
@@ -45,12 +46,6 @@ impl PeakMemory {
         let of = |name: &str| number(&format!("{PREFIX}{name}_bytes"));
         Self { coordinator: of("coordinator"), worker: of("worker"), device: of("device") }
     }
-}
-
-/// `VmHWM` of a process's status, in bytes.
-fn high_water(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes << 10)
 }
 
 /// Bytes as a person says them: `61 MB`, `1.2 GB`.
