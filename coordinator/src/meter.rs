@@ -1,6 +1,6 @@
 //! How fast training goes lately.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use medley_common::identity::WorkerId;
@@ -37,12 +37,17 @@ pub struct Rates {
 #[derive(Debug, Default)]
 pub struct Meter {
     marks: VecDeque<Mark>,
+    /// Rows and tokens of all marks but the first, which says no more than when the second began.
+    rows: u64,
+    tokens: u64,
+    /// The rows by who computed them: with hundreds of workers, too many marks to look through for each.
+    rows_by_worker: BTreeMap<WorkerId, u64>,
 }
 
 impl Meter {
     /// Starts a stretch of training: what lies before (an evaluation, a save) does not count as training time.
     pub fn restart(&mut self, at: Instant) {
-        self.marks.clear();
+        *self = Self::default();
         self.marks.push_back(Mark { at, rows: 0, tokens: 0, shares: Vec::new() });
     }
 
@@ -50,10 +55,31 @@ impl Meter {
     pub fn update(&mut self, at: Instant, record: &UpdateRecord) {
         let rows = record.lanes.iter().map(|lane| lane.len() as u64);
         let shares = record.workers.iter().copied().zip(rows.clone()).collect();
-        self.marks.push_back(Mark { at, rows: rows.sum(), tokens: record.tokens, shares });
+        let mark = Mark { at, rows: rows.sum(), tokens: record.tokens, shares };
+        if !self.marks.is_empty() {
+            self.rows += mark.rows;
+            self.tokens += mark.tokens;
+            mark.shares.iter().for_each(|(worker, rows)| *self.rows_by_worker.entry(*worker).or_default() += rows);
+        }
+        self.marks.push_back(mark);
         let stale = |mark: &Mark| at.duration_since(mark.at) > WINDOW;
         while self.marks.len() > KEPT || (self.marks.len() > 2 && self.marks.front().is_some_and(stale)) {
             self.marks.pop_front();
+            self.discount_first();
+        }
+    }
+
+    /// What is the first mark now counts no more.
+    fn discount_first(&mut self) {
+        let Some(first) = self.marks.front() else { return };
+        self.rows -= first.rows;
+        self.tokens -= first.tokens;
+        for (worker, rows) in &first.shares {
+            let Some(known) = self.rows_by_worker.get_mut(worker) else { continue };
+            *known -= rows;
+            if *known == 0 {
+                self.rows_by_worker.remove(worker);
+            }
         }
     }
 
@@ -61,19 +87,15 @@ impl Meter {
     #[must_use]
     pub fn rates(&self) -> Option<Rates> {
         let seconds = self.seconds()?;
-        let later = || self.marks.iter().skip(1);
-        Some(Rates {
-            rows: later().map(|mark| mark.rows).sum::<u64>() as f64 / seconds,
-            tokens: later().map(|mark| mark.tokens).sum::<u64>() as f64 / seconds,
-            updates: later().count() as f64 / seconds,
-        })
+        let per_second = |count: u64| count as f64 / seconds;
+        let updates = self.marks.len() as u64 - 1;
+        Some(Rates { rows: per_second(self.rows), tokens: per_second(self.tokens), updates: per_second(updates) })
     }
 
     /// Rows that a worker computes a second; `None` before the first update of a stretch.
     #[must_use]
     pub fn rows_of(&self, worker: WorkerId) -> Option<f64> {
-        let shares = self.marks.iter().skip(1).flat_map(|mark| &mark.shares);
-        let rows = shares.filter(|(owner, _)| *owner == worker).map(|(_, rows)| rows).sum::<u64>();
+        let rows = self.rows_by_worker.get(&worker).copied().unwrap_or(0);
         self.seconds().map(|seconds| rows as f64 / seconds)
     }
 
@@ -120,6 +142,11 @@ mod tests {
         let rates = meter.rates().unwrap();
         assert_eq!((rates.rows, rates.tokens, rates.updates), (32.0, 1_440.0, 1.0));
         assert_eq!([1, 2, 3].map(|worker| meter.rows_of(WorkerId(worker))), [Some(24.0), Some(8.0), Some(0.0)]);
+        let replaced = UpdateRecord { workers: vec![WorkerId(3), WorkerId(2)], ..record() };
+        (101..=121).for_each(|second| meter.update(start + Duration::from_secs(second), &replaced));
+        assert_eq!([1, 2, 3].map(|worker| meter.rows_of(WorkerId(worker))), [Some(0.0), Some(8.0), Some(24.0)]);
+        assert_eq!(meter.rates(), Some(rates), "who computes them does not matter");
+        assert_eq!(meter.rows_by_worker.len(), 2, "who has left is forgotten");
         meter.restart(start + Duration::from_secs(200));
         assert_eq!(meter.rates(), None, "a pause is no training time");
     }
