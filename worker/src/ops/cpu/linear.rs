@@ -1,9 +1,12 @@
 //! Products with weight matrices.
 
+use std::ops::Range;
+
 use super::Cpu;
 use super::matrix::{Matrix, MatrixMut};
-use super::product::{Onto, Product, SummedProduct, Threads};
+use super::product::{Onto, Product, Step, SummedProduct, Threads};
 use crate::ops::linear::{Linear, LinearInputGradient, LinearShape, LinearWeightGradient, Write};
+use crate::ops::sum_order::SumStep;
 
 pub(super) fn forward(op: Linear<'_, Cpu>) {
     let LinearShape { rows, inputs, outputs } = op.shape;
@@ -36,8 +39,14 @@ pub(super) fn weight_gradient(op: LinearWeightGradient<'_, Cpu>) {
     let a = Matrix::new(&dy[first * outputs..][..rows * outputs], rows, outputs).transposed();
     let b = Matrix::new(&x[first * inputs..][..rows * inputs], rows, inputs);
     let c = MatrixMut::new(dweight, outputs, inputs);
-    let part = |lane: usize| lanes[lane].tokens.start - first..lanes[lane].tokens.end - first;
-    SummedProduct { a, b, c, steps: order.steps(), slots: order.slots(), part: &part }.compute();
+    let steps = order.steps().iter().map(|step| match *step {
+        SumStep::Leaf { leaf, slot, write } => {
+            let Range { start, end } = lanes[leaf].tokens;
+            Step::Part { part: start - first..end - first, slot, write }
+        }
+        SumStep::Add { slot } => Step::Add { slot },
+    });
+    SummedProduct { a, b, c, steps: &steps.collect::<Vec<_>>(), slots: order.slots() }.compute();
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use super::panel;
 use super::reduce::add_elements;
 use super::tile::{Factors, Kernels, MOST_COLUMNS, MOST_ROWS, RowCopy, Target};
 use crate::ops::linear::Write;
-use crate::ops::sum_order::SumStep;
 
 /// Bytes from one multiple of which on a panel lies: a line of the cache.
 const LINE: usize = 64;
@@ -58,34 +57,39 @@ pub(super) struct Product<'a> {
     pub(super) threads: Threads,
 }
 
+/// A step of a sum of products, as [`crate::ops::sum_order::SumStep`] is one.
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    /// `a b` over a part of the inner dimension.
+    Part { part: Range<usize>, slot: usize, write: Write },
+    /// `slot += slot + 1`.
+    Add { slot: usize },
+}
+
 /// `c = Σ a b` over parts of the inner dimension, each summed by itself and then added to the others by these steps.
 pub(super) struct SummedProduct<'a> {
     pub(super) a: Matrix<'a>,
     pub(super) b: Matrix<'a>,
     pub(super) c: MatrixMut<'a>,
-    pub(super) steps: &'a [SumStep],
+    pub(super) steps: &'a [Step],
     pub(super) slots: usize,
-    /// The part of each leaf.
-    pub(super) part: &'a (dyn Fn(usize) -> Range<usize> + Sync),
 }
 
 impl Product<'_> {
     /// Computes the product.
     pub(super) fn compute(self) {
         let Self { a, b, c, scale, onto, threads } = self;
-        let inner = a.columns;
-        let steps = &[SumStep::Leaf { leaf: 0, slot: 0, write: Write::Set }];
-        let job = Job { a, b, c, scale, onto, steps, slots: 1, part: &|_| 0..inner, kernels: Kernels::of_processor() };
-        job.compute(threads);
+        let steps = &[Step::Part { part: 0..a.columns, slot: 0, write: Write::Set }];
+        Job { a, b, c, scale, onto, steps, slots: 1, kernels: Kernels::of_processor() }.compute(threads);
     }
 }
 
 impl SummedProduct<'_> {
     /// Computes the product, by all threads of the pool.
     pub(super) fn compute(self) {
-        let Self { a, b, c, steps, slots, part } = self;
-        let kernels = Kernels::of_processor();
-        Job { a, b, c, scale: 1.0, onto: Onto::Nothing, steps, slots, part, kernels }.compute(Threads::All);
+        let Self { a, b, c, steps, slots } = self;
+        let (onto, kernels) = (Onto::Nothing, Kernels::of_processor());
+        Job { a, b, c, scale: 1.0, onto, steps, slots, kernels }.compute(Threads::All);
     }
 }
 
@@ -96,9 +100,8 @@ struct Job<'a> {
     scale: f32,
     /// What slot 0 begins with: anything but [`Onto::Nothing`] only where there is a single leaf.
     onto: Onto<'a>,
-    steps: &'a [SumStep],
+    steps: &'a [Step],
     slots: usize,
-    part: &'a (dyn Fn(usize) -> Range<usize> + Sync),
     kernels: &'static Kernels,
 }
 
@@ -195,10 +198,9 @@ impl Job<'_> {
                 Onto::Row(row) => Some((row.as_ptr().add(panel.first), 0)),
             };
             for step in self.steps {
-                match *step {
-                    SumStep::Leaf { leaf, slot, write } => {
-                        let part = (self.part)(leaf);
-                        let (c, c_stride) = place(slot);
+                match step {
+                    Step::Part { part, slot, write } => {
+                        let (c, c_stride) = place(*slot);
                         let base = match write {
                             Write::Add => Some((c.cast_const(), c_stride)),
                             Write::Set if is_direct => onto,
@@ -212,8 +214,8 @@ impl Job<'_> {
                         };
                         kernel(&factors, &Target { c, c_stride, scale: self.scale, base });
                     }
-                    SumStep::Add { slot } => {
-                        let ((left, _), (right, _)) = (place(slot), place(slot + 1));
+                    Step::Add { slot } => {
+                        let ((left, _), (right, _)) = (place(*slot), place(slot + 1));
                         let elements = rows * width;
                         let left = std::slice::from_raw_parts_mut(left, elements);
                         add_elements(left, std::slice::from_raw_parts(right, elements));
