@@ -223,21 +223,32 @@ impl Job<'_> {
                 }
             }
             if !is_direct {
-                let (sum, stride) = place(0);
-                if panel.columns == width && matches!(self.onto, Onto::Nothing) {
-                    let (from, to, to_stride) = (sum.cast_const(), target, self.c.stride);
-                    return (self.kernels.copy)(&RowCopy { from, from_stride: stride, to, to_stride, rows });
-                }
-                for row in 0..rows {
-                    let sum = std::slice::from_raw_parts(sum.add(row * stride), panel.columns);
-                    let c = std::slice::from_raw_parts_mut(target.add(row * self.c.stride), panel.columns);
-                    match self.onto {
-                        Onto::Nothing => c.copy_from_slice(sum),
-                        Onto::Target => add_elements(c, sum),
-                        Onto::Row(base) => {
-                            c.copy_from_slice(&base[panel.first..][..panel.columns]);
-                            add_elements(c, sum);
-                        }
+                self.write_out(panel, target, rows, place(0).0);
+            }
+        }
+    }
+
+    /// Writes what a tile has come to where it belongs.
+    ///
+    /// # Safety
+    /// The tile of so many rows at `target` lies within `c`, and nobody else touches it; `sum` is a tile of its own.
+    unsafe fn write_out(&self, panel: &Panel<'_>, target: *mut f32, rows: usize, sum: *const f32) {
+        let (width, c_stride) = (self.kernels.columns, self.c.stride);
+        // SAFETY: the caller's; the kernel is the processor's.
+        unsafe {
+            if panel.columns == width && matches!(self.onto, Onto::Nothing) {
+                let copy = RowCopy { from: sum, from_stride: width, to: target, to_stride: c_stride, rows };
+                return (self.kernels.copy)(&copy);
+            }
+            for row in 0..rows {
+                let sum = std::slice::from_raw_parts(sum.add(row * width), panel.columns);
+                let c = std::slice::from_raw_parts_mut(target.add(row * c_stride), panel.columns);
+                match self.onto {
+                    Onto::Nothing => c.copy_from_slice(sum),
+                    Onto::Target => add_elements(c, sum),
+                    Onto::Row(base) => {
+                        c.copy_from_slice(&base[panel.first..][..panel.columns]);
+                        add_elements(c, sum);
                     }
                 }
             }
