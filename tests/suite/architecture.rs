@@ -110,7 +110,8 @@ fn functions<'a>(lines: &[&'a str]) -> Vec<(&'a str, usize)> {
             .iter()
             .any(|start| code.starts_with(start))
             || (code.starts_with("pub(") && code.contains(" fn "));
-        if !is_function {
+        // A declaration has no body.
+        if !is_function || code.ends_with(';') {
             continue;
         }
         let close = format!("{}}}", " ".repeat(indent));
