@@ -149,5 +149,19 @@ mod tests {
         assert_eq!(meter.rows_by_worker.len(), 2, "who has left is forgotten");
         meter.restart(start + Duration::from_secs(200));
         assert_eq!(meter.rates(), None, "a pause is no training time");
+        meter.update(start + Duration::from_secs(202), &record());
+        assert_eq!(meter.rates().unwrap().rows, 16.0, "what was before it does not count");
+        assert_eq!([2, 3].map(|worker| meter.rows_of(WorkerId(worker))), [Some(4.0), Some(0.0)]);
+    }
+
+    #[test]
+    fn the_first_update_of_all_only_starts_the_clock_and_fast_ones_do_not_pile_up() {
+        let start = Instant::now();
+        let mut meter = Meter::default();
+        (0..=600).for_each(|tick| meter.update(start + Duration::from_millis(10 * tick), &record()));
+        let rates = meter.rates().unwrap();
+        assert!((rates.updates - 100.0).abs() < 1e-6 && (rates.rows - 3_200.0).abs() < 1e-6, "{rates:?}");
+        assert_eq!(meter.marks.len(), KEPT);
+        assert_eq!(meter.rows, 32 * (KEPT as u64 - 1), "the first is no more than when the second began");
     }
 }

@@ -92,25 +92,25 @@ impl SumOrder {
         // Slots from 1 on: each is made when all before it are in use, and added before any of them.
         let mut partial: Vec<O::Buffer> = Vec::new();
         for step in &self.steps {
-            let (slot, right) = match *step {
+            let right = match *step {
                 SumStep::Leaf { leaf: at, slot: 0, write: Write::Set } => {
                     leaf(at, into.reborrow())?;
                     continue;
                 }
-                SumStep::Leaf { leaf: at, slot, write } => {
+                SumStep::Leaf { leaf: at, write, .. } => {
                     let mut sum = pool.take(ops, length)?;
                     leaf(at, SliceMut { buffer: &mut sum, range: 0..length })?;
                     if write == Write::Set {
                         partial.push(sum);
                         continue;
                     }
-                    (slot, Some(sum))
+                    Some(sum)
                 }
-                SumStep::Add { slot } => (slot, partial.pop()),
+                SumStep::Add { .. } => partial.pop(),
             };
             let Some(mut right) = right else { continue };
             let sum = SliceMut { buffer: &mut right, range: 0..length };
-            match partial.get_mut(slot.wrapping_sub(1)) {
+            match partial.last_mut() {
                 Some(left) => ops.add(SliceMut { buffer: left, range: 0..length }, sum.as_slice())?,
                 None => ops.add(into.reborrow(), sum.as_slice())?,
             }

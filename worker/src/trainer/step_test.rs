@@ -75,7 +75,7 @@ fn weights_have_the_same_bits_for_any_number_of_passes() {
     }
 }
 
-/// Whatever vectors the processor has: our own loops never contract a multiplication and an addition.
+/// Whatever vectors the processor has: loops never contract a multiplication and an addition, and products always do.
 #[test]
 fn weights_have_the_same_bits_with_vectors_of_any_width() {
     let config = with_dropout(odd());

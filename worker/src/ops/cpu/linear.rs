@@ -1,12 +1,9 @@
 //! Products with weight matrices.
 
-use std::ops::Range;
-
 use super::Cpu;
 use super::matrix::{Matrix, MatrixMut};
-use super::product::{Onto, Product, Step, SummedProduct, Threads};
+use super::product::{Onto, Product, SummedProduct, Threads};
 use crate::ops::linear::{Linear, LinearInputGradient, LinearShape, LinearWeightGradient, Write};
-use crate::ops::sum_order::SumStep;
 
 pub(super) fn forward(op: Linear<'_, Cpu>) {
     let LinearShape { rows, inputs, outputs } = op.shape;
@@ -32,21 +29,15 @@ pub(super) fn input_gradient(op: LinearInputGradient<'_, Cpu>) {
 pub(super) fn weight_gradient(op: LinearWeightGradient<'_, Cpu>) {
     let LinearWeightGradient { lanes, order, dy, x, inputs, dweight, .. } = op;
     let dweight = dweight.into_values();
-    let outputs = dweight.len() / inputs;
+    let outputs = dweight.len() / inputs.max(1);
     let summed = || order.leaves().map(|lane| &lanes[lane].tokens);
     let first = summed().map(|tokens| tokens.start).min().unwrap_or(0);
     let rows = summed().map(|tokens| tokens.end).max().unwrap_or(first) - first;
     let a = Matrix::new(&dy[first * outputs..][..rows * outputs], rows, outputs).transposed();
     let b = Matrix::new(&x[first * inputs..][..rows * inputs], rows, inputs);
     let c = MatrixMut::new(dweight, outputs, inputs);
-    let steps = order.steps().iter().map(|step| match *step {
-        SumStep::Leaf { leaf, slot, write } => {
-            let Range { start, end } = lanes[leaf].tokens;
-            Step::Part { part: start - first..end - first, slot, write }
-        }
-        SumStep::Add { slot } => Step::Add { slot },
-    });
-    SummedProduct { a, b, c, steps: &steps.collect::<Vec<_>>(), slots: order.slots() }.compute();
+    let part = |lane: usize| lanes[lane].tokens.start - first..lanes[lane].tokens.end - first;
+    SummedProduct { a, b, c, order, part: &part }.compute();
 }
 
 #[cfg(test)]

@@ -125,3 +125,45 @@ fn elements_are_chains_of_products_with_vectors_of_any_width() {
         }
     }
 }
+
+/// Lanes in any order, with gaps between them, long ones and none at all, over several pieces of a panel.
+#[test]
+fn sums_of_lanes_are_added_in_their_order_with_vectors_of_any_width() {
+    const CUTS: [(usize, usize); 7] =
+        [(1300, 2450), (0, 40), (40, 41), (60, 1290), (2460, 2470), (2470, 2470), (2480, 2500)];
+    let (rows, inputs, outputs) = (2500, 5, 130);
+    let (x, dy) = (&noise(rows * inputs, 1), &noise(rows * outputs, 2));
+    let lanes = &CUTS.map(|(start, end)| LaneSpan { lane: 0, sequences: 0..0, tokens: start..end, blocks: 0..0 });
+    let leaf = SumOrder::leaf;
+    let order = &leaf(6).plus(leaf(1)).plus(leaf(3)).plus(leaf(0).plus(leaf(5)).plus(leaf(2).plus(leaf(4))));
+    let found = at_each_width(|| {
+        with_threads(|| {
+            let mut dweight = vec![f32::NAN; inputs * outputs];
+            let (slice, pool) =
+                (SliceMut { buffer: &mut dweight, range: 0..inputs * outputs }, &mut BufferPool::default());
+            weight_gradient(LinearWeightGradient { lanes, order, dy, x, inputs, dweight: slice, pool });
+            dweight
+        })
+    });
+    for (width, dweight) in found {
+        for (place, found) in dweight.iter().enumerate() {
+            let (row, column) = (place / inputs, place % inputs);
+            let sum = |lane: usize| {
+                let tokens = CUTS[lane].0..CUTS[lane].1;
+                tokens.fold(0.0_f32, |sum, k| dy[k * outputs + row].mul_add(x[k * inputs + column], sum))
+            };
+            let expected = ((sum(6) + sum(1)) + sum(3)) + ((sum(0) + sum(5)) + (sum(2) + sum(4)));
+            assert_eq!(*found, expected, "{width:?}, row {row}, column {column}");
+        }
+    }
+}
+
+/// What no model has, and what would be no reason to panic.
+#[test]
+fn products_of_nothing_are_the_bias() {
+    let shape = LinearShape { rows: 3, inputs: 0, outputs: 40 };
+    let bias = noise(40, 1);
+    assert_eq!(product(shape, &Vec::new(), &Vec::new(), Some(&bias)), bias.repeat(3));
+    let shape = LinearShape { rows: 0, inputs: 7, outputs: 40 };
+    assert_eq!(product(shape, &Vec::new(), &noise(280, 2), Some(&bias)), [0.0_f32; 0]);
+}

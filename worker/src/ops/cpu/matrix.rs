@@ -45,6 +45,13 @@ impl<'a> Matrix<'a> {
         Self { rows: self.columns, columns: self.rows, layout, ..self }
     }
 
+    /// Some rows of it.
+    pub(super) fn rows_of(self, rows: Range<usize>) -> Self {
+        assert!(rows.start <= rows.end && rows.end <= self.rows, "a part exceeds its matrix");
+        let first = if rows.is_empty() { 0 } else { rows.start * self.strides().0 };
+        Self { values: &self.values[first..], rows: rows.len(), ..self }
+    }
+
     /// From a row to the next, and from a column to the next.
     pub(super) fn strides(&self) -> (usize, usize) {
         match self.layout {

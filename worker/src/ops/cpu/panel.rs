@@ -12,8 +12,11 @@ const BLOCK: usize = 8;
 pub(super) fn pack(b: Matrix<'_>, first: usize, kernels: &Kernels, panel: &mut [f32]) {
     let width = kernels.columns;
     let columns = width.min(b.columns - first);
+    if b.rows == 0 {
+        return;
+    }
     match b.layout {
-        Layout::ByRows if columns == width && b.rows > 0 => {
+        Layout::ByRows if columns == width => {
             let from = &b.values[first..][..(b.rows - 1) * b.stride + width];
             let to = &mut panel[..b.rows * width];
             let (from, to) = (from.as_ptr(), to.as_mut_ptr());
@@ -33,11 +36,14 @@ pub(super) fn pack(b: Matrix<'_>, first: usize, kernels: &Kernels, panel: &mut [
             for column in (0..turned).step_by(BLOCK) {
                 turn(&b.values[(first + column) * b.stride..], b.stride, b.rows, width, &mut panel[column..]);
             }
-            for column in turned..width {
-                let known = (column < columns).then(|| &b.values[(first + column) * b.stride..][..b.rows]);
-                for (row, packed) in panel.chunks_exact_mut(width).take(b.rows).enumerate() {
-                    packed[column] = known.map_or(0.0, |known| known[row]);
+            for column in turned..columns {
+                let known = &b.values[(first + column) * b.stride..][..b.rows];
+                for (packed, known) in panel[column..].iter_mut().step_by(width).zip(known) {
+                    *packed = *known;
                 }
+            }
+            for packed in panel.chunks_exact_mut(width).take(b.rows) {
+                packed[columns..].fill(0.0);
             }
         }
     }

@@ -24,6 +24,8 @@ pub(super) struct Factors {
     pub(super) b: *const f32,
     /// How many products each element is the sum of.
     pub(super) inner: usize,
+    /// What the sums begin with, and from a row of it to the next; 0 where there is nothing.
+    pub(super) begin: Option<(*const f32, usize)>,
 }
 
 /// Where a tile goes: `c = scale a b`, or `c = base + scale a b`.
@@ -73,8 +75,13 @@ pub(super) struct Kernels {
 impl Kernels {
     /// Those for this processor.
     pub(super) fn of_processor() -> &'static Self {
-        match width() {
-            _ if !is_fused() => &UNFUSED,
+        Self::of(width(), is_fused())
+    }
+
+    /// Those for a processor with vectors of this width, which multiplies and adds in one step or does not.
+    fn of(width: Width, fused: bool) -> &'static Self {
+        match width {
+            _ if !fused => &UNFUSED,
             #[cfg(target_arch = "x86_64")]
             Width::Avx512 => &x86::AVX512,
             #[cfg(target_arch = "x86_64")]
@@ -109,16 +116,23 @@ pub(super) fn is_fused() -> bool {
 /// A tile of `ROWS` rows of two vectors; `a` lies by rows or by columns.
 #[inline(always)]
 unsafe fn compute<V: Vector, const ROWS: usize, const BY_ROWS: bool>(factors: &Factors, target: &Target) {
-    let Factors { a, a_stride, mut b, inner } = *factors;
+    let Factors { a, a_stride, mut b, inner, begin } = *factors;
     // SAFETY: the caller vouches for the instructions and for the sizes: `ROWS` rows of `a` and `c`, `inner` of `b`.
     unsafe {
         let mut sums = [[V::splat(0.0); 2]; ROWS];
-        let rows: [*const f32; ROWS] = std::array::from_fn(|row| a.add(row * if BY_ROWS { a_stride } else { 1 }));
+        if let Some((begin, stride)) = begin {
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let begin = begin.add(row * stride);
+                *sums = [V::load(begin), V::load(begin.add(V::LANES))];
+            }
+        }
+        let step = if BY_ROWS { a_stride } else { 1 };
+        let rows: [*const f32; ROWS] = std::array::from_fn(|row| a.wrapping_add(row * step));
         let mut at = 0;
         for _ in 0..inner {
             let columns = [V::load(b), V::load(b.add(V::LANES))];
             for (sums, row) in sums.iter_mut().zip(rows) {
-                let value = V::splat(*row.add(at));
+                let value = V::splat(*row.wrapping_add(at));
                 *sums = [sums[0].plus_product(value, columns[0]), sums[1].plus_product(value, columns[1])];
             }
             b = b.add(2 * V::LANES);
@@ -154,14 +168,15 @@ unsafe fn copy_rows<V: Vector>(copy: &RowCopy) {
 
 /// The kernels of `$kernel` for these numbers of rows.
 macro_rules! kernels {
-    ($columns:literal, $copy:ident, $kernel:ident, [$($rows:literal),*]) => {
+    ($columns:literal, $copy:ident, $kernel:ident, [$($rows:literal),*]) => {{
+        const { assert!($columns <= MOST_COLUMNS $(&& $rows <= MOST_ROWS)*) };
         Kernels {
             columns: $columns,
             copy: $copy,
             by_rows: &[$($kernel::<$rows, true>),*],
             by_columns: &[$($kernel::<$rows, false>),*],
         }
-    };
+    }};
 }
 
 unsafe fn copy_rows_plain(copy: &RowCopy) {
@@ -186,7 +201,7 @@ static UNFUSED: Kernels = kernels!(8, copy_rows_plain, unfused, [1, 2, 3, 4, 5, 
 mod x86 {
     use std::arch::x86_64::{__m256, __m512};
 
-    use super::{Factors, Kernels, RowCopy, Target, compute, copy_rows};
+    use super::{Factors, Kernels, MOST_COLUMNS, MOST_ROWS, RowCopy, Target, compute, copy_rows};
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
     unsafe fn avx512<const ROWS: usize, const BY_ROWS: bool>(factors: &Factors, target: &Target) {
@@ -222,14 +237,15 @@ mod x86 {
 mod tests {
     use super::*;
     use crate::ops::cpu::oracle::noise;
+    use crate::ops::cpu::wide::widest;
 
     /// All kernels that this processor has the instructions of, and whether they multiply and add in one step.
     fn all() -> Vec<(&'static Kernels, bool)> {
         let mut all = vec![(&UNFUSED, false), (&PLAIN, true)];
         #[cfg(target_arch = "x86_64")]
         if is_fused() {
-            all.extend((width() >= Width::Avx2).then_some((&x86::AVX2, true)));
-            all.extend((width() >= Width::Avx512).then_some((&x86::AVX512, true)));
+            all.extend((widest() >= Width::Avx2).then_some((&x86::AVX2, true)));
+            all.extend((widest() >= Width::Avx512).then_some((&x86::AVX512, true)));
         }
         all
     }
@@ -237,6 +253,7 @@ mod tests {
     #[test]
     fn tiles_of_any_shape_are_those_of_the_formula() {
         const INNER: usize = 19;
+        const HALF: usize = 8;
         for (kernels, fused) in all() {
             let columns = kernels.columns;
             let b = noise(INNER * columns, 1);
@@ -246,10 +263,19 @@ mod tests {
                 let before = noise(rows * (columns + 3), 3);
                 let mut c = before.clone();
                 let base = Some((before.as_ptr(), columns + 3));
-                let factors = Factors { a: a.as_ptr(), a_stride, b: b.as_ptr(), inner: INNER };
                 let target = Target { c: c.as_mut_ptr(), c_stride: columns + 3, scale: 0.5, base };
+                // In two goes: the second goes on where the first has ended.
+                let mut sums = vec![f32::NAN; rows * columns];
+                let half = Target { c: sums.as_mut_ptr(), c_stride: columns, scale: 1.0, base: None };
+                let mut factors = Factors { a: a.as_ptr(), a_stride, b: b.as_ptr(), inner: HALF, begin: None };
                 // SAFETY: the processor has the instructions, and all sizes are those of the tile.
-                unsafe { kernels.kernel(rows, by_rows)(&factors, &target) }
+                unsafe {
+                    kernels.kernel(rows, by_rows)(&factors, &half);
+                    factors.a = a[HALF * if by_rows { 1 } else { a_stride }..].as_ptr();
+                    factors.b = b[HALF * columns..].as_ptr();
+                    (factors.inner, factors.begin) = (INNER - HALF, Some((sums.as_ptr(), columns)));
+                    kernels.kernel(rows, by_rows)(&factors, &target);
+                }
                 for (place, c) in c.iter().enumerate() {
                     let (row, column) = (place / (columns + 3), place % (columns + 3));
                     let expected = (0..INNER).fold(0.0_f32, |sum, k| {
@@ -264,11 +290,20 @@ mod tests {
     }
 
     #[test]
+    fn a_processor_has_the_kernels_of_its_instructions() {
+        let columns = |width, fused| Kernels::of(width, fused).columns;
+        let expected = if cfg!(target_arch = "x86_64") { [8, 16, 32] } else { [8; 3] };
+        assert_eq!([Width::Portable, Width::Avx2, Width::Avx512].map(|width| columns(width, true)), expected);
+        let slow = [Width::Portable, Width::Avx2, Width::Avx512].map(|width| Kernels::of(width, false));
+        assert!(slow.iter().all(|kernels| std::ptr::eq(*kernels, &raw const UNFUSED)));
+    }
+
+    #[test]
     fn rows_are_copied_whole_and_nothing_else_is() {
         for (kernels, _) in all() {
             let columns = kernels.columns;
             let from = noise(3 * columns + 2, 1);
-            let mut to = vec![0.0; 3 * columns + 8];
+            let mut to = vec![0.0; 4 * (columns + 4)];
             let copy = RowCopy {
                 from: from.as_ptr(),
                 from_stride: columns + 1,
@@ -280,7 +315,8 @@ mod tests {
             unsafe { (kernels.copy)(&copy) }
             for (place, to) in to.iter().enumerate() {
                 let (row, column) = (place / (columns + 4), place % (columns + 4));
-                assert_eq!(*to, if column < columns { from[row * (columns + 1) + column] } else { 0.0 });
+                let is_copied = row < 3 && column < columns;
+                assert_eq!(*to, if is_copied { from[row * (columns + 1) + column] } else { 0.0 });
             }
         }
     }

@@ -2,8 +2,8 @@
 
 /// Some neighbouring elements, which the processor handles at once.
 ///
-/// Multiplications and additions are one step with one rounding: a sum of products has the same bits with vectors of any
-/// width, and on any processor that has that step.
+/// Multiplications and additions are one step with one rounding, where the processor has that step: a sum of products then has
+/// the same bits with vectors of any width.
 ///
 /// # Safety
 /// Of each function: the processor has the vector's instructions, and what a pointer names is `LANES` elements long.
@@ -26,7 +26,7 @@ pub(super) trait Vector: Copy {
     /// `self other`.
     unsafe fn times(self, other: Self) -> Self;
 
-    /// `self + a b`, rounded once.
+    /// `self + a b`, rounded once where the processor can.
     unsafe fn plus_product(self, a: Self, b: Self) -> Self;
 }
 

@@ -54,7 +54,7 @@ pub(crate) fn width() -> Width {
     widest()
 }
 
-fn widest() -> Width {
+pub(crate) fn widest() -> Width {
     #[cfg(target_arch = "x86_64")]
     {
         // AVX-512 VL implies F, and F implies AVX2.
@@ -74,6 +74,7 @@ fn widest() -> Width {
 #[cfg(test)]
 pub(crate) mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Mutex, PoisonError};
 
     use super::{Width, widest};
 
@@ -82,6 +83,9 @@ pub(crate) mod tests {
     /// An index of `WIDTHS`; for all threads, because work is spread over them.
     static NARROWED: AtomicUsize = AtomicUsize::new(usize::MAX);
 
+    /// Held by the one test that sets it.
+    static NARROWING: Mutex<()> = Mutex::new(());
+
     pub(super) fn narrowed() -> Option<Width> {
         WIDTHS.get(NARROWED.load(Ordering::Relaxed)).copied()
     }
@@ -89,6 +93,7 @@ pub(crate) mod tests {
     /// What `compute` gives with each width that this processor has. Other tests may run meanwhile: to them it is the
     /// same, or this finds that it is not.
     pub(crate) fn at_each_width<T>(mut compute: impl FnMut() -> T) -> Vec<(Width, T)> {
+        let _held = NARROWING.lock().unwrap_or_else(PoisonError::into_inner);
         let mut found = Vec::new();
         for (place, width) in WIDTHS.into_iter().enumerate().filter(|(_, width)| *width <= widest()) {
             NARROWED.store(place, Ordering::Relaxed);
