@@ -2,7 +2,8 @@
 
 use super::Cpu;
 use super::matrix::{Matrix, MatrixMut};
-use super::product::{Onto, Product, SummedProduct, Threads};
+use super::product::{Onto, Product, Threads};
+use super::summed_product::SummedProduct;
 use crate::ops::linear::{Linear, LinearInputGradient, LinearShape, LinearWeightGradient, Write};
 
 pub(super) fn forward(op: Linear<'_, Cpu>) {

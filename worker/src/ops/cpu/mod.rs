@@ -38,6 +38,7 @@ mod product;
 mod reduce;
 mod sgd;
 mod step_rows;
+mod summed_product;
 mod tile;
 mod vector;
 

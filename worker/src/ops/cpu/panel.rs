@@ -1,5 +1,7 @@
 //! The panels that a matrix is packed into for a product: its columns in the order in which tiles read them.
 
+use std::ops::Range;
+
 use super::matrix::{Layout, Matrix};
 use super::tile::{Kernels, RowCopy};
 #[cfg(target_arch = "x86_64")]
@@ -45,6 +47,21 @@ pub(super) fn pack(b: Matrix<'_>, first: usize, kernels: &Kernels, panel: &mut [
             for packed in panel.chunks_exact_mut(width).take(b.rows) {
                 packed[columns..].fill(0.0);
             }
+        }
+    }
+}
+
+/// Packs some rows of `a`, which lies by columns, over a part of the inner dimension: tile after tile of `MOST` rows, each one
+/// column after the other.
+pub(super) fn pack_tiles<const MOST: usize>(a: Matrix<'_>, rows: &Range<usize>, part: &Range<usize>, to: &mut [f32]) {
+    for (at, column) in part.clone().enumerate() {
+        let column = &a.values[column * a.stride..][rows.clone()];
+        let (tiles, rest) = column.as_chunks::<MOST>();
+        for (tile, values) in tiles.iter().enumerate() {
+            to[(tile * part.len() + at) * MOST..][..MOST].copy_from_slice(values);
+        }
+        if !rest.is_empty() {
+            to[(tiles.len() * part.len() + at) * MOST..][..rest.len()].copy_from_slice(rest);
         }
     }
 }

@@ -5,13 +5,20 @@
 //! The shape is that of Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008): one operand in
 //! vectors from a packed panel, the other a number at a time.
 
+use std::ops::Range;
+
+use super::matrix::Matrix;
+use super::panel::pack_tiles;
 use super::vector::{Plain, Vector};
 use super::wide::{Width, width};
 
 /// The most rows of a tile, of all kernels.
-pub(super) const MOST_ROWS: usize = 12;
+const MOST_ROWS: usize = 12;
 /// The most columns of a tile, of all kernels.
-pub(super) const MOST_COLUMNS: usize = 32;
+const MOST_COLUMNS: usize = 32;
+
+/// Elements of the largest tile: the room that one is given.
+pub(super) const TILE: usize = MOST_ROWS * MOST_COLUMNS;
 
 /// What a tile's elements are sums of.
 pub(super) struct Factors {
@@ -66,6 +73,8 @@ pub(super) struct Kernels {
     pub(super) columns: usize,
     /// Copies rows of a tile's width, which do not overlap. It needs what a [`Kernel`] needs.
     pub(super) copy: unsafe fn(&RowCopy),
+    /// [`pack_tiles`], for tiles of these kernels.
+    pub(super) pack_tiles: fn(Matrix<'_>, &Range<usize>, &Range<usize>, &mut [f32]),
     /// For 1, 2, … rows, of an `a` that lies by rows.
     by_rows: &'static [Kernel],
     /// For 1, 2, … rows, of an `a` that lies by columns.
@@ -168,11 +177,12 @@ unsafe fn copy_rows<V: Vector>(copy: &RowCopy) {
 
 /// The kernels of `$kernel` for these numbers of rows.
 macro_rules! kernels {
-    ($columns:literal, $copy:ident, $kernel:ident, [$($rows:literal),*]) => {{
-        const { assert!($columns <= MOST_COLUMNS $(&& $rows <= MOST_ROWS)*) };
+    ($columns:literal, $most:literal, $copy:ident, $kernel:ident, [$($rows:literal),*]) => {{
+        const { assert!($columns <= MOST_COLUMNS && $most <= MOST_ROWS && [$($rows),*].len() == $most) };
         Kernels {
             columns: $columns,
             copy: $copy,
+            pack_tiles: pack_tiles::<$most>,
             by_rows: &[$($kernel::<$rows, true>),*],
             by_columns: &[$($kernel::<$rows, false>),*],
         }
@@ -194,14 +204,14 @@ unsafe fn unfused<const ROWS: usize, const BY_ROWS: bool>(factors: &Factors, tar
     unsafe { compute::<Plain<false>, ROWS, BY_ROWS>(factors, target) }
 }
 
-static PLAIN: Kernels = kernels!(8, copy_rows_plain, plain, [1, 2, 3, 4, 5, 6]);
-static UNFUSED: Kernels = kernels!(8, copy_rows_plain, unfused, [1, 2, 3, 4, 5, 6]);
+static PLAIN: Kernels = kernels!(8, 6, copy_rows_plain, plain, [1, 2, 3, 4, 5, 6]);
+static UNFUSED: Kernels = kernels!(8, 6, copy_rows_plain, unfused, [1, 2, 3, 4, 5, 6]);
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{__m256, __m512};
 
-    use super::{Factors, Kernels, MOST_COLUMNS, MOST_ROWS, RowCopy, Target, compute, copy_rows};
+    use super::{Factors, Kernels, MOST_COLUMNS, MOST_ROWS, RowCopy, Target, compute, copy_rows, pack_tiles};
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
     unsafe fn avx512<const ROWS: usize, const BY_ROWS: bool>(factors: &Factors, target: &Target) {
@@ -228,9 +238,9 @@ mod x86 {
     }
 
     /// 24 of the 32 registers are sums.
-    pub(super) static AVX512: Kernels = kernels!(32, copy_avx512, avx512, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+    pub(super) static AVX512: Kernels = kernels!(32, 12, copy_avx512, avx512, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
     /// 12 of the 16 registers are sums.
-    pub(super) static AVX2: Kernels = kernels!(16, copy_avx2, avx2, [1, 2, 3, 4, 5, 6]);
+    pub(super) static AVX2: Kernels = kernels!(16, 6, copy_avx2, avx2, [1, 2, 3, 4, 5, 6]);
 }
 
 #[cfg(test)]
