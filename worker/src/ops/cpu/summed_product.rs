@@ -17,9 +17,9 @@ use crate::ops::sum_order::{SumOrder, SumStep};
 /// The longest part of the inner dimension that is packed at a time.
 const LONGEST_PART: usize = 256;
 /// The most tiles of a column of a piece, each of which reads the same panel.
-const MOST_TILES: usize = 16;
+const MOST_TILES: usize = 8;
 /// The most panels of a piece, each of which reads the same rows.
-const MOST_PANELS: usize = 4;
+const MOST_PANELS: usize = 8;
 
 /// `c = Σ a b` over parts of the inner dimension, each summed by itself and then added to the others in this order.
 pub(super) struct SummedProduct<'a> {
