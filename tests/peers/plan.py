@@ -75,22 +75,22 @@ def parts(inputs: Inputs) -> list[Part]:
 def on_cpus(inputs: Inputs) -> Iterator[Part]:
     """What is measured without a GPU."""
     threads = ("--threads", str(inputs.threads))
-    for shape, updates, minutes in (("minilm", 12, 4), ("bert-base", 4, 8)):
+    for shape, updates, minutes in (("minilm", 12, 2), ("bert-base", 4, 6)):
         yield Part(f"step-{shape}", f"One update of 16 x 64 tokens in the shape of {shape}", "step",
                    ("--shape", shape, *threads), minutes, "--updates", updates)
     yield Part("reproducible", "What --reproducible on costs an update in MiniLM's shape", "step",
-               ("--reproducible", *threads), 2, "--updates", 12)
-    for shape, minutes in (("minilm", 1), ("bert-base", 3)):
+               ("--reproducible", *threads), 1, "--updates", 12)
+    for shape, minutes in (("minilm", 1), ("bert-base", 2)):
         yield Part(f"products-{shape}", f"The matrix products of a layer in the shape of {shape}", "products",
                    ("--shape", shape, *threads), minutes, "--updates", 20)
     yield training(inputs, "train", "pretrained", ("--padding", "longest", "longest_grouped", "--strong"), 16)
-    yield padded(inputs, "pretrained", 128, whole_groups(inputs), 12)
-    yield padded(inputs, "pretrained", 512, 6, 12)
-    yield shared(inputs, "pretrained", 2, 12)
-    yield evaluation(inputs, "minilm", (8, 64), 6)
+    yield padded(inputs, "pretrained", 128, whole_groups(inputs), 8)
+    yield padded(inputs, "pretrained", 512, 6, 5)
+    yield shared(inputs, "pretrained", 2, 10)
+    yield evaluation(inputs, "minilm", (8, 64), 3)
     yield Part("allreduce", "A sum of 90 MB of float32 over 2 ranks of this machine", "allreduce",
-               ("--ranks", "2", "--megabytes", "90", *threads), 2, "--updates", 20)
-    yield accuracy(inputs, 16)
+               ("--ranks", "2", "--megabytes", "90", *threads), 1, "--updates", 20)
+    yield accuracy(inputs, 12)
 
 
 def on_gpus(inputs: Inputs) -> Iterator[Part]:

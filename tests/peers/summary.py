@@ -109,7 +109,7 @@ def head(machine: dict[str, Any], facts: Sequence[str]) -> str:
     versions = [f"{name} {machine[name]}" for name in ("torch", "transformers", "accelerate", "python") if machine[name]]
     changed = " and uncommitted changes" if machine["uncommitted_changes"] else ""
     return "\n".join([
-        f"{'; '.join(hardware)}; {machine['system']}.",
-        f"{', '.join(versions)}; {machine['rustc'] or 'no rustc'}; commit {machine['commit']}{changed}.",
+        f"{'; '.join(hardware)}.",
+        f"{', '.join(versions)}; {machine['rustc'] or 'no rustc'}; commit {(machine['commit'] or 'unknown')[:7]}{changed}.",
         *facts,
     ])

