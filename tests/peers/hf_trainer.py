@@ -102,7 +102,7 @@ def main() -> None:
     if training.do_eval:
         evaluated = rows("validation_file", data.validation_file)
         metrics = trainer.evaluate(evaluated)
-        trainer.save_metrics("eval", metrics | {"eval_samples": len(evaluated)})
+        trainer.save_metrics("eval", metrics | {"eval_samples": len(evaluated)} | device_memory())
     if training.do_predict:
         predicted = rows("test_file", data.test_file)
         output = trainer.predict(predicted, metric_key_prefix="predict")
@@ -210,8 +210,13 @@ def train(trainer: Trainer, checkpoint: str | None) -> None:
     """Trains, from the checkpoint if there is one, and writes the model, train_results.json and trainer_state.json."""
     metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
     trainer.save_model()
-    trainer.save_metrics("train", metrics | {"train_samples": len(trainer.train_dataset)})
+    trainer.save_metrics("train", metrics | {"train_samples": len(trainer.train_dataset)} | device_memory())
     trainer.save_state()
+
+
+def device_memory() -> dict[str, int]:
+    """The most bytes of its GPU's memory that this process had in use at once, under Medley's name; nothing without a GPU."""
+    return {"peak_memory_device_bytes": torch.cuda.max_memory_allocated()} if torch.cuda.is_initialized() else {}
 
 
 def accuracy(prediction: EvalPrediction) -> dict[str, float]:

@@ -10,15 +10,22 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+BUSY_SHARE = 0.05
+"""Above this share of the CPUs used by other processes, a run is not to be trusted."""
+
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "safetensors", "numpy")
 
 
 def describe(repository: Path) -> dict[str, object]:
-    """CPU, versions and commit; what cannot be found out is `None`."""
+    """CPU, GPUs, versions and commit; what cannot be found out is `None`."""
     changes = output(["git", "-C", str(repository), "status", "--porcelain"])
+    found = gpus()
     return {
         "cpu": cpu_model(),
         "logical_cpus": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
+        "gpus": [name for name, _ in found],
+        "gpu_driver": found[0][1] if found else None,
         "system": platform.platform(),
         "commit": output(["git", "-C", str(repository), "rev-parse", "HEAD"]),
         "uncommitted_changes": None if changes is None else changes != "",
@@ -35,6 +42,13 @@ def cpu_model() -> str | None:
     except OSError:
         return platform.processor() or None
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+
+
+def gpus() -> list[tuple[str, str]]:
+    """The name of each NVIDIA GPU and the version of its driver; none where there is no GPU, or no driver."""
+    listed = output(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]) or ""
+    rows = [[cell.strip() for cell in line.split(",")] for line in listed.splitlines()]
+    return [(row[0], row[1]) for row in rows if len(row) == 2]
 
 
 def package_version(package: str) -> str | None:

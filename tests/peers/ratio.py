@@ -18,6 +18,7 @@ QUANTITIES = {
     "first_update_s": ("s to the first update", True),
     "wall_s": ("s in all", True),
     "peak_mb": ("MB of memory", True),
+    "peak_device_mb": ("MB of a GPU's memory", True),
 }
 """What is compared, its heading, and whether less of it is better."""
 

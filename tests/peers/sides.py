@@ -5,7 +5,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pairs import read_pairs
@@ -21,8 +21,12 @@ SEED = "SEED"
 PROGRESS = "progress.jsonl"
 """File in a peer's output folder to which `hf_trainer.py` and `torch_train.py` write what they have done."""
 
-SHAPES = {"minilm": (384, 6, 32), "bert-base": (768, 12, 64)}
+SHAPES = {"minilm": (384, 6, 32), "bert-base": (768, 12, 64), "bert-large": (1024, 24, 64)}
 """Width of the hidden states, layers, and width of an attention head."""
+
+
+BUILD = {"cpu": "cargo build --release", "cuda": "deploy/cuda/build"}
+"""What makes Medley for a device."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,12 @@ class Progress:
     accuracy: float | None = None
 
 
-
-
 @dataclass(frozen=True)
 class Side:
     """A program to measure.
 
-    `read` gets standard output and the output folder of a run that has ended. `progress_file` lies in the output folder and grows while it runs; `progress` reads a line of it.
+    `read` gets standard output and the output folder of a run that has ended. `progress_file` lies in the output folder and
+    grows while it runs; `progress` reads a line of it. `processes` share the threads, and have a GPU each where there are any.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Side:
     read: Callable[[str, Path], dict[str, float]]
     progress_file: str | None = None
     progress: Callable[[str], Progress | None] = field(default=lambda _line: None)
+    processes: int = 1
 
 
 def of_ledger(line: str) -> Progress | None:
@@ -92,52 +96,69 @@ def train(options: argparse.Namespace) -> list[Side]:
         *("--model_name_or_path", options.model_name_or_path, "--train_file", str(options.train_file)),
         *("--do_train", "--labels", options.labels, "--max_seq_length", str(options.max_seq_length)),
         *("--gradient_accumulation_steps", str(options.gradient_accumulation_steps)),
-        *("--max_steps", str(options.max_steps), "--learning_rate", "3e-5", "--warmup_steps", "0.5"),
+        *("--max_steps", str(options.max_steps), "--learning_rate", options.learning_rate, "--warmup_steps", "0.5"),
         *("--optim", "adamw_torch_fused", "--save_strategy", "no", "--report_to", "none", "--disable_tqdm", "True"),
         *("--seed", SEED, "--output_dir", OUTPUT),
     ]
 
     def read(_stdout: str, folder: Path) -> dict[str, float]:
-        return training_speed(json.loads((folder / "train_results.json").read_text(encoding="utf-8")), rows)
+        results = json.loads((folder / "train_results.json").read_text(encoding="utf-8"))
+        return training_speed(results, rows) | device_memory(folder)
+
+    whole = ["--per_device_train_batch_size", str(options.per_device_train_batch_size)]
+
+    def medley(name: str, workers: int) -> Side:
+        command = [*medley_train(options, workers), *whole, *flags]
+        return Side(name, command, read, "ledger.jsonl", of_ledger, workers)
 
     peers = [
-        Side(name, [*command, *flags], read, PROGRESS, of_peer)
-        for name, command in training_peers(options).items()
+        Side(name, [*command, *flags], read, PROGRESS, of_peer, processes)
+        for name, command, processes in training_peers(options)
     ]
-    return [Side(MEDLEY, [*medley_train(options), *flags], read, "ledger.jsonl", of_ledger), *peers]
+    alone = [medley(f"{MEDLEY}, one process", 1)] if options.alone else []
+    return [medley(MEDLEY, options.workers), *alone, *peers]
 
 
-def medley_train(options: argparse.Namespace) -> list[str]:
-    """`medley train` with the workers and threads that are asked for."""
+def medley_train(options: argparse.Namespace, workers: int) -> list[str]:
+    """`medley train` with so many workers, which share the threads, on the device and in the precision that are asked for."""
+    # On a CPU it computes in float32, whatever it is told.
+    precision = ["--bf16", str(options.precision == "bf16")] if options.device == "cuda" else []
     return [
-        *(program(options.medley, "cargo build --release"), "train"),
-        *("--per_device_train_batch_size", str(options.per_device_train_batch_size)),
-        *("--device", "cpu", "--workers", str(options.workers)),
-        *("--threads", str(threads_of_one(options))), *shlex.split(options.medley_flags),
+        *(program(options.medley, BUILD[options.device]), "train", "--device", options.device, *precision),
+        *("--workers", str(workers), "--threads", str(threads_of_one(options, workers))),
+        *shlex.split(options.medley_flags),
     ]
 
 
-def training_peers(options: argparse.Namespace) -> dict[str, list[str]]:
-    """The commands of the peers that are asked for, without the flags that all have; they tell their progress."""
+def hf_device(options: argparse.Namespace) -> list[str]:
+    """What tells Trainer where to compute, and in which precision."""
+    device = [] if options.device == "cuda" else ["--use_cpu"]
+    return [*device, "--bf16"] if options.precision == "bf16" else device
+
+
+def training_peers(options: argparse.Namespace) -> list[tuple[str, list[str], int]]:
+    """The peers that are asked for: names, commands without the flags that all have, processes. They tell their progress."""
     whole = ["--per_device_train_batch_size", str(options.per_device_train_batch_size)]
     alone = [*whole, "--threads", str(options.threads)]
     progress = ["--progress_file", f"{OUTPUT}/{PROGRESS}"]
-    trainer = [sys.executable, str(HERE / "hf_trainer.py"), "--use_cpu", *progress]
-    loop = [sys.executable, str(HERE / "torch_train.py"), *progress, *alone]
-    peers = {f"hf_trainer {padding}": [*trainer, *alone, "--padding", padding] for padding in options.padding}
+    trainer = [sys.executable, str(HERE / "hf_trainer.py"), *hf_device(options), *progress]
+    loop = [sys.executable, str(HERE / "torch_train.py"), "--device", options.device, "--precision", options.precision,
+            *progress, *alone]
+    peers = [(f"hf_trainer {padding}", [*trainer, *alone, "--padding", padding], 1) for padding in options.padding]
     if options.strong:
-        peers["torch loop, rows of like length"] = loop
+        peers.append(("torch loop, rows of like length", loop, 1))
     if options.compile:
-        peers["torch loop, compiled"] = [*loop, "--compile"]
+        peers.append(("torch loop, compiled", [*loop, "--compile"], 1))
     if options.torchrun:
         if options.per_device_train_batch_size % options.workers:
             raise SystemExit(f"{options.workers} processes cannot share {options.per_device_train_batch_size} rows equally")
         share = options.per_device_train_batch_size // options.workers
-        peers[f"torchrun, {options.workers} processes, gloo"] = [
+        backend = "nccl" if options.device == "cuda" else "gloo"
+        peers.append((f"torchrun, {options.workers} processes, {backend}", [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(options.workers)),
-            *(*trainer[1:], "--padding", "longest", "--ddp_backend", "gloo", "--threads", str(threads_of_one(options))),
-            *("--per_device_train_batch_size", str(share)),
-        ]
+            *(*trainer[1:], "--padding", "longest", "--ddp_backend", backend),
+            *("--threads", str(threads_of_one(options, options.workers)), "--per_device_train_batch_size", str(share)),
+        ], options.workers))
     return peers
 
 
@@ -148,9 +169,10 @@ def accuracy(options: argparse.Namespace) -> list[Side]:
 
     def read(_stdout: str, folder: Path) -> dict[str, float]:
         # Evaluations are in the time of some and not of others: the clock outside decides.
-        return {"train_loss": json.loads((folder / "train_results.json").read_text(encoding="utf-8"))["train_loss"]}
+        results = json.loads((folder / "train_results.json").read_text(encoding="utf-8"))
+        return {"train_loss": results["train_loss"]} | device_memory(folder)
 
-    return [Side(side.name, [*side.command, *flags], read, side.progress_file, side.progress) for side in train(options)]
+    return [replace(side, command=[*side.command, *flags], read=read) for side in train(options)]
 
 
 def evaluate(options: argparse.Namespace) -> list[Side]:
@@ -161,23 +183,19 @@ def evaluate(options: argparse.Namespace) -> list[Side]:
         *("--do_eval", "--labels", options.labels, "--max_seq_length", str(options.max_seq_length)),
         *("--report_to", "none", "--disable_tqdm", "True", "--seed", SEED, "--output_dir", OUTPUT),
     ]
-    medley = [
-        *(program(options.medley, "cargo build --release"), "train", *flags, "--device", "cpu"),
-        *("--workers", str(options.workers), "--threads", str(threads_of_one(options))),
-        *shlex.split(options.medley_flags),
-    ]
-    trainer = [sys.executable, str(HERE / "hf_trainer.py"), *flags, "--use_cpu", "--padding", "longest",
+    medley = [*medley_train(options, options.workers), *flags]
+    trainer = [sys.executable, str(HERE / "hf_trainer.py"), *flags, *hf_device(options), "--padding", "longest",
                "--threads", str(options.threads)]
 
     def read(_stdout: str, folder: Path) -> dict[str, float]:
         results = json.loads((folder / "eval_results.json").read_text(encoding="utf-8"))
         if results["eval_samples"] != rows:
             raise ValueError(f"{results['eval_samples']} rows were evaluated, and not {rows}")
-        return {"rows_per_s": rows / results["eval_runtime"], "eval_loss": results["eval_loss"]}
+        return {"rows_per_s": rows / results["eval_runtime"], "eval_loss": results["eval_loss"]} | device_memory(folder)
 
     peers = [Side(f"hf_trainer longest, batch of {size}", [*trainer, "--per_device_eval_batch_size", str(size)], read)
              for size in options.eval_batches]
-    return [Side(MEDLEY, medley, read), *peers]
+    return [Side(MEDLEY, medley, read, processes=options.workers), *peers]
 
 
 def allreduce(options: argparse.Namespace) -> list[Side]:
@@ -209,15 +227,15 @@ def products(options: argparse.Namespace) -> list[Side]:
     ]
 
 
-def threads_of_one(options: argparse.Namespace) -> int:
-    """Threads of each worker.
+def threads_of_one(options: argparse.Namespace, workers: int) -> int:
+    """Threads of each of so many workers.
 
     Raises:
         SystemExit: they cannot be shared equally.
     """
-    if options.threads % options.workers:
-        raise SystemExit(f"{options.threads} threads cannot be shared by {options.workers} workers")
-    return options.threads // options.workers
+    if options.threads % workers:
+        raise SystemExit(f"{options.threads} threads cannot be shared by {workers} workers")
+    return options.threads // workers
 
 
 def rows_of(options: argparse.Namespace) -> int:
@@ -232,11 +250,28 @@ def rows_of(options: argparse.Namespace) -> int:
     if not 0 < rows <= available:
         # The last update of an epoch is smaller, and the sides count its rows in different ways.
         raise SystemExit(f"--max_steps makes {rows} rows; {options.train_file.name} has {available}: stay in one epoch")
-    # transformers.trainer_pt_utils.get_length_grouped_indices starts each group of updates with its longest rows.
-    group = max(1, min(available // (4 * update), 50))
+    group = length_group(available, update)
     if "longest_grouped" in options.padding and options.max_steps % group:
         raise SystemExit(f"--max_steps must be a multiple of {group} with longest_grouped: rows come longest first")
     return rows
+
+
+def length_group(rows: int, update: int) -> int:
+    """Updates of so many rows after which Trainer's group_by_length has taken long and short ones alike:
+    transformers.trainer_pt_utils.get_length_grouped_indices starts each group of updates with its longest rows."""
+    return max(1, min(rows // (4 * update), 50))
+
+
+def device_memory(folder: Path) -> dict[str, float]:
+    """The most that a process had in use on its GPU at once, as the side itself says in its output folder; nothing on a CPU.
+
+    Both count what was allocated, and not what is kept for later: Medley the high-water mark of its memory pool, the peers
+    `torch.cuda.max_memory_allocated`.
+    """
+    for path in sorted(folder.glob("*_results.json")):
+        if taken := json.loads(path.read_text(encoding="utf-8")).get("peak_memory_device_bytes"):
+            return {"peak_device_mb": round(taken / 1e6, 1)}
+    return {}
 
 
 def training_speed(results: dict[str, float], rows: int) -> dict[str, float]:

@@ -315,7 +315,7 @@ class Comparison(unittest.TestCase):
     def test_a_failing_side_ends_the_comparison(self) -> None:
         side = sides.Side("torch", ["false"], lambda _stdout, _folder: {})
         with self.assertRaises(SystemExit) as raised:
-            compare.measure(side, 1, argparse.Namespace(threads=1))
+            compare.measure(side, 1, argparse.Namespace(threads=1, device="cpu"))
         self.assertIn("exit status 1", str(raised.exception))
 
 
