@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Ops, Slice, SliceMut};
+use super::{DeviceError, Ops, Slice, SliceMut};
 
 /// The sizes of a linear layer's product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +64,41 @@ pub struct LinearWeightGradient<'a, O: Ops + ?Sized> {
     pub inputs: usize,
     /// `[outputs, inputs]`.
     pub dweight: SliceMut<'a, O::Buffer>,
+}
+
+/// `dweight = dyᵀ x` and `dbias = Σ dy[row]` over some rows: those of one lane. Both lie in one buffer.
+pub struct LinearGradients<'a, O: Ops + ?Sized> {
+    /// The rows.
+    pub rows: Range<usize>,
+    /// `[.., outputs]`.
+    pub dy: &'a O::Buffer,
+    /// `[.., inputs]`.
+    pub x: &'a O::Buffer,
+    /// Columns of `x`.
+    pub inputs: usize,
+    /// Rows of another buffer, `[.., outputs]`, whose sum is `dbias` as well: what an operation has left by block. A device
+    /// takes what is the least work.
+    pub partials: Option<(&'a O::Buffer, Range<usize>)>,
+    /// Where the gradients lie.
+    pub gradients: &'a mut O::Buffer,
+    /// `[outputs, inputs]`.
+    pub dweight: Range<usize>,
+    /// `[outputs]`.
+    pub dbias: Range<usize>,
+}
+
+impl<O: Ops + ?Sized> LinearGradients<'_, O> {
+    /// Computes one after the other, each by an operation of its own.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn apart(self, ops: &O) -> Result<(), DeviceError> {
+        let Self { rows, dy, x, inputs, partials, gradients, dweight, dbias } = self;
+        let (summed, of) = partials.unwrap_or((dy, rows.clone()));
+        ops.column_sum(ColumnSum { rows: of, x: summed, sum: SliceMut { buffer: gradients, range: dbias } })?;
+        let dweight = SliceMut { buffer: gradients, range: dweight };
+        ops.linear_weight_gradient(LinearWeightGradient { rows, dy, x, inputs, dweight })
+    }
 }
 
 /// `sum = Σ x[row]` over some rows, added in their order: a bias's gradient, or the sum of a lane's blocks.
