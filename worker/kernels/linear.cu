@@ -1,4 +1,5 @@
-// What stands around a product: the bias before it, sums over rows after it. See `ops/linear.rs`.
+// What stands around a product, where cuBLASLt does not do it with that: the bias before it, sums over rows after it. See
+// `ops/linear.rs`.
 
 #include "element.cuh"
 

@@ -146,7 +146,7 @@ mod tests {
             "undefined symbol: odd\t(/lib/libother.so)\nundefined symbol: cuNew_v3\t(/bin/medley-worker-cuda)\n";
         assert_eq!(unknown(warnings, "/bin/medley-worker-cuda"), Some("cuNew_v3"));
         assert_eq!(unknown(warnings, "/bin/other"), None);
-        let owners = ["cuNew_v3", "cublasNew", "cudaNew", "ncclNew", "odd"].map(|function| owner(function).0);
+        let owners = ["cuNew_v3", "cublasLtNew", "cudaNew", "ncclNew", "odd"].map(|function| owner(function).0);
         assert_eq!(owners, ["libcuda", "libcublas", "libcudart", "libnccl", "a library"]);
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use medley_common::model::ModelConfig;
 
 use super::Pass;
-use super::lane_sums::{Rows, SegmentSums};
+use super::lane_sums::{LinearRows, Rows, SegmentSums};
 use super::layer::{Below, LayerGradients, Scope};
 use crate::layout::{LayerSlots, Layout, Segment};
 use crate::ops::attention::{Attention, AttentionBackward, HeadShape};
@@ -265,10 +265,9 @@ impl AttentionBlock {
         let (pack, hidden) = (self.scoped(pass).pack, self.heads.hidden());
         let [q_weight, q_bias, kv_weight, kv_bias] = self.query_key_value();
         let asking = if self.scope == Scope::FirstTokens { &kept.firsts } else { input };
-        sums.bias(q_bias, Rows { pack, gradient: &gradients.q })?;
-        sums.weight(q_weight, Rows { pack, gradient: &gradients.q }, asking, hidden)?;
-        sums.bias(kv_bias, Rows { pack: pass.pack, gradient: &gradients.kv })?;
-        sums.weight(kv_weight, Rows { pack: pass.pack, gradient: &gradients.kv }, input, hidden)
+        let rows = |pack, gradient, x| LinearRows { dy: Rows { pack, gradient }, partials: None, x, inputs: hidden };
+        sums.linear([q_weight, q_bias], rows(pack, &gradients.q, asking))?;
+        sums.linear([kv_weight, kv_bias], rows(pass.pack, &gradients.kv, input))
     }
 
     /// Adds the gradients through queries, keys and values to that of the residual connection, in `gradients.hidden`.

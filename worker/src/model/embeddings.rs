@@ -5,7 +5,7 @@ use std::ops::Range;
 use medley_common::model::ModelConfig;
 
 use super::Pass;
-use super::lane_sums::{Rows, SegmentSums};
+use super::lane_sums::{LinearRows, Rows, SegmentSums};
 use crate::layout::{Layout, Segment};
 use crate::ops::dropout::Site;
 use crate::ops::embedding::{Embedding, EmbeddingBackward, PositionGradient};
@@ -222,8 +222,9 @@ impl Embeddings {
         })?;
         sums.blocks(self.token_type.start..self.beta.end, Rows { pack, gradient: partials })?;
         if let Some(Projection { weight, bias }) = &self.projection {
-            sums.weight(weight.clone(), Rows { pack, gradient: dy }, &kept.narrow, self.width)?;
-            sums.bias(bias.clone(), Rows { pack, gradient: dy })?;
+            let dy = Rows { pack, gradient: dy };
+            let rows = LinearRows { dy, partials: None, x: &kept.narrow, inputs: self.width };
+            sums.linear([weight.clone(), bias.clone()], rows)?;
         }
         Ok(())
     }

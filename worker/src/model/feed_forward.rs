@@ -5,7 +5,7 @@ use std::ops::Range;
 use medley_common::model::ModelConfig;
 
 use super::Pass;
-use super::lane_sums::{Rows, SegmentSums};
+use super::lane_sums::{LinearRows, Rows, SegmentSums};
 use super::layer::LayerGradients;
 use crate::layout::{LayerSlots, Layout, Segment};
 use crate::ops::dropout::Site;
@@ -164,9 +164,9 @@ impl FeedForward {
             gradient: &mut gradients.inner,
             partials: &mut gradients.partials,
         })?;
-        sums.blocks(slots.intermediate_bias.clone(), Rows { pack, gradient: &gradients.partials })?;
-        let inner = Rows { pack, gradient: &gradients.inner };
-        sums.weight(slots.intermediate_weight.clone(), inner, input, self.hidden)?;
+        let dy = Rows { pack, gradient: &gradients.inner };
+        let inner = LinearRows { dy, partials: Some(&gradients.partials), x: input, inputs: self.hidden };
+        sums.linear([slots.intermediate_weight.clone(), slots.intermediate_bias.clone()], inner)?;
         ops.linear_input_gradient(LinearInputGradient {
             shape: LinearShape { rows, inputs: self.hidden, outputs: self.intermediate },
             dy: &gradients.inner,

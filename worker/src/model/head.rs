@@ -7,7 +7,7 @@ use medley_common::model::ModelConfig;
 use super::Pass;
 use super::bert::Loss;
 use super::family::{self, Activation};
-use super::lane_sums::{Rows, SegmentSums};
+use super::lane_sums::{LinearRows, Rows, SegmentSums};
 use super::layer::Below;
 use crate::layout::{Layout, Segment};
 use crate::ops::dropout::{Dropout, Site};
@@ -198,12 +198,15 @@ impl Head {
             dlogits: &mut kept.dlogits,
             losses: &mut kept.losses,
         })?;
-        sums.weight(self.output_weight.clone(), Rows { pack, gradient: &kept.dlogits }, &kept.dropped, hidden)?;
-        sums.bias(self.output_bias.clone(), Rows { pack, gradient: &kept.dlogits })?;
-        self.activation_backward(pass, kept, sums)?;
+        let dlogits = Rows { pack, gradient: &kept.dlogits };
+        let rows = LinearRows { dy: dlogits, partials: None, x: &kept.dropped, inputs: hidden };
+        sums.linear([self.output_weight.clone(), self.output_bias.clone()], rows)?;
+        self.activation_backward(pass, kept)?;
         let dropout = self.input_dropout(pass);
         let x = if dropout.is_some() { &kept.input } else { input };
-        sums.weight(self.dense_weight.clone(), Rows { pack, gradient: &kept.ddense }, x, hidden)?;
+        let partials = (self.activation == Activation::Gelu).then_some(&kept.partials);
+        let rows = LinearRows { dy: Rows { pack, gradient: &kept.ddense }, partials, x, inputs: hidden };
+        sums.linear([self.dense_weight.clone(), self.dense_bias.clone()], rows)?;
         if below == Below::Frozen {
             return Ok(());
         }
@@ -220,12 +223,11 @@ impl Head {
         }
     }
 
-    /// Turns the gradient of the logits into that of the first layer's output, and sums that of its bias.
+    /// Turns the gradient of the logits into that of the first layer's output; with GELU, it leaves its sums by block.
     fn activation_backward<O: Ops>(
         &self,
         pass: &Pass<'_, O>,
         kept: &mut HeadActivations<O::Buffer>,
-        sums: &mut SegmentSums<'_, O>,
     ) -> Result<(), DeviceError> {
         let (ops, pack, hidden) = (pass.ops, pass.pack, self.hidden);
         let weights = pass.segment(&self.segment);
@@ -246,13 +248,11 @@ impl Head {
         let gradient = &mut kept.ddense;
         match self.activation {
             Activation::Tanh => {
-                ops.tanh_dropout_backward(TanhDropoutBackward { pack, hidden, dropout, x: &kept.dense, gradient })?;
-                sums.bias(self.dense_bias.clone(), Rows { pack, gradient: &kept.ddense })
+                ops.tanh_dropout_backward(TanhDropoutBackward { pack, hidden, dropout, x: &kept.dense, gradient })
             }
             Activation::Gelu => {
                 let (bias, partials) = (weights.at(&self.dense_bias), &mut kept.partials);
-                ops.bias_gelu_backward(BiasGeluBackward { pack, u: &kept.dense, bias, gradient, partials })?;
-                sums.blocks(self.dense_bias.clone(), Rows { pack, gradient: &kept.partials })
+                ops.bias_gelu_backward(BiasGeluBackward { pack, u: &kept.dense, bias, gradient, partials })
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::batch::{Batch, LaneSpan};
 use crate::collective::{SparseRows, cover};
 use crate::ops::buffer_pool::BufferPool;
 use crate::ops::head::LaneLosses;
-use crate::ops::linear::{ColumnSum, LinearWeightGradient};
+use crate::ops::linear::{ColumnSum, LinearGradients, LinearWeightGradient};
 use crate::ops::sum_order::{SumLeaf, SumOrder};
 use crate::ops::{DeviceError, Ops, SliceMut};
 
@@ -149,6 +149,18 @@ pub struct Rows<'a, O: Ops> {
     pub gradient: &'a O::Buffer,
 }
 
+/// What a linear layer's gradients are made of.
+pub struct LinearRows<'a, O: Ops> {
+    /// The gradient of its output, of as many columns as it has outputs.
+    pub dy: Rows<'a, O>,
+    /// Its sums by block, where an operation has left them.
+    pub partials: Option<&'a O::Buffer>,
+    /// Its input.
+    pub x: &'a O::Buffer,
+    /// Columns of its input.
+    pub inputs: usize,
+}
+
 impl<'a, O: Ops> SegmentSums<'a, O> {
     /// Sums for a segment of `length` elements, all of which must then be written.
     ///
@@ -185,11 +197,43 @@ impl<'a, O: Ops> SegmentSums<'a, O> {
         })
     }
 
+    /// The gradients of a linear layer's weight and bias, at these ranges: in one operation for each lane that is a node of
+    /// its own, and one tensor after the other where several are added up the tree.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn linear(&mut self, [weight, bias]: [Range<usize>; 2], rows: LinearRows<'_, O>) -> Result<(), DeviceError> {
+        let LinearRows { dy: Rows { pack, gradient: dy }, partials, x, inputs } = rows;
+        if self.nodes.iter().any(|(_, order, _)| order.steps().len() > 1) {
+            match partials {
+                Some(gradient) => self.blocks(bias, Rows { pack, gradient })?,
+                None => self.bias(bias, Rows { pack, gradient: dy })?,
+            }
+            return self.weight(weight, Rows { pack, gradient: dy }, x, inputs);
+        }
+        let Self { pass, pool, nodes, .. } = self;
+        nodes.iter_mut().try_for_each(|(_, order, gradients)| {
+            order.leaves().try_for_each(|leaf| {
+                pass.ops.linear_gradients(LinearGradients {
+                    lane: &pack.as_ref().lanes[leaf],
+                    dy,
+                    x,
+                    inputs,
+                    partials,
+                    gradients,
+                    dweight: weight.clone(),
+                    dbias: bias.clone(),
+                    pool,
+                })
+            })
+        })
+    }
+
     /// The gradient of a bias: the sum of `dy` over tokens.
     ///
     /// # Errors
     /// The device failed.
-    pub fn bias(&mut self, range: Range<usize>, dy: Rows<'_, O>) -> Result<(), DeviceError> {
+    fn bias(&mut self, range: Range<usize>, dy: Rows<'_, O>) -> Result<(), DeviceError> {
         let (ops, lanes, x) = (self.pass.ops, &dy.pack.as_ref().lanes, dy.gradient);
         self.sum(range, &mut |lane, sum| ops.column_sum(ColumnSum { rows: lanes[lane].tokens.clone(), x, sum }))
     }

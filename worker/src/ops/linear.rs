@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::buffer_pool::BufferPool;
 use super::sum_order::SumOrder;
-use super::{Ops, Slice, SliceMut};
+use super::{DeviceError, Ops, Slice, SliceMut};
 use crate::batch::LaneSpan;
 
 /// The sizes of a linear layer's product.
@@ -71,6 +71,45 @@ pub struct LinearWeightGradient<'a, O: Ops + ?Sized> {
     pub dweight: SliceMut<'a, O::Buffer>,
     /// For partial sums, where the device keeps them in buffers.
     pub pool: &'a mut BufferPool<O>,
+}
+
+/// `dweight = dyᵀ x` and `dbias = Σ dy[row]` over the rows of one lane. Both lie in one buffer.
+pub struct LinearGradients<'a, O: Ops + ?Sized> {
+    /// The rows: the lane's tokens.
+    pub lane: &'a LaneSpan,
+    /// `[.., outputs]`.
+    pub dy: &'a O::Buffer,
+    /// `[.., inputs]`.
+    pub x: &'a O::Buffer,
+    /// Columns of `x`.
+    pub inputs: usize,
+    /// `[.., outputs]`, a row for each of the lane's blocks, whose sum is `dbias` as well: what an operation has left by block.
+    /// A device takes what is the least work.
+    pub partials: Option<&'a O::Buffer>,
+    /// Where the gradients lie.
+    pub gradients: &'a mut O::Buffer,
+    /// `[outputs, inputs]`.
+    pub dweight: Range<usize>,
+    /// `[outputs]`.
+    pub dbias: Range<usize>,
+    /// For partial sums, of which one lane has none.
+    pub pool: &'a mut BufferPool<O>,
+}
+
+impl<O: Ops + ?Sized> LinearGradients<'_, O> {
+    /// Computes one after the other, each by an operation of its own.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn apart(self, ops: &O) -> Result<(), DeviceError> {
+        let Self { lane, dy, x, inputs, partials, gradients, dweight, dbias, pool } = self;
+        let (x_of_sum, rows) = partials.map_or((dy, &lane.tokens), |sums| (sums, &lane.blocks));
+        let sum = SliceMut { buffer: gradients, range: dbias };
+        ops.column_sum(ColumnSum { rows: rows.clone(), x: x_of_sum, sum })?;
+        let (lanes, order) = (std::slice::from_ref(lane), &SumOrder::leaf(0));
+        let dweight = SliceMut { buffer: gradients, range: dweight };
+        ops.linear_weight_gradient(LinearWeightGradient { lanes, order, dy, x, inputs, dweight, pool })
+    }
 }
 
 /// `sum = Σ x[row]` over some rows, added in their order: a bias's gradient, or the sum of a lane's blocks.

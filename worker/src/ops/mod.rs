@@ -42,7 +42,7 @@ use attention::{Attention, AttentionBackward};
 use embedding::{Embedding, EmbeddingBackward, PositionGradient, WordGradient};
 use gelu::{BiasGelu, BiasGeluBackward};
 use head::{CrossEntropy, FirstTokens, FirstTokensBackward, HeadDropout, LaneLosses, TanhDropout, TanhDropoutBackward};
-use linear::{ColumnSum, Linear, LinearInputGradient, LinearWeightGradient};
+use linear::{ColumnSum, Linear, LinearGradients, LinearInputGradient, LinearWeightGradient};
 use norm::{ResidualNorm, ResidualNormBackward};
 use sgd::{Sgd, SgdRows};
 
@@ -198,6 +198,11 @@ pub trait Ops {
 
     /// See [`LinearWeightGradient`].
     fn linear_weight_gradient(&self, op: LinearWeightGradient<'_, Self>) -> Result<(), DeviceError>;
+
+    /// See [`LinearGradients`].
+    fn linear_gradients(&self, op: LinearGradients<'_, Self>) -> Result<(), DeviceError> {
+        op.apart(self)
+    }
 
     /// See [`ColumnSum`].
     fn column_sum(&self, op: ColumnSum<'_, Self>) -> Result<(), DeviceError>;

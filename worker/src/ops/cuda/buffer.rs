@@ -57,6 +57,21 @@ impl<D: Driver> Cuda<D> {
         self.place(buffer, memory, range, self.element_of(buffer))
     }
 
+    /// Where the first elements of a run lie in this form; none where they are not kept in it.
+    pub(super) fn stored_as(
+        &self,
+        run: &Slice<'_, Buffer<D::Memory>>,
+        count: usize,
+        element: Element,
+    ) -> Result<Option<u64>, DeviceError> {
+        let memory = match element {
+            Element::F32 => run.buffer.wide.as_ref(),
+            Element::Bf16 | Element::F16 => run.buffer.narrow.as_ref().filter(|_| element == self.element),
+        };
+        let range = run.range.start..run.range.start + count;
+        memory.map(|memory| self.place(run.buffer, Some(memory), range, element)).transpose()
+    }
+
     /// Where the elements of a run lie in `f32`.
     pub(super) fn wide_run(&self, run: &Slice<'_, Buffer<D::Memory>>) -> Result<Argument, DeviceError> {
         self.wide(run.buffer, run.range.clone())

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use medley_common::plan::mix;
 
-use super::driver::{Argument, Driver, Element, Grid, Kernel, Matrix, Product};
+use super::driver::{Argument, Driver, Element, Epilogue, Grid, Kernel, Matrix, Product};
 use crate::ops::DeviceError;
 
 /// A driver that rounds products here and there, by their shape.
@@ -49,27 +49,41 @@ impl<D: Driver> Driver for Choosy<D> {
         unsafe { self.0.launch(kernel, element, grid, arguments) }
     }
 
+    /// For every other shape.
+    fn fuses(&self, product: &Product) -> Result<bool, DeviceError> {
+        Ok(shape(product) >> 32 & 1 == 0 && self.0.fuses(product)?)
+    }
+
     unsafe fn product(&self, product: &Product) -> Result<(), DeviceError> {
         let [m, n, k] = product.size;
-        let shape = [m, n, k].iter().fold(0, |shape, size| mix(shape ^ *size as u64));
         // One cut, as aligned as cuBLAS likes it: what comes before it is rounded before the rest is added.
-        let cut = (shape % k.max(1) as u64) as usize / 8 * 8;
-        let part = |terms: Range<usize>, add: bool| Product {
+        let cut = match product.epilogue {
+            // It is a sum over the whole.
+            Some(Epilogue::BiasGradient(_)) => 0,
+            Some(Epilogue::Bias(_)) | None => (shape(product) % k.max(1) as u64) as usize / 8 * 8,
+        };
+        let part = |terms: Range<usize>, (add, epilogue)| Product {
             size: [m, n, terms.len()],
             a: from_term(&product.a, terms.start, !product.a.transposed),
             b: from_term(&product.b, terms.start, product.b.transposed),
             c: product.c,
             add,
+            epilogue,
         };
         // SAFETY: the parts' matrices are parts of the product's.
         unsafe {
             if cut == 0 {
                 return self.0.product(product);
             }
-            self.0.product(&part(0..cut, product.add))?;
-            self.0.product(&part(cut..k, true))
+            self.0.product(&part(0..cut, (product.add, product.epilogue)))?;
+            self.0.product(&part(cut..k, (true, None)))
         }
     }
+}
+
+/// A number that a product's sizes give.
+fn shape(product: &Product) -> u64 {
+    product.size.iter().fold(0, |shape, size| mix(shape ^ *size as u64))
 }
 
 /// The matrix from a term of the inner dimension on, which goes from column to column, or from row to row.

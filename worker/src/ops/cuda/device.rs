@@ -1,32 +1,30 @@
-//! A GPU, through candle's device and its cuBLAS handle.
+//! A GPU, through candle's device.
 //!
 //! One thread owns it. All work goes to one stream, so memory that is freed in the stream's order outlives what was
 //! enqueued before, and nothing needs the events by which cudarc would follow each buffer.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::ffi::c_void;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use candle_core::cuda_backend::CudaDevice;
-use cudarc::cublas::{result as cublas, sys as cublas_sys};
 use cudarc::driver::sys::{CUfunction_attribute_enum as FunctionAttribute, CUmemPool_attribute_enum as PoolAttribute};
 use cudarc::driver::{
     CudaContext, CudaFunction, CudaSlice, CudaStream, DriverError, LaunchConfig, PushKernelArg, result as driver,
     sys as driver_sys,
 };
 
-use super::driver::{Argument, Driver, Element, Grid, Kernel, MODULES, Matrix, Product};
+use super::driver::{Argument, Driver, Element, Grid, Kernel, MODULES, Product};
 use super::surroundings::Surroundings;
 use crate::ops::{DeviceError, Shortage};
 
 mod blas;
 mod gpus;
 
+use blas::Blas;
 pub use blas::cublas_version;
-use blas::give_workspace;
 pub use gpus::{Description, visible};
 use gpus::{check_driver, describe, surroundings};
 
@@ -51,10 +49,8 @@ const MOST_SHARED_BYTES: i32 = 99 * 1024;
 pub struct Gpu {
     device: CudaDevice,
     stream: Arc<CudaStream>,
-    compute: cublas_sys::cublasComputeType_t,
     functions: Rc<RefCell<BTreeMap<(Kernel, Element), CudaFunction>>>,
-    /// cuBLAS's, for as long as it has it.
-    _workspace: Rc<CudaSlice<u8>>,
+    blas: Rc<Blas>,
 }
 
 impl std::fmt::Debug for Gpu {
@@ -84,21 +80,12 @@ impl Gpu {
             let name = first.unwrap_or_default().trim_end_matches('(');
             device.get_or_load_custom_func(name, module, source).map_err(candle("load the kernels"))?;
         }
-        let workspace = give_workspace(&device)?;
-        let compute = if tf32 {
-            cublas_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32
-        } else {
-            cublas_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F
-        };
-        let mode = cublas_sys::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
-        // SAFETY: the handle is the device's own.
-        let set = unsafe { cublas_sys::cublasSetMathMode(*device.cublas_handle().handle(), mode) };
-        set.result().map_err(|error| DeviceError::Failed { doing: "set up cuBLAS", problem: format!("{error:?}") })?;
-        Ok(Self { device, stream, compute, functions: Rc::default(), _workspace: workspace })
+        let blas = Rc::new(Blas::new(&stream, tf32)?);
+        Ok(Self { device, stream, functions: Rc::default(), blas })
     }
 
     /// The same GPU with another of its streams: what is enqueued there, and memory that is taken there, has the order of
-    /// that stream alone. It multiplies no matrices, which is what cuBLAS has this stream for.
+    /// that stream alone. It multiplies no matrices: cuBLASLt's memory is this stream's.
     #[must_use]
     pub fn on(&self, stream: Arc<CudaStream>) -> Self {
         Self { stream, ..self.clone() }
@@ -248,65 +235,17 @@ impl Driver for Gpu {
         Ok(())
     }
 
+    fn fuses(&self, product: &Product) -> Result<bool, DeviceError> {
+        self.blas.fuses(product)
+    }
+
     unsafe fn product(&self, product: &Product) -> Result<(), DeviceError> {
         if !Arc::ptr_eq(&self.stream, &self.device.cuda_stream()) {
-            let problem = "cuBLAS has another stream".to_owned();
+            let problem = "cuBLASLt has another stream".to_owned();
             return Err(DeviceError::Failed { doing: "multiply matrices", problem });
         }
-        let number = |value: usize| i32::try_from(value).unwrap_or(i32::MAX);
-        let [m, n, k] = product.size.map(number);
-        let (alpha, beta) = (1.0_f32, if product.add { 1.0_f32 } else { 0.0 });
-        let compute = if product.a.element == Element::F32 {
-            self.compute
-        } else {
-            cublas_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F
-        };
-        let Product { a, b, c, .. } = product;
-        // SAFETY: the caller answers for the matrices; `alpha` and `beta` are f32, as the type of computing asks, and are
-        // read during the call.
-        let result = unsafe {
-            cublas::gemm_ex(
-                *self.device.cublas_handle().handle(),
-                operation(a),
-                operation(b),
-                m,
-                n,
-                k,
-                std::ptr::from_ref(&alpha).cast(),
-                a.address as *const c_void,
-                kind(a.element),
-                number(a.leading),
-                b.address as *const c_void,
-                kind(b.element),
-                number(b.leading),
-                std::ptr::from_ref(&beta).cast(),
-                c.address as *mut c_void,
-                kind(c.element),
-                number(c.leading),
-                compute,
-                cublas_sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
-            )
-        };
-        result.map_err(|error| DeviceError::Failed {
-            doing: "multiply matrices",
-            problem: format!("{:?} for {m} x {n} x {k}", error.0),
-        })
-    }
-}
-
-fn operation(matrix: &Matrix) -> cublas_sys::cublasOperation_t {
-    if matrix.transposed {
-        cublas_sys::cublasOperation_t::CUBLAS_OP_T
-    } else {
-        cublas_sys::cublasOperation_t::CUBLAS_OP_N
-    }
-}
-
-fn kind(element: Element) -> cublas_sys::cudaDataType {
-    match element {
-        Element::F32 => cublas_sys::cudaDataType::CUDA_R_32F,
-        Element::Bf16 => cublas_sys::cudaDataType::CUDA_R_16BF,
-        Element::F16 => cublas_sys::cudaDataType::CUDA_R_16F,
+        // SAFETY: the caller answers for the matrices.
+        unsafe { self.blas.multiply(&self.stream, product) }
     }
 }
 

@@ -103,6 +103,15 @@ pub struct Matrix {
     pub element: Element,
 }
 
+/// What a product does in the same launch, with a vector at this address, whose elements are stored as those of `c`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Epilogue {
+    /// Adds the vector, of `m` elements, to each column of `c`, which is then rounded once. It replaces what `c` was.
+    Bias(u64),
+    /// Sums up the rows of `b`, in `f32`, to the vector, of `n` elements.
+    BiasGradient(u64),
+}
+
 /// `c = a b`, or `c += a b`; summed in `f32`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Product {
@@ -116,6 +125,8 @@ pub struct Product {
     pub c: Matrix,
     /// Whether the product is added to `c`.
     pub add: bool,
+    /// What else is done.
+    pub epilogue: Option<Epilogue>,
 }
 
 /// One CUDA device with one stream.
@@ -177,7 +188,14 @@ pub trait Driver: Debug {
         arguments: &[Argument],
     ) -> Result<(), DeviceError>;
 
-    /// Enqueues a product.
+    /// Whether the device has the product's epilogue for its matrices. That depends on sizes, on kinds of elements, and on how
+    /// what is there is aligned, alone; no size is 0.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn fuses(&self, product: &Product) -> Result<bool, DeviceError>;
+
+    /// Enqueues a product, whose epilogue is one that the device has.
     ///
     /// # Safety
     /// The matrices lie in memory that stays allocated until the stream has come past the product.

@@ -13,7 +13,7 @@ use std::sync::{Mutex, OnceLock};
 
 use libloading::Library;
 
-use super::driver::{Argument, Driver, Element, Grid, Kernel, MODULES, Matrix, Product};
+use super::driver::{Argument, Driver, Element, Epilogue, Grid, Kernel, MODULES, Matrix, Product};
 use crate::ops::DeviceError;
 
 /// A kernel's arguments, its grid, its block, its shared bytes, and whether threads run from the last to the first.
@@ -174,14 +174,29 @@ impl Driver for Emulator {
         Ok(())
     }
 
+    fn fuses(&self, _product: &Product) -> Result<bool, DeviceError> {
+        Ok(true)
+    }
+
     unsafe fn product(&self, product: &Product) -> Result<(), DeviceError> {
         let [m, n, k] = product.size;
+        // A column, in the place of the epilogue's vector.
+        let vector = |address| Matrix { address, leading: m.max(n), transposed: false, element: product.c.element };
+        assert!(!(product.add && matches!(product.epilogue, Some(Epilogue::Bias(_)))), "{product:?}");
         // SAFETY: the caller answers for the matrices.
         unsafe {
             for column in 0..n {
+                if let Some(Epilogue::BiasGradient(address)) = product.epilogue {
+                    let sum = (0..k).map(|i| f64::from(load(&product.b, i, column))).sum::<f64>() as f32;
+                    store(&vector(address), column, 0, sum);
+                }
                 for row in 0..m {
                     let term = |i| load(&product.a, row, i) * load(&product.b, i, column);
-                    let before = if product.add { load(&product.c, row, column) } else { 0.0 };
+                    let before = match product.epilogue {
+                        Some(Epilogue::Bias(address)) => load(&vector(address), row, 0),
+                        _ if product.add => load(&product.c, row, column),
+                        _ => 0.0,
+                    };
                     let sum = (0..k).map(|i| f64::from(term(i))).sum::<f64>() as f32;
                     store(&product.c, row, column, sum + before);
                 }

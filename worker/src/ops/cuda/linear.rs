@@ -1,14 +1,17 @@
 //! Products with weight matrices, and launches of `linear.cu`.
 //!
 //! BLAS counts by columns: a row-major matrix is its transpose there, so `y = x weightᵀ` is computed as
-//! `yᵀ = weight xᵀ`.
+//! `yᵀ = weight xᵀ`, the bias's elements go along its rows, and the bias's gradient is the sum of `dy`, the second matrix of
+//! `dweightᵀ = xᵀ dy`, over the inner dimension. Where the device does neither with the product, a kernel does.
 
 use std::ops::Range;
 
-use super::driver::{Driver, Grid, Kernel, Matrix, Product};
+use super::driver::{Driver, Epilogue, Grid, Kernel, Matrix, Product};
 use super::{Buffer, Cuda, int};
-use crate::ops::DeviceError;
-use crate::ops::linear::{ColumnSum, Linear, LinearInputGradient, LinearShape, LinearWeightGradient, Write};
+use crate::ops::linear::{
+    ColumnSum, Linear, LinearGradients, LinearInputGradient, LinearShape, LinearWeightGradient, Write,
+};
+use crate::ops::{DeviceError, Slice};
 
 const BIAS_ROWS: Kernel = Kernel { module: "linear", name: "bias_rows" };
 const COLUMN_SUM: Kernel = Kernel { module: "linear", name: "column_sum" };
@@ -19,21 +22,24 @@ const WARPS: usize = 16;
 
 pub(super) fn forward<D: Driver>(cuda: &Cuda<D>, op: Linear<'_, Cuda<D>>) -> Result<(), DeviceError> {
     let LinearShape { rows, inputs, outputs } = op.shape;
-    if let Some(bias) = &op.bias {
-        let arguments = [cuda.wide_run(bias)?, cuda.stored(op.y, 0..rows * outputs)?, int(outputs)];
-        cuda.enqueue(BIAS_ROWS, cuda.element_of(op.y), Grid::new(rows, 256), &arguments)?;
-    }
     let weight = matrix(cuda, op.weight.buffer, op.weight.range.clone(), inputs)?;
-    compute(
-        cuda,
-        &Product {
-            size: [outputs, rows, inputs],
-            a: Matrix { transposed: true, ..weight },
-            b: matrix(cuda, op.x, 0..rows * inputs, inputs)?,
-            c: matrix(cuda, op.y, 0..rows * outputs, outputs)?,
-            add: op.bias.is_some(),
-        },
-    )
+    let mut product = Product {
+        size: [outputs, rows, inputs],
+        a: Matrix { transposed: true, ..weight },
+        b: matrix(cuda, op.x, 0..rows * inputs, inputs)?,
+        c: matrix(cuda, op.y, 0..rows * outputs, outputs)?,
+        add: false,
+        epilogue: None,
+    };
+    if let Some(bias) = &op.bias {
+        product.epilogue = cuda.stored_as(bias, outputs, product.c.element)?.map(Epilogue::Bias);
+        if !fuses(cuda, &product)? {
+            let arguments = [cuda.wide_run(bias)?, cuda.stored(op.y, 0..rows * outputs)?, int(outputs)];
+            cuda.enqueue(BIAS_ROWS, product.c.element, Grid::new(rows, 256), &arguments)?;
+            (product.add, product.epilogue) = (true, None);
+        }
+    }
+    compute(cuda, &product)
 }
 
 pub(super) fn input_gradient<D: Driver>(
@@ -49,6 +55,7 @@ pub(super) fn input_gradient<D: Driver>(
             b: matrix(cuda, op.dy, 0..rows * outputs, outputs)?,
             c: matrix(cuda, op.dx, 0..rows * inputs, inputs)?,
             add: op.write == Write::Add,
+            epilogue: None,
         },
     )
 }
@@ -60,18 +67,37 @@ pub(super) fn weight_gradient<D: Driver>(
     let LinearWeightGradient { lanes, order, dy, x, inputs, dweight, pool } = op;
     let outputs = dweight.range.len() / inputs.max(1);
     order.run(cuda, pool, dweight, &mut |lane, dweight| {
-        let rows = &lanes[lane].tokens;
-        let dy = matrix(cuda, dy, rows.start * outputs..rows.end * outputs, outputs)?;
-        compute(
-            cuda,
-            &Product {
-                size: [inputs, outputs, rows.len()],
-                a: matrix(cuda, x, rows.start * inputs..rows.end * inputs, inputs)?,
-                b: Matrix { transposed: true, ..dy },
-                c: matrix(cuda, dweight.buffer, dweight.range.clone(), inputs)?,
-                add: false,
-            },
-        )
+        let dweight = matrix(cuda, dweight.buffer, dweight.range.clone(), inputs)?;
+        compute(cuda, &weight_product(cuda, lanes[lane].tokens.clone(), (dy, outputs), (x, inputs), dweight)?)
+    })
+}
+
+pub(super) fn gradients<D: Driver>(cuda: &Cuda<D>, op: LinearGradients<'_, Cuda<D>>) -> Result<(), DeviceError> {
+    let dweight = matrix(cuda, op.gradients, op.dweight.clone(), op.inputs)?;
+    let outputs = op.dweight.len() / op.inputs.max(1);
+    let rows = op.lane.tokens.clone();
+    let mut product = weight_product(cuda, rows, (op.dy, outputs), (op.x, op.inputs), dweight)?;
+    let dbias = Slice { buffer: &*op.gradients, range: op.dbias.clone() };
+    product.epilogue = cuda.stored_as(&dbias, outputs, dweight.element)?.map(Epilogue::BiasGradient);
+    if fuses(cuda, &product)? { compute(cuda, &product) } else { op.apart(cuda) }
+}
+
+/// `dweightᵀ = xᵀ dy`, of matrices and their columns.
+fn weight_product<D: Driver>(
+    cuda: &Cuda<D>,
+    rows: Range<usize>,
+    (dy, outputs): (&Buffer<D::Memory>, usize),
+    (x, inputs): (&Buffer<D::Memory>, usize),
+    dweight: Matrix,
+) -> Result<Product, DeviceError> {
+    let dy = matrix(cuda, dy, rows.start * outputs..rows.end * outputs, outputs)?;
+    Ok(Product {
+        size: [inputs, outputs, rows.len()],
+        a: matrix(cuda, x, rows.start * inputs..rows.end * inputs, inputs)?,
+        b: Matrix { transposed: true, ..dy },
+        c: dweight,
+        add: false,
+        epilogue: None,
     })
 }
 
@@ -93,6 +119,11 @@ fn matrix<D: Driver>(
 ) -> Result<Matrix, DeviceError> {
     let address = cuda.stored_at(buffer, range)?;
     Ok(Matrix { address, leading, transposed: false, element: cuda.element_of(buffer) })
+}
+
+/// Whether the product has an epilogue, and the device has that.
+fn fuses<D: Driver>(cuda: &Cuda<D>, product: &Product) -> Result<bool, DeviceError> {
+    Ok(product.epilogue.is_some() && !product.size.contains(&0) && cuda.driver.fuses(product)?)
 }
 
 fn compute<D: Driver>(cuda: &Cuda<D>, product: &Product) -> Result<(), DeviceError> {

@@ -1,4 +1,4 @@
-//! The operations on a CUDA device: products by cuBLAS, everything else by the kernels in `kernels/`.
+//! The operations on a CUDA device: products by cuBLASLt, everything else by the kernels in `kernels/`.
 //!
 //! Each file launches the kernels of the file of its name. Everything is enqueued on one stream; only what
 //! [`Ops`](crate::ops::Ops) says waits for a result.

@@ -15,7 +15,7 @@ use crate::ops::gelu::{BiasGelu, BiasGeluBackward};
 use crate::ops::head::{
     CrossEntropy, FirstTokens, FirstTokensBackward, HeadDropout, LaneLosses, TanhDropout, TanhDropoutBackward,
 };
-use crate::ops::linear::{ColumnSum, Linear, LinearInputGradient, LinearWeightGradient};
+use crate::ops::linear::{ColumnSum, Linear, LinearGradients, LinearInputGradient, LinearWeightGradient};
 use crate::ops::norm::{ResidualNorm, ResidualNormBackward};
 use crate::ops::sgd::{Sgd, SgdRows};
 use crate::ops::{DeviceError, LaneKeeping, Ops, Slice, SliceMut};
@@ -24,7 +24,7 @@ impl<D: Driver> Ops for Cuda<D> {
     type Buffer = Buffer<D::Memory>;
     type Pack = Pack<D::Memory>;
 
-    /// cuBLAS chooses its kernels by the number of rows.
+    /// cuBLASLt chooses its kernels by the number of rows.
     fn lane_keeping(&self) -> LaneKeeping {
         LaneKeeping::Alone
     }
@@ -128,6 +128,10 @@ impl<D: Driver> Ops for Cuda<D> {
 
     fn linear_weight_gradient(&self, op: LinearWeightGradient<'_, Self>) -> Result<(), DeviceError> {
         linear::weight_gradient(self, op)
+    }
+
+    fn linear_gradients(&self, op: LinearGradients<'_, Self>) -> Result<(), DeviceError> {
+        linear::gradients(self, op)
     }
 
     fn column_sum(&self, op: ColumnSum<'_, Self>) -> Result<(), DeviceError> {

@@ -15,7 +15,9 @@ use crate::ops::cpu::Cpu;
 use crate::ops::cpu::oracle::{noise, packed};
 use crate::ops::dropout::Site;
 use crate::ops::head::{CrossEntropy, FirstTokens, FirstTokensBackward, LaneLosses, TanhDropout, TanhDropoutBackward};
-use crate::ops::linear::{ColumnSum, Linear, LinearInputGradient, LinearShape, LinearWeightGradient, Write};
+use crate::ops::linear::{
+    ColumnSum, Linear, LinearGradients, LinearInputGradient, LinearShape, LinearWeightGradient, Write,
+};
 use crate::ops::step::{RowGradients, StepRun};
 use crate::ops::sum_order::SumOrder;
 use crate::ops::{Ops, Slice, SliceMut};
@@ -173,6 +175,61 @@ impl Scenario for Products {
 fn products_and_sums_over_rows_are_the_cpus() {
     for (rows, outputs) in [(2, 3), (37, 40), (70, 3), (130, 8)] {
         compare(Products { rows, outputs });
+    }
+}
+
+/// A layer's product with its bias, and the gradients of both, for which a device may need no more than a launch each.
+struct Biased {
+    rows: usize,
+    outputs: usize,
+}
+
+impl Scenario for Biased {
+    fn run<O: Ops>(&self, case: &Case<'_, O>) -> Outputs {
+        let (rows, inputs, outputs) = (self.rows, 24, self.outputs);
+        let (ops, weights) = (case.ops, inputs * outputs);
+        let parameters = case.activations(weights + outputs, 1);
+        let part = |range| Slice { buffer: &parameters, range };
+        let (x, dy) = (&case.activations(rows * inputs, 2), &case.activations(rows * outputs, 3));
+        let mut y = case.activation_room(rows * outputs);
+        let (weight, bias) = (part(0..weights), Some(part(weights..weights + outputs)));
+        let shape = LinearShape { rows, inputs, outputs };
+        ops.linear(Linear { shape, x, weight, bias, y: &mut y }).unwrap();
+        let mut partials = case.room(2 * outputs);
+        for (i, rows) in [1..4, 4..rows].into_iter().enumerate() {
+            let sum = SliceMut { buffer: &mut partials, range: i * outputs..(i + 1) * outputs };
+            ops.column_sum(ColumnSum { rows, x: dy, sum }).unwrap();
+        }
+        let gradients = |partials| {
+            let mut both = case.room(8 + weights + outputs);
+            let (dweight, dbias) = (8..8 + weights, 8 + weights..8 + weights + outputs);
+            let lane = &LaneSpan { lane: 0, sequences: 0..0, tokens: 1..rows, blocks: 0..2 };
+            ops.linear_gradients(LinearGradients {
+                lane,
+                dy,
+                x,
+                inputs,
+                partials,
+                gradients: &mut both,
+                dweight,
+                dbias,
+                pool: &mut BufferPool::default(),
+            })
+            .unwrap();
+            ops.read(Slice { buffer: &both, range: 8..8 + weights + outputs }).unwrap()
+        };
+        vec![
+            ("y", case.values(&y, rows * outputs)),
+            ("gradients", gradients(None)),
+            ("gradients by partial sums", gradients(Some(&partials))),
+        ]
+    }
+}
+
+#[test]
+fn layers_with_a_bias_are_the_cpus() {
+    for (rows, outputs) in [(5, 3), (37, 40), (130, 8)] {
+        compare(Biased { rows, outputs });
     }
 }
 

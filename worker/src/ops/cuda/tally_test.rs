@@ -85,6 +85,10 @@ impl Driver for Tally {
         Ok(())
     }
 
+    fn fuses(&self, _product: &Product) -> Result<bool, DeviceError> {
+        Ok(true)
+    }
+
     unsafe fn product(&self, product: &Product) -> Result<(), DeviceError> {
         let mut asked = self.0.borrow_mut();
         asked.products += 1;
