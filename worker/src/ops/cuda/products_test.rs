@@ -14,6 +14,7 @@ use crate::ops::cpu::oracle::{noise, packed};
 use crate::ops::dropout::Site;
 use crate::ops::head::{CrossEntropy, FirstTokens, FirstTokensBackward, LaneLosses, TanhDropout, TanhDropoutBackward};
 use crate::ops::linear::{ColumnSum, Linear, LinearInputGradient, LinearShape, LinearWeightGradient, Write};
+use crate::ops::sgd::{self, Sgd};
 use crate::ops::step::{RowGradients, StepRun};
 use crate::ops::{Ops, Slice, SliceMut};
 
@@ -237,6 +238,75 @@ impl Scenario for Steps {
 #[test]
 fn steps_of_the_optimizer_are_the_cpus() {
     compare(Steps);
+}
+
+const DESCENT: sgd::Coefficients = sgd::Coefficients {
+    gradient_scale: 0.25,
+    decay: 0.01,
+    momentum: 0.9,
+    taken: 0.8,
+    direct: 0.7,
+    through: 0.6,
+    step_size: 0.02,
+};
+
+/// The bits of what steps leave where parameters begin `shift` elements, and gradients `gradient_shift`, after a place that
+/// four are read at in one access.
+fn bits_of_steps<D: Driver>(cuda: &Cuda<D>, shift: usize, gradient_shift: usize) -> Vec<Vec<u32>> {
+    let (width, count) = (12, 12 * 800);
+    let moved = |seed, shift| cuda.upload([vec![9.0; shift], noise(count, seed)].concat()).unwrap();
+    let mut parameters = cuda.upload_parameters([vec![9.0; shift], noise(count, 1)].concat()).unwrap();
+    let (mut first, mut second) = (moved(2, shift), cuda.upload(vec![0.5; shift + count]).unwrap());
+    let (gradient, of_rows) = (moved(4, gradient_shift), moved(5, 0));
+    let run = |start: usize, length, decays| StepRun {
+        gradient: Slice { buffer: &gradient, range: gradient_shift + start..gradient_shift + start + length },
+        range: shift + start..shift + start + length,
+        decays,
+    };
+    let runs = || vec![run(0, 8200, true), run(8203, 2, false), run(8207, 1300, true)];
+    let coefficients = STEP;
+    let (parameters_mut, first_mut, second_mut) = (&mut parameters, &mut first, &mut second);
+    cuda.adamw(AdamW { coefficients, parameters: parameters_mut, first: first_mut, second: second_mut, runs: runs() })
+        .unwrap();
+    let range = shift..shift + 30 * width;
+    cuda.adamw_rows(AdamWRows {
+        coefficients: STEP,
+        parameters: SliceMut { buffer: &mut parameters, range: range.clone() },
+        first: SliceMut { buffer: &mut first, range: range.clone() },
+        second: SliceMut { buffer: &mut second, range },
+        gradient: RowGradients { width, rows: &[0, 3, 4, 29], values: &of_rows },
+    })
+    .unwrap();
+    for momentum in [None, Some(&mut second)] {
+        cuda.sgd(Sgd { coefficients: DESCENT, parameters: &mut parameters, momentum, runs: runs() }).unwrap();
+    }
+    let squares =
+        cuda.square_sum(&[Slice { buffer: &gradient, range: gradient_shift..gradient_shift + 7003 }]).unwrap();
+    let read = |buffer| cuda.read(Slice { buffer, range: shift..shift + count }).unwrap();
+    let values = [read(&parameters), read(&first), read(&second)];
+    let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect();
+    let sum = squares.to_bits();
+    values.into_iter().map(bits).chain([vec![sum as u32, (sum >> 32) as u32]]).collect()
+}
+
+struct Places;
+
+impl DriverTest for Places {
+    fn run<D: Driver + Clone>(&self, driver: D) {
+        for precision in [Precision::Float32, Precision::Bfloat16] {
+            let cuda = Cuda::new(driver.clone(), precision);
+            let expected = bits_of_steps(&cuda, 0, 0);
+            for (shift, gradient_shift) in [(1, 1), (0, 1), (2, 2), (3, 1), (3, 3)] {
+                assert!(bits_of_steps(&cuda, shift, gradient_shift) == expected, "{shift} {gradient_shift}");
+            }
+        }
+    }
+}
+
+/// Four elements are read and written at once where they lie so: that has nothing to do with the result.
+#[test]
+fn an_element_has_the_same_bits_wherever_it_lies() {
+    on_each_driver(&Places);
 }
 
 struct Ends;
