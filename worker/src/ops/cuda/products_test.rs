@@ -1,4 +1,4 @@
-//! Attention, products, the head, sums and the optimizer against the CPU's: the second half of [`super::kernels_test`].
+//! Products, the head, sums and the optimizer against the CPU's: the second half of [`super::kernels_test`].
 
 use medley_common::spec::Precision;
 
@@ -8,7 +8,6 @@ use super::drivers_test::{DriverTest, on_each_driver};
 use super::kernels_test::{Case, LANES, Outputs, Scenario, compare};
 use crate::collective::SparseRows;
 use crate::ops::adamw::{AdamW, AdamWRows, Coefficients};
-use crate::ops::attention::{Attention, AttentionBackward, HeadShape};
 use crate::ops::cpu::Cpu;
 use crate::ops::cpu::oracle::{noise, packed};
 use crate::ops::dropout::Site;
@@ -17,57 +16,6 @@ use crate::ops::linear::{ColumnSum, Linear, LinearInputGradient, LinearShape, Li
 use crate::ops::sgd::{self, Sgd};
 use crate::ops::step::{RowGradients, StepRun};
 use crate::ops::{Ops, Slice, SliceMut};
-
-/// Attention of all tokens, or of the first tokens, to all.
-struct Attending {
-    shape: HeadShape,
-    firsts: bool,
-}
-
-impl Scenario for Attending {
-    fn run<O: Ops>(&self, case: &Case<'_, O>) -> Outputs {
-        let (batch, shape, hidden) = (packed(&LANES), self.shape, self.shape.hidden());
-        let asked = if self.firsts { batch.first_tokens() } else { batch.clone() };
-        let (tokens, asking) = (batch.tokens.len(), asked.tokens.len());
-        let (ops, keys, queries) = (case.ops, &case.ops.load(batch).unwrap(), &case.ops.load(asked).unwrap());
-        let dropout = case.dropout(Site::Attention(2));
-        let (q, kv) = (&case.activations(asking * hidden, 1), &case.activations(tokens * 2 * hidden, 2));
-        let (mut context, mut stats) = (case.activation_room(asking * hidden), case.room(asking * shape.heads * 2));
-        let (context_mut, stats_mut) = (&mut context, &mut stats);
-        ops.attention(Attention { queries, keys, shape, dropout, q, kv, context: context_mut, stats: stats_mut })
-            .unwrap();
-        let (mut dq, mut dkv) = (case.activation_room(asking * hidden), case.activation_room(tokens * 2 * hidden));
-        ops.attention_backward(AttentionBackward {
-            queries,
-            keys,
-            shape,
-            dropout,
-            q,
-            kv,
-            context: &context,
-            stats: &stats,
-            dcontext: &case.activations(asking * hidden, 3),
-            dq: &mut dq,
-            dkv: &mut dkv,
-        })
-        .unwrap();
-        vec![
-            ("context", case.values(&context, asking * hidden)),
-            ("stats", case.values(&stats, asking * shape.heads * 2)),
-            ("dq", case.values(&dq, asking * hidden)),
-            ("dkv", case.values(&dkv, tokens * 2 * hidden)),
-        ]
-    }
-}
-
-#[test]
-fn attention_is_the_cpus() {
-    for (heads, head_size) in [(4, 8), (2, 64), (1, 96), (1, 128)] {
-        for firsts in [false, true] {
-            compare(Attending { shape: HeadShape { heads, head_size }, firsts });
-        }
-    }
-}
 
 struct Head;
 
