@@ -41,6 +41,23 @@ struct Attending {
     shape: HeadShape,
     lengths: Vec<usize>,
     firsts: bool,
+    /// Four times this is added to queries, and this taken from keys, all of which are then eighths: so large scores are exact.
+    apart: Option<f32>,
+}
+
+impl Attending {
+    /// Queries, `[Q, H]`, and keys and values, `[T, 2 H]`.
+    fn inputs<O: Ops>(&self, case: &Case<'_, O>, [asking, tokens]: [usize; 2], seed: u64) -> [O::Buffer; 2] {
+        let (queries, pairs) = (asking * self.shape.hidden(), tokens * 2 * self.shape.hidden());
+        let Some(apart) = self.apart else {
+            return [case.activations(queries, seed), case.activations(pairs, seed + 1)];
+        };
+        let eighths = |count, seed| noise(count, seed).into_iter().map(|value| (value * 8.0).round() / 8.0);
+        let of_keys = |place: usize| place % (2 * self.shape.hidden()) < self.shape.hidden();
+        let taken = |(place, value)| if of_keys(place) { value - apart } else { value };
+        let q = eighths(queries, seed).map(|value| value + 4.0 * apart).collect();
+        [case.stored(q), case.stored(eighths(pairs, seed + 1).enumerate().map(taken).collect())]
+    }
 }
 
 impl Scenario for Attending {
@@ -50,7 +67,7 @@ impl Scenario for Attending {
         let (tokens, asking) = (batch.tokens.len(), asked.tokens.len());
         let (ops, keys, queries) = (case.ops, &case.ops.load(batch).unwrap(), &case.ops.load(asked).unwrap());
         let (dropout, seed) = (case.dropout(Site::Attention(2)), 3 * tokens as u64);
-        let (q, kv) = (&case.activations(asking * hidden, seed), &case.activations(tokens * 2 * hidden, seed + 1));
+        let [q, kv] = &self.inputs(case, [asking, tokens], seed);
         let (mut context, mut stats) = (case.activation_room(asking * hidden), case.room(asking * shape.heads * 2));
         let (context_mut, stats_mut) = (&mut context, &mut stats);
         ops.attention(Attention { queries, keys, shape, dropout, q, kv, context: context_mut, stats: stats_mut })
@@ -84,7 +101,7 @@ fn attention_is_the_cpus() {
     for (heads, head_size) in [(4, 8), (3, 32), (2, 64), (1, 96), (1, 128)] {
         for firsts in [false, true] {
             let lengths = vec![5, 40, 2, 33, 17, 64, 24];
-            compare(Attending { shape: HeadShape { heads, head_size }, lengths, firsts });
+            compare(Attending { shape: HeadShape { heads, head_size }, lengths, firsts, apart: None });
         }
     }
 }
@@ -97,10 +114,17 @@ fn attention_is_the_cpus_at_every_length() {
             let shape = HeadShape { heads: if length > 65 { 1 } else { 2 }, head_size };
             // A sequence of one token alone has gradients of 0, which say nothing of what is near them.
             for firsts in [false, true] {
-                compare(Attending { shape, lengths: vec![length, 3], firsts });
+                compare(Attending { shape, lengths: vec![length, 3], firsts, apart: None });
             }
         }
     }
+}
+
+/// Where all scores are far below 0, what stands in the place of keys and queries that there are not would be far above.
+#[test]
+fn nothing_comes_of_tokens_that_there_are_not() {
+    let (shape, lengths) = (HeadShape { heads: 2, head_size: 64 }, vec![5, 17]);
+    compare(Attending { shape, lengths, firsts: false, apart: Some(2.0) });
 }
 
 struct Company;
