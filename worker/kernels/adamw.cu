@@ -23,17 +23,23 @@ struct State {
     float* second;
     T* copy;
 
-    __device__ void step(size_t at, float gradient, const Coefficients& c) const {
-        const float g = gradient * c.gradient_scale;
-        const float m = c.beta1 * first[at] + c.one_minus_beta1 * g;
-        const float v = c.beta2 * second[at] + c.one_minus_beta2 * g * g;
-        float p = parameters[at];
-        p -= c.decay_before * p;
-        p -= c.step_size * m / (sqrtf(v) * c.root_scale + c.epsilon);
-        p -= c.decay_after * p;
-        parameters[at] = p;
-        first[at] = m;
-        second[at] = v;
+    __device__ bool is_aligned(size_t at) const {
+        return is_aligned4(parameters + at) && is_aligned4(first + at) && is_aligned4(second + at) &&
+               (copy == nullptr || is_aligned4(copy + at));
+    }
+
+    template <class V>
+    __device__ void step(size_t at, V gradient, const Coefficients& c) const {
+        const V g = c.gradient_scale * gradient;
+        const V m = c.beta1 * load_as<V>(first + at) + c.one_minus_beta1 * g;
+        const V v = c.beta2 * load_as<V>(second + at) + c.one_minus_beta2 * g * g;
+        V p = load_as<V>(parameters + at);
+        p = p - c.decay_before * p;
+        p = p - c.step_size * m / (c.root_scale * root(v) + c.epsilon);
+        p = p - c.decay_after * p;
+        store(parameters + at, p);
+        store(first + at, m);
+        store(second + at, v);
         if (copy != nullptr) store(copy + at, p);
     }
 };

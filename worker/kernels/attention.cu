@@ -1,4 +1,5 @@
-// Attention within each sequence and head, forward and backward: see `ops/attention.rs`.
+// Attention within each sequence and head, forward and backward: see `ops/attention.rs`. What matrix units can compute,
+// `matrix_attention.cu` does.
 //
 // A block computes TILE rows (queries; for the gradients of keys and values, keys) of one sequence and head, each warp
 // ROWS of them, against all columns of the sequence (keys; queries), COLUMNS at a time: a lane is a column while the
@@ -6,35 +7,13 @@
 // computed on the way (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018; Dao et al.,
 // "FlashAttention", 2022): memory is linear in the length. No atomics: a sequence's bits do not depend on the others.
 
-#include "dropout.cuh"
+#include "attention.cuh"
 
 constexpr int COLUMNS = WARP;
 constexpr int ROWS = 4;
 constexpr int WARPS = 4;
 constexpr int TILE = ROWS * WARPS;
 constexpr int MOST_THREADS = WARPS * WARP, LEAST_BLOCKS = 4;
-
-// Which rows a block computes, of which sequence.
-struct Tile {
-    int sequence, first, query_start, queries, key_start, keys;
-
-    __device__ Tile(const int* tiles, const int* query_offsets, const int* key_offsets)
-        : sequence(tiles[2 * blockIdx.x]), first(tiles[2 * blockIdx.x + 1]) {
-        query_start = query_offsets[sequence];
-        queries = query_offsets[sequence + 1] - query_start;
-        key_start = key_offsets[sequence];
-        keys = key_offsets[sequence + 1] - key_start;
-    }
-};
-
-// One head: its elements are columns `head * size ..` of rows of `heads * size` elements.
-struct Head {
-    int index, heads, size;
-    float scale;
-
-    __device__ int hidden() const { return heads * size; }
-    __device__ int column() const { return index * size; }
-};
 
 // Reads `count` rows of the head, from row `start` on and each `width` elements after the last, into rows of `stride`
 // elements; rows from `known` on become 0. All threads of the block take part.
@@ -132,22 +111,11 @@ __device__ void forward(const T* q, const T* kv, T* context, float* stats, Tile 
         T* to = context + static_cast<size_t>(tile.query_start + query) * hidden + head.column();
         write_row<T, PER_LANE>(to, sums[r], head.size, inverse);
         if (lane == 0) {
-            const size_t place = static_cast<size_t>(tile.query_start) * head.heads + head.index * tile.queries + query;
+            const size_t place = head.statistic(tile, query);
             stats[2 * place] = most[r];
             stats[2 * place + 1] = inverse;
         }
     }
-}
-
-// What backward computes again of a query and a key.
-struct Pair {
-    // The probability after dropout, and the gradient of the score.
-    float dropped, gradient;
-};
-
-__device__ inline Pair pair(float score, float dprobability, float factor, const float stats[2], float mean) {
-    const float probability = expf(score - stats[0]) * stats[1];
-    return Pair{probability * factor, probability * (dprobability * factor - mean)};
 }
 
 // Σ_j P dP of a query, which is the product of its context with the context's gradient; for the whole warp.
@@ -176,7 +144,7 @@ __device__ void query_gradient(const T* q, const T* kv, const T* context, const 
     float softmax[ROWS][2], mean[ROWS], sums[ROWS][PER_LANE];
     for (int r = 0; r < ROWS; r++) {
         const int row = warp * ROWS + r, query = min(tile.first + row, tile.queries - 1);
-        const size_t place = static_cast<size_t>(tile.query_start) * head.heads + head.index * tile.queries + query;
+        const size_t place = head.statistic(tile, query);
         softmax[r][0] = stats[2 * place];
         softmax[r][1] = stats[2 * place + 1];
         const T* output = context + static_cast<size_t>(tile.query_start + query) * hidden + head.column();
@@ -247,7 +215,7 @@ __device__ void key_value_gradient(const T* q, const T* kv, const T* context, co
         products(keys + warp * ROWS * head.size, queries + lane * stride, head.size, score);
         products(values + warp * ROWS * head.size, gradients + lane * stride, head.size, dprobability);
         const int query = min(start + lane, tile.queries - 1);
-        const size_t place = static_cast<size_t>(tile.query_start) * head.heads + head.index * tile.queries + query;
+        const size_t place = head.statistic(tile, query);
         const float softmax[2] = {stats[2 * place], stats[2 * place + 1]};
         const float mean = means[query - start];
         for (int r = 0; r < ROWS; r++) {

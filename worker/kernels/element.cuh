@@ -25,7 +25,8 @@ struct f16 {
 };
 
 // Instantiates a kernel for each precision.
-#define EACH_ELEMENT(kernel) kernel(float, f32) kernel(bf16, bf16) kernel(f16, f16)
+#define EACH_ELEMENT(kernel) kernel(float, f32) EACH_HALF(kernel)
+#define EACH_HALF(kernel) kernel(bf16, bf16) kernel(f16, f16)
 
 #ifndef MEDLEY_EMULATED
 __device__ inline float bf16_to_float(unsigned short bits) { return __uint_as_float(static_cast<unsigned>(bits) << 16); }
@@ -57,6 +58,37 @@ __device__ inline void store(float* to, float value) { *to = value; }
 __device__ inline void store(bf16* to, float value) { to->bits = float_to_bf16(value); }
 __device__ inline void store(f16* to, float value) { to->bits = float_to_f16(value); }
 
+// Two half-precision elements in one word, the first in the lower half.
+template <class T>
+__device__ inline unsigned packed(float first, float second) {
+    T elements[2];
+    store(&elements[0], first);
+    store(&elements[1], second);
+    return elements[0].bits | static_cast<unsigned>(elements[1].bits) << 16;
+}
+
+#ifndef MEDLEY_EMULATED
+template <>
+__device__ inline unsigned packed<bf16>(float first, float second) {
+    unsigned word;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(second), "f"(first));
+    return word;
+}
+
+template <>
+__device__ inline unsigned packed<f16>(float first, float second) {
+    unsigned word;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(second), "f"(first));
+    return word;
+}
+#endif
+
+template <class T>
+__device__ inline float2 unpacked(unsigned word) {
+    const T elements[2] = {{static_cast<unsigned short>(word)}, {static_cast<unsigned short>(word >> 16)}};
+    return make_float2(load(&elements[0]), load(&elements[1]));
+}
+
 // Four elements at a multiple of four: one access.
 __device__ inline float4 load4(const float* from) { return *reinterpret_cast<const float4*>(from); }
 
@@ -73,16 +105,26 @@ __device__ inline void store4(float* to, float4 value) { *reinterpret_cast<float
 
 template <class T>
 __device__ inline void store4(T* to, float4 value) {
-    struct alignas(8) Four {
-        T element[4];
-    };
-    Four four;
-    store(&four.element[0], value.x);
-    store(&four.element[1], value.y);
-    store(&four.element[2], value.z);
-    store(&four.element[3], value.w);
-    *reinterpret_cast<Four*>(to) = four;
+    const unsigned long long last = packed<T>(value.z, value.w);
+    *reinterpret_cast<unsigned long long*>(to) = last << 32 | packed<T>(value.x, value.y);
 }
+
+// Whether four elements there can be one access.
+template <class T>
+__device__ inline bool is_aligned4(const T* at) {
+    return reinterpret_cast<size_t>(at) % (4 * sizeof(T)) == 0;
+}
+
+// A formula for elements one by one and by fours: `V` is `float` or `float4`.
+template <class V>
+__device__ inline V load_as(const float* from);
+template <>
+__device__ inline float load_as<float>(const float* from) { return *from; }
+template <>
+__device__ inline float4 load_as<float4>(const float* from) { return load4(from); }
+
+template <class T>
+__device__ inline void store(T* to, float4 value) { store4(to, value); }
 
 // What is left of a value once it is stored as a `T`.
 template <class T>
@@ -101,6 +143,10 @@ __device__ inline float4 operator+(float4 a, float4 b) { return make_float4(a.x 
 __device__ inline float4 operator-(float4 a, float4 b) { return make_float4(a.x - b.x, a.y - b.y, a.z - b.z, a.w - b.w); }
 __device__ inline float4 operator*(float4 a, float4 b) { return make_float4(a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w); }
 __device__ inline float4 operator*(float a, float4 b) { return make_float4(a * b.x, a * b.y, a * b.z, a * b.w); }
+__device__ inline float4 operator+(float4 a, float b) { return make_float4(a.x + b, a.y + b, a.z + b, a.w + b); }
+__device__ inline float4 operator/(float4 a, float4 b) { return make_float4(a.x / b.x, a.y / b.y, a.z / b.z, a.w / b.w); }
+__device__ inline float root(float a) { return sqrtf(a); }
+__device__ inline float4 root(float4 a) { return make_float4(sqrtf(a.x), sqrtf(a.y), sqrtf(a.z), sqrtf(a.w)); }
 __device__ inline float4 all4(float value) { return make_float4(value, value, value, value); }
 __device__ inline float total(float4 a) { return (a.x + a.y) + (a.z + a.w); }
 __device__ inline float dot(float4 a, float4 b) { return total(a * b); }

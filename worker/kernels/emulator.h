@@ -53,6 +53,11 @@ constexpr size_t STACK_BYTES = 64 * 1024;
 
 enum class Waits { NOWHERE, BLOCK, WARP, ENDED };
 
+struct Copy {
+    void* to;
+    const void* from;
+};
+
 struct Fiber {
     ucontext_t start;
     // Where it begins a block's work, and where it waits.
@@ -61,7 +66,9 @@ struct Fiber {
     bool made = false, started = false;
     Waits waits = Waits::NOWHERE;
     // What the thread shows to its warp.
-    float shown = 0.0f;
+    const void* shown = nullptr;
+    // What it has begun to copy: nothing is there before it has waited for it.
+    std::vector<Copy> copies;
 };
 
 // The block that runs. Kernels run one at a time: the caller sees to it.
@@ -194,13 +201,56 @@ inline uint3 thread_index() { return {running.thread, 0, 0}; }
 inline void __syncthreads() { emulator::wait_at(emulator::Waits::BLOCK); }
 inline void __syncwarp() { emulator::wait_at(emulator::Waits::WARP); }
 
+namespace emulator {
+
+// Shows `mine` to the warp; `look` is given what shows a lane's.
+template <class V, class F>
+void exchange(const V& mine, F look) {
+    running.fibers[running.thread].shown = &mine;
+    __syncwarp();
+    const unsigned first = running.thread / WARP_SIZE * WARP_SIZE;
+    look([first](unsigned lane) -> const V& { return *static_cast<const V*>(running.fibers[first + lane].shown); });
+    __syncwarp();
+}
+
+}  // namespace emulator
+
 inline float __shfl_xor_sync(unsigned, float value, int mask) {
-    using namespace emulator;
-    running.fibers[running.thread].shown = value;
-    __syncwarp();
-    const float other = running.fibers[running.thread ^ mask].shown;
-    __syncwarp();
+    float other = 0.0f;
+    emulator::exchange(value, [&](auto lane) { other = lane((emulator::running.thread ^ mask) % emulator::WARP_SIZE); });
     return other;
+}
+
+// What `mma.cuh` asks of a GPU.
+inline void begin_copy16(void* to, const void* from, bool exists) {
+    emulator::running.fibers[emulator::running.thread].copies.push_back({to, exists ? from : nullptr});
+}
+
+inline void end_copies() {
+    std::vector<emulator::Copy>& copies = emulator::running.fibers[emulator::running.thread].copies;
+    for (const emulator::Copy& copy : copies) {
+        if (copy.from == nullptr) std::memset(copy.to, 0, 16);
+        else std::memcpy(copy.to, copy.from, 16);
+    }
+    copies.clear();
+}
+
+inline void load_matrices(unsigned (&pairs)[4], const void* row) {
+    const unsigned mine = emulator::running.thread % emulator::WARP_SIZE;
+    emulator::exchange(row, [&](auto lane) {
+        for (unsigned m = 0; m < 4; m++) pairs[m] = static_cast<const unsigned*>(lane(8 * m + mine / 4))[mine % 4];
+    });
+}
+
+inline void load_transposed(unsigned (&pairs)[4], const void* row) {
+    const unsigned mine = emulator::running.thread % emulator::WARP_SIZE;
+    emulator::exchange(row, [&](auto lane) {
+        const auto element = [&](unsigned at) { return static_cast<const unsigned short*>(lane(at))[mine / 4]; };
+        for (unsigned m = 0; m < 4; m++) {
+            const unsigned first = 8 * m + 2 * (mine % 4);
+            pairs[m] = element(first) | static_cast<unsigned>(element(first + 1)) << 16;
+        }
+    });
 }
 
 inline float bits_to_float(uint32_t bits) {

@@ -11,17 +11,25 @@ KERNEL(add_f32, (float* into, const float* from, long long count)) {
     for (long long i = first_index(); i < count; i += index_step()) into[i] += from[i];
 }
 
-// One sum a block, in f64: no square of an f32 overflows. A run's flags are the number of its blocks.
+__device__ inline double add_square(double sum, double value) { return sum + value * value; }
+
+// One sum a block, in f64: no square of an f32 overflows. A run's flags are the number of its blocks. Threads take four
+// elements after the other, in one access where the run lies so.
 KERNEL(square_sum_f32, (const Run* runs, int known, double* sums)) {
     SHARED(shared);
     double* partial = reinterpret_cast<double*>(shared);
     const Run run = run_of_block(runs, known);
     const long long first = (static_cast<long long>(blockIdx.x) - run.first_block) * blockDim.x + threadIdx.x;
     const long long step = static_cast<long long>(run.flags) * blockDim.x;
+    const bool is_wide = is_aligned4(run.values);
     double sum = 0.0;
-    for (long long i = first; i < run.count; i += step) {
-        const double value = run.values[i];
-        sum += value * value;
+    for (long long i = 4 * first; i < run.count; i += 4 * step) {
+        if (is_wide && i + 4 <= run.count) {
+            const float4 four = load4(run.values + i);
+            sum = add_square(add_square(add_square(add_square(sum, four.x), four.y), four.z), four.w);
+        } else {
+            for (long long j = i; j < min(i + 4, run.count); j++) sum = add_square(sum, run.values[j]);
+        }
     }
     partial[threadIdx.x] = sum;
     for (unsigned half = blockDim.x / 2; half > 0; half /= 2) {

@@ -21,16 +21,22 @@ struct SgdState {
     float* momentum;
     T* copy;
 
-    __device__ void step(size_t at, float gradient, const SgdCoefficients& c) const {
-        float p = parameters[at];
-        const float g = gradient * c.gradient_scale + c.decay * p;
-        float b = 0.0f;
+    __device__ bool is_aligned(size_t at) const {
+        return is_aligned4(parameters + at) && (momentum == nullptr || is_aligned4(momentum + at)) &&
+               (copy == nullptr || is_aligned4(copy + at));
+    }
+
+    template <class V>
+    __device__ void step(size_t at, V gradient, const SgdCoefficients& c) const {
+        V p = load_as<V>(parameters + at);
+        const V g = c.gradient_scale * gradient + c.decay * p;
+        V b{};
         if (momentum != nullptr) {
-            b = c.momentum * momentum[at] + c.taken * g;
-            momentum[at] = b;
+            b = c.momentum * load_as<V>(momentum + at) + c.taken * g;
+            store(momentum + at, b);
         }
-        p -= c.step_size * (c.direct * g + c.through * b);
-        parameters[at] = p;
+        p = p - c.step_size * (c.direct * g + c.through * b);
+        store(parameters + at, p);
         if (copy != nullptr) store(copy + at, p);
     }
 };

@@ -1,11 +1,29 @@
-// Which elements a step of an optimizer moves, and by which gradient: see `ops/step.rs`. A state steps an element by
-// `step(at, gradient, coefficients)`; its coefficients have `lasting()`, the same without decay.
+// Which elements a step of an optimizer moves, and by which gradient: see `ops/step.rs`. A state steps an element, or four,
+// by `step(at, gradient, coefficients)`, and says by `is_aligned(at)` whether four there can be one access; its coefficients
+// have `lasting()`, the same without decay.
 #pragma once
 
 #include "runs.cuh"
 
 // Elements of a block.
 constexpr int STEP_BLOCK = 8192;
+
+// Steps `count` elements from `at` on by their gradients, none of which is all 0: by fours where state and gradient lie so,
+// one by one elsewhere and at the ends. An element has the same bits either way.
+template <class State, class Coefficients>
+__device__ void step_all(const State& state, size_t at, const float* gradient, int count, const Coefficients& c) {
+    const int lead = min(static_cast<int>((4 - at % 4) % 4), count);
+    const bool is_wide = state.is_aligned(at + lead) && (gradient == nullptr || is_aligned4(gradient + lead));
+    const int fours = is_wide ? (count - lead) / 4 : 0;
+    for (int i = threadIdx.x; i < fours; i += blockDim.x) {
+        const int place = lead + 4 * i;
+        state.step(at + place, gradient == nullptr ? all4(0.0f) : load4(gradient + place), c);
+    }
+    for (int i = threadIdx.x; i < count - 4 * fours; i += blockDim.x) {
+        const int place = i < lead ? i : i + 4 * fours;
+        state.step(at + place, gradient == nullptr ? 0.0f : gradient[place], c);
+    }
+}
 
 // A run's flags are its place among the parameters, doubled, and whether it decays.
 template <class State, class Coefficients>
@@ -15,7 +33,7 @@ __device__ void step_runs(const State& state, const Run* runs, int known, Coeffi
     const size_t start = run.flags / 2;
     const long long first = (static_cast<long long>(blockIdx.x) - run.first_block) * STEP_BLOCK;
     const long long end = min(first + STEP_BLOCK, run.count);
-    for (long long i = first + threadIdx.x; i < end; i += blockDim.x) state.step(start + i, run.values[i], c);
+    step_all(state, start + first, run.values + first, static_cast<int>(end - first), c);
 }
 
 // One row of the matrix a block; `rows`, ascending, says which have a gradient.
@@ -30,8 +48,6 @@ __device__ void step_rows(const State& state, const float* gradient, const int* 
         else end = middle;
     }
     const bool has = place < known && rows[place] == row;
-    for (int column = threadIdx.x; column < width; column += blockDim.x) {
-        const float g = has ? gradient[static_cast<size_t>(place) * width + column] : 0.0f;
-        state.step(static_cast<size_t>(row) * width + column, g, c);
-    }
+    const float* of_row = has ? gradient + static_cast<size_t>(place) * width : nullptr;
+    step_all(state, static_cast<size_t>(row) * width, of_row, width, c);
 }

@@ -36,6 +36,7 @@ const SOURCES: [&str; MODULES.len()] = [
     include_str!(concat!(env!("OUT_DIR"), "/gelu.ptx")),
     include_str!(concat!(env!("OUT_DIR"), "/head.ptx")),
     include_str!(concat!(env!("OUT_DIR"), "/linear.ptx")),
+    include_str!(concat!(env!("OUT_DIR"), "/matrix_attention.ptx")),
     include_str!(concat!(env!("OUT_DIR"), "/norm.ptx")),
     include_str!(concat!(env!("OUT_DIR"), "/reduce.ptx")),
     include_str!(concat!(env!("OUT_DIR"), "/sgd.ptx")),

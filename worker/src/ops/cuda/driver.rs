@@ -50,7 +50,8 @@ pub struct Kernel {
 }
 
 /// The source files of all kernels.
-pub const MODULES: [&str; 9] = ["adamw", "attention", "embedding", "gelu", "head", "linear", "norm", "reduce", "sgd"];
+pub const MODULES: [&str; 10] =
+    ["adamw", "attention", "embedding", "gelu", "head", "linear", "matrix_attention", "norm", "reduce", "sgd"];
 
 /// How many threads run a kernel, and what a block of them shares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -27,6 +27,8 @@ mod step;
 pub mod surroundings;
 
 #[cfg(test)]
+mod attention_test;
+#[cfg(test)]
 pub(crate) mod choosy_test;
 #[cfg(feature = "cuda")]
 pub mod device;

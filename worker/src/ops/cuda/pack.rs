@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::Cuda;
-use super::attention::TILE;
+use super::attention::{MATRIX_TILE, TILE};
 use super::driver::{Argument, Driver};
 use crate::batch::{Batch, LaneSpan};
 use crate::ops::DeviceError;
@@ -17,6 +17,10 @@ pub struct Pack<M> {
     places: [Range<usize>; Part::ALL.len()],
     /// Rows of attention that a block of threads computes.
     pub(super) tiles: usize,
+    /// The same by matrix units.
+    pub(super) matrix_tiles: usize,
+    /// Tokens of the longest sequence.
+    pub(super) longest: usize,
     words: Vec<LaneWords>,
 }
 
@@ -53,6 +57,8 @@ pub(super) enum Part {
     Blocks,
     /// Sequence and first token therein of each run of at most [`TILE`] tokens of a sequence, `[.., 2]`.
     Tiles,
+    /// The same of at most [`MATRIX_TILE`] tokens.
+    MatrixTiles,
     /// For the words of each lane, one lane after another, the first of their tokens in [`Part::WordTokens`], and the
     /// number of these, `[words + 1]`.
     WordStarts,
@@ -61,7 +67,7 @@ pub(super) enum Part {
 }
 
 impl Part {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Positions,
         Self::Sequences,
         Self::Rows,
@@ -72,6 +78,7 @@ impl Part {
         Self::LossLanes,
         Self::Blocks,
         Self::Tiles,
+        Self::MatrixTiles,
         Self::WordStarts,
         Self::WordTokens,
     ];
@@ -93,7 +100,9 @@ impl<M> Pack<M> {
 impl<D: Driver> Cuda<D> {
     pub(super) fn pack(&self, batch: Batch) -> Result<Pack<D::Memory>, DeviceError> {
         let (words, starts, tokens) = words(&batch);
-        let tiles = tiles(&batch);
+        let (small, large) = (tiles(&batch, TILE), tiles(&batch, MATRIX_TILE));
+        let (tiles, matrix_tiles) = (small.len() / 2, large.len() / 2);
+        let longest = (0..batch.rows.len()).map(|sequence| batch.sequence(sequence).len()).max().unwrap_or(0);
         let parts = Part::ALL.map(|part| match part {
             Part::Positions => ints(&batch.positions),
             Part::Sequences => ints(&batch.sequences),
@@ -107,7 +116,8 @@ impl<D: Driver> Cuda<D> {
                 let starts = batch.blocks.iter().map(|block| block.start as i32);
                 starts.chain([batch.tokens.len() as i32]).collect()
             }
-            Part::Tiles => tiles.clone(),
+            Part::Tiles => small.clone(),
+            Part::MatrixTiles => large.clone(),
             Part::WordStarts => starts.clone(),
             Part::WordTokens => tokens.clone(),
         });
@@ -120,7 +130,7 @@ impl<D: Driver> Cuda<D> {
         let bytes = bytemuck::cast_slice(&numbers);
         let mut memory = self.driver.allocate(bytes.len())?;
         self.driver.write(&mut memory, bytes)?;
-        Ok(Pack { batch, numbers: memory, places, tiles: tiles.len() / 2, words })
+        Ok(Pack { batch, numbers: memory, places, tiles, matrix_tiles, longest, words })
     }
 
     /// Where a part of a batch begins.
@@ -139,9 +149,10 @@ fn ints(values: &[u32]) -> Vec<i32> {
     values.iter().map(|value| *value as i32).collect()
 }
 
-fn tiles(batch: &Batch) -> Vec<i32> {
+/// Sequence and first token therein of each run of at most `rows` tokens.
+fn tiles(batch: &Batch, rows: usize) -> Vec<i32> {
     let sequences = 0..batch.rows.len();
-    let of = |sequence: usize| (0..batch.sequence(sequence).len()).step_by(TILE).map(move |first| (sequence, first));
+    let of = |sequence: usize| (0..batch.sequence(sequence).len()).step_by(rows).map(move |first| (sequence, first));
     sequences.flat_map(of).flat_map(|(sequence, first)| [sequence as i32, first as i32]).collect()
 }
 

@@ -1,4 +1,4 @@
-//! Attention, products, the head, sums and the optimizer against the CPU's: the second half of [`super::kernels_test`].
+//! Products, the head, sums and the optimizer against the CPU's: the second half of [`super::kernels_test`].
 
 use medley_common::spec::Precision;
 
@@ -9,7 +9,6 @@ use super::kernels_test::{Case, LANES, Outputs, Scenario, compare};
 use crate::batch::LaneSpan;
 use crate::collective::SparseRows;
 use crate::ops::adamw::{AdamW, AdamWRows, Coefficients};
-use crate::ops::attention::{Attention, AttentionBackward, HeadShape};
 use crate::ops::buffer_pool::BufferPool;
 use crate::ops::cpu::Cpu;
 use crate::ops::cpu::oracle::{noise, packed};
@@ -18,60 +17,10 @@ use crate::ops::head::{CrossEntropy, FirstTokens, FirstTokensBackward, LaneLosse
 use crate::ops::linear::{
     ColumnSum, Linear, LinearGradients, LinearInputGradient, LinearShape, LinearWeightGradient, Write,
 };
+use crate::ops::sgd::{self, Sgd};
 use crate::ops::step::{RowGradients, StepRun};
 use crate::ops::sum_order::SumOrder;
 use crate::ops::{Ops, Slice, SliceMut};
-
-/// Attention of all tokens, or of the first tokens, to all.
-struct Attending {
-    shape: HeadShape,
-    firsts: bool,
-}
-
-impl Scenario for Attending {
-    fn run<O: Ops>(&self, case: &Case<'_, O>) -> Outputs {
-        let (batch, shape, hidden) = (packed(&LANES), self.shape, self.shape.hidden());
-        let asked = if self.firsts { batch.first_tokens() } else { batch.clone() };
-        let (tokens, asking) = (batch.tokens.len(), asked.tokens.len());
-        let (ops, keys, queries) = (case.ops, &case.ops.load(batch).unwrap(), &case.ops.load(asked).unwrap());
-        let dropout = case.dropout(Site::Attention(2));
-        let (q, kv) = (&case.activations(asking * hidden, 1), &case.activations(tokens * 2 * hidden, 2));
-        let (mut context, mut stats) = (case.activation_room(asking * hidden), case.room(asking * shape.heads * 2));
-        let (context_mut, stats_mut) = (&mut context, &mut stats);
-        ops.attention(Attention { queries, keys, shape, dropout, q, kv, context: context_mut, stats: stats_mut })
-            .unwrap();
-        let (mut dq, mut dkv) = (case.activation_room(asking * hidden), case.activation_room(tokens * 2 * hidden));
-        ops.attention_backward(AttentionBackward {
-            queries,
-            keys,
-            shape,
-            dropout,
-            q,
-            kv,
-            context: &context,
-            stats: &stats,
-            dcontext: &case.activations(asking * hidden, 3),
-            dq: &mut dq,
-            dkv: &mut dkv,
-        })
-        .unwrap();
-        vec![
-            ("context", case.values(&context, asking * hidden)),
-            ("stats", case.values(&stats, asking * shape.heads * 2)),
-            ("dq", case.values(&dq, asking * hidden)),
-            ("dkv", case.values(&dkv, tokens * 2 * hidden)),
-        ]
-    }
-}
-
-#[test]
-fn attention_is_the_cpus() {
-    for (heads, head_size) in [(4, 8), (2, 64), (1, 96), (1, 128)] {
-        for firsts in [false, true] {
-            compare(Attending { shape: HeadShape { heads, head_size }, firsts });
-        }
-    }
-}
 
 struct Head;
 
@@ -302,6 +251,75 @@ impl Scenario for Steps {
 #[test]
 fn steps_of_the_optimizer_are_the_cpus() {
     compare(Steps);
+}
+
+const DESCENT: sgd::Coefficients = sgd::Coefficients {
+    gradient_scale: 0.25,
+    decay: 0.01,
+    momentum: 0.9,
+    taken: 0.8,
+    direct: 0.7,
+    through: 0.6,
+    step_size: 0.02,
+};
+
+/// The bits of what steps leave where parameters begin `shift` elements, and gradients `gradient_shift`, after a place that
+/// four are read at in one access.
+fn bits_of_steps<D: Driver>(cuda: &Cuda<D>, shift: usize, gradient_shift: usize) -> Vec<Vec<u32>> {
+    let (width, count) = (12, 12 * 800);
+    let moved = |seed, shift| cuda.upload([vec![9.0; shift], noise(count, seed)].concat()).unwrap();
+    let mut parameters = cuda.upload_parameters([vec![9.0; shift], noise(count, 1)].concat()).unwrap();
+    let (mut first, mut second) = (moved(2, shift), cuda.upload(vec![0.5; shift + count]).unwrap());
+    let (gradient, of_rows) = (moved(4, gradient_shift), moved(5, 0));
+    let run = |start: usize, length, decays| StepRun {
+        gradient: Slice { buffer: &gradient, range: gradient_shift + start..gradient_shift + start + length },
+        range: shift + start..shift + start + length,
+        decays,
+    };
+    let runs = || vec![run(0, 8200, true), run(8203, 2, false), run(8207, 1300, true)];
+    let coefficients = STEP;
+    let (parameters_mut, first_mut, second_mut) = (&mut parameters, &mut first, &mut second);
+    cuda.adamw(AdamW { coefficients, parameters: parameters_mut, first: first_mut, second: second_mut, runs: runs() })
+        .unwrap();
+    let range = shift..shift + 30 * width;
+    cuda.adamw_rows(AdamWRows {
+        coefficients: STEP,
+        parameters: SliceMut { buffer: &mut parameters, range: range.clone() },
+        first: SliceMut { buffer: &mut first, range: range.clone() },
+        second: SliceMut { buffer: &mut second, range },
+        gradient: RowGradients { width, rows: &[0, 3, 4, 29], values: &of_rows },
+    })
+    .unwrap();
+    for momentum in [None, Some(&mut second)] {
+        cuda.sgd(Sgd { coefficients: DESCENT, parameters: &mut parameters, momentum, runs: runs() }).unwrap();
+    }
+    let squares =
+        cuda.square_sum(&[Slice { buffer: &gradient, range: gradient_shift..gradient_shift + 7003 }]).unwrap();
+    let read = |buffer| cuda.read(Slice { buffer, range: shift..shift + count }).unwrap();
+    let values = [read(&parameters), read(&first), read(&second)];
+    let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect();
+    let sum = squares.to_bits();
+    values.into_iter().map(bits).chain([vec![sum as u32, (sum >> 32) as u32]]).collect()
+}
+
+struct Places;
+
+impl DriverTest for Places {
+    fn run<D: Driver + Clone>(&self, driver: D) {
+        for precision in [Precision::Float32, Precision::Bfloat16] {
+            let cuda = Cuda::new(driver.clone(), precision);
+            let expected = bits_of_steps(&cuda, 0, 0);
+            for (shift, gradient_shift) in [(1, 1), (0, 1), (2, 2), (3, 1), (3, 3)] {
+                assert!(bits_of_steps(&cuda, shift, gradient_shift) == expected, "{shift} {gradient_shift}");
+            }
+        }
+    }
+}
+
+/// Four elements are read and written at once where they lie so: that has nothing to do with the result.
+#[test]
+fn an_element_has_the_same_bits_wherever_it_lies() {
+    on_each_driver(&Places);
 }
 
 struct Ends;
