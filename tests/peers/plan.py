@@ -60,11 +60,11 @@ class Part:
     rounds: int = ROUNDS
     models: tuple[str, ...] = ()
 
-    def command(self, quick: bool = False) -> list[str]:
-        """The words behind `compare.py`; `quick`: one round of few updates."""
+    def command(self, quick: bool = False, rounds: int | None = None) -> list[str]:
+        """The words behind `compare.py`; `quick`: one round of few updates; `rounds`: in place of the part's own."""
         updates = min(self.updates, self.least) if quick else self.updates
         counted = [self.counted, str(updates)] if self.counted else []
-        return [self.mode, *self.words, *counted, "--pairs", str(1 if quick else self.rounds)]
+        return [self.mode, *self.words, *counted, "--pairs", str(1 if quick else rounds or self.rounds)]
 
 
 def parts(inputs: Inputs) -> list[Part]:
