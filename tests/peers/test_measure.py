@@ -183,6 +183,7 @@ class Plan(unittest.TestCase):
         part = Part("name", "what", "step", ("--shape", "minilm"), 1, "--updates", 12)
         self.assertEqual(part.command(), ["step", "--shape", "minilm", "--updates", "12", "--pairs", "5"])
         self.assertEqual(part.command(quick=True), ["step", "--shape", "minilm", "--updates", "3", "--pairs", "1"])
+        self.assertEqual(part.command(rounds=2)[-2:], ["--pairs", "2"])
 
 
 def report(busy: float = 0.0) -> dict:
@@ -225,7 +226,7 @@ class Summary(unittest.TestCase):
             parts = [replace(self.part, name=name, mode="step", words=words, counted=None)
                      for name, words in (("bad", ("--shape", "none")), ("missing", ()))]
             options = argparse.Namespace(
-                programs=Path(folder), quick=True, device="cpu", precision="float32", threads=1, target=0.5,
+                programs=Path(folder), quick=True, rounds=None, device="cpu", precision="float32", threads=1, target=0.5,
                 train_file=Path("mine.jsonl"), validation_file=Path("dev.jsonl"),
             )
             with (mock.patch.object(measure, "RUNS", Path(folder)), mock.patch.object(measure, "REPOSITORY", Path(folder)),
