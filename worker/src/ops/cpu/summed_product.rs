@@ -17,7 +17,7 @@ use crate::ops::sum_order::{SumOrder, SumStep};
 /// The longest part of the inner dimension that is packed at a time.
 const LONGEST_PART: usize = 256;
 /// The most tiles of a column of a piece, each of which reads the same panel.
-const MOST_TILES: usize = 8;
+const MOST_TILES: usize = 16;
 /// The most panels of a piece, each of which reads the same rows.
 const MOST_PANELS: usize = 8;
 
@@ -97,7 +97,12 @@ impl SummedProduct<'_> {
             }
         }
         // A long leaf that is added has a slot of its own first.
-        Job { a, b, c, steps, slots: order.slots() + 1, kernels: Kernels::of_processor() }.compute();
+        let slot_of = |step: &Step| match step {
+            Step::Part { slot, .. } => slot + 1,
+            Step::Add { slot } => slot + 2,
+        };
+        let slots = steps.iter().map(slot_of).max().unwrap_or(1);
+        Job { a, b, c, steps, slots, kernels: Kernels::of_processor() }.compute();
     }
 }
 
