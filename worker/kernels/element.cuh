@@ -10,7 +10,7 @@
 // may take. With the first alone it takes too few on compute capability 8.0, and spills (`deploy/cuda/lint`).
 #define KERNEL(name, parameters) \
     extern "C" __global__ void __launch_bounds__(MOST_THREADS, LEAST_BLOCKS) name parameters
-#define SHARED(name) extern __shared__ float name[]
+#define SHARED(name) extern __shared__ __align__(16) float name[]
 #endif
 
 constexpr int WARP = 32;
