@@ -45,10 +45,13 @@ def cpu_model() -> str | None:
 
 
 def gpus() -> list[tuple[str, str]]:
-    """The name of each NVIDIA GPU and the version of its driver; none where there is no GPU, or no driver."""
+    """The name of each NVIDIA GPU that this process may use and the version of its driver; none where there is no GPU, or no
+    driver. Of `CUDA_VISIBLE_DEVICES` only the number counts: GPUs of one machine are taken to be alike."""
     listed = output(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]) or ""
     rows = [[cell.strip() for cell in line.split(",")] for line in listed.splitlines()]
-    return [(row[0], row[1]) for row in rows if len(row) == 2]
+    found = [(row[0], row[1]) for row in rows if len(row) == 2]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return found if visible is None else found[: len([name for name in visible.split(",") if name.strip() not in ("", "-1")])]
 
 
 def package_version(package: str) -> str | None:

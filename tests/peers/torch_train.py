@@ -47,8 +47,9 @@ def main() -> None:
     batches = drawn(rows, size, random.Random(options.seed))
     losses = torch.zeros((), device=place.device)
     if options.compile or place.device.type == "cuda":
-        # Compiling, and loading what a GPU computes with, is start-up: with a mask, and without.
-        for rows_of_batch in (rows[:size], rows[:1] * size):
+        # Compiling, and loading what a GPU computes with, is start-up: without a mask, and with one, of many lengths, as what is
+        # compiled may hold for those alone that some number divides.
+        for rows_of_batch in (rows[:1] * size, *of_many_lengths(rows, size)):
             place.loss(forward, collate(rows_of_batch, pad)).backward()
         optimizer.zero_grad()
     place.wait()
@@ -136,6 +137,14 @@ def encode(pairs: list[Pair], tokenizer: object, length: int) -> list[dict]:
                         max_length=length, return_attention_mask=False)
     return [{"input_ids": ids, "token_type_ids": types, "label": pair.label}
             for ids, types, pair in zip(encoded["input_ids"], encoded["token_type_ids"], pairs, strict=True)]
+
+
+def of_many_lengths(rows: list[dict], size: int) -> list[list[dict]]:
+    """Batches with padding whose longest rows are of neighbouring lengths, 16 of them where there are as many."""
+    by_length = {len(row["input_ids"]): row for row in rows}
+    lengths = sorted(by_length)
+    middle = len(lengths) // 2
+    return [[by_length[lengths[0]]] * (size - 1) + [by_length[length]] for length in lengths[max(1, middle - 8) : middle + 8]]
 
 
 def drawn(rows: list[dict], size: int, dice: random.Random) -> Iterator[list[dict]]:
