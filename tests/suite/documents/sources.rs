@@ -95,7 +95,10 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
 /// # Errors
 /// No package has it.
 pub fn example(name: &str) -> Result<(), String> {
-    let is_there = |folder: &str| Path::new(ROOT).join(format!("{folder}/examples/{name}.rs")).exists();
+    let is_there = |folder: &str| {
+        let examples = Path::new(ROOT).join(folder).join("examples");
+        examples.join(format!("{name}.rs")).exists() || examples.join(name).join("main.rs").exists()
+    };
     if PACKAGES.iter().any(|(_, folder)| is_there(folder)) {
         Ok(())
     } else {
