@@ -137,6 +137,7 @@ impl Driver {
             for input in overslept.into_iter().chain(self.inputs(happening, &mut ties)) {
                 self.count(&input, &mut ties);
                 let actions = self.run.handle(Instant::now(), input);
+                self.tell_ahead(&actions, &mut ties);
                 for action in actions {
                     self.perform(action, &mut ties);
                 }
@@ -261,9 +262,7 @@ impl Driver {
 
     fn perform(&mut self, action: Action, ties: &mut Ties) {
         let now = Instant::now();
-        ties.counts.did(&action);
         self.profile(|profile, now| profile.did(now, &action));
-        self.tell_of(now, &action, ties);
         match action {
             Action::Order(worker, command) => {
                 if let Command::Welcome(_) | Command::Reattach { .. } = command {

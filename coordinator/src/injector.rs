@@ -10,8 +10,11 @@ use rustix::process::{Signal, getpid, kill_process};
 use crate::launch::LocalWorkers;
 use crate::spec::{Blow, Chaos, Fault, FaultOccasion, Victim};
 
-/// A slow worker is stopped once in this time: often in an update that is worth a word, and far below any time-out.
+/// A slow worker is stopped once in this time: often in an update that is worth a word, and far below any time-out. Where
+/// it ran for longer than it should, as this process was kept waiting, it is stopped for longer by as many times.
 const TURN: Duration = Duration::from_millis(20);
+/// The longest time that it is stopped for.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// Faults to come, and those that last.
 #[derive(Debug)]
@@ -32,11 +35,22 @@ pub struct Injector {
 /// A worker that is stopped and let go on in turn.
 #[derive(Debug, Clone, Copy)]
 struct Slow {
-    /// How much of each turn it runs.
-    running: Duration,
+    /// How many times as long as it runs a turn is.
+    factor: f64,
     is_stopped: bool,
+    /// Since when.
+    since: Instant,
     /// When that changes.
     due: Instant,
+}
+
+impl Slow {
+    /// Stops it, or lets it go on.
+    fn turn(self, now: Instant) -> Self {
+        let ran = now.saturating_duration_since(self.since);
+        let lasts = if self.is_stopped { TURN.div_f64(self.factor) } else { ran.mul_f64(self.factor - 1.0).min(PAUSE) };
+        Self { is_stopped: !self.is_stopped, since: now, due: now + lasts, ..self }
+    }
 }
 
 impl Injector {
@@ -56,13 +70,8 @@ impl Injector {
     /// Does what is due by now; returns what a person should know of it.
     pub fn elapsed(&mut self, now: Instant, workers: &LocalWorkers) -> Vec<String> {
         for (place, slow) in self.slow.iter_mut().filter(|(_, slow)| slow.due <= now) {
-            slow.is_stopped = !slow.is_stopped;
-            let (signal, lasts) = match slow.is_stopped {
-                true => (Signal::STOP, TURN.saturating_sub(slow.running)),
-                false => (Signal::CONT, slow.running),
-            };
-            slow.due = now + lasts;
-            send(workers, *place, signal);
+            *slow = slow.turn(now);
+            send(workers, *place, if slow.is_stopped { Signal::STOP } else { Signal::CONT });
         }
         if self.strike.is_none_or(|strike| strike > now) {
             return Vec::new();
@@ -137,7 +146,8 @@ impl Injector {
         let mut lines = vec![format!("chaos: {fault}")];
         let signal = match (fault.blow, fault.victim) {
             (Blow::Slow(factor), Victim::Worker(place)) => {
-                self.slow.insert(place, Slow { running: TURN.div_f64(factor), is_stopped: false, due: now });
+                let due = now + TURN.div_f64(factor);
+                self.slow.insert(place, Slow { factor, is_stopped: false, since: now, due });
                 return lines;
             }
             (Blow::Recover, _) => Signal::CONT,
@@ -181,13 +191,13 @@ mod tests {
         assert_eq!(injector.next(), None);
         assert_eq!(injector.applied(Update(3), now, &workers), ["chaos: a 4th of the time to the worker in place 1"]);
         let mut pauses = Vec::new();
-        for _ in 0..4 {
-            assert_eq!(injector.elapsed(now, &workers), [""; 0]);
+        for late in [0, 0, 5, 0, 0].map(Duration::from_millis) {
             let next = injector.next().unwrap();
             pauses.push((next - now).as_millis());
-            now = next;
+            now = next + late;
+            assert_eq!(injector.elapsed(now, &workers), [""; 0]);
         }
-        assert_eq!(pauses, [15, 5, 15, 5], "stopped, then running");
+        assert_eq!(pauses, [5, 15, 5, 30, 5], "running, then stopped");
         assert_eq!(injector.left(), ["chaos: all the time to the worker in place 1 at update 9 never came"]);
         injector.applied(Update(9), now, &workers);
         assert_eq!(injector.next(), None);

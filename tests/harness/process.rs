@@ -35,6 +35,19 @@ pub fn binaries() -> &'static Path {
     })
 }
 
+/// What a failed test shows of what a process said: its beginning and its end.
+fn ends(text: &str) -> String {
+    const SHOWN: usize = 40;
+    let lines: Vec<&str> = text.lines().collect();
+    match lines.len().checked_sub(2 * SHOWN) {
+        None | Some(0) => text.to_owned(),
+        Some(left) => {
+            let (first, last) = (lines[..SHOWN].join("\n"), lines[SHOWN + left..].join("\n"));
+            format!("{first}\n[{left} lines]\n{last}")
+        }
+    }
+}
+
 /// A process that has ended.
 #[derive(Debug)]
 pub struct Ended {
@@ -51,14 +64,14 @@ pub struct Ended {
 impl Ended {
     /// Asserts the exit code; shows the output where it is another.
     pub fn expect(self, code: i32) -> Self {
-        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, ends(&self.stderr));
         self
     }
 
     /// Asserts that standard error says all of `parts`.
     pub fn says(self, parts: &[&str]) -> Self {
         for part in parts {
-            assert!(self.stderr.contains(part), "missing {part:?} in:\n{}", self.stderr);
+            assert!(self.stderr.contains(part), "missing {part:?} in:\n{}", ends(&self.stderr));
         }
         self
     }
@@ -122,7 +135,9 @@ impl Running {
     /// Blocks until a line of standard error contains `text`; returns the line.
     pub fn wait_for(&mut self, text: &str) -> String {
         loop {
-            match self.lines.recv_timeout(LIFETIME) {
+            // A run that says other things all the time is not waited for any longer.
+            let left = LIFETIME.saturating_sub(self.started.elapsed());
+            match self.lines.recv_timeout(left) {
                 Ok(line) => {
                     self.stderr.push_str(&line);
                     self.stderr.push('\n');
@@ -130,8 +145,10 @@ impl Running {
                         return line;
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => panic!("{text:?} never came; standard error:\n{}", self.stderr),
-                Err(RecvTimeoutError::Disconnected) => panic!("ended without {text:?}:\n{}", self.stderr),
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("{text:?} never came; standard error:\n{}", ends(&self.stderr))
+                }
+                Err(RecvTimeoutError::Disconnected) => panic!("ended without {text:?}:\n{}", ends(&self.stderr)),
             }
         }
     }
@@ -152,7 +169,7 @@ impl Running {
                     self.stderr.push('\n');
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => panic!("still running; standard error:\n{}", self.stderr),
+                Err(RecvTimeoutError::Timeout) => panic!("still running; standard error:\n{}", ends(&self.stderr)),
             }
         }
         let status = self.child.wait().expect("wait for the process");

@@ -107,8 +107,13 @@ fn updates_are_told_in_peace() {
     let console = Console { least: Level::Error, tells_results: false, format: Format::Text };
     let display = Display::new(console, Progress::Hidden);
     let start = Instant::now();
-    assert!(display.is_time(start));
-    assert!(!display.is_time(start + PLAIN_PAUSE / 2));
-    assert!(display.clone().is_time(start + PLAIN_PAUSE), "clones tell in one place");
-    assert!(!display.is_time(start + PLAIN_PAUSE + PLAIN_PAUSE / 2));
+    let (record, total) = (record(), Update(40));
+    let is_milestone = |display: &Display, at| display.is_milestone(&record, total, at);
+    assert!(is_milestone(&display, start));
+    display.update(&record, (total, None), start);
+    assert!(!is_milestone(&display, start + PLAIN_PAUSE / 2));
+    assert!(is_milestone(&display.clone(), start + PLAIN_PAUSE), "clones tell in one place");
+    display.clone().update(&record, (total, None), start + PLAIN_PAUSE);
+    assert!(!is_milestone(&display, start + PLAIN_PAUSE + PLAIN_PAUSE / 2));
+    assert!(display.is_milestone(&record, record.update, start + PLAIN_PAUSE), "the last one is");
 }

@@ -6,7 +6,7 @@ mod json;
 mod text;
 
 use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use medley_common::identity::Update;
@@ -86,7 +86,10 @@ impl Display {
 
     /// Shows where training of `total` updates stands: on the bar or, without one, now and then.
     pub fn update(&self, record: &UpdateRecord, (total, rates): (Update, Option<Rates>), now: Instant) {
-        let is_milestone = record.update == total || self.is_time(now);
+        let is_milestone = self.is_milestone(record, total, now);
+        if is_milestone {
+            *self.milestone() = Some(now);
+        }
         let updated = Updated { record, total, rates, is_milestone };
         if let Renderer::Text(text) = &self.0.renderer {
             text.advance(&updated);
@@ -94,14 +97,15 @@ impl Display {
         self.show(&Event::Updated(updated));
     }
 
-    /// Whether it is time for a line of an update again.
-    fn is_time(&self, now: Instant) -> bool {
-        let mut last = self.0.milestone.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_time = last.is_none_or(|last| now.duration_since(last) >= PLAIN_PAUSE);
-        if is_time {
-            *last = Some(now);
-        }
-        is_time
+    /// Whether this update of `total` is worth a line: the last one is, and one in [`PLAIN_PAUSE`].
+    #[must_use]
+    pub fn is_milestone(&self, record: &UpdateRecord, total: Update, now: Instant) -> bool {
+        record.update == total || self.milestone().is_none_or(|last| now.duration_since(last) >= PLAIN_PAUSE)
+    }
+
+    /// When an update had a line.
+    fn milestone(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.milestone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether what workers write is to come here first, as not all of it is wanted, or not as it is.

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use medley_common::identity::WorkerId;
+use medley_common::message::Command;
 use medley_proto::v1;
 
 use super::{Driver, Ties};
@@ -43,8 +44,28 @@ impl Publication {
 }
 
 impl Driver {
+    /// Adds what is about to be done to what is told of the run: whoever reads a line of it and asks finds what it says.
+    pub(super) fn tell_ahead(&self, actions: &[Action], ties: &mut Ties) {
+        let now = Instant::now();
+        actions.iter().for_each(|action| self.tell_of(now, action, ties));
+        if actions.iter().any(|action| self.is_read(now, action)) {
+            self.publish(ties);
+        }
+    }
+
+    /// Whether a line comes of it.
+    fn is_read(&self, now: Instant, action: &Action) -> bool {
+        match action {
+            Action::Refuse(..) | Action::Order(_, Command::Welcome(_)) => true,
+            Action::Notice(_) | Action::Warning(_) | Action::Log(_) | Action::Publish(..) => true,
+            Action::Record(record) => self.display.is_milestone(record, self.run.total(), now),
+            _ => false,
+        }
+    }
+
     /// Adds what is done to what is told of the run so far.
-    pub(super) fn tell_of(&self, now: Instant, action: &Action, ties: &mut Ties) {
+    fn tell_of(&self, now: Instant, action: &Action, ties: &mut Ties) {
+        ties.counts.did(action);
         if matches!(action, Action::Summarise(..) | Action::Publish(..)) {
             self.record(Entry::Memory(ties.memory), ties);
         }
