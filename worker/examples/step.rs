@@ -1,6 +1,7 @@
 //! Times the updates of a MiniLM-shaped classifier on random rows:
 //! `cargo run --release -p medley-worker --example step -- --rows 16 --length 64 --threads 2 --dropout 0.1`.
 
+use std::borrow::Cow;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::mpsc;
 use std::time::Instant;
@@ -170,7 +171,8 @@ impl Updates {
         let digest_seconds = start.elapsed().as_secs_f64();
         let start = Instant::now();
         let save = SaveId { update: trainer.update(), generation: Generation(1) };
-        let copy = StateCopy::take(&trainer, save, &[ArtifactKind::Weights, ArtifactKind::Optimizer])?;
+        let memory = trainer.memory()?.into_iter().map(Cow::into_owned).collect();
+        let copy = StateCopy::take(&trainer, save, memory)?;
         let copy_seconds = start.elapsed().as_secs_f64();
         drop(copy);
         Ok(Timed { runs, digest, digest_seconds, copy_seconds, peak_bytes: trainer.peak_bytes() })

@@ -7,6 +7,7 @@
 //! lock and nothing is copied to share it.
 
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::abort::AbortSwitch;
 use super::dense::Dense;
 use super::exchange::Exchanges;
+use super::gather::Gather;
 use super::group::Group;
 use super::link::Link;
 use super::reach::reach;
@@ -32,6 +34,8 @@ pub(super) enum Order {
     Dense(DenseParts),
     /// Rows, and how many elements each has.
     Words(Vec<(Node, SparseRows)>, usize),
+    /// A buffer of which every rank has a shard.
+    Gather((Vec<f32>, Vec<Range<usize>>)),
     /// Take these buffers for sums to come.
     Reuse(Vec<Vec<f32>>),
     Fence,
@@ -43,7 +47,7 @@ impl Order {
         match self {
             Self::Dense(dense) => parts.dense.push(dense),
             Self::Words(words, _) => parts.words = Some(words),
-            Self::Reuse(_) | Self::Fence => {}
+            Self::Gather(_) | Self::Reuse(_) | Self::Fence => {}
         }
     }
 }
@@ -137,6 +141,11 @@ impl Courier {
                 Ok(Order::Words(nodes, width)) => {
                     let words = Words::new(Arc::clone(&self.group), sequence, (nodes, width))?;
                     self.exchanges.launch(Box::new(words));
+                    self.meter.begin();
+                }
+                Ok(Order::Gather(shards)) => {
+                    let gather = Gather::new(Arc::clone(&self.group), sequence, shards)?;
+                    self.exchanges.launch(Box::new(gather));
                     self.meter.begin();
                 }
                 Ok(Order::Reuse(buffers)) => self.exchanges.pool.put_whole(buffers),

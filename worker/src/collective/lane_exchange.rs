@@ -9,6 +9,7 @@
 //! that any of them has like a dense segment.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use medley_common::identity::Rank;
@@ -16,8 +17,8 @@ use medley_common::lane::Node;
 
 use super::group::{Group, number};
 use super::parcel::Parcel;
-use super::traffic::Meter;
-use super::transport::{Received, Sent, Transport};
+use super::traffic::{Meter, Traffic};
+use super::transport::{Received, Sent, Transport, all_gather};
 use super::tree_sum::{Adder, ChunkSum, Value};
 use super::{Collective, CollectiveError, Parts, SparseRows, Summed, device_failed};
 use crate::layout::Segment;
@@ -260,6 +261,13 @@ impl<O: Ops, T: Transport<O::Buffer>> Collective<O::Buffer> for LaneExchange<O, 
         }
         summed.words = self.words.take().map(|words| words.total).unwrap_or_default();
         Ok(summed)
+    }
+
+    fn all_gather(&mut self, buffer: &mut O::Buffer, shards: &[Range<usize>]) -> Result<Traffic, CollectiveError> {
+        self.meter.begin();
+        let sent = all_gather((&self.computing, &mut self.transport), buffer, (self.group.rank, shards))?;
+        self.meter.send(sent);
+        Ok(self.meter.take())
     }
 
     fn reuse(&mut self, sums: Vec<O::Buffer>) -> Vec<O::Buffer> {

@@ -4,6 +4,8 @@
 //! the lane tree that its own lanes cover. The collective adds all workers' nodes in the tree's order, so the result
 //! has the same bits whatever the number of workers.
 
+use std::ops::Range;
+
 use medley_common::identity::Rank;
 use medley_common::lane::Node;
 use medley_common::message::Form;
@@ -18,6 +20,7 @@ mod courier;
 mod dense;
 mod exchange;
 mod frame;
+mod gather;
 mod group;
 mod handshake;
 #[cfg(any(feature = "cuda", test))]
@@ -96,7 +99,7 @@ pub struct Summed<B = Vec<f32>> {
     pub segments: Vec<(Segment, B)>,
     /// The sum of the word embedding's rows.
     pub words: SparseRows<B>,
-    /// Buffers handed over that the sums did not need; for reuse.
+    /// Buffers handed over that the sums did not need; for reuse. After a gather, what was gathered.
     pub spare: Vec<B>,
     /// What it took; nothing in a group of one.
     pub traffic: Traffic,
@@ -151,6 +154,14 @@ pub trait Collective<B = Vec<f32>> {
     /// Takes the buffers of sums back, once they are of no use: the next sums need as many. Gives back those that it
     /// has no use for.
     fn reuse(&mut self, sums: Vec<B>) -> Vec<B>;
+
+    /// Makes `buffer`, of which every rank has its own one of `shards`, the same on all ranks, to the bit; blocks until it
+    /// is. The shards do not overlap, are the same on all ranks, one for each; nothing is launched meanwhile. What else
+    /// is in the buffer stays.
+    ///
+    /// # Errors
+    /// A peer was lost, is silent for too long, or does not follow the protocol: the buffer is void.
+    fn all_gather(&mut self, buffer: &mut B, shards: &[Range<usize>]) -> Result<Traffic, CollectiveError>;
 
     /// After a failure: gives back what was handed over since the last fence. A collective that cannot gives nothing,
     /// and all of it is computed again.

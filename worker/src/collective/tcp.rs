@@ -1,6 +1,7 @@
 //! The collective of CPU workers: a full mesh of TCP connections, of which those between processes of one machine send
 //! through memory that both share.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SendError, Sender, TryRecvError};
 use std::thread::JoinHandle;
@@ -19,7 +20,7 @@ use super::link::Link;
 use super::listener::Listener;
 use super::mesh::{self, Seat};
 use super::topology::{ranks, way};
-use super::traffic::Meter;
+use super::traffic::{Meter, Traffic};
 use super::{Collective, CollectiveError, Parts, SparseRows, Summed};
 use crate::layout::{Layout, Segment};
 
@@ -221,6 +222,13 @@ impl Collective for Tcp {
 
     fn launch_words(&mut self, sums: Vec<(Node, SparseRows)>) -> Result<(), CollectiveError> {
         self.order(Order::Words(sums, self.group.hidden))
+    }
+
+    fn all_gather(&mut self, buffer: &mut Vec<f32>, shards: &[Range<usize>]) -> Result<Traffic, CollectiveError> {
+        self.order(Order::Gather((std::mem::take(buffer), shards.to_vec())))?;
+        let Summed { mut spare, traffic, .. } = self.fence()?;
+        *buffer = spare.pop().unwrap_or_default();
+        Ok(traffic)
     }
 
     fn fence(&mut self) -> Result<Summed, CollectiveError> {

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::CollectiveError;
-use crate::ops::Slice;
+use super::{CollectiveError, device_failed};
+use crate::ops::{Ops, Slice, SliceMut};
 
 /// What moves elements between the ranks' devices.
 pub(super) trait Transport<B> {
@@ -27,6 +27,32 @@ pub(super) trait Transport<B> {
 
     /// Ends, after a failure, what was enqueued. Whether what was handed over may be used again.
     fn abandon(&mut self) -> bool;
+}
+
+/// Enqueues all that makes `buffer` whole on all ranks, of which rank `own` has its own one of `shards`, and waits for it.
+/// Returns the bytes sent. `computing` has the order of computing.
+pub(super) fn all_gather<O: Ops, T: Transport<O::Buffer>>(
+    (computing, transport): (&O, &mut T),
+    buffer: &mut O::Buffer,
+    (own, shards): (usize, &[Range<usize>]),
+) -> Result<u64, CollectiveError> {
+    let range = shards.get(own).cloned().unwrap_or_default();
+    // What is sent lies beside what is written to.
+    let mut shard = O::Buffer::default();
+    let count = range.len();
+    computing.grow(&mut shard, count).map_err(device_failed)?;
+    let into = SliceMut { buffer: &mut shard, range: 0..count };
+    computing.copy(into, Slice { buffer, range }).map_err(device_failed)?;
+    transport.follow()?;
+    let peers = || (0..shards.len()).filter(|peer| *peer != own);
+    let elements = || Slice { buffer: &shard, range: 0..count };
+    let sent: Vec<_> = peers().filter(|_| count > 0).map(|to| Sent { to, elements: elements() }).collect();
+    let theirs = peers().map(|from| Received { from, buffer: 0, range: shards[from].clone() });
+    let received: Vec<_> = theirs.filter(|received| !received.range.is_empty()).collect();
+    let bytes = (sent.len() * count * size_of::<f32>()) as u64;
+    transport.exchange(&sent, std::slice::from_mut(buffer), &received)?;
+    transport.finish()?;
+    Ok(bytes)
 }
 
 /// Elements for another rank.

@@ -50,8 +50,8 @@ impl Coefficients {
 pub struct AdamW<'a, O: Ops + ?Sized> {
     /// The numbers.
     pub coefficients: Coefficients,
-    /// `p`.
-    pub parameters: &'a mut O::Buffer,
+    /// `p`, where the runs' places are counted from; the moments are of these alone.
+    pub parameters: SliceMut<'a, O::Buffer>,
     /// `m`.
     pub first: &'a mut O::Buffer,
     /// `v`.

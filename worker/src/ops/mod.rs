@@ -175,6 +175,11 @@ pub trait Ops {
         self.upload(values)
     }
 
+    /// Has operations read the parameters as they are, after another than a step has changed them.
+    fn refresh_parameters(&self, _parameters: &mut Self::Buffer) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
     /// Moves a buffer to the host.
     fn download(&self, buffer: Self::Buffer) -> Result<Vec<f32>, DeviceError>;
 

@@ -42,8 +42,8 @@ impl Coefficients {
 pub struct Sgd<'a, O: Ops + ?Sized> {
     /// The numbers.
     pub coefficients: Coefficients,
-    /// `p`.
-    pub parameters: &'a mut O::Buffer,
+    /// `p`, where the runs' places are counted from; the momentum is of these alone.
+    pub parameters: SliceMut<'a, O::Buffer>,
     /// `b`, if there is momentum.
     pub momentum: Option<&'a mut O::Buffer>,
     /// What is moved; no element twice.

@@ -33,13 +33,12 @@ impl<O: Ops> AdamW<O> {
     pub(super) fn step_rows(
         &mut self,
         ops: &O,
-        parameters: &mut O::Buffer,
+        parameters: SliceMut<'_, O::Buffer>,
         (Run { range, decays, .. }, gradient): (&Run, RowGradients<'_, O>),
         size: StepSize,
     ) -> Result<(), DeviceError> {
         let coefficients = coefficients(&self.spec, size);
         let coefficients = if *decays { coefficients } else { coefficients.lasting() };
-        let parameters = SliceMut { buffer: parameters, range: range.clone() };
         let first = SliceMut { buffer: &mut self.first, range: range.clone() };
         let second = SliceMut { buffer: &mut self.second, range: range.clone() };
         ops.adamw_rows(AdamWRows { coefficients, parameters, first, second, gradient })
@@ -49,7 +48,7 @@ impl<O: Ops> AdamW<O> {
     pub(super) fn step(
         &mut self,
         ops: &O,
-        parameters: &mut O::Buffer,
+        parameters: SliceMut<'_, O::Buffer>,
         runs: Vec<StepRun<'_, O>>,
         size: StepSize,
     ) -> Result<(), DeviceError> {

@@ -20,17 +20,18 @@ pub(super) struct Run {
     pub(super) segment: Segment,
     /// Elements within the segment.
     pub(super) within: Range<usize>,
-    /// Elements of the flat buffer.
+    /// Elements of the optimizer's shard, which is a run of the flat buffer.
     pub(super) range: Range<usize>,
     pub(super) decays: bool,
 }
 
-/// All parameters that are trained, in the order of the layout: neighbouring segments of the same rate are one group.
-pub(super) fn groups(layout: &Layout, tuning: &TuningSpec) -> Vec<Group> {
+/// All parameters of `shard` that are trained, in the order of the layout: neighbouring segments of the same rate are one
+/// group.
+pub(super) fn groups(layout: &Layout, tuning: &TuningSpec, shard: &Range<usize>) -> Vec<Group> {
     let layers = layout.segments().iter().filter(|(segment, _)| matches!(segment, Segment::Layer(_))).count() as u32;
     let mut groups: Vec<Group> = Vec::new();
     for (segment, whole) in layout.segments().iter().filter(|(segment, _)| segment.is_trained(tuning)) {
-        let (rate, runs) = (segment.rate(tuning, layers), runs(layout, (*segment, whole)));
+        let (rate, runs) = (segment.rate(tuning, layers), runs(layout, (*segment, whole), shard));
         match groups.last_mut() {
             Some(group) if group.rate.to_bits() == rate.to_bits() => group.runs.extend(runs),
             _ => groups.push(Group { rate, runs }),
@@ -39,12 +40,16 @@ pub(super) fn groups(layout: &Layout, tuning: &TuningSpec) -> Vec<Group> {
     groups
 }
 
-/// Neighbouring tensors of a segment that decay alike are one run.
-fn runs(layout: &Layout, (segment, whole): (Segment, &Range<usize>)) -> Vec<Run> {
+/// Neighbouring tensors of a segment that decay alike are one run, as far as they are in `shard`.
+fn runs(layout: &Layout, (segment, whole): (Segment, &Range<usize>), shard: &Range<usize>) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for slot in layout.slots().iter().filter(|slot| whole.contains(&slot.range.start)) {
-        let (start, end) = (slot.range.start, slot.range.end);
+        let (start, end) = (slot.range.start.max(shard.start), slot.range.end.min(shard.end));
+        if start >= end {
+            continue;
+        }
         let (within, decays) = (start - whole.start..end - whole.start, slot.decays());
+        let (start, end) = (start - shard.start, end - shard.start);
         match runs.last_mut() {
             Some(run) if run.decays == decays => {
                 run.within.end = within.end;

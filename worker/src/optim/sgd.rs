@@ -35,13 +35,12 @@ impl<O: Ops> Sgd<O> {
     pub(super) fn step_rows(
         &mut self,
         ops: &O,
-        parameters: &mut O::Buffer,
+        parameters: SliceMut<'_, O::Buffer>,
         (Run { range, decays, .. }, gradient): (&Run, RowGradients<'_, O>),
         size: StepSize,
     ) -> Result<(), DeviceError> {
         let coefficients = self.coefficients(size);
         let coefficients = if *decays { coefficients } else { coefficients.lasting() };
-        let parameters = SliceMut { buffer: parameters, range: range.clone() };
         let momentum = self.momentum.as_mut().map(|buffer| SliceMut { buffer, range: range.clone() });
         ops.sgd_rows(SgdRows { coefficients, parameters, momentum, gradient })
     }
@@ -50,7 +49,7 @@ impl<O: Ops> Sgd<O> {
     pub(super) fn step(
         &mut self,
         ops: &O,
-        parameters: &mut O::Buffer,
+        parameters: SliceMut<'_, O::Buffer>,
         runs: Vec<StepRun<'_, O>>,
         size: StepSize,
     ) -> Result<(), DeviceError> {

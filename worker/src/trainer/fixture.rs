@@ -17,7 +17,7 @@ use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec, TuningSpec};
 
 use super::{StepError, Trainer};
-use crate::collective::{Collective, CollectiveError, SparseRows, Summed};
+use crate::collective::{Collective, CollectiveError, SparseRows, Summed, Traffic};
 use crate::layout::{Layout, Segment};
 use crate::ops::cpu::Cpu;
 
@@ -208,6 +208,22 @@ impl Collective for Member {
     fn launch_words(&mut self, sums: Vec<(Node, SparseRows)>) -> Result<(), CollectiveError> {
         self.parts.words.extend(sums);
         Ok(())
+    }
+
+    /// Every rank hands over its shard as a segment's sum.
+    fn all_gather(&mut self, buffer: &mut Vec<f32>, shards: &[Range<usize>]) -> Result<Traffic, CollectiveError> {
+        let rank = |rank: u32| (Segment::Losses, Node { level: 0, index: rank });
+        let own = buffer[shards[self.rank as usize].clone()].to_vec();
+        let parts = Arc::new(Parts { dense: BTreeMap::from([(rank(self.rank), own)]), ..Parts::default() });
+        for (peer, _) in &self.peers {
+            peer.send(parts.clone()).map_err(|_| CollectiveError::Aborted)?;
+        }
+        for (_, peer) in &self.peers {
+            for ((_, node), shard) in &peer.recv().map_err(|_| CollectiveError::Aborted)?.dense {
+                buffer[shards[node.index as usize].clone()].copy_from_slice(shard);
+            }
+        }
+        Ok(Traffic::default())
     }
 
     fn reuse(&mut self, sums: Vec<Vec<f32>>) -> Vec<Vec<f32>> {

@@ -5,7 +5,7 @@ use medley_common::lane::Node;
 use medley_common::spec::OptimizerKind;
 
 use super::*;
-use crate::collective::{Parts, Solo};
+use crate::collective::{Parts, Solo, Traffic};
 use crate::ops::cpu::Cpu;
 use crate::trainer::fixture::{Member, config, examples, group, plan, spec, trainer};
 
@@ -48,6 +48,10 @@ impl Collective for Rounding {
         };
         let sums = sums.into_iter().map(rounded).collect();
         self.member.launch_words(sums)
+    }
+
+    fn all_gather(&mut self, buffer: &mut Vec<f32>, shards: &[Range<usize>]) -> Result<Traffic, CollectiveError> {
+        self.member.all_gather(buffer, shards)
     }
 
     fn fence(&mut self) -> Result<Summed, CollectiveError> {

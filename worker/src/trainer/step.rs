@@ -12,6 +12,7 @@ use super::computer::{Computer, Work};
 use super::kept::Kept;
 use super::launch::{Launch, Launched};
 use super::passes::{PartialSums, Passes};
+use super::sharding::GatherError;
 use super::{Trainer, new_model};
 use crate::batch::RowError;
 use crate::collective::{Collective, CollectiveError, Summed};
@@ -23,7 +24,7 @@ use crate::optim::loss_scale::LossScale;
 use crate::optim::optimizer::StepSize;
 use crate::process_clock;
 
-/// Why an update was not made; parameters and moments are as before.
+/// Why an update was not made; parameters and moments are as before, unless the trainer is sharded: then they are void.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
     /// The plan is not that of the next update.
@@ -144,6 +145,11 @@ impl<O: Ops> Trainer<O> {
 
         let applied = self.apply(update, &gradients, divisor * gradient_scale, &losses)?;
         let (grad_norm, skipped) = (applied.unwrap_or(0.0), applied.is_none());
+        if !skipped {
+            let traffic = self.gather_parameters(collective)?;
+            timing.exchange_seconds += traffic.busy.as_secs_f64();
+            timing.sent_bytes += traffic.sent_bytes;
+        }
         self.update = update;
         spare.extend(reported);
         self.recycle(gradients, spare, collective);
@@ -273,6 +279,15 @@ impl<O: Ops> Trainer<O> {
 
 fn in_smaller_passes(update: Update, shortage: &str, Passes { most }: Passes) -> String {
     format!("update {update}: out of memory: {shortage}; going on with {most} lanes a pass")
+}
+
+impl From<GatherError> for StepError {
+    fn from(error: GatherError) -> Self {
+        match error {
+            GatherError::Collective(error) => Self::Collective(error),
+            GatherError::Device(error) => Self::Device(error),
+        }
+    }
 }
 
 /// Names the batch that the device's memory does not hold.

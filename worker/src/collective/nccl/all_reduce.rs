@@ -1,5 +1,6 @@
 //! Sums that NCCL makes: one all-reduce for each segment.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use medley_common::identity::Rank;
@@ -9,7 +10,8 @@ use medley_common::spec::GradientDtype;
 use super::communicator::Wire;
 use super::{Memory, Nccl};
 use crate::collective::group::Group;
-use crate::collective::traffic::Meter;
+use crate::collective::traffic::{Meter, Traffic};
+use crate::collective::transport::all_gather;
 use crate::collective::{Collective, CollectiveError, Parts, SparseRows, Summed, device_failed};
 use crate::layout::Segment;
 use crate::ops::Ops;
@@ -132,6 +134,14 @@ impl Collective<Memory> for AllReduce {
             summed.words = SparseRows { rows, values };
         }
         Ok(summed)
+    }
+
+    fn all_gather(&mut self, buffer: &mut Memory, shards: &[Range<usize>]) -> Result<Traffic, CollectiveError> {
+        self.meter.begin();
+        let computing = self.nccl.cuda.clone();
+        let sent = all_gather((&computing, &mut self.nccl), buffer, (self.group.rank, shards))?;
+        self.meter.send(sent);
+        Ok(self.meter.take())
     }
 
     fn reuse(&mut self, sums: Vec<Memory>) -> Vec<Memory> {

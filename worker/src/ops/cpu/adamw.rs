@@ -9,11 +9,11 @@ use crate::ops::step::StepRun;
 
 pub(super) fn step(op: AdamW<'_, Cpu>) {
     let AdamW { coefficients, parameters, first, second, runs } = op;
+    let parameters = parameters.into_values();
     for StepRun { range, decays, gradient } in runs {
         let coefficients = if decays { coefficients } else { coefficients.lasting() };
-        let [parameters, first, second] =
-            [&mut *parameters, &mut *first, &mut *second].map(|buffer| &mut buffer[range.clone()]);
-        step_run(&coefficients, [parameters, first, second], gradient.values());
+        let state = [&mut *parameters, first.as_mut_slice(), second.as_mut_slice()];
+        step_run(&coefficients, state.map(|buffer| &mut buffer[range.clone()]), gradient.values());
     }
 }
 

@@ -3,18 +3,17 @@
 use super::driver::{Argument, Driver, Grid, Kernel};
 use super::step::THREADS;
 use super::{Cuda, int};
+use crate::ops::DeviceError;
 use crate::ops::adamw::{AdamW, AdamWRows, Coefficients};
-use crate::ops::{DeviceError, SliceMut};
 
 const DENSE: Kernel = Kernel { module: "adamw", name: "adamw" };
 const ROWS: Kernel = Kernel { module: "adamw", name: "adamw_rows" };
 
 pub(super) fn step<D: Driver>(cuda: &Cuda<D>, op: AdamW<'_, Cuda<D>>) -> Result<(), DeviceError> {
     let AdamW { coefficients: numbers, parameters, first, second, runs } = op;
-    let table = cuda.step_table(&runs, parameters)?;
+    let table = cuda.step_table(&runs, &parameters)?;
     let runs = cuda.scratch(table.bytes())?;
-    let whole = 0..parameters.room;
-    let parameters = SliceMut { buffer: parameters, range: whole.clone() };
+    let whole = 0..parameters.range.len();
     let arguments = [
         cuda.wide_mut(&parameters)?,
         cuda.wide(first, whole.clone())?,
@@ -35,7 +34,7 @@ pub(super) fn step_rows<D: Driver>(cuda: &Cuda<D>, op: AdamWRows<'_, Cuda<D>>) -
         cuda.wide_mut(&op.first)?,
         cuda.wide_mut(&op.second)?,
         cuda.copy_of(&op.parameters)?,
-        cuda.wide(op.gradient.values, 0..rows * width)?,
+        cuda.wide_run(&op.gradient.values)?,
         coefficients(&op.coefficients),
         Argument::Address(cuda.driver.address(&places)),
         int(rows),

@@ -83,6 +83,10 @@ impl<D: Driver> Ops for Cuda<D> {
         Ok(buffer)
     }
 
+    fn refresh_parameters(&self, parameters: &mut Self::Buffer) -> Result<(), DeviceError> {
+        reduce::refresh_narrow(self, parameters)
+    }
+
     fn download(&self, buffer: Self::Buffer) -> Result<Vec<f32>, DeviceError> {
         let range = 0..buffer.room;
         self.read(Slice { buffer: &buffer, range })

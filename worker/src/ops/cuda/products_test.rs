@@ -213,7 +213,7 @@ impl Scenario for Steps {
         };
         ops.adamw(AdamW {
             coefficients: STEP,
-            parameters: &mut parameters,
+            parameters: SliceMut { buffer: &mut parameters, range: 0..count },
             first: &mut first,
             second: &mut second,
             runs: vec![run(301..350, false), run(350..350, true), run(350..650, true), run(690..count, false)],
@@ -224,7 +224,7 @@ impl Scenario for Steps {
             parameters: SliceMut { buffer: &mut parameters, range: 0..300 },
             first: SliceMut { buffer: &mut first, range: 0..300 },
             second: SliceMut { buffer: &mut second, range: 0..300 },
-            gradient: RowGradients { width, rows, values: &gradient },
+            gradient: RowGradients { width, rows, values: Slice { buffer: &gradient, range: 0..rows.len() * width } },
         })
         .unwrap();
         let squares = ops
@@ -278,20 +278,22 @@ fn bits_of_steps<D: Driver>(cuda: &Cuda<D>, shift: usize, gradient_shift: usize)
     };
     let runs = || vec![run(0, 8200, true), run(8203, 2, false), run(8207, 1300, true)];
     let coefficients = STEP;
-    let (parameters_mut, first_mut, second_mut) = (&mut parameters, &mut first, &mut second);
-    cuda.adamw(AdamW { coefficients, parameters: parameters_mut, first: first_mut, second: second_mut, runs: runs() })
-        .unwrap();
+    let whole = 0..cuda.room(&parameters);
+    let of = SliceMut { buffer: &mut parameters, range: whole.clone() };
+    let (first_mut, second_mut) = (&mut first, &mut second);
+    cuda.adamw(AdamW { coefficients, parameters: of, first: first_mut, second: second_mut, runs: runs() }).unwrap();
     let range = shift..shift + 30 * width;
     cuda.adamw_rows(AdamWRows {
         coefficients: STEP,
         parameters: SliceMut { buffer: &mut parameters, range: range.clone() },
         first: SliceMut { buffer: &mut first, range: range.clone() },
         second: SliceMut { buffer: &mut second, range },
-        gradient: RowGradients { width, rows: &[0, 3, 4, 29], values: &of_rows },
+        gradient: RowGradients { width, rows: &[0, 3, 4, 29], values: Slice { buffer: &of_rows, range: 0..4 * width } },
     })
     .unwrap();
     for momentum in [None, Some(&mut second)] {
-        cuda.sgd(Sgd { coefficients: DESCENT, parameters: &mut parameters, momentum, runs: runs() }).unwrap();
+        let parameters = SliceMut { buffer: &mut parameters, range: whole.clone() };
+        cuda.sgd(Sgd { coefficients: DESCENT, parameters, momentum, runs: runs() }).unwrap();
     }
     let squares =
         cuda.square_sum(&[Slice { buffer: &gradient, range: gradient_shift..gradient_shift + 7003 }]).unwrap();

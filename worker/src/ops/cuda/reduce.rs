@@ -182,3 +182,13 @@ pub(super) fn copy_narrow<D: Driver>(cuda: &Cuda<D>, buffer: &mut Buffer<D::Memo
     buffer.narrow = cuda.narrowed(buffer, buffer.room, cuda.element)?.narrow;
     Ok(())
 }
+
+/// Writes the half-precision copy of a buffer's `f32` elements anew, where there is one.
+pub(super) fn refresh_narrow<D: Driver>(cuda: &Cuda<D>, buffer: &mut Buffer<D::Memory>) -> Result<(), DeviceError> {
+    if buffer.narrow.is_none() {
+        return Ok(());
+    }
+    let count = buffer.room;
+    let arguments = [cuda.wide(buffer, 0..count)?, cuda.stored(buffer, 0..count)?, long(count)];
+    cuda.enqueue(NARROW, cuda.element, element_grid(count), &arguments)
+}

@@ -11,11 +11,9 @@ const ROWS: Kernel = Kernel { module: "sgd", name: "sgd_rows" };
 
 pub(super) fn step<D: Driver>(cuda: &Cuda<D>, op: Sgd<'_, Cuda<D>>) -> Result<(), DeviceError> {
     let Sgd { coefficients, parameters, momentum, runs } = op;
-    let table = cuda.step_table(&runs, parameters)?;
+    let table = cuda.step_table(&runs, &parameters)?;
     let runs = cuda.scratch(table.bytes())?;
-    let whole = 0..parameters.room;
-    let momentum = momentum.map(|buffer| SliceMut { buffer, range: whole.clone() });
-    let parameters = SliceMut { buffer: parameters, range: whole };
+    let momentum = momentum.map(|buffer| SliceMut { buffer, range: 0..parameters.range.len() });
     let table_at = [Argument::Address(cuda.driver.address(&runs)), int(table.len())];
     let arguments = [&state(cuda, &parameters, momentum)?[..], &table_at, &numbers(&coefficients)].concat();
     cuda.enqueue(DENSE, cuda.element, Grid::new(table.blocks(), THREADS), &arguments)
@@ -25,12 +23,8 @@ pub(super) fn step_rows<D: Driver>(cuda: &Cuda<D>, op: SgdRows<'_, Cuda<D>>) -> 
     let SgdRows { coefficients, parameters, momentum, gradient } = op;
     let (rows, width) = (gradient.rows.len(), gradient.width);
     let places = cuda.step_rows(gradient.rows)?;
-    let gradient_at = [
-        cuda.wide(gradient.values, 0..rows * width)?,
-        Argument::Address(cuda.driver.address(&places)),
-        int(rows),
-        int(width),
-    ];
+    let gradient_at =
+        [cuda.wide_run(&gradient.values)?, Argument::Address(cuda.driver.address(&places)), int(rows), int(width)];
     let arguments = [&state(cuda, &parameters, momentum)?[..], &gradient_at, &numbers(&coefficients)].concat();
     let matrix_rows = parameters.range.len() / width.max(1);
     cuda.enqueue(ROWS, cuda.element, Grid::new(matrix_rows, THREADS), &arguments)

@@ -15,12 +15,12 @@ impl<D: Driver> Cuda<D> {
     pub(super) fn step_table(
         &self,
         runs: &[StepRun<'_, Self>],
-        parameters: &Buffer<D::Memory>,
+        parameters: &SliceMut<'_, Buffer<D::Memory>>,
     ) -> Result<Runs, DeviceError> {
         let mut table = Runs::default();
         for StepRun { range, decays, gradient } in runs {
-            if gradient.range.len() != range.len() || range.end > parameters.room {
-                let (elements, room) = (gradient.range.len(), parameters.room);
+            if gradient.range.len() != range.len() || range.end > parameters.range.len() {
+                let (elements, room) = (gradient.range.len(), parameters.range.len());
                 let problem = format!("elements {range:?} of {room} with a gradient of {elements}");
                 return Err(DeviceError::Failed { doing: "make a step", problem });
             }
