@@ -272,6 +272,7 @@ int ncclCommInitRankConfig(ncclComm** handle, int ranks, UniqueId id, int rank, 
     if (config->magic != 0xcafebeefu || config->size < 80 || config->version < 21700 || config->blocking != 0) {
         misused("a configuration that NCCL does not know");
     }
+    if (setting("NCCL_COMM_BLOCKING", 0) != 0) misused("what the machine has set goes before the configuration: calls block");
     if (rank < 0 || rank >= ranks || ranks > MOST_RANKS) return INVALID_ARGUMENT;
     *handle = new ncclComm;
     auto comm = (*handle)->comm;

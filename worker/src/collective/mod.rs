@@ -179,7 +179,7 @@ pub fn by_tcp(spec: &TrainSpec, shared_memory: bool) -> Connect<Vec<f32>> {
 fn device_failed(error: DeviceError) -> CollectiveError {
     match error {
         DeviceError::OutOfMemory { shortage } => CollectiveError::OutOfMemory { problem: shortage.to_string() },
-        DeviceError::Failed { .. } => CollectiveError::Invalid { problem: error.to_string() },
+        DeviceError::Failed { .. } => CollectiveError::Device { problem: error.to_string() },
     }
 }
 
@@ -218,6 +218,12 @@ pub enum CollectiveError {
     #[error("out of memory: {problem}")]
     OutOfMemory {
         /// What there is of it, or what NCCL says.
+        problem: String,
+    },
+    /// The device failed: this rank's own matter, whatever becomes of the group.
+    #[error("{problem}")]
+    Device {
+        /// What it says.
         problem: String,
     },
     /// The collective was aborted from outside.

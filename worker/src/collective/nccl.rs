@@ -147,7 +147,11 @@ impl Nccl {
         let patience = Patience::new(self.silence);
         let failure = loop {
             match end.try_is_complete() {
-                Ok(true) => return Ok(()),
+                // Where NCCL was aborted, or has failed, what it had enqueued ends as well, and nothing is summed.
+                Ok(true) => match self.communicator.failure() {
+                    None => return Ok(()),
+                    Some(error) => break error,
+                },
                 Ok(false) => {}
                 Err(error) => break cuda_failed(error),
             }
@@ -208,5 +212,5 @@ fn topology(form: &Form, gpu: &Gpu) -> Result<String, CollectiveError> {
 }
 
 fn cuda_failed(error: DriverError) -> CollectiveError {
-    CollectiveError::Invalid { problem: format!("sum gradients: {error}") }
+    CollectiveError::Device { problem: format!("sum gradients: {error}") }
 }

@@ -275,6 +275,7 @@ impl CollectiveError {
             }
             Self::Invalid { problem } => Self::Invalid { problem: problem.clone() },
             Self::OutOfMemory { problem } => Self::OutOfMemory { problem: problem.clone() },
+            Self::Device { problem } => Self::Device { problem: problem.clone() },
             Self::Aborted => Self::Aborted,
         }
     }

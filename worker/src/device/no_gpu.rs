@@ -19,7 +19,7 @@ const NVIDIA: &str = "/dev/nvidiactl";
 const CUDA_WORKER: &str = "medley-worker-cuda";
 
 /// What has a library of this name, by how the name begins, and functions whose names begin like this; the longer of two
-/// beginnings first.
+/// beginnings first. A package of this name is for CUDA 13.
 const SOURCES: [(&str, &str, &str); 5] = [
     ("libcublas", "cublas", "pip install nvidia-cublas"),
     ("libcurand.", "curand", "pip install nvidia-curand"),
@@ -106,8 +106,18 @@ fn missing(trace: &str) -> impl Iterator<Item = &str> {
 
 fn advice(library: &str) -> String {
     match SOURCES.iter().find(|(start, ..)| library.starts_with(start)) {
-        Some((.., source)) => format!("{library} ({source})"),
+        Some((.., source)) => format!("{library} ({})", of_release(source, library)),
         None => library.to_owned(),
+    }
+}
+
+/// The package that has this library: those of CUDA 12 have the number in their names, and so have their libraries.
+fn of_release(source: &str, library: &str) -> String {
+    let is_older = library.ends_with(".so.12");
+    match source.strip_suffix("-cu13") {
+        _ if !is_older || !source.starts_with("pip ") => source.to_owned(),
+        Some(start) => format!("{start}-cu12"),
+        None => format!("{source}-cu12"),
     }
 }
 
@@ -138,6 +148,8 @@ mod tests {
         let named: Vec<String> = missing(trace).map(advice).collect();
         assert!(named[0].starts_with("libcuda.so.1 (the NVIDIA driver"), "{named:?}");
         assert_eq!(named[1..], ["libnccl.so.2 (pip install nvidia-nccl-cu13)", "libodd.so.3"]);
+        assert_eq!(advice("libcublas.so.12"), "libcublas.so.12 (pip install nvidia-cublas-cu12)");
+        assert_eq!(advice("libcublasLt.so.13"), "libcublasLt.so.13 (pip install nvidia-cublas)");
     }
 
     #[test]

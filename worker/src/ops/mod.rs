@@ -99,7 +99,7 @@ pub enum DeviceError {
 /// Memory that a device does not have; in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shortage {
-    /// What was asked for.
+    /// What was asked for; 0 where the device does not say.
     pub asked: u64,
     /// What is free, if the device says so.
     pub free: Option<u64>,
@@ -110,11 +110,12 @@ pub struct Shortage {
 impl std::fmt::Display for Shortage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
-        write!(f, "{} MiB were asked for", mebibytes(self.asked))?;
-        match (self.free, self.total) {
-            (Some(free), Some(total)) => write!(f, ", {} of {} MiB are free", free >> 20, mebibytes(total)),
-            _ => Ok(()),
-        }
+        let asked = (self.asked > 0).then(|| format!("{} MiB were asked for", mebibytes(self.asked)));
+        let free = self.free.zip(self.total);
+        let free = free.map(|(free, total)| format!("{} of {} MiB are free", free >> 20, mebibytes(total)));
+        let known: Vec<String> = asked.into_iter().chain(free).collect();
+        f.write_str(if known.is_empty() { "the device says no more" } else { "" })?;
+        f.write_str(&known.join(", "))
     }
 }
 

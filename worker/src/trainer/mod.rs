@@ -127,6 +127,14 @@ impl<O: Ops> Trainer<O> {
         })
     }
 
+    /// Waits for what the device has to do.
+    ///
+    /// # Errors
+    /// The device has failed.
+    pub fn wait(&self) -> Result<(), DeviceError> {
+        self.ops.wait()
+    }
+
     /// Goes on after `update`, with what the optimizer remembered then ([`OptimizerKind::memory`]).
     ///
     /// # Errors

@@ -67,6 +67,12 @@ impl AllReduce {
         Ok(Sum { segment, gradient, narrow })
     }
 
+    /// What a rank without rows adds: of a state, −0, which changes no bit of any number.
+    fn nothing(&self, count: usize) -> Result<Memory, CollectiveError> {
+        let cuda = &self.nccl.cuda;
+        if self.in_full { cuda.upload(vec![-0.0; count]) } else { cuda.zeros(count) }.map_err(device_failed)
+    }
+
     fn finish(&self, sum: Sum, count: usize) -> Result<(Segment, Memory), CollectiveError> {
         let Sum { segment, gradient, narrow } = sum;
         if let Some(narrow) = narrow {
@@ -101,7 +107,7 @@ impl Collective<Memory> for AllReduce {
         let count = self.length(segment);
         let gradient = match only(sums)? {
             Some(gradient) => gradient,
-            None => self.nccl.cuda.zeros(count).map_err(device_failed)?,
+            None => self.nothing(count)?,
         };
         let sum = self.begin(segment, gradient, count)?;
         self.summed.push(sum);
@@ -111,7 +117,7 @@ impl Collective<Memory> for AllReduce {
     /// As a whole matrix: which rows the others touch is not known here, and the rows of a large batch are most of it.
     fn launch_words(&mut self, sums: Vec<(Node, SparseRows<Memory>)>) -> Result<(), CollectiveError> {
         let count = self.group.vocabulary * self.group.hidden;
-        let dense = self.nccl.cuda.zeros(count).map_err(device_failed)?;
+        let dense = self.nothing(count)?;
         if let Some(rows) = only(sums)? {
             self.nccl.cuda.scatter_rows(&rows, &dense, self.group.hidden).map_err(device_failed)?;
         }

@@ -251,11 +251,25 @@ impl Driver for Gpu {
 }
 
 fn failed(doing: &'static str) -> impl Fn(DriverError) -> DeviceError {
-    move |error| DeviceError::Failed { doing, problem: text(error) }
+    move |error| match error.0 {
+        driver_sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => full(),
+        _ => DeviceError::Failed { doing, problem: text(error) },
+    }
 }
 
 fn candle(doing: &'static str) -> impl Fn(candle_core::Error) -> DeviceError {
-    move |error| DeviceError::Failed { doing, problem: error.to_string() }
+    // Of what the driver says it keeps the words alone.
+    move |error| match error.to_string() {
+        words if words.contains("CUDA_ERROR_OUT_OF_MEMORY") => full(),
+        problem => DeviceError::Failed { doing, problem },
+    }
+}
+
+/// No memory for what the driver takes by itself: a context, kernels, a stream.
+fn full() -> DeviceError {
+    let known = driver::mem_get_info().ok();
+    let [free, total] = [known.map(|(free, _)| free as u64), known.map(|(_, total)| total as u64)];
+    DeviceError::OutOfMemory { shortage: Shortage { asked: 0, free, total } }
 }
 
 /// The name of an error, and the driver's own words for it: a library that only stands in for the driver has none.
