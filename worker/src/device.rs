@@ -15,8 +15,6 @@ mod gpu;
 #[path = "device/no_gpu.rs"]
 mod gpu;
 #[cfg(any(feature = "cuda", test))]
-mod nonblocking;
-#[cfg(any(feature = "cuda", test))]
 mod ordinal;
 #[cfg(any(feature = "cuda", test))]
 mod parts;

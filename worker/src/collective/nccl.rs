@@ -24,6 +24,8 @@ use super::patience::Patience;
 use super::topology::{adapters, line};
 use super::watchdog::Watchdog;
 use super::{Collective, CollectiveError, Connect, Rendezvous, Solo, Tcp, TcpSettings, device_failed};
+use crate::nccl_log;
+use crate::ops::Ops as _;
 use crate::ops::cuda::device::Gpu;
 use crate::ops::cuda::{Buffer, Cuda};
 
@@ -32,7 +34,7 @@ mod communicator;
 mod transport;
 
 use all_reduce::AllReduce;
-use communicator::{Communicator, UniqueId};
+use communicator::{Communicator, UniqueId, Wire};
 
 type Memory = Buffer<cudarc::driver::CudaSlice<u8>>;
 
@@ -111,8 +113,25 @@ impl Nccl {
         let watchdog = Watchdog::new(switch.clone(), GRACE, move || aborter.abort())
             .map_err(|error| CollectiveError::Invalid { problem: format!("start a watchdog: {error}") })?;
         let stream = cuda.driver().stream().context().new_stream().map_err(cuda_failed)?;
-        let topology = topology(form, cuda.driver())?;
-        Ok(Self { cuda, communicator, mesh, switch, watchdog, stream, silence, topology, is_open: false })
+        // What it says of earlier groups is theirs.
+        let told = nccl_log::read().len();
+        let topology = String::new();
+        let mut nccl = Self { cuda, communicator, mesh, switch, watchdog, stream, silence, topology, is_open: false };
+        nccl.connect()?;
+        let ways = nccl_log::ways(nccl_log::read().get(told..).unwrap_or_default(), nccl.mesh.rank().0);
+        nccl.topology = topology_of(form, nccl.cuda.driver(), ways)?;
+        Ok(nccl)
+    }
+
+    /// Sums one number: NCCL chooses its ways and connects ranks only when it first sums. So what cannot be connected shows
+    /// while the group forms.
+    fn connect(&mut self) -> Result<(), CollectiveError> {
+        let number = self.cuda.zeros(1).map_err(device_failed)?;
+        let address = self.cuda.address(&number, 1).map_err(device_failed)?;
+        self.follow_computing()?;
+        // SAFETY: the number is there until all have summed.
+        unsafe { self.communicator.sum(address, 1, Wire::Float32, &self.stream) }?;
+        self.finish_sums()
     }
 
     /// What is enqueued here from now on comes after all that has been computed before.
@@ -204,11 +223,11 @@ fn unique_id(mesh: &mut Tcp, rendezvous: &Rendezvous<'_>) -> Result<UniqueId, Co
     bytes.try_into().map_err(|_| invalid(format!("rank 0's token of {} bytes is no unique id of NCCL", bytes.len())))
 }
 
-/// Who sums with whom, in a line.
-fn topology(form: &Form, gpu: &Gpu) -> Result<String, CollectiveError> {
+/// Who sums with whom by which ways, in a line.
+fn topology_of(form: &Form, gpu: &Gpu, ways: Option<String>) -> Result<String, CollectiveError> {
     let surroundings = gpu.surroundings().map_err(device_failed)?.to_string();
     let adapters = adapters(Path::new("/sys/class/infiniband"));
-    Ok(line(&form.peers, communicator::version()?, &[surroundings, adapters], std::env::vars_os()))
+    Ok(line(&form.peers, communicator::version()?, (&[surroundings, adapters], ways), std::env::vars_os()))
 }
 
 fn cuda_failed(error: DriverError) -> CollectiveError {

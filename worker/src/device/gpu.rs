@@ -8,8 +8,9 @@ use medley_common::message::Failure;
 use medley_common::spec::{Precision, TrainSpec};
 
 use super::ordinal::ordinal;
-use super::{Device, Place, Work, config, nonblocking, parts};
+use super::{Device, Place, Work, config, parts};
 use crate::collective::nccl;
+use crate::nccl_settings;
 use crate::ops::DeviceError;
 use crate::ops::cuda::Cuda;
 use crate::ops::cuda::device::{Description, Gpu, cublas_version, visible};
@@ -79,8 +80,8 @@ pub(super) fn place(_device: Device, local_rank: Option<u32>) -> Result<Place, F
     let ordinal = ordinal(gpus.len(), local_rank)?;
     let gpu = gpus.into_iter().nth(ordinal).ok_or_else(|| config(format!("cuda:{ordinal} is gone")))?;
     gpu.check().map_err(|error| config(format!("--device cuda: cuda:{ordinal}: {error}")))?;
-    if nonblocking::is_overruled() {
-        return Err(start_again((nonblocking::BLOCKING, "0")));
+    if nccl_settings::value(nccl_settings::BLOCKING).is_some_and(|value| value != "0") {
+        return Err(start_again((nccl_settings::BLOCKING, "0")));
     }
     let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     if let Some(host) = parts::host(&gpu.uuid, is_set) {

@@ -12,6 +12,7 @@ use medley_common::spec::TrainSpec;
 
 use super::{Device, Place, Work, config};
 use crate::display::say;
+use crate::nccl_log;
 
 /// What NVIDIA's driver makes where there is a GPU.
 const NVIDIA: &str = "/dev/nvidiactl";
@@ -95,7 +96,14 @@ fn turn_into(worker: &Path) -> Failure {
         let (library, source) = owner(function);
         return config(format!("{name} finds {library} too old: it has no {function} ({source}); {way_out}"));
     }
-    let error = Command::new(worker).args(std::env::args_os().skip(1)).exec();
+    let mut command = Command::new(worker);
+    command.args(std::env::args_os().skip(1));
+    // The file is open until the program is another one.
+    let log = nccl_log::offered();
+    for (variable, value) in log.iter().flat_map(|(values, _)| nccl_log::VARIABLES.iter().zip(values)) {
+        command.env(variable, value);
+    }
+    let error = command.exec();
     config(format!("start {name}: {error}"))
 }
 
