@@ -3,9 +3,10 @@
 use medley_common::spec::Precision;
 
 use super::Cuda;
+use super::choosy_test::Choosy;
 use super::driver::{Driver, Element};
 use super::drivers_test::{DriverTest, on_each_driver};
-use super::kernels_test::{Case, LANES, Outputs, Scenario, compare};
+use super::kernels_test::{Case, Comparison, LANES, Outputs, Scenario, compare};
 use crate::batch::LaneSpan;
 use crate::collective::SparseRows;
 use crate::ops::adamw::{AdamW, AdamWRows, Coefficients};
@@ -175,11 +176,29 @@ impl Scenario for Biased {
     }
 }
 
+const BIASED: [(usize, usize); 5] = [(5, 3), (37, 40), (33, 120), (66, 24), (130, 8)];
+
 #[test]
 fn layers_with_a_bias_are_the_cpus() {
-    for (rows, outputs) in [(5, 3), (37, 40), (130, 8)] {
+    for (rows, outputs) in BIASED {
         compare(Biased { rows, outputs });
     }
+}
+
+struct Refused;
+
+impl DriverTest for Refused {
+    fn run<D: Driver + Clone>(&self, driver: D) {
+        for (rows, outputs) in BIASED {
+            Comparison(Biased { rows, outputs }).run(Choosy(driver.clone()));
+        }
+    }
+}
+
+/// What a device does not do in one launch with some of the products, it does in launches of its own.
+#[test]
+fn layers_with_a_bias_are_the_cpus_where_epilogues_are_refused() {
+    on_each_driver(&Refused);
 }
 
 const STEP: Coefficients = Coefficients {
