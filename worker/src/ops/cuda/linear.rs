@@ -9,7 +9,8 @@ use std::ops::Range;
 use super::driver::{Driver, Epilogue, Grid, Kernel, Matrix, Product};
 use super::{Buffer, Cuda, int};
 use crate::ops::linear::{
-    ColumnSum, Linear, LinearGradients, LinearInputGradient, LinearShape, LinearWeightGradient, Write,
+    ColumnSum, Linear, LinearGradients, LinearInputGradient, LinearShape, LinearWeightGradient, SharedInputGradient,
+    Write,
 };
 use crate::ops::{DeviceError, Slice};
 
@@ -59,6 +60,15 @@ pub(super) fn input_gradient<D: Driver>(
             epilogue: None,
         },
     )
+}
+
+/// One sum in `f32` over the outputs of all layers, rounded once: to the device they are one layer.
+pub(super) fn shared_input_gradient<D: Driver>(
+    cuda: &Cuda<D>,
+    op: SharedInputGradient<'_, Cuda<D>>,
+) -> Result<(), DeviceError> {
+    let SharedInputGradient { shape, dy, weight, dx, .. } = op;
+    input_gradient(cuda, LinearInputGradient { shape, dy, weight, dx, write: Write::Add })
 }
 
 pub(super) fn weight_gradient<D: Driver>(

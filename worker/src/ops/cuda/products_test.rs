@@ -16,7 +16,8 @@ use crate::ops::cpu::oracle::{noise, packed};
 use crate::ops::dropout::Site;
 use crate::ops::head::{CrossEntropy, FirstTokens, FirstTokensBackward, LaneLosses, TanhDropout, TanhDropoutBackward};
 use crate::ops::linear::{
-    ColumnSum, Linear, LinearGradients, LinearInputGradient, LinearShape, LinearWeightGradient, Write,
+    ColumnSum, Linear, LinearGradients, LinearInputGradient, LinearShape, LinearWeightGradient, SharedInputGradient,
+    Write,
 };
 use crate::ops::sgd::{self, Sgd};
 use crate::ops::step::{RowGradients, StepRun};
@@ -100,6 +101,9 @@ impl Scenario for Products {
             let input_gradient = LinearInputGradient { shape, dy, weight: weight(), dx: &mut dx, write };
             ops.linear_input_gradient(input_gradient).unwrap();
         }
+        let mut shared = case.taken(rows * inputs, 6);
+        let (first, dx_of_all) = (outputs / 3, &mut shared);
+        ops.shared_input_gradient(SharedInputGradient { shape, first, dy, weight: weight(), dx: dx_of_all }).unwrap();
         let (mut gradient, mut sums) = (case.room(outputs * inputs + 3), case.room(outputs + 3));
         let dweight = SliceMut { buffer: &mut gradient, range: 3..3 + outputs * inputs };
         let span = |tokens| LaneSpan { lane: 0, sequences: 0..0, tokens, blocks: 0..0 };
@@ -115,6 +119,7 @@ impl Scenario for Products {
             ("y", case.values(&y, rows * outputs)),
             ("y with bias", case.values(&with_bias, rows * outputs)),
             ("dx", case.values(&dx, rows * inputs)),
+            ("dx of several layers", case.values(&shared, rows * inputs)),
             ("dweight", from(&gradient, outputs * inputs)),
             ("column sums", from(&sums, outputs)),
         ]
