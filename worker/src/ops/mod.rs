@@ -42,7 +42,7 @@ use attention::{Attention, AttentionBackward};
 use embedding::{Embedding, EmbeddingBackward, PositionGradient, WordGradient};
 use gelu::{BiasGelu, BiasGeluBackward};
 use head::{CrossEntropy, FirstTokens, FirstTokensBackward, HeadDropout, LaneLosses, TanhDropout, TanhDropoutBackward};
-use linear::{ColumnSum, Linear, LinearGradients, LinearInputGradient, LinearWeightGradient};
+use linear::{ColumnSum, Linear, LinearGradients, LinearInputGradient, LinearWeightGradient, SharedInputGradient};
 use norm::{ResidualNorm, ResidualNormBackward};
 use sgd::{Sgd, SgdRows};
 
@@ -196,6 +196,9 @@ pub trait Ops {
 
     /// See [`LinearInputGradient`].
     fn linear_input_gradient(&self, op: LinearInputGradient<'_, Self>) -> Result<(), DeviceError>;
+
+    /// See [`SharedInputGradient`].
+    fn shared_input_gradient(&self, op: SharedInputGradient<'_, Self>) -> Result<(), DeviceError>;
 
     /// See [`LinearWeightGradient`].
     fn linear_weight_gradient(&self, op: LinearWeightGradient<'_, Self>) -> Result<(), DeviceError>;

@@ -14,7 +14,7 @@ use super::gelu::{BiasGelu, BiasGeluBackward};
 use super::head::{
     CrossEntropy, FirstTokens, FirstTokensBackward, HeadDropout, LaneLosses, TanhDropout, TanhDropoutBackward,
 };
-use super::linear::{ColumnSum, Linear, LinearInputGradient, LinearWeightGradient};
+use super::linear::{ColumnSum, Linear, LinearInputGradient, LinearWeightGradient, SharedInputGradient};
 use super::norm::{ResidualNorm, ResidualNormBackward};
 use super::sgd::{Sgd, SgdRows};
 use super::{DeviceError, LaneKeeping, Ops, Shortage, Slice, SliceMut};
@@ -150,6 +150,11 @@ impl Ops for Cpu {
 
     fn linear_input_gradient(&self, op: LinearInputGradient<'_, Self>) -> Result<(), DeviceError> {
         linear::input_gradient(op);
+        Ok(())
+    }
+
+    fn shared_input_gradient(&self, op: SharedInputGradient<'_, Self>) -> Result<(), DeviceError> {
+        linear::shared_input_gradient(op);
         Ok(())
     }
 

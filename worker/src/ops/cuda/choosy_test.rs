@@ -49,12 +49,11 @@ impl<D: Driver> Driver for Choosy<D> {
         unsafe { self.0.launch(kernel, element, grid, arguments) }
     }
 
-    /// For every other shape.
-    fn fuses(&self, product: &Product) -> Result<bool, DeviceError> {
-        Ok(shape(product) >> 32 & 1 == 0 && self.0.fuses(product)?)
-    }
-
-    unsafe fn product(&self, product: &Product) -> Result<(), DeviceError> {
+    /// It has epilogues for every other shape.
+    unsafe fn product(&self, product: &Product) -> Result<bool, DeviceError> {
+        if product.epilogue.is_some() && shape(product) >> 32 & 1 == 1 {
+            return Ok(false);
+        }
         let [m, n, k] = product.size;
         // One cut, as aligned as cuBLAS likes it: what comes before it is rounded before the rest is added.
         let cut = match product.epilogue {
@@ -75,8 +74,8 @@ impl<D: Driver> Driver for Choosy<D> {
             if cut == 0 {
                 return self.0.product(product);
             }
-            self.0.product(&part(0..cut, (product.add, product.epilogue)))?;
-            self.0.product(&part(cut..k, (true, None)))
+            Ok(self.0.product(&part(0..cut, (product.add, product.epilogue)))?
+                && self.0.product(&part(cut..k, (true, None)))?)
         }
     }
 }

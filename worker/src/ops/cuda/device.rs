@@ -236,11 +236,7 @@ impl Driver for Gpu {
         Ok(())
     }
 
-    fn fuses(&self, product: &Product) -> Result<bool, DeviceError> {
-        self.blas.fuses(product)
-    }
-
-    unsafe fn product(&self, product: &Product) -> Result<(), DeviceError> {
+    unsafe fn product(&self, product: &Product) -> Result<bool, DeviceError> {
         if !Arc::ptr_eq(&self.stream, &self.device.cuda_stream()) {
             let problem = "cuBLASLt has another stream".to_owned();
             return Err(DeviceError::Failed { doing: "multiply matrices", problem });

@@ -189,19 +189,13 @@ pub trait Driver: Debug {
         arguments: &[Argument],
     ) -> Result<(), DeviceError>;
 
-    /// Whether the device has the product's epilogue for its matrices. That depends on sizes, on kinds of elements, and on how
-    /// what is there is aligned, alone; no size is 0.
-    ///
-    /// # Errors
-    /// The device failed.
-    fn fuses(&self, product: &Product) -> Result<bool, DeviceError>;
-
-    /// Enqueues a product, whose epilogue is one that the device has.
+    /// Enqueues a product of matrices of no size 0; or says false, and does nothing, where the device does not have its
+    /// epilogue for them. That depends on sizes, on kinds of elements, and on how what is there is aligned, alone.
     ///
     /// # Safety
     /// The matrices lie in memory that stays allocated until the stream has come past the product.
     ///
     /// # Errors
-    /// The device failed.
-    unsafe fn product(&self, product: &Product) -> Result<(), DeviceError>;
+    /// The device failed, or it cannot compute a product without an epilogue.
+    unsafe fn product(&self, product: &Product) -> Result<bool, DeviceError>;
 }

@@ -174,11 +174,7 @@ impl Driver for Emulator {
         Ok(())
     }
 
-    fn fuses(&self, _product: &Product) -> Result<bool, DeviceError> {
-        Ok(true)
-    }
-
-    unsafe fn product(&self, product: &Product) -> Result<(), DeviceError> {
+    unsafe fn product(&self, product: &Product) -> Result<bool, DeviceError> {
         let [m, n, k] = product.size;
         // A column, in the place of the epilogue's vector.
         let vector = |address| Matrix { address, leading: m.max(n), transposed: false, element: product.c.element };
@@ -202,7 +198,7 @@ impl Driver for Emulator {
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 }
 

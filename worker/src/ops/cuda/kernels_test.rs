@@ -109,7 +109,7 @@ pub(super) fn compare(scenario: impl Scenario) {
     on_each_driver(&Comparison(scenario));
 }
 
-struct Comparison<S>(S);
+pub(super) struct Comparison<S>(pub(super) S);
 
 impl<S: Scenario> DriverTest for Comparison<S> {
     fn run<D: Driver + Clone>(&self, driver: D) {

@@ -87,11 +87,7 @@ impl<D: Driver> Driver for Limited<D> {
         unsafe { self.driver.launch(kernel, element, grid, arguments) }
     }
 
-    fn fuses(&self, product: &Product) -> Result<bool, DeviceError> {
-        self.driver.fuses(product)
-    }
-
-    unsafe fn product(&self, product: &Product) -> Result<(), DeviceError> {
+    unsafe fn product(&self, product: &Product) -> Result<bool, DeviceError> {
         // SAFETY: as the caller says.
         unsafe { self.driver.product(product) }
     }

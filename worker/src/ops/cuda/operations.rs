@@ -15,7 +15,9 @@ use crate::ops::gelu::{BiasGelu, BiasGeluBackward};
 use crate::ops::head::{
     CrossEntropy, FirstTokens, FirstTokensBackward, HeadDropout, LaneLosses, TanhDropout, TanhDropoutBackward,
 };
-use crate::ops::linear::{ColumnSum, Linear, LinearGradients, LinearInputGradient, LinearWeightGradient};
+use crate::ops::linear::{
+    ColumnSum, Linear, LinearGradients, LinearInputGradient, LinearWeightGradient, SharedInputGradient,
+};
 use crate::ops::norm::{ResidualNorm, ResidualNormBackward};
 use crate::ops::sgd::{Sgd, SgdRows};
 use crate::ops::{DeviceError, LaneKeeping, Ops, Slice, SliceMut};
@@ -124,6 +126,10 @@ impl<D: Driver> Ops for Cuda<D> {
 
     fn linear_input_gradient(&self, op: LinearInputGradient<'_, Self>) -> Result<(), DeviceError> {
         linear::input_gradient(self, op)
+    }
+
+    fn shared_input_gradient(&self, op: SharedInputGradient<'_, Self>) -> Result<(), DeviceError> {
+        linear::shared_input_gradient(self, op)
     }
 
     fn linear_weight_gradient(&self, op: LinearWeightGradient<'_, Self>) -> Result<(), DeviceError> {

@@ -3,9 +3,10 @@
 use medley_common::spec::Precision;
 
 use super::Cuda;
+use super::choosy_test::Choosy;
 use super::driver::{Driver, Element};
 use super::drivers_test::{DriverTest, on_each_driver};
-use super::kernels_test::{Case, LANES, Outputs, Scenario, compare};
+use super::kernels_test::{Case, Comparison, LANES, Outputs, Scenario, compare};
 use crate::batch::LaneSpan;
 use crate::collective::SparseRows;
 use crate::ops::adamw::{AdamW, AdamWRows, Coefficients};
@@ -15,7 +16,8 @@ use crate::ops::cpu::oracle::{noise, packed};
 use crate::ops::dropout::Site;
 use crate::ops::head::{CrossEntropy, FirstTokens, FirstTokensBackward, LaneLosses, TanhDropout, TanhDropoutBackward};
 use crate::ops::linear::{
-    ColumnSum, Linear, LinearGradients, LinearInputGradient, LinearShape, LinearWeightGradient, Write,
+    ColumnSum, Linear, LinearGradients, LinearInputGradient, LinearShape, LinearWeightGradient, SharedInputGradient,
+    Write,
 };
 use crate::ops::sgd::{self, Sgd};
 use crate::ops::step::{RowGradients, StepRun};
@@ -99,6 +101,9 @@ impl Scenario for Products {
             let input_gradient = LinearInputGradient { shape, dy, weight: weight(), dx: &mut dx, write };
             ops.linear_input_gradient(input_gradient).unwrap();
         }
+        let mut shared = case.taken(rows * inputs, 6);
+        let (first, dx_of_all) = (outputs / 3, &mut shared);
+        ops.shared_input_gradient(SharedInputGradient { shape, first, dy, weight: weight(), dx: dx_of_all }).unwrap();
         let (mut gradient, mut sums) = (case.room(outputs * inputs + 3), case.room(outputs + 3));
         let dweight = SliceMut { buffer: &mut gradient, range: 3..3 + outputs * inputs };
         let span = |tokens| LaneSpan { lane: 0, sequences: 0..0, tokens, blocks: 0..0 };
@@ -114,6 +119,7 @@ impl Scenario for Products {
             ("y", case.values(&y, rows * outputs)),
             ("y with bias", case.values(&with_bias, rows * outputs)),
             ("dx", case.values(&dx, rows * inputs)),
+            ("dx of several layers", case.values(&shared, rows * inputs)),
             ("dweight", from(&gradient, outputs * inputs)),
             ("column sums", from(&sums, outputs)),
         ]
@@ -175,11 +181,29 @@ impl Scenario for Biased {
     }
 }
 
+const BIASED: [(usize, usize); 5] = [(5, 3), (37, 40), (33, 120), (66, 24), (130, 8)];
+
 #[test]
 fn layers_with_a_bias_are_the_cpus() {
-    for (rows, outputs) in [(5, 3), (37, 40), (130, 8)] {
+    for (rows, outputs) in BIASED {
         compare(Biased { rows, outputs });
     }
+}
+
+struct Refused;
+
+impl DriverTest for Refused {
+    fn run<D: Driver + Clone>(&self, driver: D) {
+        for (rows, outputs) in BIASED {
+            Comparison(Biased { rows, outputs }).run(Choosy(driver.clone()));
+        }
+    }
+}
+
+/// What a device does not do in one launch with some of the products, it does in launches of its own.
+#[test]
+fn layers_with_a_bias_are_the_cpus_where_epilogues_are_refused() {
+    on_each_driver(&Refused);
 }
 
 const STEP: Coefficients = Coefficients {

@@ -85,14 +85,10 @@ impl Driver for Tally {
         Ok(())
     }
 
-    fn fuses(&self, _product: &Product) -> Result<bool, DeviceError> {
-        Ok(true)
-    }
-
-    unsafe fn product(&self, product: &Product) -> Result<(), DeviceError> {
+    unsafe fn product(&self, product: &Product) -> Result<bool, DeviceError> {
         let mut asked = self.0.borrow_mut();
         asked.products += 1;
         asked.operations += 2 * product.size.iter().map(|size| *size as u64).product::<u64>();
-        Ok(())
+        Ok(true)
     }
 }
