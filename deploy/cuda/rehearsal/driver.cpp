@@ -253,7 +253,11 @@ Result cuLaunchKernel(Function* function, unsigned x, unsigned y, unsigned z, un
         std::vector<void*> places;
         for (auto& value : *values) places.push_back(value.data());
         const unsigned grid[3] = {x, y, z}, block[3] = {threads, 1, 1};
-        if (function->run(places.data(), grid, block, shared, x % 2) != 0) device().failure = LAUNCH_FAILED;
+        if (function->run(places.data(), grid, block, shared, x % 2) != 0) {
+            const auto fault = reinterpret_cast<const char* (*)()>(dlsym(kernels(), "emulator_fault"));
+            std::fprintf(stderr, "rehearsal: %s: %s\n", function->name.c_str(), fault());
+            device().failure = LAUNCH_FAILED;
+        }
         return true;
     });
     return SUCCESS;

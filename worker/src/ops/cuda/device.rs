@@ -21,6 +21,7 @@ use super::surroundings::Surroundings;
 use crate::ops::{DeviceError, Shortage};
 
 mod blas;
+pub mod clocked;
 mod gpus;
 
 use blas::Blas;

@@ -5,7 +5,7 @@
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::BTreeMap;
-use std::ffi::c_void;
+use std::ffi::{CStr, c_char, c_void};
 use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
@@ -170,7 +170,7 @@ impl Driver for Emulator {
             let shared_bytes = grid.shared_bytes as u32;
             run(addresses.as_mut_ptr(), blocks.as_ptr(), threads.as_ptr(), shared_bytes, self.descending.into())
         };
-        assert_eq!(code, 0, "{kernel:?} for {element:?}: threads do not meet at a barrier");
+        assert_eq!(code, 0, "{kernel:?} for {element:?}: {}", fault());
         Ok(())
     }
 
@@ -200,6 +200,16 @@ impl Driver for Emulator {
         }
         Ok(true)
     }
+}
+
+/// What the last launch was ended for: nothing where its arguments were not taken.
+fn fault() -> String {
+    // SAFETY: the function returns a text that stays until the next launch, and the caller holds the lock on launches.
+    let text = unsafe {
+        let fault = library().unwrap().get::<unsafe extern "C" fn() -> *const c_char>(b"emulator_fault\0").unwrap();
+        CStr::from_ptr(fault())
+    };
+    text.to_string_lossy().into_owned()
 }
 
 fn address_of(argument: &Argument) -> *mut c_void {
