@@ -1,7 +1,7 @@
 //! The operations on a CUDA device: products by cuBLASLt, everything else by the kernels in `kernels/`.
 //!
 //! Each file launches the kernels of the file of its name. Everything is enqueued on one stream but the optimizer's step,
-//! which goes on [beside] it; only what [`Ops`](crate::ops::Ops) says waits for a result.
+//! which goes on beside it (`beside.rs`); only what [`Ops`](crate::ops::Ops) says waits for a result.
 
 use std::rc::Rc;
 
