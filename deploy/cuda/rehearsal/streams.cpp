@@ -96,6 +96,15 @@ Result cuStreamCreate(Stream** stream, unsigned) {
     return SUCCESS;
 }
 
+// Priorities change no order that anything may rely on.
+Result cuCtxGetStreamPriorityRange(int* least, int* greatest) {
+    *least = 0;
+    *greatest = -5;
+    return state();
+}
+
+Result cuStreamCreateWithPriority(Stream** stream, unsigned flags, int) { return cuStreamCreate(stream, flags); }
+
 // What was enqueued is still done; the object stays, as nobody counts who knows it.
 Result cuStreamDestroy_v2(Stream* stream) {
     wait_for(stream);

@@ -112,7 +112,7 @@ impl Nccl {
         let aborter = communicator.aborter(cuda.driver().stream().context().clone());
         let watchdog = Watchdog::new(switch.clone(), GRACE, move || aborter.abort())
             .map_err(|error| CollectiveError::Invalid { problem: format!("start a watchdog: {error}") })?;
-        let stream = cuda.driver().stream().context().new_stream().map_err(cuda_failed)?;
+        let stream = cuda.driver().new_stream().map_err(cuda_failed)?;
         // What it says of earlier groups is theirs.
         let told = nccl_log::read().len();
         let topology = String::new();
@@ -142,6 +142,7 @@ impl Nccl {
             self.watchdog.expect(Some(self.silence + GRACE));
             self.is_open = true;
         }
+        self.cuda.settle().map_err(device_failed)?;
         let ready = self.cuda.driver().stream().record_event(None).map_err(cuda_failed)?;
         self.stream.wait(&ready).map_err(cuda_failed)
     }

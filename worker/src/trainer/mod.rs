@@ -32,6 +32,8 @@ mod seat;
 mod step;
 
 #[cfg(test)]
+mod beside_test;
+#[cfg(test)]
 mod courses_test;
 #[cfg(test)]
 mod cuda_test;

@@ -13,6 +13,7 @@ pub(crate) struct Choosy<D>(pub(crate) D);
 
 impl<D: Driver> Driver for Choosy<D> {
     type Memory = D::Memory;
+    type Event = D::Event;
 
     fn allocate(&self, bytes: usize) -> Result<D::Memory, DeviceError> {
         self.0.allocate(bytes)
@@ -47,6 +48,21 @@ impl<D: Driver> Driver for Choosy<D> {
     ) -> Result<(), DeviceError> {
         // SAFETY: as the caller says.
         unsafe { self.0.launch(kernel, element, grid, arguments) }
+    }
+
+    unsafe fn launch_beside(
+        &self,
+        kernel: Kernel,
+        element: Element,
+        grid: Grid,
+        arguments: &[Argument],
+    ) -> Result<D::Event, DeviceError> {
+        // SAFETY: as the caller says.
+        unsafe { self.0.launch_beside(kernel, element, grid, arguments) }
+    }
+
+    fn follow(&self, event: &D::Event) -> Result<(), DeviceError> {
+        self.0.follow(event)
     }
 
     /// It has epilogues for every other shape.

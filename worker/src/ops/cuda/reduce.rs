@@ -63,7 +63,7 @@ pub(super) fn square_sum<D: Driver>(cuda: &Cuda<D>, runs: &[Slice<'_, Buffer<D::
         return Ok(0.0);
     }
     let bytes = table.blocks() * size_of::<f64>();
-    let (partial, places) = (cuda.driver.allocate(bytes)?, cuda.scratch(table.bytes())?);
+    let (partial, places) = (cuda.take(bytes)?, cuda.scratch(table.bytes())?);
     let [places, sums] = [&places, &partial].map(|memory| Argument::Address(cuda.driver.address(memory)));
     let grid = Grid { blocks: [table.blocks(), 1], threads: THREADS, shared_bytes: THREADS * size_of::<f64>() };
     cuda.enqueue(SQUARE_SUM, Element::F32, grid, &[places, int(table.len()), sums])?;
@@ -126,10 +126,10 @@ impl<D: Driver> Cuda<D> {
         count: usize,
         element: Element,
     ) -> Result<Buffer<D::Memory>, DeviceError> {
-        let memory = self.driver.allocate(count * element.bytes())?;
+        let memory = self.take(count * element.bytes())?;
         let to = Argument::Address(self.driver.address(&memory));
         self.enqueue(NARROW, element, element_grid(count), &[self.wide(from, 0..count)?, to, long(count)])?;
-        Ok(Buffer { room: count, wide: None, narrow: Some(memory) })
+        Ok(Buffer::new(count, element, memory))
     }
 
     /// The reverse of [`Cuda::narrowed`].
@@ -175,10 +175,4 @@ impl<D: Driver> Cuda<D> {
         ];
         self.enqueue(SCATTER_ROWS, Element::F32, Grid::new(numbers.len(), THREADS), &arguments)
     }
-}
-
-/// Makes the half-precision copy of a buffer's `f32` elements.
-pub(super) fn copy_narrow<D: Driver>(cuda: &Cuda<D>, buffer: &mut Buffer<D::Memory>) -> Result<(), DeviceError> {
-    buffer.narrow = cuda.narrowed(buffer, buffer.room, cuda.element)?.narrow;
-    Ok(())
 }

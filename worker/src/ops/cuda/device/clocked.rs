@@ -75,6 +75,7 @@ impl Clocked {
 
 impl Driver for Clocked {
     type Memory = CudaSlice<u8>;
+    type Event = CudaEvent;
 
     fn allocate(&self, bytes: usize) -> Result<CudaSlice<u8>, DeviceError> {
         self.gpu.allocate(bytes)
@@ -114,6 +115,23 @@ impl Driver for Clocked {
         let name = format!("{}_{}", kernel.name, element.suffix());
         // SAFETY: the caller answers for the arguments.
         self.time(name, || unsafe { self.gpu.launch(kernel, element, grid, arguments) })
+    }
+
+    /// On the stream itself: beside other work, a kernel has no time of its own.
+    unsafe fn launch_beside(
+        &self,
+        kernel: Kernel,
+        element: Element,
+        grid: Grid,
+        arguments: &[Argument],
+    ) -> Result<CudaEvent, DeviceError> {
+        // SAFETY: as the caller says.
+        unsafe { self.launch(kernel, element, grid, arguments) }?;
+        self.gpu.stream.record_event(None).map_err(failed("end a step"))
+    }
+
+    fn follow(&self, event: &CudaEvent) -> Result<(), DeviceError> {
+        self.gpu.follow(event)
     }
 
     unsafe fn product(&self, product: &Product) -> Result<bool, DeviceError> {
