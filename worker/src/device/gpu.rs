@@ -15,6 +15,10 @@ use crate::ops::DeviceError;
 use crate::ops::cuda::Cuda;
 use crate::ops::cuda::device::{Description, Gpu, cublas_version, visible};
 
+/// Whether calls of NCCL wait until they are done. The worker asks for calls that return at once: one that waits for a peer
+/// could neither be ended when the peer dies nor have a deadline.
+const BLOCKING: &str = "NCCL_COMM_BLOCKING";
+
 /// The GPUs that a worker may take, a line for each.
 ///
 /// # Errors
@@ -25,10 +29,17 @@ pub fn list() -> Result<Vec<String>, Failure> {
     if !named.is_empty() {
         return named.into_iter().enumerate().map(|(ordinal, part)| list_part(ordinal, part)).collect();
     }
-    let gpus = visible().map_err(|error| config(error.to_string()))?;
-    // One that is too old is none that a worker could take.
-    let gpus = gpus.into_iter().filter(|gpu| gpu.check().is_ok());
-    Ok(gpus.map(|gpu| format!("cuda:{} {}", gpu.ordinal, description(&gpu))).collect())
+    Ok(usable()?.into_iter().map(|gpu| format!("cuda:{} {}", gpu.ordinal, description(&gpu))).collect())
+}
+
+/// The GPUs that this process sees and whose kernels this worker has: one that is too old is none that it could take.
+fn usable() -> Result<Vec<Description>, Failure> {
+    let seen = visible().map_err(|error| config(format!("--device cuda: {error}")))?;
+    let (usable, older): (Vec<_>, Vec<_>) = seen.into_iter().partition(|gpu| gpu.check().is_ok());
+    match older.first().and_then(|gpu| Some((gpu.ordinal, gpu.check().err()?))) {
+        Some((ordinal, error)) if usable.is_empty() => Err(config(format!("--device cuda: cuda:{ordinal}: {error}"))),
+        _ => Ok(usable),
+    }
 }
 
 fn description(gpu: &Description) -> String {
@@ -76,18 +87,17 @@ pub(super) fn place(_device: Device, local_rank: Option<u32>) -> Result<Place, F
     if let Some(part) = parts::own(&named, local_rank)? {
         return Err(start_again((parts::VISIBLE, part)));
     }
-    let gpus = visible().map_err(|error| config(format!("--device cuda: {error}")))?;
-    let ordinal = ordinal(gpus.len(), local_rank)?;
-    let gpu = gpus.into_iter().nth(ordinal).ok_or_else(|| config(format!("cuda:{ordinal} is gone")))?;
-    gpu.check().map_err(|error| config(format!("--device cuda: cuda:{ordinal}: {error}")))?;
-    if nccl_settings::value(nccl_settings::BLOCKING).is_some_and(|value| value != "0") {
-        return Err(start_again((nccl_settings::BLOCKING, "0")));
+    let gpus = usable()?;
+    let place = ordinal(gpus.len(), local_rank)?;
+    let gpu = gpus.into_iter().nth(place).ok_or_else(|| config(format!("cuda:{place} is gone")))?;
+    if nccl_settings::value(BLOCKING).is_some_and(|value| value != "0") {
+        return Err(start_again((BLOCKING, "0")));
     }
     let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     if let Some(host) = parts::host(&gpu.uuid, is_set) {
         return Err(start_again((parts::HOST, host)));
     }
-    Ok(Place::Cuda { ordinal, name: gpu.name, uuid: gpu.uuid })
+    Ok(Place::Cuda { ordinal: gpu.ordinal, name: gpu.name, uuid: gpu.uuid })
 }
 
 /// What multiplies matrices there.

@@ -53,6 +53,8 @@ mod recipes_test;
 mod reproducible_test;
 #[cfg(test)]
 mod resume_test;
+#[cfg(test)]
+mod settled_test;
 
 pub use handover::{Handover, HandoverError};
 pub use predict::{BLOCK_ROWS, PredictError};

@@ -117,12 +117,12 @@ pub(super) fn check_version() -> Result<(), CollectiveError> {
 }
 
 impl Communicator {
-    /// Joins the group of `id`, and waits until all have, or for `patience`; `is_over` ends the waiting early. What is
-    /// enqueued afterwards may take `silence`.
+    /// Joins the group of `id`, and waits until all have, or for `patience`, which to enqueue something may take as well at
+    /// first; `is_over` ends the waiting early.
     pub(super) fn join(
         id: UniqueId,
         [rank, world]: [u32; 2],
-        [patience, silence]: [Duration; 2],
+        patience: Duration,
         mut is_over: impl FnMut() -> Option<CollectiveError>,
     ) -> Result<Self, CollectiveError> {
         let number = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
@@ -132,9 +132,14 @@ impl Communicator {
         // SAFETY: the configuration is one of the bindings' version; NCCL copies it.
         let code = unsafe { sys::ncclCommInitRankConfig(&mut comm, number(world), id, number(rank), &mut config) };
         // From here on, dropping it aborts what NCCL has begun.
-        let joined = Self { handle: Arc::new(Mutex::new(Handle(comm))), rank, silence };
+        let joined = Self { handle: Arc::new(Mutex::new(Handle(comm))), rank, silence: patience };
         joined.settle(code, ("join the group", patience), &mut is_over)?;
         Ok(joined)
+    }
+
+    /// How long it may take from here on to enqueue something.
+    pub(super) fn allow(&mut self, silence: Duration) {
+        self.silence = silence;
     }
 
     /// What ends it from another thread, in the context that it was made in.

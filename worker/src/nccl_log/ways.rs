@@ -1,52 +1,17 @@
-//! NCCL's own log, which alone says which ways NCCL has chosen between ranks.
-//!
-//! The program that becomes the worker with CUDA has NCCL write into memory, a file without a name that ends with the
-//! process; unless somebody has asked NCCL for a log already, which is then theirs.
+//! What the log tells of the ways between ranks.
 
-#[cfg(any(feature = "cuda", test))]
 use std::collections::{BTreeMap, BTreeSet};
 
-#[cfg(not(feature = "cuda"))]
-use crate::nccl_settings;
-
-/// What NCCL reads of a log: how much it says, of what, and where.
-pub(crate) const VARIABLES: [&str; 3] = ["NCCL_DEBUG", "NCCL_DEBUG_SUBSYS", "NCCL_DEBUG_FILE"];
-/// Where files are that a process has open.
-const OPEN: &str = "/proc/self/fd/";
-
-/// A log for the program that this process becomes: values of [`VARIABLES`], and the file, to be kept open until then.
-/// `None` where one is asked for already, or there is no such memory.
-#[cfg(not(feature = "cuda"))]
-pub(crate) fn offered() -> Option<([String; 3], std::os::fd::OwnedFd)> {
-    use rustix::fs::{MemfdFlags, memfd_create};
-    use std::os::fd::AsRawFd as _;
-    if VARIABLES.iter().any(|name| nccl_settings::value(name).is_some()) {
-        return None;
-    }
-    // Stays open when the process becomes another program.
-    let file = memfd_create("nccl", MemfdFlags::empty()).ok()?;
-    let place = format!("{OPEN}{}", file.as_raw_fd());
-    Some((["INFO".to_owned(), "INIT".to_owned(), place], file))
-}
+use super::OPEN;
 
 /// Whether the log is one that was offered, of no interest to a person.
-#[cfg(any(feature = "cuda", test))]
 pub(crate) fn is_own(file: Option<&str>) -> bool {
     file.is_some_and(|file| file.starts_with(OPEN))
-}
-
-/// What the log says by now; nothing where it is not this process's own.
-#[cfg(feature = "cuda")]
-pub(crate) fn read() -> String {
-    let file = std::env::var(VARIABLES[2]).ok().filter(|file| is_own(Some(file)));
-    let bytes = file.and_then(|file| std::fs::read(file).ok()).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The ways that `rank` sends by: `P2P/CUMEM to 1, 3; NET/IB/0 to 4`. `None` where the log tells of none.
 ///
 /// Each channel has a line, `Channel 00/0 : 0[0] -> 1[0] via P2P/CUMEM` or, between machines, `.. [send] via NET/Socket/0`.
-#[cfg(any(feature = "cuda", test))]
 pub(crate) fn ways(log: &str, rank: u32) -> Option<String> {
     let number = |text: &str| text.split('[').next()?.trim().parse::<u32>().ok();
     let channel = |line: &str| {
