@@ -6,8 +6,9 @@ use super::driver::Driver;
 use super::drivers_test::host;
 use super::emulator::{Emulator, held};
 use super::limited_test::Limited;
+use super::products_test::STEP;
 use super::{Buffer, Cuda};
-use crate::ops::adamw::{self, AdamW};
+use crate::ops::adamw::AdamW;
 use crate::ops::cpu::oracle::noise;
 use crate::ops::linear::{Linear, LinearShape};
 use crate::ops::sgd::{self, Sgd};
@@ -16,19 +17,6 @@ use crate::ops::{DeviceError, Ops, Slice, SliceMut};
 
 /// Elements of each of two segments.
 const COUNT: usize = 9000;
-
-const ADAMW: adamw::Coefficients = adamw::Coefficients {
-    gradient_scale: 0.25,
-    beta1: 0.9,
-    one_minus_beta1: 0.1,
-    beta2: 0.999,
-    one_minus_beta2: 0.001,
-    step_size: 0.02,
-    root_scale: 1.5,
-    epsilon: 1e-3,
-    decay_before: 0.01,
-    decay_after: 0.02,
-};
 
 const SGD: sgd::Coefficients = sgd::Coefficients {
     gradient_scale: 0.25,
@@ -63,7 +51,7 @@ impl<D: Driver> Stepped<D> {
         let runs = [(0, 0..8500, true), (0, 8500..COUNT, false), (1, 0..COUNT, true)].map(run).into();
         let [first, second] = &mut memory;
         let made = if is_adamw {
-            cuda.adamw(AdamW { coefficients: ADAMW, parameters: &mut parameters, first, second, runs })
+            cuda.adamw(AdamW { coefficients: STEP, parameters: &mut parameters, first, second, runs })
         } else {
             cuda.sgd(Sgd { coefficients: SGD, parameters: &mut parameters, momentum: Some(first), runs })
         };

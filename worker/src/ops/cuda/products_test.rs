@@ -206,7 +206,7 @@ fn layers_with_a_bias_are_the_cpus_where_epilogues_are_refused() {
     on_each_driver(&Refused);
 }
 
-const STEP: Coefficients = Coefficients {
+pub(super) const STEP: Coefficients = Coefficients {
     gradient_scale: 0.25,
     beta1: 0.9,
     one_minus_beta1: 0.1,
