@@ -8,6 +8,10 @@ type Failure = Box<dyn std::error::Error>;
 /// Runs on devices of this compute capability and all later ones, which translate it when it is loaded.
 const ARCHITECTURE: &str = "-arch=compute_80";
 
+/// Kernels whose products and sums are rounded one by one, as on the CPU, and not contracted to `fma` wherever the compiler
+/// likes: see `kernels/step.cuh`.
+const AS_WRITTEN: [&str; 2] = ["adamw.cu", "sgd.cu"];
+
 fn main() -> Result<(), Failure> {
     println!("cargo::rerun-if-changed=build.rs");
     if std::env::var_os("CARGO_FEATURE_CUDA").is_none() {
@@ -38,6 +42,9 @@ fn compile(compiler: &Path, source: &Path, out: &Path) -> Result<(), Failure> {
     let target = out.join(source.file_stem().unwrap_or_default()).with_extension("ptx");
     let mut command = Command::new(compiler);
     command.args(["--ptx", ARCHITECTURE, "-O3", "-std=c++17", "-o"]).arg(&target).arg(source);
+    if source.file_name().is_some_and(|name| AS_WRITTEN.iter().any(|known| name == *known)) {
+        command.arg("-fmad=false");
+    }
     let output = command.output().map_err(|error| format!("{}: {error}: see deploy/cuda", compiler.display()))?;
     if output.status.success() {
         return Ok(());

@@ -135,6 +135,7 @@ impl Driver {
             let asleep = std::mem::replace(&mut awake, Instant::now()).elapsed() > SUSPENDED;
             let overslept = asleep.then_some(Input::Overslept);
             for input in overslept.into_iter().chain(self.inputs(happening, &mut ties)) {
+                ties.publication.stale = true;
                 self.count(&input, &mut ties);
                 let actions = self.run.handle(Instant::now(), input);
                 self.tell_ahead(&actions, &mut ties);

@@ -11,7 +11,7 @@ use medley_common::identity::{RowId, Update};
 use medley_common::model::{Family, ModelConfig};
 use medley_worker::batch::{Batch, Labels, LaneSpan, Source};
 use medley_worker::ops::adamw::{AdamW, Coefficients};
-use medley_worker::ops::attention::{Attention, AttentionBackward, HeadShape};
+use medley_worker::ops::attention::{Attention, AttentionBackward, HeadShape, QueryKeyValue};
 use medley_worker::ops::buffer_pool::BufferPool;
 use medley_worker::ops::cpu::Cpu;
 use medley_worker::ops::dropout::{Masks, Site};
@@ -122,18 +122,18 @@ fn linear(c: &mut Criterion) {
 fn attention(c: &mut Criterion) {
     let (pack, masks) = (pack(), Masks::new(&model(), 42, Update(1)));
     let tokens = ROWS as usize * TOKENS;
-    let (q, kv, dcontext) = (values(tokens * HIDDEN), values(tokens * 2 * HIDDEN), values(tokens * HIDDEN));
+    let (qkv, dcontext) = (values(tokens * 3 * HIDDEN), values(tokens * HIDDEN));
     let (mut context, mut stats) = (values(tokens * HIDDEN), values(tokens * HEADS.heads * 2));
-    let (mut dq, mut dkv) = (values(tokens * HIDDEN), values(tokens * 2 * HIDDEN));
+    let mut dqkv = values(tokens * 3 * HIDDEN);
     let (queries, keys, shape, dropout) = (&pack, &pack, HEADS, masks.at(Site::Attention(0)));
     time(c, "attention", || {
-        let (q, kv, context, stats) = (black_box(&q), &kv, &mut context, &mut stats);
-        Cpu.attention(Attention { queries, keys, shape, dropout, q, kv, context, stats }).unwrap();
+        let (qkv, context, stats) = (QueryKeyValue::Together(black_box(&qkv)), &mut context, &mut stats);
+        Cpu.attention(Attention { queries, keys, shape, dropout, qkv, context, stats }).unwrap();
     });
     time(c, "attention_backward", || {
-        let (q, kv, context, stats, dcontext) = (black_box(&q), &kv, &context, &stats, &dcontext);
-        let (dq, dkv) = (&mut dq, &mut dkv);
-        let op = AttentionBackward { queries, keys, shape, dropout, q, kv, context, stats, dcontext, dq, dkv };
+        let qkv = QueryKeyValue::Together((black_box(&qkv), &mut dqkv));
+        let (context, stats, dcontext) = (&context, &stats, &dcontext);
+        let op = AttentionBackward { queries, keys, shape, dropout, qkv, context, stats, dcontext };
         Cpu.attention_backward(op).unwrap();
     });
 }
@@ -219,8 +219,8 @@ fn optimizer(c: &mut Criterion) {
     });
     time(c, "adamw", || {
         let runs = vec![StepRun { range: 0..LAYER, decays: true, gradient: all(black_box(&gradient)) }];
-        let (first, second) = (&mut first, &mut second);
-        let parameters = SliceMut { buffer: &mut parameters, range: 0..LAYER };
+        let [parameters, first, second] =
+            [&mut parameters, &mut first, &mut second].map(|buffer| SliceMut { buffer, range: 0..LAYER });
         Cpu.adamw(AdamW { coefficients, parameters, first, second, runs }).unwrap();
     });
 }

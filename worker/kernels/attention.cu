@@ -27,6 +27,14 @@ __device__ void gather(const T* from, int start, int known, int width, int size,
     }
 }
 
+// The same of the keys and the values of COLUMNS tokens, values behind keys.
+template <class T>
+__device__ void gather_pairs(const T* kv, int start, int known, const Head& head, float* keys, int stride) {
+    const T* from = kv + head.column();
+    gather(from, start, known, head.pair_width, head.size, keys, stride, COLUMNS);
+    gather(from + head.hidden(), start, known, head.pair_width, head.size, keys + COLUMNS * stride, stride, COLUMNS);
+}
+
 // For each of the warp's rows, its product with this lane's column.
 __device__ inline void products(const float* rows, const float* column, int size, float result[ROWS]) {
     for (int r = 0; r < ROWS; r++) result[r] = 0.0f;
@@ -73,8 +81,8 @@ __device__ void forward(const T* q, const T* kv, T* context, float* stats, Tile 
     float* weights = queries + TILE * head.size + warp * ROWS * COLUMNS;
     const Mask mask(dropout, data_rows[tile.sequence]);
 
-    gather(q + head.column(), tile.query_start + tile.first, tile.queries - tile.first, hidden, head.size, queries,
-           head.size, TILE);
+    gather(q + head.column(), tile.query_start + tile.first, tile.queries - tile.first, head.query_width, head.size,
+           queries, head.size, TILE);
     float most[ROWS], sum[ROWS], sums[ROWS][PER_LANE];
     for (int r = 0; r < ROWS; r++) {
         most[r] = -INFINITY;
@@ -84,9 +92,7 @@ __device__ void forward(const T* q, const T* kv, T* context, float* stats, Tile 
     for (int start = 0; start < tile.keys; start += COLUMNS) {
         __syncthreads();
         const int known = tile.keys - start;
-        gather(kv + head.column(), tile.key_start + start, known, 2 * hidden, head.size, keys, stride, COLUMNS);
-        gather(kv + hidden + head.column(), tile.key_start + start, known, 2 * hidden, head.size, values, stride,
-               COLUMNS);
+        gather_pairs(kv, tile.key_start + start, known, head, keys, stride);
         __syncthreads();
         float score[ROWS];
         products(queries + warp * ROWS * head.size, keys + lane * stride, head.size, score);
@@ -138,7 +144,7 @@ __device__ void query_gradient(const T* q, const T* kv, const T* context, const 
     float* weights = gradients + TILE * head.size + warp * ROWS * COLUMNS;
     const Mask mask(dropout, data_rows[tile.sequence]);
     const int first = tile.query_start + tile.first, rest = tile.queries - tile.first;
-    gather(q + head.column(), first, rest, hidden, head.size, queries, head.size, TILE);
+    gather(q + head.column(), first, rest, head.query_width, head.size, queries, head.size, TILE);
     gather(dcontext + head.column(), first, rest, hidden, head.size, gradients, head.size, TILE);
     __syncthreads();
     float softmax[ROWS][2], mean[ROWS], sums[ROWS][PER_LANE];
@@ -154,9 +160,7 @@ __device__ void query_gradient(const T* q, const T* kv, const T* context, const 
     for (int start = 0; start < tile.keys; start += COLUMNS) {
         __syncthreads();
         const int known = tile.keys - start;
-        gather(kv + head.column(), tile.key_start + start, known, 2 * hidden, head.size, keys, stride, COLUMNS);
-        gather(kv + hidden + head.column(), tile.key_start + start, known, 2 * hidden, head.size, values, stride,
-               COLUMNS);
+        gather_pairs(kv, tile.key_start + start, known, head, keys, stride);
         __syncthreads();
         float score[ROWS], dprobability[ROWS];
         products(queries + warp * ROWS * head.size, keys + lane * stride, head.size, score);
@@ -173,7 +177,7 @@ __device__ void query_gradient(const T* q, const T* kv, const T* context, const 
     for (int r = 0; r < ROWS; r++) {
         const int query = tile.first + warp * ROWS + r;
         if (query >= tile.queries) break;
-        T* to = dq + static_cast<size_t>(tile.query_start + query) * hidden + head.column();
+        T* to = dq + static_cast<size_t>(tile.query_start + query) * head.query_width + head.column();
         write_row<T, PER_LANE>(to, sums[r], head.size, head.scale);
     }
 }
@@ -193,8 +197,8 @@ __device__ void key_value_gradient(const T* q, const T* kv, const T* context, co
     float* scores = dropped + ROWS * COLUMNS;
     const Mask mask(dropout, data_rows[tile.sequence]);
     const int first = tile.key_start + tile.first, rest = tile.keys - tile.first;
-    gather(kv + head.column(), first, rest, 2 * hidden, head.size, keys, head.size, TILE);
-    gather(kv + hidden + head.column(), first, rest, 2 * hidden, head.size, values, head.size, TILE);
+    gather(kv + head.column(), first, rest, head.pair_width, head.size, keys, head.size, TILE);
+    gather(kv + hidden + head.column(), first, rest, head.pair_width, head.size, values, head.size, TILE);
     float dkey[ROWS][PER_LANE], dvalue[ROWS][PER_LANE];
     for (int r = 0; r < ROWS; r++) {
         for (int i = 0; i < PER_LANE; i++) dkey[r][i] = dvalue[r][i] = 0.0f;
@@ -202,7 +206,7 @@ __device__ void key_value_gradient(const T* q, const T* kv, const T* context, co
     for (int start = 0; start < tile.queries; start += COLUMNS) {
         __syncthreads();
         const int from = tile.query_start + start, known = tile.queries - start;
-        gather(q + head.column(), from, known, hidden, head.size, queries, stride, COLUMNS);
+        gather(q + head.column(), from, known, head.query_width, head.size, queries, stride, COLUMNS);
         gather(dcontext + head.column(), from, known, hidden, head.size, gradients, stride, COLUMNS);
         __syncthreads();
         for (int column = warp; column < min(COLUMNS, known); column += WARPS) {
@@ -233,7 +237,7 @@ __device__ void key_value_gradient(const T* q, const T* kv, const T* context, co
     for (int r = 0; r < ROWS; r++) {
         const int key = tile.first + warp * ROWS + r;
         if (key >= tile.keys) break;
-        T* to = dkv + static_cast<size_t>(tile.key_start + key) * 2 * hidden + head.column();
+        T* to = dkv + static_cast<size_t>(tile.key_start + key) * head.pair_width + head.column();
         write_row<T, PER_LANE>(to, dkey[r], head.size, head.scale);
         write_row<T, PER_LANE>(to + hidden, dvalue[r], head.size, 1.0f);
     }
@@ -248,29 +252,29 @@ __device__ void key_value_gradient(const T* q, const T* kv, const T* context, co
 #define ATTENTION(T, S)                                                                                                 \
     KERNEL(attention_forward_##S,                                                                                       \
            (const T* q, const T* kv, T* context, float* stats, const int* tiles, const int* query_offsets,              \
-            const int* key_offsets, const int* rows, int heads, int size, float scale, unsigned long long key,          \
-            unsigned threshold, float factor)) {                                                                        \
+            const int* key_offsets, const int* rows, int heads, int size, float scale, int query_width,                 \
+            int pair_width, unsigned long long key, unsigned threshold, float factor)) {                                \
         using ELEMENT = T;                                                                                              \
         const Tile tile(tiles, query_offsets, key_offsets);                                                             \
-        const Head head{static_cast<int>(blockIdx.y), heads, size, scale};                                              \
+        const Head head{static_cast<int>(blockIdx.y), heads, size, scale, query_width, pair_width};                     \
         BY_SIZE(forward, q, kv, context, stats, tile, rows, head, Dropout{key, threshold, factor})                      \
     }                                                                                                                   \
     KERNEL(attention_query_gradient_##S,                                                                                \
            (const T* q, const T* kv, const T* context, const float* stats, const T* dcontext, T* dq, const int* tiles,  \
             const int* query_offsets, const int* key_offsets, const int* rows, int heads, int size, float scale,        \
-            unsigned long long key, unsigned threshold, float factor)) {                                                \
+            int query_width, int pair_width, unsigned long long key, unsigned threshold, float factor)) {               \
         using ELEMENT = T;                                                                                              \
         const Tile tile(tiles, query_offsets, key_offsets);                                                             \
-        const Head head{static_cast<int>(blockIdx.y), heads, size, scale};                                              \
+        const Head head{static_cast<int>(blockIdx.y), heads, size, scale, query_width, pair_width};                     \
         BY_SIZE(query_gradient, q, kv, context, stats, dcontext, dq, tile, rows, head, Dropout{key, threshold, factor}) \
     }                                                                                                                   \
     KERNEL(attention_key_value_gradient_##S,                                                                            \
            (const T* q, const T* kv, const T* context, const float* stats, const T* dcontext, T* dkv, const int* tiles, \
             const int* query_offsets, const int* key_offsets, const int* rows, int heads, int size, float scale,        \
-            unsigned long long key, unsigned threshold, float factor)) {                                                \
+            int query_width, int pair_width, unsigned long long key, unsigned threshold, float factor)) {               \
         using ELEMENT = T;                                                                                              \
         const Tile tile(tiles, query_offsets, key_offsets);                                                             \
-        const Head head{static_cast<int>(blockIdx.y), heads, size, scale};                                              \
+        const Head head{static_cast<int>(blockIdx.y), heads, size, scale, query_width, pair_width};                     \
         BY_SIZE(key_value_gradient, q, kv, context, stats, dcontext, dkv, tile, rows, head,                             \
                 Dropout{key, threshold, factor})                                                                        \
     }

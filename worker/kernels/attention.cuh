@@ -16,10 +16,12 @@ struct Tile {
     }
 };
 
-// One head: its elements are columns `head * size ..` of rows of `heads * size` elements.
+// One head: its elements are columns `head * size ..` of rows of `heads * size` elements. Queries, and keys with the values
+// behind them, stand in rows of their own widths.
 struct Head {
     int index, heads, size;
     float scale;
+    int query_width, pair_width;
 
     __device__ int hidden() const { return heads * size; }
     __device__ int column() const { return index * size; }

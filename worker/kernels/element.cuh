@@ -11,6 +11,10 @@
 #define KERNEL(name, parameters) \
     extern "C" __global__ void __launch_bounds__(MOST_THREADS, LEAST_BLOCKS) name parameters
 #define SHARED(name) extern __shared__ __align__(16) float name[]
+// The emulator's: a GPU sees to it itself.
+#define CHECK_ALIGNED(at, bytes)
+#else
+#define CHECK_ALIGNED(at, bytes) emulator::check_aligned("an access", at, bytes)
 #endif
 
 constexpr int WARP = 32;
@@ -90,21 +94,29 @@ __device__ inline float2 unpacked(unsigned word) {
 }
 
 // Four elements at a multiple of four: one access.
-__device__ inline float4 load4(const float* from) { return *reinterpret_cast<const float4*>(from); }
+__device__ inline float4 load4(const float* from) {
+    CHECK_ALIGNED(from, 16);
+    return *reinterpret_cast<const float4*>(from);
+}
 
 template <class T>
 __device__ inline float4 load4(const T* from) {
     struct alignas(8) Four {
         T element[4];
     };
+    CHECK_ALIGNED(from, 8);
     const Four four = *reinterpret_cast<const Four*>(from);
     return make_float4(load(&four.element[0]), load(&four.element[1]), load(&four.element[2]), load(&four.element[3]));
 }
 
-__device__ inline void store4(float* to, float4 value) { *reinterpret_cast<float4*>(to) = value; }
+__device__ inline void store4(float* to, float4 value) {
+    CHECK_ALIGNED(to, 16);
+    *reinterpret_cast<float4*>(to) = value;
+}
 
 template <class T>
 __device__ inline void store4(T* to, float4 value) {
+    CHECK_ALIGNED(to, 8);
     const unsigned long long last = packed<T>(value.z, value.w);
     *reinterpret_cast<unsigned long long*>(to) = last << 32 | packed<T>(value.x, value.y);
 }

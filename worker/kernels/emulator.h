@@ -3,7 +3,8 @@
 // Put in front of a kernel's source, it turns every kernel into a function that runs a grid, block after block. The
 // threads of a block are fibers; a fiber runs until it comes to a barrier and then yields. Each launch runs them in one
 // of two orders, ascending and descending, so that a missing barrier shows. Shared memory starts as NaN. A barrier that
-// not all threads reach ends the launch with an error.
+// not all threads reach ends the launch with an error, and so does an access of several elements at once, a copy or a
+// matrix in shared memory, that is not aligned as a GPU demands or lies outside of what the block shares.
 #pragma once
 #define MEDLEY_EMULATED
 
@@ -14,8 +15,10 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <memory>
+#include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -77,10 +80,12 @@ struct Block {
     std::vector<Fiber> fibers;
     unsigned thread = 0;
     std::vector<float> memory;
+    size_t shared_bytes = 0;
     jmp_buf scheduler;
     void (*body)(void*) = nullptr;
     void* context = nullptr;
-    const char* fault = nullptr;
+    // What is wrong with it; empty while nothing is.
+    std::string fault;
 };
 
 inline Block running;
@@ -91,6 +96,30 @@ inline void wait_at(Waits barrier) {
     Fiber& fiber = running.fibers[running.thread];
     fiber.waits = barrier;
     if (_setjmp(fiber.at) == 0) _longjmp(running.scheduler, 1);
+}
+
+// Ends the launch at what a GPU would not do.
+inline void fail(const std::string& fault) {
+    if (running.fault.empty()) running.fault = fault;
+    wait_at(Waits::ENDED);
+}
+
+// An access of `bytes` bytes at once: its address is a multiple of them.
+inline void check_aligned(const char* what, const void* at, size_t bytes) {
+    if (reinterpret_cast<uintptr_t>(at) % bytes == 0) return;
+    char text[128];
+    std::snprintf(text, sizeof text, "%s of %zu bytes at %p, which is no multiple of them", what, bytes, at);
+    fail(text);
+}
+
+// The same of 16 bytes that the block shares.
+inline void check_shared(const char* what, const void* at) {
+    const auto place = reinterpret_cast<intptr_t>(at) - reinterpret_cast<intptr_t>(shared());
+    if (place >= 0 && place % 16 == 0 && static_cast<size_t>(place) + 16 <= running.shared_bytes) return;
+    char text[128];
+    std::snprintf(text, sizeof text, "%s of 16 bytes at byte %td of the %zu that the block shares", what, place,
+                  running.shared_bytes);
+    fail(text);
 }
 
 // A fiber's life: it does its part of one block after another.
@@ -142,7 +171,7 @@ inline void run_block(bool descending) {
         fiber.started = false;
         fiber.waits = Waits::NOWHERE;
     }
-    for (bool moved = true; moved && running.fault == nullptr;) {
+    for (bool moved = true; moved && running.fault.empty();) {
         moved = false;
         for (unsigned i = 0; i < count; i++) {
             const unsigned thread = descending ? count - 1 - i : i;
@@ -154,11 +183,11 @@ inline void run_block(bool descending) {
         for (unsigned warp = 0; warp < count; warp += WARP_SIZE) {
             stuck |= release(Waits::WARP, warp, std::min(warp + WARP_SIZE, count));
         }
-        if (stuck) running.fault = "a barrier that some threads have passed by";
+        if (stuck && running.fault.empty()) running.fault = "a barrier that some threads have passed by";
         for (Fiber& fiber : running.fibers) moved |= fiber.waits == Waits::NOWHERE;
     }
     for (Fiber& fiber : running.fibers) {
-        if (fiber.waits != Waits::ENDED && running.fault == nullptr) running.fault = "threads wait at different barriers";
+        if (fiber.waits != Waits::ENDED && running.fault.empty()) running.fault = "threads wait at different barriers";
     }
 }
 
@@ -172,7 +201,7 @@ int run_with(void (*kernel)(A...), void** arguments, const unsigned* grid, bool 
             for (unsigned x = 0; x < grid[0]; x++) {
                 running.block = {x, y, z};
                 run_block(descending);
-                if (running.fault != nullptr) return 1;
+                if (!running.fault.empty()) return 1;
             }
     return 0;
 }
@@ -180,14 +209,18 @@ int run_with(void (*kernel)(A...), void** arguments, const unsigned* grid, bool 
 template <class... A>
 int run(void (*kernel)(A...), void** arguments, const unsigned* grid, const unsigned* block, unsigned shared_bytes,
         int descending, unsigned most_threads) {
-    running.fault = nullptr;
+    running.fault.clear();
     if (block[1] != 1 || block[2] != 1 || block[0] == 0 || block[0] > most_threads) return 2;
     running.blocks = {grid[0], grid[1], grid[2]};
     running.threads = {block[0], 1, 1};
     if (running.fibers.size() != block[0]) running.fibers = std::vector<Fiber>(block[0]);
     running.memory.resize((shared_bytes + 15) / 4);
+    running.shared_bytes = shared_bytes;
     return run_with(kernel, arguments, grid, descending != 0, std::index_sequence_for<A...>{});
 }
+
+// What the launch before, which did not succeed, was ended for.
+extern "C" __attribute__((used, weak)) const char* emulator_fault() { return running.fault.c_str(); }
 
 inline uint3 thread_index() { return {running.thread, 0, 0}; }
 
@@ -221,8 +254,10 @@ inline float __shfl_xor_sync(unsigned, float value, int mask) {
     return other;
 }
 
-// What `mma.cuh` asks of a GPU.
+// What `mma.cuh` asks of a GPU. Where nothing is copied, the address is still one of an aligned copy.
 inline void begin_copy16(void* to, const void* from, bool exists) {
+    emulator::check_shared("a copy to shared memory", to);
+    emulator::check_aligned("a copy to shared memory", from, 16);
     emulator::running.fibers[emulator::running.thread].copies.push_back({to, exists ? from : nullptr});
 }
 
@@ -236,6 +271,7 @@ inline void end_copies() {
 }
 
 inline void load_matrices(unsigned (&pairs)[4], const void* row) {
+    emulator::check_shared("a row of a matrix", row);
     const unsigned mine = emulator::running.thread % emulator::WARP_SIZE;
     emulator::exchange(row, [&](auto lane) {
         for (unsigned m = 0; m < 4; m++) pairs[m] = static_cast<const unsigned*>(lane(8 * m + mine / 4))[mine % 4];
@@ -243,6 +279,7 @@ inline void load_matrices(unsigned (&pairs)[4], const void* row) {
 }
 
 inline void load_transposed(unsigned (&pairs)[4], const void* row) {
+    emulator::check_shared("a row of a matrix", row);
     const unsigned mine = emulator::running.thread % emulator::WARP_SIZE;
     emulator::exchange(row, [&](auto lane) {
         const auto element = [&](unsigned at) { return static_cast<const unsigned short*>(lane(at))[mine / 4]; };

@@ -32,15 +32,35 @@ __device__ inline int in_blocks(int count) { return (count + BLOCK - 1) / BLOCK 
 // The first of the warp's rows.
 __device__ inline int warp_row(const Tile& tile) { return tile.first + static_cast<int>(threadIdx.x) / WARP * BLOCK; }
 
-// Begins to copy `count` rows from `start` on to shared memory; those that there are not become 0.
+// Begins to copy `count` rows to shared memory; those that there are not become 0.
 template <int SIZE, class T>
-__device__ void begin_copy(const Rows<const T>& rows, int start, int count, T* to) {
+__device__ void begin_copy(const Rows<const T>& rows, int count, T* to) {
     constexpr int EIGHTS = SIZE / 8;
     for (int i = threadIdx.x; i < count * EIGHTS; i += blockDim.x) {
         const int row = i / EIGHTS, column = i % EIGHTS * 8;
-        const bool exists = start + row < rows.count;
-        begin_copy16(to + row * stride_of(SIZE) + column, rows.at(exists ? start + row : start) + column, exists);
+        const bool exists = row < rows.count;
+        begin_copy16(to + row * stride_of(SIZE) + column, rows.at(exists ? row : 0) + column, exists);
     }
+}
+
+// Begins to copy two rows of each column, of as many columns as there is room for, once no thread reads what is there: the
+// second ones behind the room of the first. Returns of how many, in whole blocks.
+template <int SIZE, class T>
+__device__ int begin_copies(const Rows<const T>& firsts, const Rows<const T>& seconds, int room, T* to) {
+    __syncthreads();
+    const int known = min(room, in_blocks(firsts.count));
+    begin_copy<SIZE>(firsts, known, to);
+    begin_copy<SIZE>(seconds, known, to + room * stride_of(SIZE));
+    return known;
+}
+
+// The same of the keys and the values of the sequence's tokens from `first` on.
+template <int SIZE, class T>
+__device__ int begin_pairs(const T* kv, const Tile& tile, int first, const Head& head, int room, T* to) {
+    const int from = tile.key_start + first, rest = tile.keys - first;
+    const Rows<const T> keys(kv, from, rest, head.pair_width, head.column());
+    const Rows<const T> values(kv + head.hidden(), from, rest, head.pair_width, head.column());
+    return begin_copies<SIZE>(keys, values, room, to);
 }
 
 // The warp's rows as left factors; those that there are not are 0.
@@ -122,19 +142,14 @@ __device__ void attend(const T* q, const T* kv, T* context, float* stats, const 
     const int hidden = head.hidden(), column = head.column(), start = warp_row(tile);
     T* keys = reinterpret_cast<T*>(shared);
     T* values = keys + room * stride_of(SIZE);
-    const Rows<const T> all_keys(kv, tile.key_start, tile.keys, 2 * hidden, column);
-    const Rows<const T> all_values(kv + hidden, tile.key_start, tile.keys, 2 * hidden, column);
     const Mask mask(dropout, data_row);
 
     Left queries[PARTS];
-    read_rows(Rows<const T>(q, tile.query_start, tile.queries, hidden, column), start, queries);
+    read_rows(Rows<const T>(q, tile.query_start, tile.queries, head.query_width, column), start, queries);
     float most[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};
     Sums sums[PARTS]{};
     for (int first = 0; first < tile.keys; first += room) {
-        if (first > 0) __syncthreads();
-        const int known = min(room, in_blocks(tile.keys - first));
-        begin_copy<SIZE>(all_keys, first, known, keys);
-        begin_copy<SIZE>(all_values, first, known, values);
+        const int known = begin_pairs<SIZE>(kv, tile, first, head, room, keys);
         end_copies();
         __syncthreads();
         for (int at = 0; start < tile.queries && at < known; at += BLOCK) {
@@ -186,13 +201,11 @@ __device__ void query_gradients(const T* q, const T* kv, const T* context, const
     const int hidden = head.hidden(), column = head.column(), start = warp_row(tile);
     T* keys = reinterpret_cast<T*>(shared);
     T* values = keys + room * stride_of(SIZE);
-    const Rows<const T> all_keys(kv, tile.key_start, tile.keys, 2 * hidden, column);
-    const Rows<const T> all_values(kv + hidden, tile.key_start, tile.keys, 2 * hidden, column);
     const Rows<const T> asked(dcontext, tile.query_start, tile.queries, hidden, column);
     const Mask mask(dropout, data_row);
 
     Left queries[PARTS], gradients[PARTS];
-    read_rows(Rows<const T>(q, tile.query_start, tile.queries, hidden, column), start, queries);
+    read_rows(Rows<const T>(q, tile.query_start, tile.queries, head.query_width, column), start, queries);
     read_rows(asked, start, gradients);
     float softmax[2][2], mean[2];
     gradient_means<PARTS>(Rows<const T>(context, tile.query_start, tile.queries, hidden, column), asked, start, mean);
@@ -203,10 +216,7 @@ __device__ void query_gradients(const T* q, const T* kv, const T* context, const
     }
     Sums sums[PARTS]{};
     for (int first = 0; first < tile.keys; first += room) {
-        if (first > 0) __syncthreads();
-        const int known = min(room, in_blocks(tile.keys - first));
-        begin_copy<SIZE>(all_keys, first, known, keys);
-        begin_copy<SIZE>(all_values, first, known, values);
+        const int known = begin_pairs<SIZE>(kv, tile, first, head, room, keys);
         end_copies();
         __syncthreads();
         for (int at = 0; start < tile.queries && at < known; at += BLOCK) {
@@ -223,7 +233,7 @@ __device__ void query_gradients(const T* q, const T* kv, const T* context, const
         }
     }
     const float scales[2] = {head.scale, head.scale};
-    write_rows(Rows<T>(dq, tile.query_start, tile.queries, hidden, column), start, sums, scales);
+    write_rows(Rows<T>(dq, tile.query_start, tile.queries, head.query_width, column), start, sums, scales);
 }
 
 // The tile's rows are keys, its columns queries.
@@ -239,23 +249,19 @@ __device__ void key_value_gradients(const T* q, const T* kv, const T* context, c
     T* gradients = queries + room * stride_of(SIZE);
     // Of each query its softmax's maximum and reciprocal sum, and its mean.
     float* numbers = reinterpret_cast<float*>(gradients + room * stride_of(SIZE));
-    const Rows<const T> all_queries(q, tile.query_start, tile.queries, hidden, column);
-    const Rows<const T> all_gradients(dcontext, tile.query_start, tile.queries, hidden, column);
-    const Rows<const T> contexts(context, tile.query_start, tile.queries, hidden, column);
     const Mask mask(dropout, data_row);
 
     Left keys[PARTS], values[PARTS];
-    read_rows(Rows<const T>(kv, tile.key_start, tile.keys, 2 * hidden, column), start, keys);
-    read_rows(Rows<const T>(kv + hidden, tile.key_start, tile.keys, 2 * hidden, column), start, values);
+    read_rows(Rows<const T>(kv, tile.key_start, tile.keys, head.pair_width, column), start, keys);
+    read_rows(Rows<const T>(kv + hidden, tile.key_start, tile.keys, head.pair_width, column), start, values);
     Sums dkey[PARTS]{}, dvalue[PARTS]{};
     for (int first = 0; first < tile.queries; first += room) {
-        if (first > 0) __syncthreads();
-        const int known = min(room, in_blocks(tile.queries - first));
-        begin_copy<SIZE>(all_queries, first, known, queries);
-        begin_copy<SIZE>(all_gradients, first, known, gradients);
+        const int from = tile.query_start + first, rest = tile.queries - first;
+        const Rows<const T> asked(dcontext, from, rest, hidden, column), contexts(context, from, rest, hidden, column);
+        const int known = begin_copies<SIZE>(Rows<const T>(q, from, rest, head.query_width, column), asked, room, queries);
         for (int at = warp * BLOCK; at < known; at += WARPS * BLOCK) {
             float means[2];
-            gradient_means<PARTS>(contexts, all_gradients, first + at, means);
+            gradient_means<PARTS>(contexts, asked, at, means);
             for (int r = 0; r < 2; r++) {
                 const int query = first + at + block_row(r);
                 const float* from = stats + 2 * head.statistic(tile, min(query, tile.queries - 1));
@@ -285,8 +291,8 @@ __device__ void key_value_gradients(const T* q, const T* kv, const T* context, c
         }
     }
     const float scales[2] = {head.scale, head.scale}, ones[2] = {1.0f, 1.0f};
-    write_rows(Rows<T>(dkv, tile.key_start, tile.keys, 2 * hidden, column), start, dkey, scales);
-    write_rows(Rows<T>(dkv + hidden, tile.key_start, tile.keys, 2 * hidden, column), start, dvalue, ones);
+    write_rows(Rows<T>(dkv, tile.key_start, tile.keys, head.pair_width, column), start, dkey, scales);
+    write_rows(Rows<T>(dkv + hidden, tile.key_start, tile.keys, head.pair_width, column), start, dvalue, ones);
 }
 
 #define BY_SIZE(function, T, ...)                        \
@@ -296,28 +302,28 @@ __device__ void key_value_gradients(const T* q, const T* kv, const T* context, c
 #define MATRIX_ATTENTION(T, S)                                                                                          \
     KERNEL(matrix_attention_forward_##S,                                                                                \
            (const T* q, const T* kv, T* context, float* stats, const int* tiles, const int* query_offsets,              \
-            const int* key_offsets, const int* rows, int heads, int size, float scale, unsigned long long key,          \
-            unsigned threshold, float factor, int room)) {                                                              \
+            const int* key_offsets, const int* rows, int heads, int size, float scale, int query_width,                 \
+            int pair_width, unsigned long long key, unsigned threshold, float factor, int room)) {                      \
         const Tile tile(tiles, query_offsets, key_offsets);                                                             \
-        const Head head{static_cast<int>(blockIdx.y), heads, size, scale};                                              \
+        const Head head{static_cast<int>(blockIdx.y), heads, size, scale, query_width, pair_width};                     \
         BY_SIZE(attend, T, q, kv, context, stats, tile, rows[tile.sequence], head, Dropout{key, threshold, factor},     \
                 room)                                                                                                   \
     }                                                                                                                   \
     KERNEL(matrix_attention_query_gradient_##S,                                                                         \
            (const T* q, const T* kv, const T* context, const float* stats, const T* dcontext, T* dq, const int* tiles,  \
             const int* query_offsets, const int* key_offsets, const int* rows, int heads, int size, float scale,        \
-            unsigned long long key, unsigned threshold, float factor, int room)) {                                      \
+            int query_width, int pair_width, unsigned long long key, unsigned threshold, float factor, int room)) {     \
         const Tile tile(tiles, query_offsets, key_offsets);                                                             \
-        const Head head{static_cast<int>(blockIdx.y), heads, size, scale};                                              \
+        const Head head{static_cast<int>(blockIdx.y), heads, size, scale, query_width, pair_width};                     \
         BY_SIZE(query_gradients, T, q, kv, context, stats, dcontext, dq, tile, rows[tile.sequence], head,               \
                 Dropout{key, threshold, factor}, room)                                                                  \
     }                                                                                                                   \
     KERNEL(matrix_attention_key_value_gradient_##S,                                                                     \
            (const T* q, const T* kv, const T* context, const float* stats, const T* dcontext, T* dkv, const int* tiles, \
             const int* query_offsets, const int* key_offsets, const int* rows, int heads, int size, float scale,        \
-            unsigned long long key, unsigned threshold, float factor, int room)) {                                      \
+            int query_width, int pair_width, unsigned long long key, unsigned threshold, float factor, int room)) {     \
         const Tile tile(tiles, query_offsets, key_offsets);                                                             \
-        const Head head{static_cast<int>(blockIdx.y), heads, size, scale};                                              \
+        const Head head{static_cast<int>(blockIdx.y), heads, size, scale, query_width, pair_width};                     \
         BY_SIZE(key_value_gradients, T, q, kv, context, stats, dcontext, dkv, tile, rows[tile.sequence], head,          \
                 Dropout{key, threshold, factor}, room)                                                                  \
     }

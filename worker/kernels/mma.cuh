@@ -10,8 +10,10 @@
 constexpr int BLOCK = 16;
 constexpr int PAIRS = 4;
 
-__device__ inline int block_row(int pair) { return threadIdx.x % WARP / 4 + 8 * (pair % 2); }
-__device__ inline int block_column(int pair) { return 2 * (threadIdx.x % 4) + 8 * (pair / 2); }
+__device__ constexpr int row_of(int lane, int pair) { return lane / 4 + 8 * (pair % 2); }
+__device__ constexpr int column_of(int lane, int pair) { return 2 * (lane % 4) + 8 * (pair / 2); }
+__device__ inline int block_row(int pair) { return row_of(threadIdx.x % WARP, pair); }
+__device__ inline int block_column(int pair) { return column_of(threadIdx.x % WARP, pair); }
 
 // A block of the left factor.
 struct Left {
@@ -75,6 +77,43 @@ __device__ void multiply(Sums& sums, const Left& left, const Right& right) {
     multiply_half(kind, sums.of + 4, left, right.pairs + 2);
 }
 #else
+// Which lane has an element, and as which of its own.
+struct Place {
+    int lane, element;
+};
+
+constexpr bool operator==(Place a, Place b) { return a.lane == b.lane && a.element == b.element; }
+
+constexpr Place left_place(int row, int k) { return {row % 8 * 4 + k % 8 / 2, 2 * (row / 8 + 2 * (k / 8)) + k % 2}; }
+constexpr Place right_place(int k, int column) {
+    return {column % 8 * 4 + k % 8 / 2, 2 * (2 * (column / 8) + k / 8) + k % 2};
+}
+
+// What the PTX ISA says of `mma.m16n8k16` with elements of 16 bits ("Matrix Fragments for mma.m16n8k16"), in its own words:
+// where element `i` of a lane stands in A, in B and in C. It knows eight columns of B and C at a time.
+constexpr bool is_as_the_isa_says() {
+    for (int lane = 0; lane < WARP; lane++) {
+        const int group = lane / 4, in_group = lane % 4;
+        for (int i = 0; i < 8; i++) {
+            const int row = i < 2 || (i >= 4 && i < 6) ? group : group + 8;
+            const int column = i < 4 ? in_group * 2 + (i & 1) : in_group * 2 + (i & 1) + 8;
+            if (!(left_place(row, column) == Place{lane, i})) return false;
+            if (row_of(lane, i / 2) != row || column_of(lane, i / 2) + i % 2 != column) return false;
+        }
+        for (int i = 0; i < 4; i++) {
+            const int of_b = i < 2 ? in_group * 2 + (i & 1) : in_group * 2 + (i & 1) + 8;
+            const int of_c = i < 2 ? group : group + 8, column = in_group * 2 + (i & 1);
+            for (int half = 0; half < 2; half++) {
+                if (!(right_place(of_b, group + 8 * half) == Place{lane, 4 * half + i})) return false;
+                const int pair = i / 2 + 2 * half;
+                if (row_of(lane, pair) != of_c || column_of(lane, pair) + i % 2 != column + 8 * half) return false;
+            }
+        }
+    }
+    return true;
+}
+static_assert(is_as_the_isa_says(), "lanes hold other elements than the matrix units give and take");
+
 template <class T>
 void multiply(Sums& sums, const Left& left, const Right& right) {
     struct Factors {
@@ -90,9 +129,8 @@ void multiply(Sums& sums, const Left& left, const Right& right) {
         for (int i = 0; i < 2 * PAIRS; i++) {
             const int row = block_row(i / 2), column = block_column(i / 2) + i % 2;
             for (int k = 0; k < BLOCK; k++) {
-                const int place = k % 8 / 2, half = k / 8;
-                sums.of[i] += lane(row % 8 * 4 + place).left[2 * (row / 8 + 2 * half) + k % 2] *
-                              lane(column % 8 * 4 + place).right[2 * (2 * (column / 8) + half) + k % 2];
+                const Place left_at = left_place(row, k), right_at = right_place(k, column);
+                sums.of[i] += lane(left_at.lane).left[left_at.element] * lane(right_at.lane).right[right_at.element];
             }
         }
     });

@@ -1,6 +1,11 @@
 // Which elements a step of an optimizer moves, and by which gradient: see `ops/step.rs`. A state steps an element, or four,
 // by `step(at, gradient, coefficients)`, and says by `is_aligned(at)` whether four there can be one access; its coefficients
 // have `lasting()`, the same without decay.
+//
+// Files that include this one are compiled with `-fmad=false` (`build.rs`; `deploy/cuda/lint` looks whether it is so): every
+// product, sum, quotient and root is rounded by itself, as IEEE 754 and the CPU have it. Otherwise the compiler might contract
+// the formula of one element in another way than that of four, and bits would depend on where an element lies. These kernels
+// wait for memory: it costs nothing.
 #pragma once
 
 #include "runs.cuh"
@@ -9,7 +14,7 @@
 constexpr int STEP_BLOCK = 8192;
 
 // Steps `count` elements from `at` on by their gradients, none of which is all 0: by fours where state and gradient lie so,
-// one by one elsewhere and at the ends. An element has the same bits either way.
+// one by one elsewhere and at the ends. An element has the same bits either way, in f32 those of the CPU.
 template <class State, class Coefficients>
 __device__ void step_all(const State& state, size_t at, const float* gradient, int count, const Coefficients& c) {
     const int lead = min(static_cast<int>((4 - at % 4) % 4), count);

@@ -15,6 +15,8 @@ mod gpu;
 #[path = "device/no_gpu.rs"]
 mod gpu;
 #[cfg(any(feature = "cuda", test))]
+mod ordinal;
+#[cfg(any(feature = "cuda", test))]
 mod parts;
 
 pub use gpu::list;

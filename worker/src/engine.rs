@@ -132,11 +132,11 @@ impl<O: Ops> Engine<O> {
         let lengths = examples.get(&Split::Train).map_or_else(Vec::new, |rows| lengths(rows));
         let plan = Plan::new(&welcome.spec, lengths);
         let (total, digest_every) = (Update(welcome.spec.schedule.total_updates), welcome.digest_every);
-        let mut trainer = match welcome.shard_optimizer_state {
-            true => Trainer::sharded(ops, welcome.model, welcome.spec, parameters),
-            false => Trainer::new(ops, welcome.model, welcome.spec, parameters),
-        }
-        .map_err(config)?;
+        let make = if welcome.shard_optimizer_state { Trainer::sharded } else { Trainer::new };
+        let mut trainer = make(ops, welcome.model, welcome.spec, parameters).map_err(|error| match error {
+            TrainerError::Device(error @ DeviceError::OutOfMemory { .. }) => device_failed("hold the model", &error),
+            error => config(error),
+        })?;
         if let Some((_, bytes)) = artifacts.remove(&ArtifactKind::Optimizer) {
             let kind = trainer.spec().optimizer.kind;
             let state = weights::read_optimizer(&bytes, &kind, &layout).map_err(data)?;
@@ -375,6 +375,8 @@ mod tests {
         let said =
             "evaluate: out of memory: 5 MiB were asked for, 1 of 4 MiB are free: lower --per_device_train_batch_size";
         assert!(failure.message.starts_with(said), "{}", failure.message);
+        let unknown = Shortage { asked: 0, free: Some(1 << 20), total: Some(4 << 20) };
+        assert_eq!(unknown.to_string(), "1 of 4 MiB are free");
         let broken = DeviceError::Failed { doing: "multiply matrices", problem: "it is gone".to_owned() };
         assert_eq!(device_failed("evaluate", &broken).kind, FailureKind::Internal);
     }

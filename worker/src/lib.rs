@@ -13,6 +13,8 @@ pub mod joining;
 pub mod layout;
 pub mod memory;
 pub mod model;
+pub(crate) mod nccl_log;
+pub(crate) mod nccl_settings;
 pub mod node_list;
 pub mod ops;
 pub mod optim;

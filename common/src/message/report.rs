@@ -38,8 +38,9 @@ pub struct LaneReport {
 /// When one update was made on one worker, how long its phases took, and what its sums cost.
 ///
 /// Where its rows are computed in several passes, each phase is the sum over them. On a GPU, forward and backward are
-/// only enqueued: forward is then the time to enqueue it, backward that and the wait until the device has done both, and
-/// the optimizer's end is in what comes next. A CPU computes each in its own time.
+/// only enqueued: forward is then the time to enqueue it, and backward that and the wait until the device has done both. So
+/// is the optimizer's step, which the device makes beside the next forward pass: what that does not hide of it is in the next
+/// update's backward. A CPU computes each in its own time.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Timing {
     /// When it began, in microseconds of the worker's own clock, which begins with its process.
@@ -52,7 +53,7 @@ pub struct Timing {
     pub backward_seconds: f64,
     /// Waiting for the collective after the backward pass: what computing did not hide of it.
     pub wait_seconds: f64,
-    /// Clipping and optimizer.
+    /// Clipping and optimizer; on a GPU: the wait for the gradient's norm, and the time to enqueue the step.
     pub optimizer_seconds: f64,
     /// How long the collective was at work, while the worker computed or waited for it. On a GPU: from the first sum that
     /// was handed over to the last one's end.

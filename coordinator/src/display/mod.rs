@@ -97,7 +97,7 @@ impl Display {
         self.show(&Event::Updated(updated));
     }
 
-    /// Whether this update of `total` is worth a line: the last one is, and one in [`PLAIN_PAUSE`].
+    /// Whether this update of `total` is worth a line: the last one is, and one in ten seconds.
     #[must_use]
     pub fn is_milestone(&self, record: &UpdateRecord, total: Update, now: Instant) -> bool {
         record.update == total || self.milestone().is_none_or(|last| now.duration_since(last) >= PLAIN_PAUSE)

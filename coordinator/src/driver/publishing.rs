@@ -44,7 +44,8 @@ impl Publication {
 }
 
 impl Driver {
-    /// Adds what is about to be done to what is told of the run: whoever reads a line of it and asks finds what it says.
+    /// Adds what the run is about to have done to what is told of it: whoever reads a line of the run's and asks finds what it
+    /// says. What the driver says by itself, as that it is asked to stop, may come before the status.
     pub(super) fn tell_ahead(&self, actions: &[Action], ties: &mut Ties) {
         let now = Instant::now();
         actions.iter().for_each(|action| self.tell_of(now, action, ties));

@@ -172,8 +172,12 @@ impl Shape<'_> {
             element * wide + F32 * (2 * heads + 4) * asking
         };
         let (tokens, rows) = self.pass(load);
-        // Of the last layer only the first token of each row is computed.
-        let mut kept = (kept_layers - 1) * layer(tokens, tokens) + layer(tokens, rows);
+        // Of the last layer only the first token of each row is computed. Where layers share what is kept of one, that is as
+        // much as any needs, and the last one's queries have rows of their own.
+        let mut kept = match (kept_layers, layers) {
+            (1, 2..) => layer(tokens, tokens) + element * hidden * rows,
+            _ => (kept_layers - 1) * layer(tokens, tokens) + layer(tokens, rows),
+        };
         let mut hidden_states = element * (layers + 2) * hidden * tokens;
         let blocks = tokens / BLOCK_TOKENS + u64::from(self.bound.train.lanes);
         let gradients = element * (6 * hidden + inner) * tokens

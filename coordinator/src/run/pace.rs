@@ -238,12 +238,11 @@ impl Pace {
         }
         self.phases = self.medians();
         let late: Vec<(Slowness, f64)> = self.samples.iter().filter_map(|sample| sample.late).collect();
+        let count = |wanted: Slowness| late.iter().filter(|(slowness, _)| *slowness == wanted).count();
+        let most = [Slowness::Data, Slowness::Compute, Slowness::Report].into_iter().max_by_key(|phase| count(*phase));
         match self.slowness {
             None if late.len() >= SLOW => {
-                let count = |wanted: Slowness| late.iter().filter(|(slowness, _)| *slowness == wanted).count();
-                let phases = [Slowness::Data, Slowness::Compute, Slowness::Report];
-                let slowness = phases.into_iter().max_by_key(|slowness| count(*slowness))?;
-                let times = median(late.iter().map(|(_, times)| *times))?;
+                let (slowness, times) = most.zip(median(late.iter().map(|(_, times)| *times)))?;
                 self.slowness = Some(slowness);
                 self.spells += 1;
                 self.spells.is_power_of_two().then_some(Change::Slow(worker, slowness, times))
@@ -252,7 +251,12 @@ impl Pace {
                 self.slowness = None;
                 self.spells.is_power_of_two().then_some(Change::Well(worker))
             }
-            None | Some(_) => None,
+            // What makes it slow may change meanwhile.
+            Some(_) => {
+                self.slowness = most;
+                None
+            }
+            None => None,
         }
     }
 }

@@ -131,6 +131,20 @@ fn what_is_slow_is_told_apart() {
     assert_eq!(late(&|report| report.timing.wait_seconds += 9.0, 0), None, "it waits for others");
 }
 
+/// What a load that passes made slow may stay slow by something else.
+#[test]
+fn what_makes_one_slow_may_change() {
+    let mut paces = Paces::default();
+    let mut seen = Vec::new();
+    for update in 1..=20 {
+        let (seconds, late) = if update <= 6 { (0.1, Some((2, Duration::from_secs(1)))) } else { (4.0, None) };
+        note(&mut paces, update, vec![report(update, 2, 0.1), report(update, 2, seconds)], late);
+        seen.push(paces.slowness(WorkerId(2)));
+    }
+    seen.dedup();
+    assert_eq!(seen, [None, Some(Slowness::Report), Some(Slowness::Compute)]);
+}
+
 #[test]
 fn those_that_are_gone_are_forgotten() {
     let mut paces = Paces::default();

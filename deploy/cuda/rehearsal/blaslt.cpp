@@ -1,6 +1,7 @@
 // Stands in for libcublasLt.so.13: products as the worker asks for them, with a bias or its gradient. As there, an algorithm is
 // one for the matrices that it was asked for, and there is none for some: here, with an epilogue, where a column has a number
-// of elements that is no multiple of 8.
+// of elements that is no multiple of 8. Of each product's two algorithms so many are refused when they are to run, as
+// REHEARSAL_REFUSED says; one of two where there is no epilogue.
 
 #include <array>
 
@@ -93,6 +94,7 @@ struct Found {
 };
 
 const size_t LEAST_WORKSPACE = 4096;
+const int ALGORITHMS = 2;
 
 // What a product is, all but its addresses.
 std::array<uint64_t, 6> kind_of(const Operation& operation, const Layout& a, const Layout& b, const Layout& c) {
@@ -201,15 +203,16 @@ int cublasLtMatmulAlgoGetHeuristic(void*, const Operation* operation, const Layo
     // Sums in the kind of the result, or in an order that nobody knows, are none of the worker's.
     if (preference->reductions != 2) misused("a product whose parts may be added anyhow");
     if (const int code = check(*operation, *a, *b, *c)) return code;
-    *found = Found{};
     const auto kind = kind_of(*operation, *a, *b, *c);
-    std::copy(kind.begin(), kind.end(), found->algorithm.words);
-    for (int i = 0; i < 4; i++) found->algorithm.words[6] |= static_cast<uint64_t>(preference->alignments[i]) << (16 * i);
-    // As there, an address says how a vector is aligned before it is one.
-    const auto vector = reinterpret_cast<uintptr_t>(operation->vector);
-    found->algorithm.words[7] = vector == 0 ? 1 : vector & -vector;
-    found->workspace = LEAST_WORKSPACE;
-    *count = 1;
+    for (; *count < std::min(asked, ALGORITHMS); ++*count) {
+        Found& one = found[*count] = Found{};
+        std::copy(kind.begin(), kind.end(), one.algorithm.words);
+        for (int i = 0; i < 4; i++) one.algorithm.words[6] |= static_cast<uint64_t>(preference->alignments[i]) << (16 * i);
+        // As there, an address says how a vector is aligned before it is one.
+        const auto vector = reinterpret_cast<uintptr_t>(operation->vector);
+        one.algorithm.words[7] = (vector == 0 ? 1 : std::min<uint64_t>(vector & -vector, 256)) * ALGORITHMS + *count;
+        one.workspace = LEAST_WORKSPACE;
+    }
     return GOOD;
 }
 
@@ -222,6 +225,8 @@ int cublasLtMatmul(void*, const Operation* operation, const float* alpha, const 
     if (const int code = check(*operation, *a_layout, *b_layout, *c_layout)) return code;
     const auto kind = kind_of(*operation, *a_layout, *b_layout, *c_layout);
     if (!std::equal(kind.begin(), kind.end(), algorithm->words)) misused("an algorithm of another product");
+    const int number = static_cast<int>(algorithm->words[7] % ALGORITHMS);
+    if (number < std::min<long>(setting("REHEARSAL_REFUSED", 0), operation->epilogue == PLAIN ? 1 : ALGORITHMS)) return NOT_SUPPORTED;
     const char* places[4] = {a, b, c, d};
     const int kinds[4] = {a_layout->kind, b_layout->kind, c_layout->kind, d_layout->kind};
     for (int i = 0; i < 4; i++) {
@@ -235,7 +240,7 @@ int cublasLtMatmul(void*, const Operation* operation, const float* alpha, const 
     const float scale = *alpha, before = *beta;
     const unsigned epilogue = operation->epilogue;
     char* const vector = operation->vector;
-    if (epilogue != PLAIN && reinterpret_cast<uintptr_t>(vector) % algorithm->words[7] != 0) misused("a vector that is not aligned as was said");
+    if (epilogue != PLAIN && reinterpret_cast<uintptr_t>(vector) % (algorithm->words[7] / ALGORITHMS) != 0) misused("a vector that is not aligned as was said");
     enqueue(stream, [=] {
         const std::vector<float> rows = left.rows(m, k), columns = right.columns(k, n);
         for (int column = 0; column < n; column++) {

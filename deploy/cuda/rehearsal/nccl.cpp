@@ -181,6 +181,18 @@ void add_up(Shared& shared, int ranks, char* to, size_t count) {
     }
 }
 
+// What NCCL writes of each channel that it connects, here of a ring's only one.
+void tell_ways(const Comm& comm) {
+    const char *level = std::getenv("NCCL_DEBUG"), *file = std::getenv("NCCL_DEBUG_FILE");
+    if (level == nullptr || std::strcmp(level, "INFO") != 0 || file == nullptr) return;
+    std::FILE* log = std::fopen(file, "a");
+    if (log == nullptr) return;
+    const int next = (comm.rank + 1) % comm.ranks;
+    std::fprintf(log, "host:%d:%d [0] NCCL INFO Channel 00 : %d[0] -> %d[0] via SHM/direct/direct\n", getpid(), getpid(),
+                 comm.rank, next);
+    std::fclose(log);
+}
+
 // One step of a sum: `put` says whether this rank's part is there.
 bool sum(Comm& comm, uint64_t number, bool& put, const char* from, char* to, size_t count, int kind) {
     Shared& shared = *comm.shared;
@@ -272,6 +284,7 @@ int ncclCommInitRankConfig(ncclComm** handle, int ranks, UniqueId id, int rank, 
     if (config->magic != 0xcafebeefu || config->size < 80 || config->version < 21700 || config->blocking != 0) {
         misused("a configuration that NCCL does not know");
     }
+    if (setting("NCCL_COMM_BLOCKING", 0) != 0) misused("what the machine has set goes before the configuration: calls block");
     if (rank < 0 || rank >= ranks || ranks > MOST_RANKS) return INVALID_ARGUMENT;
     *handle = new ncclComm;
     auto comm = (*handle)->comm;
@@ -301,6 +314,7 @@ int ncclAllReduce(const char* from, char* to, size_t count, int kind, int operat
     if (count * 4 > ROOM) misused("a sum is too long for a rehearsal");
     const uint64_t number = ++comm->sums;
     comm->shared->asked[comm->rank] = number;
+    if (number == 1) tell_ways(*comm);
     if (const long full = setting("REHEARSAL_NCCL_FULL", 0); full > 0 && number >= static_cast<uint64_t>(full)) {
         unsetenv("REHEARSAL_NCCL_FULL");
         fail(*comm, CUDA_FAILED, "Cuda failure 2 'out of memory'");

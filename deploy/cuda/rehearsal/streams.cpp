@@ -57,8 +57,13 @@ void add(Stream* stream, rehearsal::Work work) {
     gpu.moved.notify_all();
 }
 
+using Clock = std::chrono::steady_clock;
+
 struct Event {
     Mark mark;
+    bool is_timed = false;
+    // When the stream has come to it.
+    std::shared_ptr<std::atomic<Clock::rep>> time;
 };
 
 static void wait_for(Stream* stream) {
@@ -91,6 +96,15 @@ Result cuStreamCreate(Stream** stream, unsigned) {
     return SUCCESS;
 }
 
+// Priorities change no order that anything may rely on.
+Result cuCtxGetStreamPriorityRange(int* least, int* greatest) {
+    *least = 0;
+    *greatest = -5;
+    return state();
+}
+
+Result cuStreamCreateWithPriority(Stream** stream, unsigned flags, int) { return cuStreamCreate(stream, flags); }
+
 // What was enqueued is still done; the object stays, as nobody counts who knows it.
 Result cuStreamDestroy_v2(Stream* stream) {
     wait_for(stream);
@@ -114,15 +128,35 @@ Result cuStreamWaitEvent(Stream* stream, Event* event, unsigned) {
     return SUCCESS;
 }
 
-Result cuEventCreate(Event** event, unsigned) {
+Result cuEventCreate(Event** event, unsigned flags) {
     *event = new Event;
+    // CU_EVENT_DISABLE_TIMING
+    (*event)->is_timed = (flags & 2) == 0;
     return state();
 }
 
 Result cuEventRecord(Event* event, Stream* stream) {
     if (const Result code = state()) return code;
     const Mark mark = event->mark = std::make_shared<std::atomic<bool>>(false);
-    add(stream, [mark] { return *mark = true; });
+    const auto time = event->time = std::make_shared<std::atomic<Clock::rep>>(0);
+    add(stream, [mark, time] {
+        *time = Clock::now().time_since_epoch().count();
+        return *mark = true;
+    });
+    return SUCCESS;
+}
+
+Result cuEventSynchronize(Event* event) {
+    Device& gpu = device();
+    std::unique_lock<std::mutex> guard(gpu.lock);
+    gpu.moved.wait(guard, [&] { return event->mark == nullptr || *event->mark; });
+    return gpu.failure;
+}
+
+Result cuEventElapsedTime_v2(float* milliseconds, const Event* start, const Event* end) {
+    if (!start->is_timed || !end->is_timed || start->mark == nullptr || end->mark == nullptr) return INVALID_HANDLE;
+    if (!*start->mark || !*end->mark) return NOT_READY;
+    *milliseconds = std::chrono::duration<float, std::milli>(Clock::duration(*end->time - *start->time)).count();
     return SUCCESS;
 }
 

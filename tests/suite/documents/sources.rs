@@ -29,7 +29,7 @@ pub fn cargo(words: &[&str]) -> Result<(), String> {
         None => PACKAGES.iter().map(|(_, folder)| *folder).collect(),
     };
     for (flag, places) in [("--example", "examples"), ("--bench", "benches")] {
-        let is_in = |folder: &&str, name: &str| Path::new(ROOT).join(format!("{folder}/{places}/{name}.rs")).exists();
+        let is_in = |folder: &str, name: &str| is_program(&Path::new(ROOT).join(folder).join(places), name);
         if let Some(name) = value(flag).filter(|name| !folders.iter().any(|folder| is_in(folder, name))) {
             return Err(format!("there is no {flag} {name}"));
         }
@@ -95,15 +95,16 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
 /// # Errors
 /// No package has it.
 pub fn example(name: &str) -> Result<(), String> {
-    let is_there = |folder: &str| {
-        let examples = Path::new(ROOT).join(folder).join("examples");
-        examples.join(format!("{name}.rs")).exists() || examples.join(name).join("main.rs").exists()
-    };
-    if PACKAGES.iter().any(|(_, folder)| is_there(folder)) {
+    if PACKAGES.iter().any(|(_, folder)| is_program(&Path::new(ROOT).join(folder).join("examples"), name)) {
         Ok(())
     } else {
         Err(format!("there is no example {name}"))
     }
+}
+
+/// Whether a folder has a program of this name: a file, or a folder of its own.
+fn is_program(folder: &Path, name: &str) -> bool {
+    folder.join(format!("{name}.rs")).exists() || folder.join(name).join("main.rs").exists()
 }
 
 /// Checks a script of Python: that it is there, that Python can read it, and that it, or what it is made of, has the flags

@@ -7,7 +7,6 @@
 //! lock and nothing is copied to share it.
 
 use std::io::{self, ErrorKind};
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant};
@@ -24,18 +23,18 @@ use super::link::Link;
 use super::reach::reach;
 use super::traffic::Meter;
 use super::words::Words;
-use super::{CollectiveError, DenseParts, Parts, SparseRows, Summed};
+use super::{CollectiveError, DenseParts, Parts, Shard, SparseRows, Summed, Sums};
 
 /// How long to look for what a peer writes to shared memory before sleeping: about what it takes to be woken.
 const LOOK: Duration = Duration::from_micros(20);
 
 /// What the caller asks for.
 pub(super) enum Order {
-    Dense(DenseParts),
+    Dense(DenseParts, Sums),
     /// Rows, and how many elements each has.
     Words(Vec<(Node, SparseRows)>, usize),
     /// A buffer of which every rank has a shard.
-    Gather((Vec<f32>, Vec<Range<usize>>)),
+    Gather((Vec<f32>, Vec<Shard>)),
     /// Take these buffers for sums to come.
     Reuse(Vec<Vec<f32>>),
     Fence,
@@ -45,7 +44,7 @@ impl Order {
     /// Gives back what was handed over.
     pub(super) fn salvage(self, parts: &mut Parts) {
         match self {
-            Self::Dense(dense) => parts.dense.push(dense),
+            Self::Dense(dense, _) => parts.dense.push(dense),
             Self::Words(words, _) => parts.words = Some(words),
             Self::Gather(_) | Self::Reuse(_) | Self::Fence => {}
         }
@@ -132,9 +131,9 @@ impl Courier {
         loop {
             let sequence = self.exchanges.next_sequence();
             match self.orders.try_recv() {
-                Ok(Order::Dense(parts)) => {
+                Ok(Order::Dense(parts, sums)) => {
                     let pool = &mut self.exchanges.pool;
-                    let dense = Dense::new(Arc::clone(&self.group), sequence, parts, pool)?;
+                    let dense = Dense::new(Arc::clone(&self.group), sequence, (parts, sums), pool)?;
                     self.exchanges.launch(Box::new(dense));
                     self.meter.begin();
                 }

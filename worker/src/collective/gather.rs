@@ -10,15 +10,15 @@ use super::exchange::{Admission, Exchange, Next};
 use super::frame::{Header, Kind};
 use super::group::{Chunks, Group};
 use super::pool::Pool;
-use super::{CollectiveError, Parts, Summed};
+use super::{CollectiveError, Parts, Shard, Summed};
 use crate::layout::Segment;
 
 pub(super) struct Gather {
     group: Arc<Group>,
     sequence: u64,
     buffer: Vec<f32>,
-    /// Of each rank.
-    shards: Vec<Range<usize>>,
+    /// Of each rank, the elements of each of its frames.
+    frames: Vec<Vec<Range<usize>>>,
     progress: Vec<Progress>,
 }
 
@@ -34,22 +34,26 @@ impl Gather {
     pub(super) fn new(
         group: Arc<Group>,
         sequence: u64,
-        (buffer, shards): (Vec<f32>, Vec<Range<usize>>),
+        (buffer, shards): (Vec<f32>, Vec<Shard>),
     ) -> Result<Self, CollectiveError> {
         let is_inside = |shard: &Range<usize>| shard.start <= shard.end && shard.end <= buffer.len();
-        if shards.len() != group.world() || !shards.iter().all(is_inside) {
+        if shards.len() != group.world() || !shards.iter().flatten().all(is_inside) {
             let (ranks, elements) = (group.world(), buffer.len());
             let problem = format!("{shards:?} are no shards of {elements} elements for {ranks} ranks");
             return Err(CollectiveError::Invalid { problem });
         }
         let progress = vec![Progress::default(); group.world()];
-        Ok(Self { group, sequence, buffer, shards, progress })
+        let chunks = |run: &Range<usize>| {
+            let chunks = Chunks::new(run.clone(), group.chunk_elements);
+            (0..chunks.count()).map(move |chunk| chunks.get(chunk))
+        };
+        let frames = shards.iter().map(|shard| shard.iter().flat_map(chunks).collect()).collect();
+        Ok(Self { group, sequence, buffer, frames, progress })
     }
 
     /// The frame that `from` sends as its `frame`th to every other.
     fn frame(&self, from: usize, frame: usize) -> Option<Header> {
-        let chunks = Chunks::new(self.shards[from].clone(), self.group.chunk_elements);
-        let range = (frame < chunks.count()).then(|| chunks.get(frame))?;
+        let range = self.frames[from].get(frame)?;
         Some(Header {
             kind: Kind::Part,
             present: true,
@@ -116,6 +120,7 @@ impl Exchange for Gather {
 mod tests {
     use super::super::Collective;
     use super::super::local_group::{BOTH, run, split};
+    use super::*;
 
     /// The second rank has nothing, and what is nobody's stays as it is.
     #[test]
@@ -124,11 +129,20 @@ mod tests {
             for world in [1, 2, 3, 5] {
                 let lengths = [230, 0, 1, 37, 38];
                 let bound = |rank: usize| 3 + lengths[..rank].iter().sum::<usize>();
-                let shards: Vec<_> = (0..world as usize).map(|rank| bound(rank)..bound(rank + 1)).collect();
+                // Each has two runs, of which one may be empty.
+                let runs = |rank: usize| {
+                    vec![
+                        bound(rank)..(bound(rank) + 30).min(bound(rank + 1)),
+                        (bound(rank) + 30).min(bound(rank + 1))..bound(rank + 1),
+                    ]
+                };
+                let shards: Vec<Shard> = (0..world as usize).map(runs).collect();
                 let whole: Vec<f32> = (0..320).map(|i| if i == 7 { -0.0 } else { i as f32 }).collect();
                 let gathered = run(&split(8, world), settings, |rank, mut tcp| {
                     let mut buffer = vec![-1.0; 320];
-                    buffer[shards[rank].clone()].copy_from_slice(&whole[shards[rank].clone()]);
+                    for run in &shards[rank] {
+                        buffer[run.clone()].copy_from_slice(&whole[run.clone()]);
+                    }
                     // A second one follows on the heels of the first.
                     let first = tcp.all_gather(&mut buffer, &shards).unwrap();
                     tcp.all_gather(&mut buffer, &shards).unwrap();
@@ -147,7 +161,7 @@ mod tests {
 
     #[test]
     fn shards_that_do_not_fit_are_refused() {
-        for shards in [vec![0..4], vec![0..4, 4..9]] {
+        for shards in [vec![vec![0..4]], vec![vec![0..4], vec![4..9]]] {
             let refused = run(&split(2, 2), BOTH[0], |_, mut tcp| {
                 let mut buffer = vec![0.0; 8];
                 tcp.all_gather(&mut buffer, &shards).unwrap_err().to_string()

@@ -80,6 +80,32 @@ impl SparseRows {
     }
 }
 
+/// What ranks sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sums {
+    /// A state, of which no bit may be lost on the way.
+    State,
+    /// Gradients, which may be rounded where the recipe says so.
+    #[default]
+    Gradients,
+    /// Gradients, of whose dense segments each rank is given its own [`shard`] alone, cut at multiples of so many elements;
+    /// what else is in the buffer of a sum is void. Losses and words are given to all.
+    Shards(usize),
+}
+
+impl Sums {
+    /// Where each rank is given its own shard of this segment alone: the multiples that it is cut at.
+    fn pieces(self, segment: Segment) -> Option<usize> {
+        match self {
+            Self::Shards(piece) if !matches!(segment, Segment::Losses | Segment::Words) => Some(piece),
+            Self::State | Self::Gradients | Self::Shards(_) => None,
+        }
+    }
+}
+
+/// A rank's runs of a buffer, ascending.
+pub type Shard = Vec<Range<usize>>;
+
 /// A dense segment with this rank's partial sums of it, by node.
 pub type DenseParts<B = Vec<f32>> = (Segment, Vec<(Node, B)>);
 
@@ -127,9 +153,9 @@ pub trait Collective<B = Vec<f32>> {
         None
     }
 
-    /// Whether what is summed from here on is a state, of which no bit may be lost on the way; gradients may be rounded
-    /// where the recipe says so.
-    fn sum_in_full(&mut self, _in_full: bool) {}
+    /// What is summed from here on; gradients, before it is called. A collective that gives every rank all of a sum, in full,
+    /// need not know.
+    fn sums(&mut self, _sums: Sums) {}
 
     /// Enqueues the sum of a dense segment and returns at once.
     ///
@@ -155,13 +181,13 @@ pub trait Collective<B = Vec<f32>> {
     /// has no use for.
     fn reuse(&mut self, sums: Vec<B>) -> Vec<B>;
 
-    /// Makes `buffer`, of which every rank has its own one of `shards`, the same on all ranks, to the bit; blocks until it
-    /// is. The shards do not overlap, are the same on all ranks, one for each; nothing is launched meanwhile. What else
-    /// is in the buffer stays.
+    /// Makes `buffer`, of which every rank has its own one of `shards`, runs of elements, the same on all ranks, to the bit;
+    /// blocks until it is. The runs do not overlap and are the same on all ranks; nothing is launched meanwhile. What else is
+    /// in the buffer stays.
     ///
     /// # Errors
     /// A peer was lost, is silent for too long, or does not follow the protocol: the buffer is void.
-    fn all_gather(&mut self, buffer: &mut B, shards: &[Range<usize>]) -> Result<Traffic, CollectiveError>;
+    fn all_gather(&mut self, buffer: &mut B, shards: &[Shard]) -> Result<Traffic, CollectiveError>;
 
     /// After a failure: gives back what was handed over since the last fence. A collective that cannot gives nothing,
     /// and all of it is computed again.
@@ -190,7 +216,7 @@ pub fn by_tcp(spec: &TrainSpec, shared_memory: bool) -> Connect<Vec<f32>> {
 fn device_failed(error: DeviceError) -> CollectiveError {
     match error {
         DeviceError::OutOfMemory { shortage } => CollectiveError::OutOfMemory { problem: shortage.to_string() },
-        DeviceError::Failed { .. } => CollectiveError::Invalid { problem: error.to_string() },
+        DeviceError::Failed { .. } => CollectiveError::Device { problem: error.to_string() },
     }
 }
 
@@ -229,6 +255,12 @@ pub enum CollectiveError {
     #[error("out of memory: {problem}")]
     OutOfMemory {
         /// What there is of it, or what NCCL says.
+        problem: String,
+    },
+    /// The device failed: this rank's own matter, whatever becomes of the group.
+    #[error("{problem}")]
+    Device {
+        /// What it says.
         problem: String,
     },
     /// The collective was aborted from outside.

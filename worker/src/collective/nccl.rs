@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaEvent, CudaStream, DriverError};
 use medley_common::identity::Rank;
 use medley_common::message::{Form, Token};
@@ -24,6 +25,8 @@ use super::patience::Patience;
 use super::topology::{adapters, line};
 use super::watchdog::Watchdog;
 use super::{Collective, CollectiveError, Connect, Rendezvous, Solo, Tcp, TcpSettings, device_failed};
+use crate::nccl_log;
+use crate::ops::Ops as _;
 use crate::ops::cuda::device::Gpu;
 use crate::ops::cuda::{Buffer, Cuda};
 
@@ -32,7 +35,7 @@ mod communicator;
 mod transport;
 
 use all_reduce::AllReduce;
-use communicator::{Communicator, UniqueId};
+use communicator::{Communicator, Message, UniqueId, Wire};
 
 type Memory = Buffer<cudarc::driver::CudaSlice<u8>>;
 
@@ -60,7 +63,14 @@ pub fn by_nccl(cuda: Cuda<Gpu>, lanes: u32, compute: ComputeSpec) -> Result<Conn
         let settings = TcpSettings { shared_memory: false, ..TcpSettings::default() };
         let mesh = Tcp::connect(listener, form, layout, settings, rendezvous.switch.clone())?;
         let group = Arc::clone(mesh.group());
-        let nccl = Nccl::join(cuda.clone(), form, (mesh, settings.silence_timeout), rendezvous)?;
+        // Of each kind of sums, the longest one: by that NCCL chooses.
+        let longest = match summation {
+            Summation::ByLane => None,
+            Summation::ByWorker => group.lengths.values().max().copied(),
+        };
+        let mut nccl = Nccl::join(cuda.clone(), mesh, rendezvous)?;
+        nccl.connect(form, longest)?;
+        nccl.allow(settings.silence_timeout);
         let collective: Box<dyn Collective<Memory>> = match summation {
             Summation::ByLane => {
                 let adding = cuda.on(cuda.driver().on(nccl.stream.clone()));
@@ -87,6 +97,8 @@ struct Nccl {
     /// How long a sum may take: as long as over TCP. Who has died is known long before; this is for a peer that lives and
     /// does not compute, and one that is slow must not be taken for it.
     silence: Duration,
+    /// So much NCCL's log had said before this group.
+    told: usize,
     /// Who sums with whom over what, in a line.
     topology: String,
     /// Whether sums are on their way that nobody has waited for.
@@ -94,25 +106,60 @@ struct Nccl {
 }
 
 impl Nccl {
-    fn join(
-        cuda: Cuda<Gpu>,
-        form: &Form,
-        (mut mesh, silence): (Tcp, Duration),
-        rendezvous: &Rendezvous<'_>,
-    ) -> Result<Self, CollectiveError> {
+    fn join(cuda: Cuda<Gpu>, mut mesh: Tcp, rendezvous: &Rendezvous<'_>) -> Result<Self, CollectiveError> {
         let switch = rendezvous.switch.clone();
         let id = unique_id(&mut mesh, rendezvous)?;
         let stopped = || switch.is_aborted().then_some(CollectiveError::Aborted);
-        let communicator = Communicator::join(id, [mesh.rank().0, mesh.world()], [JOINING, silence], stopped)?;
+        // What it has said of earlier groups is theirs.
+        let told = nccl_log::read().len();
+        let communicator = Communicator::join(id, [mesh.rank().0, mesh.world()], JOINING, stopped)?;
         // All have joined, so all have begun this exchange.
         let begun = if mesh.rank() == Rank(0) { mesh.launch_words(Vec::new()) } else { Ok(()) };
         begun.and_then(|()| mesh.fence()).inspect_err(|_| communicator.abort())?;
         let aborter = communicator.aborter(cuda.driver().stream().context().clone());
         let watchdog = Watchdog::new(switch.clone(), GRACE, move || aborter.abort())
             .map_err(|error| CollectiveError::Invalid { problem: format!("start a watchdog: {error}") })?;
-        let stream = cuda.driver().stream().context().new_stream().map_err(cuda_failed)?;
-        let topology = topology(form, cuda.driver())?;
-        Ok(Self { cuda, communicator, mesh, switch, watchdog, stream, silence, topology, is_open: false })
+        let stream = cuda.driver().new_stream().map_err(cuda_failed)?;
+        let (silence, topology, is_open) = (JOINING, String::new(), false);
+        Ok(Self { cuda, communicator, mesh, switch, watchdog, stream, silence, told, topology, is_open })
+    }
+
+    /// Sums zeros, as many as the `longest` sum has, or sends one to each rank where elements are only moved: NCCL chooses
+    /// its ways and connects ranks when it first does so. So what cannot be connected shows while the group forms.
+    fn connect(&mut self, form: &Form, longest: Option<usize>) -> Result<(), CollectiveError> {
+        let zeros = self.cuda.zeros(longest.unwrap_or(form.peers.len()).max(1)).map_err(device_failed)?;
+        let connected = self.sum_zeros(&zeros, longest).and_then(|()| self.finish_sums());
+        if let Err(error) = connected {
+            // What NCCL was doing comes to its end before the zeros are freed; a device that fails in this has failed.
+            self.end().ok();
+            return Err(error);
+        }
+        let ways = nccl_log::ways(nccl_log::read().get(self.told..).unwrap_or_default(), self.mesh.rank().0);
+        self.topology = topology_of(form, self.cuda.driver(), ways)?;
+        Ok(())
+    }
+
+    fn sum_zeros(&mut self, zeros: &Memory, longest: Option<usize>) -> Result<(), CollectiveError> {
+        let (rank, world) = (self.mesh.rank().0 as usize, self.mesh.world() as usize);
+        let length = longest.unwrap_or(world);
+        let address = self.cuda.address(zeros, length).map_err(device_failed)?;
+        self.follow_computing()?;
+        if longest.is_some() {
+            // SAFETY: the zeros are there until all have summed.
+            return unsafe { self.communicator.sum(address, length, Wire::Float32, &self.stream) };
+        }
+        let place = |peer: usize| address + (peer * size_of::<f32>()) as u64;
+        let peers = || (0..world).filter(|peer| *peer != rank);
+        let sent: Vec<_> = peers().map(|peer| Message { peer, address: place(rank), count: 1 }).collect();
+        let received: Vec<_> = peers().map(|peer| Message { peer, address: place(peer), count: 1 }).collect();
+        // SAFETY: the zeros are there until all have theirs.
+        unsafe { self.communicator.exchange(&sent, &received, &self.stream) }
+    }
+
+    /// How long a sum may take from here on: that of joining is for what has not begun to work.
+    fn allow(&mut self, silence: Duration) {
+        self.silence = silence;
+        self.communicator.allow(silence);
     }
 
     /// What is enqueued here from now on comes after all that has been computed before.
@@ -123,6 +170,7 @@ impl Nccl {
             self.watchdog.expect(Some(self.silence + GRACE));
             self.is_open = true;
         }
+        self.cuda.settle().map_err(device_failed)?;
         let ready = self.cuda.driver().stream().record_event(None).map_err(cuda_failed)?;
         self.stream.wait(&ready).map_err(cuda_failed)
     }
@@ -147,7 +195,11 @@ impl Nccl {
         let patience = Patience::new(self.silence);
         let failure = loop {
             match end.try_is_complete() {
-                Ok(true) => return Ok(()),
+                // Where NCCL was aborted, or has failed, what it had enqueued ends as well, and nothing is summed.
+                Ok(true) => match self.communicator.failure() {
+                    None => return Ok(()),
+                    Some(error) => break error,
+                },
                 Ok(false) => {}
                 Err(error) => break cuda_failed(error),
             }
@@ -200,13 +252,17 @@ fn unique_id(mesh: &mut Tcp, rendezvous: &Rendezvous<'_>) -> Result<UniqueId, Co
     bytes.try_into().map_err(|_| invalid(format!("rank 0's token of {} bytes is no unique id of NCCL", bytes.len())))
 }
 
-/// Who sums with whom, in a line.
-fn topology(form: &Form, gpu: &Gpu) -> Result<String, CollectiveError> {
+/// Who sums with whom by which ways, in a line.
+fn topology_of(form: &Form, gpu: &Gpu, ways: Option<String>) -> Result<String, CollectiveError> {
     let surroundings = gpu.surroundings().map_err(device_failed)?.to_string();
     let adapters = adapters(Path::new("/sys/class/infiniband"));
-    Ok(line(&form.peers, communicator::version()?, &[surroundings, adapters], std::env::vars_os()))
+    Ok(line(&form.peers, communicator::version()?, (&[surroundings, adapters], ways), std::env::vars_os()))
 }
 
 fn cuda_failed(error: DriverError) -> CollectiveError {
-    CollectiveError::Invalid { problem: format!("sum gradients: {error}") }
+    let problem = format!("sum gradients: {error}");
+    match error.0 {
+        CUresult::CUDA_ERROR_OUT_OF_MEMORY => CollectiveError::OutOfMemory { problem },
+        _ => CollectiveError::Device { problem },
+    }
 }

@@ -1,12 +1,11 @@
 //! The world of one.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use medley_common::identity::Rank;
 use medley_common::lane::{LaneTree, Node};
 
-use super::{Collective, CollectiveError, Parts, SparseRows, Summed, Traffic, device_failed};
+use super::{Collective, CollectiveError, Parts, Shard, SparseRows, Summed, Traffic, device_failed};
 use crate::layout::{Layout, Segment};
 use crate::ops::cpu::Cpu;
 use crate::ops::{DeviceError, Ops, Slice, SliceMut};
@@ -83,7 +82,7 @@ impl<O: Ops> Collective<O::Buffer> for Solo<O> {
     }
 
     /// It has all shards.
-    fn all_gather(&mut self, _buffer: &mut O::Buffer, _shards: &[Range<usize>]) -> Result<Traffic, CollectiveError> {
+    fn all_gather(&mut self, _buffer: &mut O::Buffer, _shards: &[Shard]) -> Result<Traffic, CollectiveError> {
         Ok(Traffic::default())
     }
 

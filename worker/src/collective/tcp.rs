@@ -1,7 +1,6 @@
 //! The collective of CPU workers: a full mesh of TCP connections, of which those between processes of one machine send
 //! through memory that both share.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SendError, Sender, TryRecvError};
 use std::thread::JoinHandle;
@@ -21,7 +20,7 @@ use super::listener::Listener;
 use super::mesh::{self, Seat};
 use super::topology::{ranks, way};
 use super::traffic::{Meter, Traffic};
-use super::{Collective, CollectiveError, Parts, SparseRows, Summed};
+use super::{Collective, CollectiveError, Parts, Shard, SparseRows, Summed, Sums};
 use crate::layout::{Layout, Segment};
 
 /// Limits of the collective.
@@ -68,6 +67,7 @@ pub struct Tcp {
     orders: Option<Sender<Order>>,
     replies: Receiver<Result<Summed, CollectiveError>>,
     courier: Option<JoinHandle<Courier>>,
+    sums: Sums,
     /// What went wrong first.
     failed: Option<CollectiveError>,
     /// What was handed over too late.
@@ -118,6 +118,7 @@ impl Tcp {
             orders: Some(orders),
             replies,
             courier: Some(courier),
+            sums: Sums::default(),
             failed: None,
             refused: Parts::default(),
         })
@@ -216,15 +217,19 @@ impl Collective for Tcp {
         Some(format!("{} over {}", ranks(&self.group.addresses), self.way))
     }
 
+    fn sums(&mut self, sums: Sums) {
+        self.sums = sums;
+    }
+
     fn launch(&mut self, segment: Segment, sums: Vec<(Node, Vec<f32>)>) -> Result<(), CollectiveError> {
-        self.order(Order::Dense((segment, sums)))
+        self.order(Order::Dense((segment, sums), self.sums))
     }
 
     fn launch_words(&mut self, sums: Vec<(Node, SparseRows)>) -> Result<(), CollectiveError> {
         self.order(Order::Words(sums, self.group.hidden))
     }
 
-    fn all_gather(&mut self, buffer: &mut Vec<f32>, shards: &[Range<usize>]) -> Result<Traffic, CollectiveError> {
+    fn all_gather(&mut self, buffer: &mut Vec<f32>, shards: &[Shard]) -> Result<Traffic, CollectiveError> {
         self.order(Order::Gather((std::mem::take(buffer), shards.to_vec())))?;
         let Summed { mut spare, traffic, .. } = self.fence()?;
         *buffer = spare.pop().unwrap_or_default();
@@ -283,6 +288,7 @@ impl CollectiveError {
             }
             Self::Invalid { problem } => Self::Invalid { problem: problem.clone() },
             Self::OutOfMemory { problem } => Self::OutOfMemory { problem: problem.clone() },
+            Self::Device { problem } => Self::Device { problem: problem.clone() },
             Self::Aborted => Self::Aborted,
         }
     }

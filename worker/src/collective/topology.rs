@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::{ffi::OsString, path::Path};
 
 use super::mesh::Seat;
+#[cfg(any(feature = "cuda", test))]
+use crate::nccl_log;
 
 /// `4 ranks on 2 hosts (10.0.0.1: 3, 10.0.0.2: 1)`, by the addresses of the ranks' collectives.
 pub(super) fn ranks(peers: &[String]) -> String {
@@ -34,26 +36,30 @@ pub(super) fn way(seats: &[Seat]) -> String {
     }
 }
 
-/// The ranks, NCCL's version, what their first machine says of itself, and the settings that NCCL reads. Which ways it makes
-/// of that, channel by channel, it tells nobody but its own log.
+/// The ranks, NCCL's version, what their first machine says of itself, the settings that NCCL reads, and the ways that it has
+/// chosen, which it tells nobody but its own log: where that is somebody else's, they are not known here.
 #[cfg(any(feature = "cuda", test))]
 pub(super) fn line(
     peers: &[String],
     version: i32,
-    machine: &[String],
+    (machine, ways): (&[String], Option<String>),
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> String {
     let variables = variables.into_iter().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
-    let settings = variables.filter(|(name, _)| name.starts_with("NCCL_"));
+    let settings: Vec<_> = variables.filter(|(name, _)| name.starts_with("NCCL_")).collect();
+    let file = settings.iter().find(|(name, _)| name == nccl_log::VARIABLES[2]);
+    let is_own = nccl_log::is_own(file.and_then(|(_, value)| value.to_str()));
+    let settings = settings.iter().filter(|(name, _)| !is_own || !nccl_log::VARIABLES.contains(&name.as_str()));
     let mut settings: Vec<String> = settings.map(|(name, value)| format!("{name}={}", value.display())).collect();
     settings.sort_unstable();
     let settings = if settings.is_empty() { "no NCCL_ variable set".to_owned() } else { settings.join(" ") };
     let (ranks, machine) = (ranks(peers), machine.join("; "));
     let (major, minor, patch) = (version / 10_000, version % 10_000 / 100, version % 100);
-    format!(
-        "{ranks} over NCCL {major}.{minor}.{patch}; {machine}; {settings}; the ways that NCCL has chosen stand in its log \
-         alone: NCCL_DEBUG=INFO"
-    )
+    let ways = ways.map_or_else(
+        || "the ways that it has chosen stand in its log alone: NCCL_DEBUG=INFO".to_owned(),
+        |ways| format!("NCCL has chosen {ways}"),
+    );
+    format!("{ranks} over NCCL {major}.{minor}.{patch}; {machine}; {settings}; {ways}")
 }
 
 /// The InfiniBand and RoCE adapters that `folder` lists: what NCCL can choose from between machines, before Ethernet.
@@ -82,13 +88,17 @@ mod tests {
         let peers = ["10.0.0.1:4000", "10.0.0.1:4001"].map(str::to_owned);
         let variables = [("NCCL_SOCKET_IFNAME", "lo"), ("PATH", "/bin"), ("NCCL_NET", "Socket")];
         let variables = variables.map(|(name, value)| (name.into(), value.into()));
-        let line = line(&peers, 22809, &["GPU a".to_owned(), "no InfiniBand adapter".to_owned()], variables);
+        let machine = ["GPU a".to_owned(), "no InfiniBand adapter".to_owned()];
+        let line = line(&peers, 22809, (&machine, None), variables);
         assert_eq!(
             line,
             "2 ranks on 1 host (10.0.0.1: 2) over NCCL 2.28.9; GPU a; no InfiniBand adapter; NCCL_NET=Socket \
-             NCCL_SOCKET_IFNAME=lo; the ways that NCCL has chosen stand in its log alone: NCCL_DEBUG=INFO"
+             NCCL_SOCKET_IFNAME=lo; the ways that it has chosen stand in its log alone: NCCL_DEBUG=INFO"
         );
-        assert!(super::line(&peers, 23007, &[], []).contains("over NCCL 2.30.7; ; no NCCL_ variable set; "));
+        let own = nccl_log::VARIABLES.map(|name| (name.into(), "/proc/self/fd/7".into()));
+        let line = super::line(&peers, 23007, (&[], Some("SHM/direct/direct to 1".to_owned())), own);
+        let end = "over NCCL 2.30.7; ; no NCCL_ variable set; NCCL has chosen SHM/direct/direct to 1";
+        assert!(line.ends_with(end), "{line}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{CollectiveError, device_failed};
+use super::{CollectiveError, Shard, device_failed};
 use crate::ops::{Ops, Slice, SliceMut};
 
 /// What moves elements between the ranks' devices.
@@ -34,22 +34,25 @@ pub(super) trait Transport<B> {
 pub(super) fn all_gather<O: Ops, T: Transport<O::Buffer>>(
     (computing, transport): (&O, &mut T),
     buffer: &mut O::Buffer,
-    (own, shards): (usize, &[Range<usize>]),
+    (own, shards): (usize, &[Shard]),
 ) -> Result<u64, CollectiveError> {
-    let range = shards.get(own).cloned().unwrap_or_default();
     // What is sent lies beside what is written to.
-    let mut shard = O::Buffer::default();
-    let count = range.len();
-    computing.grow(&mut shard, count).map_err(device_failed)?;
-    let into = SliceMut { buffer: &mut shard, range: 0..count };
-    computing.copy(into, Slice { buffer, range }).map_err(device_failed)?;
+    let mut runs = Vec::new();
+    for range in shards.get(own).into_iter().flatten().filter(|run| !run.is_empty()) {
+        let (mut run, count) = (O::Buffer::default(), range.len());
+        computing.grow(&mut run, count).map_err(device_failed)?;
+        let into = SliceMut { buffer: &mut run, range: 0..count };
+        computing.copy(into, Slice { buffer, range: range.clone() }).map_err(device_failed)?;
+        runs.push((run, count));
+    }
     transport.follow()?;
     let peers = || (0..shards.len()).filter(|peer| *peer != own);
-    let elements = || Slice { buffer: &shard, range: 0..count };
-    let sent: Vec<_> = peers().filter(|_| count > 0).map(|to| Sent { to, elements: elements() }).collect();
-    let theirs = peers().map(|from| Received { from, buffer: 0, range: shards[from].clone() });
-    let received: Vec<_> = theirs.filter(|received| !received.range.is_empty()).collect();
-    let bytes = (sent.len() * count * size_of::<f32>()) as u64;
+    let to =
+        |to: usize| runs.iter().map(move |(buffer, count)| Sent { to, elements: Slice { buffer, range: 0..*count } });
+    let from = |from: usize| shards[from].iter().map(move |range| Received { from, buffer: 0, range: range.clone() });
+    let sent: Vec<_> = peers().flat_map(to).collect();
+    let received: Vec<_> = peers().flat_map(from).filter(|received| !received.range.is_empty()).collect();
+    let bytes = sent.iter().map(|sent| (sent.elements.range.len() * size_of::<f32>()) as u64).sum();
     transport.exchange(&sent, std::slice::from_mut(buffer), &received)?;
     transport.finish()?;
     Ok(bytes)

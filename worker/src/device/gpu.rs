@@ -7,10 +7,17 @@ use std::process::Command;
 use medley_common::message::Failure;
 use medley_common::spec::{Precision, TrainSpec};
 
+use super::ordinal::ordinal;
 use super::{Device, Place, Work, config, parts};
 use crate::collective::nccl;
+use crate::nccl_settings;
+use crate::ops::DeviceError;
 use crate::ops::cuda::Cuda;
 use crate::ops::cuda::device::{Description, Gpu, cublas_version, visible};
+
+/// Whether calls of NCCL wait until they are done. The worker asks for calls that return at once: one that waits for a peer
+/// could neither be ended when the peer dies nor have a deadline.
+const BLOCKING: &str = "NCCL_COMM_BLOCKING";
 
 /// The GPUs that a worker may take, a line for each.
 ///
@@ -22,8 +29,17 @@ pub fn list() -> Result<Vec<String>, Failure> {
     if !named.is_empty() {
         return named.into_iter().enumerate().map(|(ordinal, part)| list_part(ordinal, part)).collect();
     }
-    let gpus = visible().map_err(|error| config(error.to_string()))?;
-    Ok(gpus.into_iter().map(|gpu| format!("cuda:{} {}", gpu.ordinal, description(&gpu))).collect())
+    Ok(usable()?.into_iter().map(|gpu| format!("cuda:{} {}", gpu.ordinal, description(&gpu))).collect())
+}
+
+/// The GPUs that this process sees and whose kernels this worker has: one that is too old is none that it could take.
+fn usable() -> Result<Vec<Description>, Failure> {
+    let seen = visible().map_err(|error| config(format!("--device cuda: {error}")))?;
+    let (usable, older): (Vec<_>, Vec<_>) = seen.into_iter().partition(|gpu| gpu.check().is_ok());
+    match older.first().and_then(|gpu| Some((gpu.ordinal, gpu.check().err()?))) {
+        Some((ordinal, error)) if usable.is_empty() => Err(config(format!("--device cuda: cuda:{ordinal}: {error}"))),
+        _ => Ok(usable),
+    }
 }
 
 fn description(gpu: &Description) -> String {
@@ -71,15 +87,17 @@ pub(super) fn place(_device: Device, local_rank: Option<u32>) -> Result<Place, F
     if let Some(part) = parts::own(&named, local_rank)? {
         return Err(start_again((parts::VISIBLE, part)));
     }
-    let gpus = visible().map_err(|error| config(format!("--device cuda: {error}")))?;
-    let ordinal = ordinal(gpus.len(), local_rank)?;
-    let gpu = gpus.into_iter().nth(ordinal).ok_or_else(|| config(format!("cuda:{ordinal} is gone")))?;
-    gpu.check().map_err(|error| config(format!("--device cuda: cuda:{ordinal}: {error}")))?;
+    let gpus = usable()?;
+    let place = ordinal(gpus.len(), local_rank)?;
+    let gpu = gpus.into_iter().nth(place).ok_or_else(|| config(format!("cuda:{place} is gone")))?;
+    if nccl_settings::value(BLOCKING).is_some_and(|value| value != "0") {
+        return Err(start_again((BLOCKING, "0")));
+    }
     let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     if let Some(host) = parts::host(&gpu.uuid, is_set) {
         return Err(start_again((parts::HOST, host)));
     }
-    Ok(Place::Cuda { ordinal, name: gpu.name, uuid: gpu.uuid })
+    Ok(Place::Cuda { ordinal: gpu.ordinal, name: gpu.name, uuid: gpu.uuid })
 }
 
 /// What multiplies matrices there.
@@ -90,7 +108,10 @@ pub(super) fn library() -> String {
 pub(super) fn compute(ordinal: usize, spec: &TrainSpec, work: impl Work) -> Result<(), Failure> {
     let compute = spec.compute;
     let opened = Gpu::open(ordinal, compute.precision == Precision::Tf32);
-    let gpu = opened.map_err(|error| config(format!("cuda:{ordinal}: {error}")))?;
+    let gpu = opened.map_err(|error| match error {
+        DeviceError::OutOfMemory { .. } => config(format!("cuda:{ordinal}: {error}; nvidia-smi says who has it")),
+        DeviceError::Failed { .. } => config(format!("cuda:{ordinal}: {error}")),
+    })?;
     let cuda = Cuda::new(gpu, compute.precision);
     let connect = nccl::by_nccl(cuda.clone(), spec.lanes, compute);
     let connect = connect.map_err(|error| config(format!("cuda:{ordinal}: {error}")))?;
@@ -100,38 +121,4 @@ pub(super) fn compute(ordinal: usize, spec: &TrainSpec, work: impl Work) -> Resu
         std::mem::forget(cuda);
     }
     result
-}
-
-/// A launcher either shows every worker all GPUs, and the local rank says which to take, or shows each worker its own.
-fn ordinal(visible: usize, local_rank: Option<u32>) -> Result<usize, Failure> {
-    if visible == 0 {
-        let asked =
-            std::env::var("CUDA_VISIBLE_DEVICES").map(|value| format!(" (CUDA_VISIBLE_DEVICES is \"{value}\")"));
-        let asked = asked.unwrap_or_default();
-        return Err(config(format!(
-            "--device cuda: no GPU is visible{asked}; nvidia-smi -L lists those of the machine"
-        )));
-    }
-    let Some(rank) = local_rank else { return Ok(0) };
-    match ((rank as usize) < visible, visible) {
-        (true, _) => Ok(rank as usize),
-        (false, 1) => Ok(0),
-        (false, _) => Err(config(format!(
-            "the local rank is {rank}, and {visible} GPUs are visible: start one worker for each GPU"
-        ))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_local_rank_has_its_gpu() {
-        assert_eq!(ordinal(4, None).unwrap(), 0);
-        assert_eq!(ordinal(4, Some(3)).unwrap(), 3);
-        assert_eq!(ordinal(1, Some(3)).unwrap(), 0);
-        assert!(ordinal(2, Some(3)).unwrap_err().message.contains("local rank is 3, and 2 GPUs are visible"));
-        assert!(ordinal(0, None).is_err());
-    }
 }

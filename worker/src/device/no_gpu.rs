@@ -12,6 +12,7 @@ use medley_common::spec::TrainSpec;
 
 use super::{Device, Place, Work, config};
 use crate::display::say;
+use crate::nccl_log;
 
 /// What NVIDIA's driver makes where there is a GPU.
 const NVIDIA: &str = "/dev/nvidiactl";
@@ -19,7 +20,7 @@ const NVIDIA: &str = "/dev/nvidiactl";
 const CUDA_WORKER: &str = "medley-worker-cuda";
 
 /// What has a library of this name, by how the name begins, and functions whose names begin like this; the longer of two
-/// beginnings first.
+/// beginnings first. A package of this name is for CUDA 13.
 const SOURCES: [(&str, &str, &str); 5] = [
     ("libcublas", "cublas", "pip install nvidia-cublas"),
     ("libcurand.", "curand", "pip install nvidia-curand"),
@@ -95,7 +96,14 @@ fn turn_into(worker: &Path) -> Failure {
         let (library, source) = owner(function);
         return config(format!("{name} finds {library} too old: it has no {function} ({source}); {way_out}"));
     }
-    let error = Command::new(worker).args(std::env::args_os().skip(1)).exec();
+    let mut command = Command::new(worker);
+    command.args(std::env::args_os().skip(1));
+    // The file is open until the program is another one.
+    let log = nccl_log::offered();
+    for (variable, value) in log.iter().flat_map(|(values, _)| nccl_log::VARIABLES.iter().zip(values)) {
+        command.env(variable, value);
+    }
+    let error = command.exec();
     config(format!("start {name}: {error}"))
 }
 
@@ -106,8 +114,18 @@ fn missing(trace: &str) -> impl Iterator<Item = &str> {
 
 fn advice(library: &str) -> String {
     match SOURCES.iter().find(|(start, ..)| library.starts_with(start)) {
-        Some((.., source)) => format!("{library} ({source})"),
+        Some((.., source)) => format!("{library} ({})", of_release(source, library)),
         None => library.to_owned(),
+    }
+}
+
+/// The package that has this library: those of CUDA 12 have the number in their names, and so have their libraries.
+fn of_release(source: &str, library: &str) -> String {
+    let is_older = library.ends_with(".so.12");
+    match source.strip_suffix("-cu13") {
+        _ if !is_older || !source.starts_with("pip ") => source.to_owned(),
+        Some(start) => format!("{start}-cu12"),
+        None => format!("{source}-cu12"),
     }
 }
 
@@ -138,6 +156,8 @@ mod tests {
         let named: Vec<String> = missing(trace).map(advice).collect();
         assert!(named[0].starts_with("libcuda.so.1 (the NVIDIA driver"), "{named:?}");
         assert_eq!(named[1..], ["libnccl.so.2 (pip install nvidia-nccl-cu13)", "libodd.so.3"]);
+        assert_eq!(advice("libcublas.so.12"), "libcublas.so.12 (pip install nvidia-cublas-cu12)");
+        assert_eq!(advice("libcublasLt.so.13"), "libcublasLt.so.13 (pip install nvidia-cublas)");
     }
 
     #[test]

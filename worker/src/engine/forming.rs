@@ -68,9 +68,15 @@ impl<O: Ops> Engine<O> {
         Ok(())
     }
 
-    /// The group is no more: the coordinator finds out who was lost, and orders what follows.
+    /// The group is no more: the coordinator finds out who was lost, and orders what follows. A device that has failed is no
+    /// matter of the group: it fails in the next one as well, and so ends this worker.
     pub(super) fn disconnected(&mut self, generation: Generation, error: &CollectiveError) -> Result<(), Failure> {
         self.group = None;
+        if let CollectiveError::Device { problem } = error {
+            return Err(Failure { kind: FailureKind::Internal, message: problem.clone() });
+        }
+        // NCCL says of such a failure no more than that a call of CUDA failed, as it does of much else.
+        self.trainer.wait().map_err(|error| device_failed("leave the group", &error))?;
         if !matches!(error, CollectiveError::Aborted) {
             self.report(Event::Disconnected { generation, problem: error.to_string() });
         }

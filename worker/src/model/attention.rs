@@ -8,10 +8,10 @@ use super::Pass;
 use super::lane_sums::{LinearRows, Rows, SegmentSums};
 use super::layer::{Below, LayerGradients, Scope};
 use crate::layout::{LayerSlots, Layout, Segment};
-use crate::ops::attention::{Attention, AttentionBackward, HeadShape};
+use crate::ops::attention::{Attention, AttentionBackward, HeadShape, QueryKeyValue};
 use crate::ops::dropout::Site;
 use crate::ops::head::{FirstTokens, FirstTokensBackward};
-use crate::ops::linear::{Linear, LinearInputGradient, LinearShape, Write};
+use crate::ops::linear::{Linear, LinearInputGradient, LinearShape, SharedInputGradient, Write};
 use crate::ops::norm::{Norm, ResidualNorm, ResidualNormBackward};
 use crate::ops::{DeviceError, Ops};
 
@@ -26,14 +26,19 @@ pub struct AttentionBlock {
     epsilon: f64,
 }
 
+/// Some of the linear layers that make queries, keys and values, in this order: side by side they are one.
+const QUERY: Range<usize> = 0..1;
+const KEY_VALUE: Range<usize> = 1..3;
+const QUERY_KEY_VALUE: Range<usize> = 0..3;
+
 /// What forward keeps for backward. `T` tokens, `Q` tokens of the layer's scope, `H` hidden.
 #[derive(Debug, Default)]
 pub struct AttentionActivations<B> {
     /// The input's rows of the layer's scope, `[Q, H]`; unused where that is all tokens.
     firsts: B,
-    /// Queries, `[Q, H]`.
+    /// Queries, `[Q, H]`; unused where the scope is all tokens.
     q: B,
-    /// Keys and values, `[T, 2 H]`.
+    /// Keys and values, `[T, 2 H]`; behind queries, `[T, 3 H]`, where the scope is all tokens.
     kv: B,
     /// Softmax statistics, `[Q, heads, 2]`.
     softmax: B,
@@ -77,19 +82,44 @@ impl AttentionBlock {
         }
     }
 
-    /// Ranges of the queries' weight and bias, and of those of keys and values.
-    fn query_key_value(&self) -> [Range<usize>; 4] {
-        let (weight, bias, hidden) = (&self.slots.qkv_weight, &self.slots.qkv_bias, self.heads.hidden());
-        let (weights, biases) = (weight.start + hidden * hidden, bias.start + hidden);
-        [weight.start..weights, bias.start..biases, weights..weight.end, biases..bias.end]
+    /// Ranges of the weight and the bias of some of the layers that make queries, keys and values.
+    fn projection(&self, layers: &Range<usize>) -> [Range<usize>; 2] {
+        let hidden = self.heads.hidden();
+        [(&self.slots.qkv_weight, hidden * hidden), (&self.slots.qkv_bias, hidden)]
+            .map(|(all, each)| all.start + layers.start * each..all.start + layers.end * each)
+    }
+
+    /// Where queries, keys and values stand, or their gradients.
+    fn query_key_value<T>(&self, q: T, kv: T) -> QueryKeyValue<T> {
+        match self.scope {
+            Scope::AllTokens => QueryKeyValue::Together(kv),
+            Scope::FirstTokens => QueryKeyValue::Apart { q, kv },
+        }
+    }
+
+    /// Makes room for queries, keys and values, or for their gradients.
+    fn grow_query_key_value<O: Ops>(
+        &self,
+        pass: &Pass<'_, O>,
+        q: &mut O::Buffer,
+        kv: &mut O::Buffer,
+    ) -> Result<(), DeviceError> {
+        let (ops, tokens, hidden) = (pass.ops, pass.tokens(), self.heads.hidden());
+        match self.query_key_value(q, kv) {
+            QueryKeyValue::Together(qkv) => ops.grow_activations(qkv, tokens * 3 * hidden),
+            QueryKeyValue::Apart { q, kv } => {
+                ops.grow_activations(q, self.scoped(pass).tokens() * hidden)?;
+                ops.grow_activations(kv, tokens * 2 * hidden)
+            }
+        }
     }
 
     fn grow<O: Ops>(&self, pass: &Pass<'_, O>, kept: &mut AttentionActivations<O::Buffer>) -> Result<(), DeviceError> {
         let (ops, asking, hidden) = (pass.ops, self.scoped(pass).tokens(), self.heads.hidden());
-        ops.grow_activations(&mut kept.kv, pass.tokens() * 2 * hidden)?;
+        self.grow_query_key_value(pass, &mut kept.q, &mut kept.kv)?;
         ops.grow(&mut kept.softmax, asking * self.heads.heads * 2)?;
         ops.grow(&mut kept.stats, asking * 2)?;
-        for buffer in [&mut kept.q, &mut kept.context, &mut kept.z, &mut kept.y] {
+        for buffer in [&mut kept.context, &mut kept.z, &mut kept.y] {
             ops.grow_activations(buffer, asking * hidden)?;
         }
         Ok(())
@@ -102,8 +132,7 @@ impl AttentionBlock {
     ) -> Result<(), DeviceError> {
         let (ops, scoped, hidden) = (pass.ops, self.scoped(pass), self.heads.hidden());
         ops.grow_activations(&mut gradients.dense, scoped.tokens() * hidden)?;
-        ops.grow_activations(&mut gradients.q, scoped.tokens() * hidden)?;
-        ops.grow_activations(&mut gradients.kv, pass.tokens() * 2 * hidden)?;
+        self.grow_query_key_value(pass, &mut gradients.q, &mut gradients.kv)?;
         ops.grow(&mut gradients.partials, scoped.blocks() * 3 * hidden)
     }
 
@@ -140,28 +169,19 @@ impl AttentionBlock {
     ) -> Result<(), DeviceError> {
         let (ops, slots, scoped, hidden) = (pass.ops, &self.slots, self.scoped(pass), self.heads.hidden());
         let weights = pass.segment(&self.segment);
-        let [q_weight, q_bias, kv_weight, kv_bias] = self.query_key_value();
-        ops.linear(Linear {
-            shape: LinearShape { rows: scoped.tokens(), inputs: hidden, outputs: hidden },
-            x: asking,
-            weight: weights.at(&q_weight),
-            bias: Some(weights.at(&q_bias)),
-            y: &mut kept.q,
-        })?;
-        ops.linear(Linear {
-            shape: LinearShape { rows: pass.tokens(), inputs: hidden, outputs: 2 * hidden },
-            x: input,
-            weight: weights.at(&kv_weight),
-            bias: Some(weights.at(&kv_bias)),
-            y: &mut kept.kv,
-        })?;
+        match self.query_key_value(&mut kept.q, &mut kept.kv) {
+            QueryKeyValue::Together(qkv) => self.project(pass, &QUERY_KEY_VALUE, input, qkv)?,
+            QueryKeyValue::Apart { q, kv } => {
+                self.project(&scoped, &QUERY, asking, q)?;
+                self.project(pass, &KEY_VALUE, input, kv)?;
+            }
+        }
         ops.attention(Attention {
             queries: scoped.pack,
             keys: pass.pack,
             shape: self.heads,
             dropout: pass.dropout(Site::Attention(self.layer)),
-            q: &kept.q,
-            kv: &kept.kv,
+            qkv: self.query_key_value(&kept.q, &kept.kv),
             context: &mut kept.context,
             stats: &mut kept.softmax,
         })?;
@@ -188,6 +208,20 @@ impl AttentionBlock {
         })
     }
 
+    /// What some of the layers that make queries, keys and values make of `x`: `y`, for all tokens of the pass.
+    fn project<O: Ops>(
+        &self,
+        pass: &Pass<'_, O>,
+        layers: &Range<usize>,
+        x: &O::Buffer,
+        y: &mut O::Buffer,
+    ) -> Result<(), DeviceError> {
+        let (weights, hidden) = (pass.segment(&self.segment), self.heads.hidden());
+        let [weight, bias] = self.projection(layers).map(|range| weights.at(&range));
+        let shape = LinearShape { rows: pass.tokens(), inputs: hidden, outputs: layers.len() * hidden };
+        pass.ops.linear(Linear { shape, x, weight, bias: Some(bias), y })
+    }
+
     /// Turns the gradient of the output, `gradients.residual`, into that of `input`, `gradients.hidden`, if it is passed on,
     /// and sums those of the parameters.
     ///
@@ -208,13 +242,10 @@ impl AttentionBlock {
             keys: pass.pack,
             shape: self.heads,
             dropout: pass.dropout(Site::Attention(self.layer)),
-            q: &kept.q,
-            kv: &kept.kv,
+            qkv: self.query_key_value((&kept.q, &mut gradients.q), (&kept.kv, &mut gradients.kv)),
             context: &kept.context,
             stats: &kept.softmax,
             dcontext: &gradients.residual,
-            dq: &mut gradients.q,
-            dkv: &mut gradients.kv,
         })?;
         self.sum_query_key_value(pass, (kept, input), gradients, sums)?;
         if below == Below::Frozen { Ok(()) } else { self.input_backward(pass, gradients) }
@@ -262,12 +293,15 @@ impl AttentionBlock {
         gradients: &LayerGradients<O::Buffer>,
         sums: &mut SegmentSums<'_, O>,
     ) -> Result<(), DeviceError> {
-        let (pack, hidden) = (self.scoped(pass).pack, self.heads.hidden());
-        let [q_weight, q_bias, kv_weight, kv_bias] = self.query_key_value();
-        let asking = if self.scope == Scope::FirstTokens { &kept.firsts } else { input };
-        let rows = |pack, gradient, x| LinearRows { dy: Rows { pack, gradient }, partials: None, x, inputs: hidden };
-        sums.linear([q_weight, q_bias], rows(pack, &gradients.q, asking))?;
-        sums.linear([kv_weight, kv_bias], rows(pass.pack, &gradients.kv, input))
+        let inputs = self.heads.hidden();
+        let rows = |pack, gradient, x| LinearRows { dy: Rows { pack, gradient }, partials: None, x, inputs };
+        match self.query_key_value(&gradients.q, &gradients.kv) {
+            QueryKeyValue::Together(dy) => sums.linear(self.projection(&QUERY_KEY_VALUE), rows(pass.pack, dy, input)),
+            QueryKeyValue::Apart { q, kv } => {
+                sums.linear(self.projection(&QUERY), rows(self.scoped(pass).pack, q, &kept.firsts))?;
+                sums.linear(self.projection(&KEY_VALUE), rows(pass.pack, kv, input))
+            }
+        }
     }
 
     /// Adds the gradients through queries, keys and values to that of the residual connection, in `gradients.hidden`.
@@ -276,32 +310,30 @@ impl AttentionBlock {
         pass: &Pass<'_, O>,
         gradients: &mut LayerGradients<O::Buffer>,
     ) -> Result<(), DeviceError> {
-        let (ops, hidden) = (pass.ops, self.heads.hidden());
-        let weights = pass.segment(&self.segment);
-        let [q_weight, _, kv_weight, _] = self.query_key_value();
-        ops.linear_input_gradient(LinearInputGradient {
-            shape: LinearShape { rows: self.scoped(pass).tokens(), inputs: hidden, outputs: hidden },
-            dy: &gradients.q,
-            weight: weights.at(&q_weight),
-            dx: &mut gradients.hidden,
-            write: Write::Add,
-        })?;
-        let mut write = Write::Add;
-        if self.scope == Scope::FirstTokens {
-            std::mem::swap(&mut gradients.hidden, &mut gradients.residual);
-            write = Write::Set;
+        let (ops, weights, hidden) = (pass.ops, pass.segment(&self.segment), self.heads.hidden());
+        let scoped = &self.scoped(pass);
+        let weight = |layers| weights.at(&self.projection(layers)[0]);
+        let shape = |pass: &Pass<'_, O>, layers: &Range<usize>| LinearShape {
+            rows: pass.tokens(),
+            inputs: hidden,
+            outputs: layers.len() * hidden,
+        };
+        let LayerGradients { hidden: sum, residual: of_firsts, q, kv, .. } = gradients;
+        match self.query_key_value(&*q, &*kv) {
+            QueryKeyValue::Together(dy) => {
+                let (shape, weight) = (shape(pass, &QUERY_KEY_VALUE), weight(&QUERY_KEY_VALUE));
+                ops.shared_input_gradient(SharedInputGradient { shape, first: hidden, dy, weight, dx: sum })
+            }
+            QueryKeyValue::Apart { q, kv } => {
+                let back = |pass, layers, dy, dx: &mut O::Buffer, write| {
+                    let (shape, weight) = (shape(pass, layers), weight(layers));
+                    ops.linear_input_gradient(LinearInputGradient { shape, dy, weight, dx, write })
+                };
+                back(scoped, &QUERY, q, sum, Write::Add)?;
+                std::mem::swap(sum, of_firsts);
+                back(pass, &KEY_VALUE, kv, sum, Write::Set)?;
+                ops.first_tokens_backward(FirstTokensBackward { pack: pass.pack, hidden, dy: of_firsts, dx: sum })
+            }
         }
-        ops.linear_input_gradient(LinearInputGradient {
-            shape: LinearShape { rows: pass.tokens(), inputs: hidden, outputs: 2 * hidden },
-            dy: &gradients.kv,
-            weight: weights.at(&kv_weight),
-            dx: &mut gradients.hidden,
-            write,
-        })?;
-        if self.scope == Scope::FirstTokens {
-            let (dy, dx) = (&gradients.residual, &mut gradients.hidden);
-            ops.first_tokens_backward(FirstTokensBackward { pack: pass.pack, hidden, dy, dx })?;
-        }
-        Ok(())
     }
 }

@@ -55,9 +55,9 @@ pub struct LayerGradients<B> {
     pub(super) dense: B,
     /// Of the activation, `[Q, I]`.
     pub(super) inner: B,
-    /// Of the queries, `[Q, H]`.
+    /// Of the queries, `[Q, H]`; unused where the scope is all tokens.
     pub(super) q: B,
-    /// Of keys and values, `[T, 2 H]`.
+    /// Of keys and values, `[T, 2 H]`; behind queries, `[T, 3 H]`, where the scope is all tokens.
     pub(super) kv: B,
     /// Each block's sums.
     pub partials: B,

@@ -55,6 +55,21 @@ pub struct LinearInputGradient<'a, O: Ops + ?Sized> {
     pub write: Write,
 }
 
+/// `dx += Σ dy[layer] weight[layer]` over linear layers of one input, whose outputs stand side by side in rows of `dy`, and
+/// whose weights one below the other. A device adds one layer's after the other's, or sums over all of them at once.
+pub struct SharedInputGradient<'a, O: Ops + ?Sized> {
+    /// The sizes; outputs are those of all layers.
+    pub shape: LinearShape,
+    /// The outputs of the first layer of two; the others are the second's.
+    pub first: usize,
+    /// `[rows, outputs]`.
+    pub dy: &'a O::Buffer,
+    /// `[outputs, inputs]`.
+    pub weight: Slice<'a, O::Buffer>,
+    /// `[rows, inputs]`.
+    pub dx: &'a mut O::Buffer,
+}
+
 /// `dweight = Σ dyᵀ x` over lanes: each over the lane's rows by itself, then added up in the order of the lane tree.
 pub struct LinearWeightGradient<'a, O: Ops + ?Sized> {
     /// The lanes' rows: their tokens.

@@ -42,7 +42,7 @@ use attention::{Attention, AttentionBackward};
 use embedding::{Embedding, EmbeddingBackward, PositionGradient, WordGradient};
 use gelu::{BiasGelu, BiasGeluBackward};
 use head::{CrossEntropy, FirstTokens, FirstTokensBackward, HeadDropout, LaneLosses, TanhDropout, TanhDropoutBackward};
-use linear::{ColumnSum, Linear, LinearGradients, LinearInputGradient, LinearWeightGradient};
+use linear::{ColumnSum, Linear, LinearGradients, LinearInputGradient, LinearWeightGradient, SharedInputGradient};
 use norm::{ResidualNorm, ResidualNormBackward};
 use sgd::{Sgd, SgdRows};
 
@@ -99,7 +99,7 @@ pub enum DeviceError {
 /// Memory that a device does not have; in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shortage {
-    /// What was asked for.
+    /// What was asked for; 0 where the device does not say.
     pub asked: u64,
     /// What is free, if the device says so.
     pub free: Option<u64>,
@@ -110,11 +110,12 @@ pub struct Shortage {
 impl std::fmt::Display for Shortage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
-        write!(f, "{} MiB were asked for", mebibytes(self.asked))?;
-        match (self.free, self.total) {
-            (Some(free), Some(total)) => write!(f, ", {} of {} MiB are free", free >> 20, mebibytes(total)),
-            _ => Ok(()),
-        }
+        let asked = (self.asked > 0).then(|| format!("{} MiB were asked for", mebibytes(self.asked)));
+        let free = self.free.zip(self.total);
+        let free = free.map(|(free, total)| format!("{} of {} MiB are free", free >> 20, mebibytes(total)));
+        let known: Vec<String> = asked.into_iter().chain(free).collect();
+        f.write_str(if known.is_empty() { "the device says no more" } else { "" })?;
+        f.write_str(&known.join(", "))
     }
 }
 
@@ -201,6 +202,9 @@ pub trait Ops {
     /// See [`LinearInputGradient`].
     fn linear_input_gradient(&self, op: LinearInputGradient<'_, Self>) -> Result<(), DeviceError>;
 
+    /// See [`SharedInputGradient`].
+    fn shared_input_gradient(&self, op: SharedInputGradient<'_, Self>) -> Result<(), DeviceError>;
+
     /// See [`LinearWeightGradient`].
     fn linear_weight_gradient(&self, op: LinearWeightGradient<'_, Self>) -> Result<(), DeviceError>;
 
@@ -286,8 +290,17 @@ pub trait Ops {
         width: usize,
     ) -> Result<SparseRows<Self::Buffer>, DeviceError>;
 
+    /// Elements of a piece of [`square_sums`](Self::square_sums), a multiple of 4.
+    const PIECE: usize;
+
+    /// The sums of the squares of each run's pieces, in `f64`: of its first [`PIECE`](Self::PIECE) elements, of the next, and
+    /// so on; that of a piece has the same bits wherever it lies.
+    fn square_sums(&self, runs: &[Slice<'_, Self::Buffer>]) -> Result<Vec<Vec<f64>>, DeviceError>;
+
     /// The sum of the squares of all runs' elements, in `f64`, in an order that depends on their lengths alone.
-    fn square_sum(&self, runs: &[Slice<'_, Self::Buffer>]) -> Result<f64, DeviceError>;
+    fn square_sum(&self, runs: &[Slice<'_, Self::Buffer>]) -> Result<f64, DeviceError> {
+        Ok(self.square_sums(runs)?.iter().map(|pieces| pieces.iter().sum::<f64>()).sum())
+    }
 
     /// See [`AdamW`].
     fn adamw(&self, op: AdamW<'_, Self>) -> Result<(), DeviceError>;

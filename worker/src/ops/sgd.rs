@@ -42,11 +42,11 @@ impl Coefficients {
 pub struct Sgd<'a, O: Ops + ?Sized> {
     /// The numbers.
     pub coefficients: Coefficients,
-    /// `p`, where the runs' places are counted from; the momentum is of these alone.
+    /// `p`.
     pub parameters: SliceMut<'a, O::Buffer>,
-    /// `b`, if there is momentum.
-    pub momentum: Option<&'a mut O::Buffer>,
-    /// What is moved; no element twice.
+    /// `b` of these parameters, if there is momentum.
+    pub momentum: Option<SliceMut<'a, O::Buffer>>,
+    /// What of them is moved; no element twice.
     pub runs: Vec<StepRun<'a, O>>,
 }
 

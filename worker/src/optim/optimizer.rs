@@ -7,7 +7,7 @@ use medley_common::spec::{OptimizerKind, OptimizerSpec, TuningSpec};
 
 use super::adamw::AdamW;
 use super::gradients::Gradients;
-use super::runs::{Group, Run, groups};
+use super::runs::{Part, Run, parts};
 use super::sgd::Sgd;
 use crate::layout::{Layout, Segment};
 use crate::ops::step::{RowGradients, StepRun};
@@ -15,9 +15,7 @@ use crate::ops::{DeviceError, Ops, Slice, SliceMut};
 
 /// Moves the parameters by their gradients, and remembers what its rule asks for, flat and in the order of the layout.
 pub struct Optimizer<O: Ops> {
-    /// The parameters that it moves, and remembers something of.
-    shard: Range<usize>,
-    groups: Vec<Group>,
+    parts: Vec<Part>,
     word_width: usize,
     rule: Rule<O>,
 }
@@ -39,7 +37,7 @@ pub struct StepSize {
 }
 
 impl<O: Ops> Optimizer<O> {
-    /// An optimizer of the parameters of `shard` that has made no step.
+    /// An optimizer of the parameters of `shard`, runs of the flat buffer, that has made no step.
     ///
     /// # Errors
     /// The device's memory is exhausted.
@@ -47,14 +45,14 @@ impl<O: Ops> Optimizer<O> {
         ops: &O,
         layout: &Layout,
         (spec, tuning): (OptimizerSpec, &TuningSpec),
-        shard: Range<usize>,
+        shard: &[Range<usize>],
     ) -> Result<Self, DeviceError> {
-        let parameters = shard.len();
+        let parameters = shard.iter().map(Range::len).sum();
         let rule = match spec.kind {
             OptimizerKind::AdamwHf | OptimizerKind::AdamwTorch => Rule::AdamW(AdamW::new(ops, parameters, spec)?),
             OptimizerKind::Sgd(sgd) => Rule::Sgd(Sgd::new(ops, parameters, (sgd, spec.weight_decay))?),
         };
-        Ok(Self { groups: groups(layout, tuning, &shard), shard, word_width: layout.slots()[0].shape[1], rule })
+        Ok(Self { parts: parts(layout, tuning, shard), word_width: layout.slots()[0].shape[1], rule })
     }
 
     /// What it remembers of its shard, in the order of [`OptimizerKind::memory`].
@@ -86,23 +84,23 @@ impl<O: Ops> Optimizer<O> {
         gradients: &Gradients<O>,
         size: StepSize,
     ) -> Result<(), DeviceError> {
-        for Group { rate, runs } in &self.groups {
+        for Part { rate, parameters: flat, memory, runs } in &self.parts {
             let size = StepSize { learning_rate: size.learning_rate * rate, ..size };
             for run in runs.iter().filter(|run| run.segment == Segment::Words) {
                 let (rows, values) = word_rows(run, gradients, self.word_width);
-                let gradient = RowGradients { width: self.word_width, rows: &rows, values };
-                let start = self.shard.start + run.range.start;
-                let parameters = SliceMut { buffer: &mut *parameters, range: start..start + run.range.len() };
+                let gradient = (run.decays, RowGradients { width: self.word_width, rows: &rows, values });
+                let [range, memory] = [flat, memory].map(|of| of.start + run.range.start..of.start + run.range.end);
+                let moved = (SliceMut { buffer: &mut *parameters, range }, memory);
                 match &mut self.rule {
-                    Rule::AdamW(rule) => rule.step_rows(ops, parameters, (run, gradient), size)?,
-                    Rule::Sgd(rule) => rule.step_rows(ops, parameters, (run, gradient), size)?,
+                    Rule::AdamW(rule) => rule.step_rows(ops, moved, gradient, size)?,
+                    Rule::Sgd(rule) => rule.step_rows(ops, moved, gradient, size)?,
                 }
             }
             let runs = runs.iter().filter_map(|run| dense(run, gradients)).collect();
-            let parameters = SliceMut { buffer: &mut *parameters, range: self.shard.clone() };
+            let moved = (SliceMut { buffer: &mut *parameters, range: flat.clone() }, memory.clone());
             match &mut self.rule {
-                Rule::AdamW(rule) => rule.step(ops, parameters, runs, size)?,
-                Rule::Sgd(rule) => rule.step(ops, parameters, runs, size)?,
+                Rule::AdamW(rule) => rule.step(ops, moved, runs, size)?,
+                Rule::Sgd(rule) => rule.step(ops, moved, runs, size)?,
             }
         }
         Ok(())

@@ -1,35 +1,31 @@
 //! Which parameters each rank steps, and remembers something of, where the optimizer's state is sharded.
 //!
-//! The trained parameters are cut into as many runs as there are ranks, of almost equal length. Each rank moves those of
-//! its own run alone, by the same sums as ever, and all ranks then take each other's: an optimizer moves every element for
-//! itself, so the result has the same bits. This is stage 1 of ZeRO (Rajbhandari et al., 2020).
+//! Every segment is cut into as many runs as there are ranks. Each rank is given the sum of its own run's gradient alone
+//! (reduce-scatter), moves those parameters by the same sums as ever, and all ranks then take each other's (all-gather): an
+//! optimizer moves every element for itself, so the result has the same bits. This is stage 1 of ZeRO (Rajbhandari et al.,
+//! 2020). The gradient of the word embedding, of which few rows are touched, is known to all ranks.
 
 use std::ops::Range;
 
 use medley_common::spec::TuningSpec;
 
-use crate::layout::{Layout, Segment};
+use crate::layout::{Layout, Segment, shard};
 
-/// Where shards begin, in elements, so that a device moves several at once; a row of the word embedding is never cut.
-const ALIGNMENT: usize = 64;
-
-/// The shards of all ranks, in their order: runs of the flat buffer, some of which may be empty.
+/// The shard of each rank: runs of the flat buffer, in its order, all of parameters that are trained. Those of dense segments
+/// begin at a multiple of `piece` elements within their segment, and of the word embedding no row is cut.
 #[must_use]
-pub(crate) fn shards(layout: &Layout, tuning: &TuningSpec, world: u32) -> Vec<Range<usize>> {
-    let trained = || layout.segments().iter().filter(|(segment, _)| segment.is_trained(tuning));
-    let start = trained().map(|(_, range)| range.start).min().unwrap_or(0);
-    let end = trained().map(|(_, range)| range.end).max().unwrap_or(0);
-    let (words, width) = (layout.range(Segment::Words), layout.slots().first().map_or(1, |words| words.shape[1]));
-    let bound = |rank: u32| {
-        let place = start + ((end - start) as u128 * u128::from(rank) / u128::from(world.max(1))) as usize;
-        match (rank, words.contains(&place)) {
-            (0, _) => start,
-            (rank, _) if rank == world => end,
-            (_, true) => place - (place - words.start) % width,
-            (_, false) => (place - place % ALIGNMENT).max(words.end).max(start),
-        }
+pub(crate) fn shards(layout: &Layout, tuning: &TuningSpec, world: u32, piece: usize) -> Vec<Vec<Range<usize>>> {
+    let width = layout.slots().first().map_or(1, |words| words.shape[1]);
+    let of_rank = |rank: u32| {
+        let segments = layout.segments().iter().filter(|(segment, _)| segment.is_trained(tuning));
+        let runs = segments.map(|(segment, whole)| {
+            let piece = if *segment == Segment::Words { width } else { piece };
+            let within = shard(whole.len(), rank, world, piece);
+            whole.start + within.start..whole.start + within.end
+        });
+        runs.filter(|run| !run.is_empty()).collect()
     };
-    (0..world).map(|rank| bound(rank)..bound(rank + 1)).collect()
+    (0..world).map(of_rank).collect()
 }
 
 #[cfg(test)]
@@ -58,21 +54,22 @@ mod tests {
     }
 
     #[test]
-    fn shards_are_the_trained_parameters_and_cut_no_word() {
+    fn shards_are_the_trained_parameters_and_cut_no_word_and_no_piece() {
         for (vocabulary, frozen_layers) in [(53, None), (2000, None), (53, Some(1)), (53, Some(2))] {
             let (layout, tuning) = (layout(vocabulary), TuningSpec { frozen_layers, ..TuningSpec::default() });
-            let words = layout.range(Segment::Words).end;
-            let first = layout.dense_segments(&tuning).next().unwrap().1.start;
-            let start = if frozen_layers.is_none() { 0 } else { first };
-            for world in [1, 2, 3, 5, 7, 300] {
-                let shards = shards(&layout, &tuning, world);
-                assert_eq!((shards.len(), shards[0].start), (world as usize, start));
-                assert!(shards.windows(2).all(|pair| pair[0].end == pair[1].start), "{shards:?}");
-                assert_eq!(shards[shards.len() - 1].end, layout.len());
-                let even = (layout.len() - start).div_ceil(world as usize);
-                for shard in shards {
-                    assert!(shard.start <= shard.end && shard.len() <= even + ALIGNMENT.max(12), "{shard:?} of {even}");
-                    assert!(shard.start >= words || shard.start % 12 == 0);
+            for (world, piece) in [(1, 64), (2, 64), (3, 1), (5, 64), (7, 4), (300, 16)] {
+                let shards = shards(&layout, &tuning, world, piece);
+                assert_eq!(shards.len(), world as usize);
+                let mut taken = vec![0; layout.len()];
+                shards.iter().flatten().for_each(|run| taken[run.clone()].iter_mut().for_each(|times| *times += 1));
+                for (segment, whole) in layout.segments() {
+                    let expected = u32::from(segment.is_trained(&tuning));
+                    assert!(taken[whole.clone()].iter().all(|times| *times == expected), "{segment:?}");
+                    let unit = if *segment == Segment::Words { 12 } else { piece };
+                    for run in shards.iter().flatten().filter(|run| whole.contains(&run.start)) {
+                        assert!((run.start - whole.start).is_multiple_of(unit) && run.end <= whole.end, "{run:?}");
+                        assert!(run.len() < whole.len() / world as usize + 2 * unit, "{run:?} of {whole:?}");
+                    }
                 }
             }
         }

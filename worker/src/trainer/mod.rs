@@ -34,6 +34,10 @@ mod sharding;
 mod step;
 
 #[cfg(test)]
+mod beside_test;
+#[cfg(test)]
+mod courses_test;
+#[cfg(test)]
 mod cuda_test;
 #[cfg(test)]
 mod families_test;
@@ -51,6 +55,8 @@ mod recipes_test;
 mod reproducible_test;
 #[cfg(test)]
 mod resume_test;
+#[cfg(test)]
+mod settled_test;
 
 pub use handover::{Handover, HandoverError};
 pub use predict::{BLOCK_ROWS, PredictError};
@@ -135,7 +141,7 @@ impl<O: Ops> Trainer<O> {
         Ok(Self {
             model: new_model(&config, &spec, &layout),
             parameters: ops.upload_parameters(parameters)?,
-            optimizer: Optimizer::new(&ops, &layout, (spec.optimizer, &spec.tuning), stepped)?,
+            optimizer: Optimizer::new(&ops, &layout, (spec.optimizer, &spec.tuning), std::slice::from_ref(&stepped))?,
             sharding,
             pool: BufferPool::default(),
             update: Update(0),
@@ -149,6 +155,14 @@ impl<O: Ops> Trainer<O> {
             spec,
             layout,
         })
+    }
+
+    /// Waits for what the device has to do.
+    ///
+    /// # Errors
+    /// The device has failed.
+    pub fn wait(&self) -> Result<(), DeviceError> {
+        self.ops.wait()
     }
 
     /// Goes on after `update`, with what the optimizer remembered then ([`OptimizerKind::memory`]).

@@ -14,7 +14,7 @@ use medley_common::spec::{ComputeSpec, OptimizerKind, Precision, Summation, Trai
 use super::fixture::{self, config, plan, random_parameters, spec};
 use super::{BLOCK_ROWS, StepError, Trainer};
 use crate::collective::local_transport::{Seat, seats};
-use crate::collective::{Collective, CollectiveError, DenseParts, Parts, Solo, SparseRows, Summed, Traffic};
+use crate::collective::{Collective, CollectiveError, DenseParts, Parts, Shard, Solo, SparseRows, Summed, Traffic};
 use crate::layout::{Layout, Segment};
 use crate::ops::cuda::choosy_test::Choosy;
 use crate::ops::cuda::driver::Driver;
@@ -25,11 +25,11 @@ use crate::ops::{Ops, Slice};
 
 const LANES: u32 = 5;
 
-type Device = Cuda<Choosy<Emulator>>;
+type Device = Choosy<Emulator>;
 
 /// None where the host is not to compute, or has no C++ compiler.
-fn device(precision: Precision) -> Option<Device> {
-    host().map(|emulator| Cuda::new(Choosy(emulator), precision))
+fn device() -> Option<Device> {
+    host().map(Choosy)
 }
 
 /// A smaller vocabulary than the fixture's: most of what the emulator would do is to move words.
@@ -70,9 +70,10 @@ fn course<O: Ops>(trainer: &Trainer<O>, reports: Vec<UpdateReport>) -> Course {
     Course { losses, norms, parameters: trainer.parameters().unwrap().into_owned() }
 }
 
-fn alone(cuda: &Device, precision: Precision, summation: Summation) -> Course {
+fn alone(device: Device, precision: Precision, summation: Summation) -> Course {
+    let cuda = Cuda::new(device, precision);
     let mut solo = Solo::new(cuda.clone(), &Layout::new(&model()), LANES);
-    let mut trainer = trainer(cuda.clone(), precision, summation);
+    let mut trainer = trainer(cuda, precision, summation);
     let examples = examples();
     let step = |plan| trainer.step(plan, std::slice::from_ref(&(0..LANES)), &examples, &mut solo).unwrap();
     let reports = plans().iter().map(step).collect();
@@ -90,8 +91,9 @@ fn group<R: Send>(lanes: &[Lanes], work: impl Fn(Seat, &Lanes) -> R + Sync) -> V
 }
 
 /// Every rank of a group with these lanes comes to `expected`.
-fn check(cuda: &Device, precision: Precision, lanes: &[Lanes], expected: &Course) {
+fn check(device: Device, precision: Precision, lanes: &[Lanes], expected: &Course) {
     let courses = group(lanes, |seat, lanes| {
+        let cuda = Cuda::new(device, precision);
         let (mut collective, mut trainer) =
             (seat.join(cuda.clone()), trainer(cuda.clone(), precision, Summation::ByLane));
         let examples = examples();
@@ -105,24 +107,24 @@ fn check(cuda: &Device, precision: Precision, lanes: &[Lanes], expected: &Course
 #[test]
 fn any_number_of_ranks_comes_to_the_same_weights() {
     let precision = Precision::Float32;
-    let Some(cuda) = device(precision) else { return };
-    let expected = alone(&cuda, precision, Summation::ByLane);
+    let Some(device) = device() else { return };
+    let expected = alone(device, precision, Summation::ByLane);
     assert!(expected.parameters.iter().all(|value| value.is_finite()));
-    check(&cuda, precision, &[vec![0..3], vec![3..5]], &expected);
-    check(&cuda, precision, &[vec![0..2], vec![2..4], vec![4..5]], &expected);
+    check(device, precision, &[vec![0..3], vec![3..5]], &expected);
+    check(device, precision, &[vec![0..2], vec![2..4], vec![4..5]], &expected);
     // After a loss; one rank has nothing to do.
-    check(&cuda, precision, &[vec![3..4, 0..1], vec![1..3, 4..5], vec![]], &expected);
+    check(device, precision, &[vec![3..4, 0..1], vec![1..3, 4..5], vec![]], &expected);
     // The device does tell a pass from another, and so would the weights.
-    let at_once = alone(&cuda, precision, Summation::ByWorker);
+    let at_once = alone(device, precision, Summation::ByWorker);
     assert!(at_once.parameters != expected.parameters);
 }
 
 #[test]
 fn in_half_precision_too() {
     let precision = Precision::Bfloat16;
-    let Some(cuda) = device(precision) else { return };
-    let expected = alone(&cuda, precision, Summation::ByLane);
-    check(&cuda, precision, &[vec![0..3], vec![3..5]], &expected);
+    let Some(device) = device() else { return };
+    let expected = alone(device, precision, Summation::ByLane);
+    check(device, precision, &[vec![0..3], vec![3..5]], &expected);
 }
 
 /// A rank is lost in the second update: what the other has computed of it is kept, and the weights are as if nothing had
@@ -130,9 +132,10 @@ fn in_half_precision_too() {
 #[test]
 fn a_lost_rank_does_not_show() {
     let precision = Precision::Float32;
-    let Some(cuda) = device(precision) else { return };
-    let expected = alone(&cuda, precision, Summation::ByLane);
+    let Some(device) = device() else { return };
+    let expected = alone(device, precision, Summation::ByLane);
     let courses = group(&[vec![0..3], vec![3..5]], |seat, lanes| {
+        let cuda = Cuda::new(device, precision);
         let (mut collective, mut trainer) =
             (seat.join(cuda.clone()), trainer(cuda.clone(), precision, Summation::ByLane));
         let (examples, plans) = (examples(), plans());
@@ -184,7 +187,8 @@ fn a_row_is_predicted_the_same_in_any_company() {
 /// The passes over a split do not depend on who is asked for what: those of some rows are some of all.
 #[test]
 fn passes_are_those_of_the_split() {
-    let Some(cuda) = device(Precision::Float32) else { return };
+    let Some(device) = device() else { return };
+    let cuda = Cuda::new(device, Precision::Float32);
     let (trainer, examples) = (trainer(cuda, Precision::Float32, Summation::ByLane), examples());
     let rows = |rows: Range<u32>| rows.map(RowId).collect::<Vec<_>>();
     let count = examples.len() as u32;
@@ -226,7 +230,7 @@ impl<B> Collective<B> for Lost<B> {
         Err(CollectiveError::Aborted)
     }
 
-    fn all_gather(&mut self, _buffer: &mut B, _shards: &[Range<usize>]) -> Result<Traffic, CollectiveError> {
+    fn all_gather(&mut self, _buffer: &mut B, _shards: &[Shard]) -> Result<Traffic, CollectiveError> {
         Err(CollectiveError::Aborted)
     }
 

@@ -7,8 +7,10 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::Trainer;
-use crate::collective::{Collective, CollectiveError, Traffic};
+use crate::collective::{Collective, CollectiveError, Shard, Sums, Traffic};
+use crate::layout::{Slot, shard};
 use crate::ops::{DeviceError, Ops, Slice, SliceMut};
+use crate::optim::gradients::{Gradients, Origin};
 use crate::optim::optimizer::Optimizer;
 use crate::optim::shards::shards;
 
@@ -20,7 +22,7 @@ pub(super) enum Sharding {
     /// It is to be; this is what the optimizer remembers, nothing where it has made no step.
     Due(Vec<Vec<f32>>),
     /// The shards of all ranks, and which one is this rank's.
-    Done(Vec<Range<usize>>, usize),
+    Done(Vec<Shard>, usize),
 }
 
 /// Why what all ranks remember is not there.
@@ -54,14 +56,106 @@ impl<O: Ops> Trainer<O> {
     pub fn cut(&mut self, rank: u32, world: u32) -> Result<(), DeviceError> {
         let Sharding::Due(memory) = &mut self.sharding else { return Ok(()) };
         let memory = std::mem::take(memory);
-        let shards = shards(&self.layout, &self.spec.tuning, world);
-        let own = shards.get(rank as usize).cloned().unwrap_or_default();
-        let kinds = (self.spec.optimizer, &self.spec.tuning);
-        self.optimizer = Optimizer::new(&self.ops, &self.layout, kinds, own.clone())?;
-        let upload = |buffer: Vec<f32>| self.ops.upload(buffer[own.clone()].to_vec());
+        let shards = shards(&self.layout, &self.spec.tuning, world, O::PIECE);
+        let own = shards.get(rank as usize).map_or(&[][..], Vec::as_slice);
+        self.optimizer = Optimizer::new(&self.ops, &self.layout, (self.spec.optimizer, &self.spec.tuning), own)?;
+        let cut = |buffer: Vec<f32>| own.iter().flat_map(|run| &buffer[run.clone()]).copied().collect();
+        let upload = |buffer| self.ops.upload(cut(buffer));
         self.optimizer.restore(memory.into_iter().map(upload).collect::<Result<_, _>>()?);
         self.sharding = Sharding::Done(shards, rank as usize);
         Ok(())
+    }
+
+    /// What this trainer asks of the sums of gradients.
+    pub(super) fn sums(&self) -> Sums {
+        if self.is_cut() { Sums::Shards(O::PIECE) } else { Sums::Gradients }
+    }
+
+    /// The norm of the summed gradient, of which other ranks may have shards: the same bits as of the whole one.
+    pub(super) fn norm(
+        &self,
+        gradients: &Gradients<O>,
+        collective: &mut dyn Collective<O::Buffer>,
+    ) -> Result<(f64, Traffic), GatherError> {
+        let Sharding::Done(shards, rank) = &self.sharding else {
+            return Ok((gradients.norm(&self.ops, &self.layout)?, Traffic::default()));
+        };
+        let (world, own) = (shards.len() as u32, *rank as u32);
+        let lengths: Vec<usize> = gradients.dense_runs(&self.layout).map(|run| run.range.len()).collect();
+        // Where each segment's pieces begin among those of all.
+        let mut places = vec![0];
+        places.extend(lengths.iter().scan(0, |end, length| {
+            *end += length.div_ceil(O::PIECE);
+            Some(*end)
+        }));
+        let pieces = |rank: u32| -> Shard {
+            let of_segment = |(length, place): (&usize, &usize)| {
+                let part = shard(*length, rank, world, O::PIECE);
+                let end = if part.is_empty() { part.start } else { part.end };
+                place + part.start / O::PIECE..place + end.div_ceil(O::PIECE)
+            };
+            lengths.iter().zip(&places).map(of_segment).collect()
+        };
+        let part = |run: Slice<'_, O::Buffer>| shard(run.range.len(), own, world, O::PIECE);
+        let runs = gradients.dense_runs(&self.layout).map(|run| Slice { buffer: run.buffer, range: part(run) });
+        let runs: Vec<_> = std::iter::once(gradients.words_run()).chain(runs).collect();
+        let mut known = self.ops.square_sums(&runs)?.into_iter();
+        let words: f64 = known.next().unwrap_or_default().iter().sum();
+
+        let mut sums = vec![0.0; places.last().copied().unwrap_or(0)];
+        for (places, known) in pieces(own).into_iter().zip(known) {
+            sums[places].copy_from_slice(&known);
+        }
+        let shards: Vec<Shard> = (0..world).map(pieces).collect();
+        let traffic = self.gather_doubles(&mut sums, &shards, collective)?;
+        let dense = places.windows(2).map(|bounds| sums[bounds[0]..bounds[1]].iter().sum());
+        Ok((std::iter::once(words).chain(dense).sum::<f64>().sqrt(), traffic))
+    }
+
+    /// Makes numbers whole, of which each rank has its own shard.
+    fn gather_doubles(
+        &self,
+        numbers: &mut [f64],
+        shards: &[Shard],
+        collective: &mut dyn Collective<O::Buffer>,
+    ) -> Result<Traffic, GatherError> {
+        // Each travels as the two elements that its bits are: nothing is done with them on the way.
+        let halves = |run: &Range<usize>| 2 * run.start..2 * run.end;
+        let shards: Vec<Shard> = shards.iter().map(|shard| shard.iter().map(halves).collect()).collect();
+        let mut buffer = self.ops.upload(bytemuck::cast_slice(numbers).to_vec())?;
+        let traffic = collective.all_gather(&mut buffer, &shards)?;
+        let elements = self.ops.download(buffer)?;
+        bytemuck::cast_slice_mut(numbers).copy_from_slice(&elements);
+        Ok(traffic)
+    }
+
+    /// Where a gradient that is not finite began, on whichever rank: at a weight, or in the backward pass.
+    pub(super) fn origin(
+        &self,
+        gradients: &Gradients<O>,
+        collective: &mut dyn Collective<O::Buffer>,
+    ) -> Result<Origin, GatherError> {
+        for Slot { name, range, .. } in self.layout.slots() {
+            if !self.ops.square_sum(&[Slice { buffer: &self.parameters, range: range.clone() }])?.is_finite() {
+                return Ok(Origin::Weight(name.clone()));
+            }
+        }
+        let place = match &self.sharding {
+            Sharding::Done(shards, rank) => {
+                let own = gradients.first_not_finite(&self.ops, &self.layout, &shards[*rank])?;
+                let mut places = vec![-1.0; shards.len()];
+                places[*rank] = own.map_or(-1.0, |place| place as f64);
+                let shards: Vec<Shard> = (0..shards.len()).map(|rank| vec![rank..rank + 1]).collect();
+                self.gather_doubles(&mut places, &shards, collective)?;
+                places.into_iter().filter(|place| *place >= 0.0).max_by(f64::total_cmp).map(|place| place as usize)
+            }
+            Sharding::Off | Sharding::Due(_) => {
+                let all = 0..self.layout.len();
+                gradients.first_not_finite(&self.ops, &self.layout, std::slice::from_ref(&all))?
+            }
+        };
+        let name = place.and_then(|place| self.layout.slots().get(place)).map(|slot| slot.name.clone());
+        Ok(name.map_or(Origin::Unknown, Origin::Gradient))
     }
 
     /// Takes the parameters that other ranks have moved.
@@ -85,11 +179,14 @@ impl<O: Ops> Trainer<O> {
         let Sharding::Done(shards, rank) = &self.sharding else {
             return Ok(self.memory()?.into_iter().map(Cow::into_owned).collect());
         };
-        let own = shards[*rank].clone();
         let whole = |shard: &O::Buffer| {
             let mut whole = self.ops.zeros(self.layout.len())?;
-            let into = SliceMut { buffer: &mut whole, range: own.clone() };
-            self.ops.copy(into, Slice { buffer: shard, range: 0..own.len() })?;
+            let mut remembered = 0;
+            for run in &shards[*rank] {
+                let into = SliceMut { buffer: &mut whole, range: run.clone() };
+                self.ops.copy(into, Slice { buffer: shard, range: remembered..remembered + run.len() })?;
+                remembered += run.len();
+            }
             collective.all_gather(&mut whole, shards)?;
             Ok(self.ops.download(whole)?)
         };

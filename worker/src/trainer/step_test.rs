@@ -9,7 +9,7 @@ use medley_common::secret::Secret;
 use medley_common::spec::{ComputeSpec, OptimizerKind, Summation, TrainSpec};
 
 use super::*;
-use crate::collective::{AbortSwitch, Listener, Parts, Solo, SparseRows, Tcp, TcpSettings, Traffic};
+use crate::collective::{AbortSwitch, Listener, Parts, Shard, Solo, SparseRows, Tcp, TcpSettings, Traffic};
 use crate::ops::cpu::Cpu;
 use crate::ops::cpu::wide::tests::at_each_width;
 use crate::trainer::Handover;
@@ -295,7 +295,7 @@ impl Collective for Fragile {
         Err(CollectiveError::Aborted)
     }
 
-    fn all_gather(&mut self, _buffer: &mut Vec<f32>, _shards: &[Range<usize>]) -> Result<Traffic, CollectiveError> {
+    fn all_gather(&mut self, _buffer: &mut Vec<f32>, _shards: &[Shard]) -> Result<Traffic, CollectiveError> {
         Err(CollectiveError::Aborted)
     }
 

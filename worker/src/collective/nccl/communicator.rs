@@ -2,6 +2,7 @@
 //! without a panic.
 
 use std::ffi::{CStr, c_void};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ const CONFIG_MAGIC: u32 = 0xcafe_beef;
 const CONFIG_VERSION: u32 = 22_800;
 /// The oldest version whose functions the bindings call.
 const OLDEST: i32 = 22_800;
+/// What is being done when gradients are summed.
+const SUMMING: &str = "sum gradients";
 /// How long leaving a group in order may take: a peer that is gone must not hold this rank up.
 const LEAVING: Duration = Duration::from_secs(5);
 
@@ -26,6 +29,23 @@ const LEAVING: Duration = Duration::from_secs(5);
 pub(super) enum Wire {
     Float32,
     Bfloat16,
+}
+
+impl Wire {
+    /// The size of a number.
+    pub(super) fn bytes(self) -> usize {
+        match self {
+            Self::Float32 => 4,
+            Self::Bfloat16 => 2,
+        }
+    }
+
+    fn kind(self) -> sys::ncclDataType_t {
+        match self {
+            Self::Float32 => sys::ncclDataType_t::ncclFloat32,
+            Self::Bfloat16 => sys::ncclDataType_t::ncclBfloat16,
+        }
+    }
 }
 
 /// Numbers for another rank, or a place for some of its.
@@ -117,12 +137,12 @@ pub(super) fn check_version() -> Result<(), CollectiveError> {
 }
 
 impl Communicator {
-    /// Joins the group of `id`, and waits until all have, or for `patience`; `is_over` ends the waiting early. What is
-    /// enqueued afterwards may take `silence`.
+    /// Joins the group of `id`, and waits until all have, or for `patience`, which to enqueue something may take as well at
+    /// first; `is_over` ends the waiting early.
     pub(super) fn join(
         id: UniqueId,
         [rank, world]: [u32; 2],
-        [patience, silence]: [Duration; 2],
+        patience: Duration,
         mut is_over: impl FnMut() -> Option<CollectiveError>,
     ) -> Result<Self, CollectiveError> {
         let number = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
@@ -132,9 +152,14 @@ impl Communicator {
         // SAFETY: the configuration is one of the bindings' version; NCCL copies it.
         let code = unsafe { sys::ncclCommInitRankConfig(&mut comm, number(world), id, number(rank), &mut config) };
         // From here on, dropping it aborts what NCCL has begun.
-        let joined = Self { handle: Arc::new(Mutex::new(Handle(comm))), rank, silence };
+        let joined = Self { handle: Arc::new(Mutex::new(Handle(comm))), rank, silence: patience };
         joined.settle(code, ("join the group", patience), &mut is_over)?;
         Ok(joined)
+    }
+
+    /// How long it may take from here on to enqueue something.
+    pub(super) fn allow(&mut self, silence: Duration) {
+        self.silence = silence;
     }
 
     /// What ends it from another thread, in the context that it was made in.
@@ -154,11 +179,7 @@ impl Communicator {
         wire: Wire,
         stream: &CudaStream,
     ) -> Result<(), CollectiveError> {
-        let kind = match wire {
-            Wire::Float32 => sys::ncclDataType_t::ncclFloat32,
-            Wire::Bfloat16 => sys::ncclDataType_t::ncclBfloat16,
-        };
-        let add = sys::ncclRedOp_t::ncclSum;
+        let (kind, add) = (wire.kind(), sys::ncclRedOp_t::ncclSum);
         let code = {
             let handle = lock(&self.handle);
             if handle.0.is_null() {
@@ -169,7 +190,33 @@ impl Communicator {
             // mean the same stream by its pointer.
             unsafe { sys::ncclAllReduce(from, to, count, kind, add, handle.0, stream.cu_stream().cast()) }
         };
-        self.settle(code, ("sum gradients", self.silence), &mut || None).inspect_err(|_| self.abort())
+        self.settle(code, (SUMMING, self.silence), &mut || None).inspect_err(|_| self.abort())
+    }
+
+    /// Enqueues the sums of each rank's share of the numbers from `address` on, in its place there. What else is there is
+    /// void then. A failure ends as that of a sum.
+    ///
+    /// # Safety
+    /// As for [`Self::sum`].
+    pub(super) unsafe fn sum_shares(
+        &self,
+        address: u64,
+        shares: &[Range<usize>],
+        wire: Wire,
+        stream: &CudaStream,
+    ) -> Result<(), CollectiveError> {
+        let (kind, add) = (wire.kind(), sys::ncclRedOp_t::ncclSum);
+        let shares = || shares.iter().enumerate().filter(|(_, share)| !share.is_empty());
+        self.enqueue(SUMMING, shares().count(), |handle| {
+            let sum = |(root, share): (usize, &Range<usize>)| {
+                let place = address + (share.start * wire.bytes()) as u64;
+                let (from, to, root) =
+                    (place as *const c_void, place as *mut c_void, i32::try_from(root).unwrap_or(i32::MAX));
+                // SAFETY: the caller answers for the numbers; both bindings mean the same stream by its pointer.
+                unsafe { sys::ncclReduce(from, to, share.len(), kind, add, root, handle, stream.cu_stream().cast()) }
+            };
+            shares().map(sum).collect()
+        })
     }
 
     /// Enqueues messages of `f32`, none of which waits for another. Those between two ranks meet in their order. A failure
@@ -183,12 +230,33 @@ impl Communicator {
         received: &[Message],
         stream: &CudaStream,
     ) -> Result<(), CollectiveError> {
-        if sent.is_empty() && received.is_empty() {
-            return Ok(());
-        }
-        let doing = "exchange gradients";
         let (kind, stream) = (sys::ncclDataType_t::ncclFloat32, stream.cu_stream().cast());
         let peer = |message: &Message| i32::try_from(message.peer).unwrap_or(i32::MAX);
+        self.enqueue("exchange gradients", sent.len() + received.len(), |handle| {
+            let send = |message: &Message| {
+                let from = message.address as *const c_void;
+                // SAFETY: the caller answers for the numbers; both bindings mean the same stream by its pointer.
+                unsafe { sys::ncclSend(from, message.count, kind, peer(message), handle, stream) }
+            };
+            let receive = |message: &Message| {
+                let to = message.address as *mut c_void;
+                // SAFETY: the caller answers for the places, and the same stream.
+                unsafe { sys::ncclRecv(to, message.count, kind, peer(message), handle, stream) }
+            };
+            sent.iter().map(send).chain(received.iter().map(receive)).collect()
+        })
+    }
+
+    /// Enqueues `count` calls at once, none of which waits for another.
+    fn enqueue(
+        &self,
+        doing: &'static str,
+        count: usize,
+        calls: impl FnOnce(sys::ncclComm_t) -> Vec<sys::ncclResult_t>,
+    ) -> Result<(), CollectiveError> {
+        if count == 0 {
+            return Ok(());
+        }
         let (each, all) = {
             let handle = lock(&self.handle);
             if handle.0.is_null() {
@@ -197,20 +265,12 @@ impl Communicator {
             let good = |code: &sys::ncclResult_t| {
                 matches!(code, sys::ncclResult_t::ncclSuccess | sys::ncclResult_t::ncclInProgress)
             };
-            // SAFETY: the caller answers for the numbers and the places, and the communicator is alive while it is locked;
-            // both bindings mean the same stream by its pointer. A group that is begun is ended.
-            unsafe {
-                let mut codes = vec![sys::ncclGroupStart()];
-                codes.extend(sent.iter().map(|message| {
-                    let from = message.address as *const c_void;
-                    sys::ncclSend(from, message.count, kind, peer(message), handle.0, stream)
-                }));
-                codes.extend(received.iter().map(|message| {
-                    let to = message.address as *mut c_void;
-                    sys::ncclRecv(to, message.count, kind, peer(message), handle.0, stream)
-                }));
-                (codes.into_iter().find(|code| !good(code)), sys::ncclGroupEnd())
-            }
+            // SAFETY: the communicator is alive while it is locked, and a group that is begun is ended.
+            let begun = unsafe { sys::ncclGroupStart() };
+            let codes = std::iter::once(begun).chain(calls(handle.0));
+            let each = codes.into_iter().find(|code| !good(code));
+            // SAFETY: it was begun.
+            (each, unsafe { sys::ncclGroupEnd() })
         };
         let enqueued = match each {
             Some(code) => self.check(code, doing),

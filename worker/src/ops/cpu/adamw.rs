@@ -4,15 +4,16 @@ use rayon::prelude::*;
 
 use super::Cpu;
 use super::step_rows::{ELEMENTS, Rows};
+use crate::ops::SliceMut;
 use crate::ops::adamw::{AdamW, AdamWRows, Coefficients};
 use crate::ops::step::StepRun;
 
 pub(super) fn step(op: AdamW<'_, Cpu>) {
     let AdamW { coefficients, parameters, first, second, runs } = op;
-    let parameters = parameters.into_values();
+    let [parameters, first, second] = [parameters, first, second].map(SliceMut::into_values);
     for StepRun { range, decays, gradient } in runs {
         let coefficients = if decays { coefficients } else { coefficients.lasting() };
-        let state = [&mut *parameters, first.as_mut_slice(), second.as_mut_slice()];
+        let state = [&mut *parameters, &mut *first, &mut *second];
         step_run(&coefficients, state.map(|buffer| &mut buffer[range.clone()]), gradient.values());
     }
 }

@@ -10,7 +10,7 @@ use super::math::{exp, max, sum};
 use super::matrix::{Matrix, MatrixMut, SharedColumns};
 use super::product::{Onto, Product, Threads};
 use crate::batch::Batch;
-use crate::ops::attention::{Attention, AttentionBackward, HeadShape};
+use crate::ops::attention::{Attention, AttentionBackward, Columns, HeadShape};
 use crate::ops::dropout::{Dropout, RowMask};
 
 thread_local! {
@@ -38,8 +38,8 @@ struct Task<'a> {
     head: usize,
     queries: Range<usize>,
     keys: Range<usize>,
-    q: &'a [f32],
-    kv: &'a [f32],
+    q: Columns<&'a [f32]>,
+    kv: Columns<&'a [f32]>,
     mask: Option<RowMask>,
 }
 
@@ -47,15 +47,14 @@ struct Inputs<'a> {
     queries: &'a Batch,
     keys: &'a Batch,
     shape: HeadShape,
-    q: &'a [f32],
-    kv: &'a [f32],
+    qkv: [Columns<&'a [f32]>; 2],
     dropout: Option<Dropout>,
 }
 
 impl<'a> Inputs<'a> {
     /// The tasks, head by head within each sequence.
     fn tasks(&self) -> Vec<Task<'a>> {
-        let Self { queries, keys, shape, q, kv, dropout } = *self;
+        let Self { queries, keys, shape, qkv: [q, kv], dropout } = *self;
         let sequence = |sequence: usize| {
             let mask = dropout.map(|dropout| dropout.row(keys.rows[sequence]));
             let (queries, keys) = (queries.sequence(sequence), keys.sequence(sequence));
@@ -67,23 +66,22 @@ impl<'a> Inputs<'a> {
 }
 
 impl<'a> Task<'a> {
-    /// The head's columns of some rows of `values`, whose rows are `width` wide and of which `before` columns come first.
-    fn columns(&self, values: &'a [f32], rows: &Range<usize>, [before, width]: [usize; 2]) -> Matrix<'a> {
-        let size = self.shape.head_size;
-        let first = rows.start * width + before + self.head * size;
-        Matrix::strided(&values[first..], rows.len(), size, width)
+    /// The head's part of some rows of `columns`.
+    fn part<'b>(&self, columns: Columns<&'b [f32]>, rows: &Range<usize>) -> Matrix<'b> {
+        let (size, Columns { rows: values, first, width }) = (self.shape.head_size, columns);
+        Matrix::strided(&values[rows.start * width + first + self.head * size..], rows.len(), size, width)
     }
 
     fn queries(&self) -> Matrix<'a> {
-        self.columns(self.q, &self.queries, [0, self.shape.hidden()])
+        self.part(self.q, &self.queries)
     }
 
     fn keys(&self) -> Matrix<'a> {
-        self.columns(self.kv, &self.keys, [0, 2 * self.shape.hidden()])
+        self.part(self.kv, &self.keys)
     }
 
     fn values(&self) -> Matrix<'a> {
-        self.columns(self.kv, &self.keys, [self.shape.hidden(), 2 * self.shape.hidden()])
+        self.part(Columns { first: self.kv.first + self.shape.hidden(), ..self.kv }, &self.keys)
     }
 
     fn scale(&self) -> f32 {
@@ -144,17 +142,15 @@ impl<'a> Task<'a> {
         });
     }
 
-    fn dcontext<'b>(&self, dcontext: &'b [f32]) -> Matrix<'b>
-    where
-        'a: 'b,
-    {
-        self.columns(dcontext, &self.queries, [0, self.shape.hidden()])
+    fn dcontext<'b>(&self, dcontext: &'b [f32]) -> Matrix<'b> {
+        self.part(Columns { rows: dcontext, first: 0, width: self.shape.hidden() }, &self.queries)
     }
 }
 
 pub(super) fn forward(op: Attention<'_, Cpu>) {
     let (queries, keys) = (op.queries, op.keys);
-    let tasks = Inputs { queries, keys, shape: op.shape, q: op.q, kv: op.kv, dropout: op.dropout }.tasks();
+    let qkv = op.qkv.columns(op.shape.hidden(), |values, _| values.as_slice());
+    let tasks = Inputs { queries, keys, shape: op.shape, qkv, dropout: op.dropout }.tasks();
     let stats = by_task(op.stats, &tasks);
     let context = SharedColumns::new(op.context, op.shape.hidden());
     tasks.par_iter().with_max_len(1).zip(stats).for_each(|(task, stats)| {
@@ -167,18 +163,21 @@ pub(super) fn forward(op: Attention<'_, Cpu>) {
 
 pub(super) fn backward(op: AttentionBackward<'_, Cpu>) {
     let (queries, keys) = (op.queries, op.keys);
-    let tasks = Inputs { queries, keys, shape: op.shape, q: op.q, kv: op.kv, dropout: op.dropout }.tasks();
     let hidden = op.shape.hidden();
-    let (dq, dkv) = (SharedColumns::new(op.dq, hidden), SharedColumns::new(op.dkv, 2 * hidden));
+    let with_gradients =
+        op.qkv.columns(hidden, |(values, gradient), width| (values.as_slice(), SharedColumns::new(gradient, width)));
+    let qkv = with_gradients.map(|columns| columns.map(|(values, _)| values));
+    let [(dq, to_query), (dkv, to_key)] = with_gradients.map(|columns| (columns.rows.1, columns.first));
+    let tasks = Inputs { queries, keys, shape: op.shape, qkv, dropout: op.dropout }.tasks();
     tasks.par_iter().with_max_len(1).for_each(|task| {
         let (size, heads, count) = (task.shape.head_size, task.shape.heads, task.queries.len());
         let (column, stats) = (task.head * size, 2 * (task.queries.start * heads + task.head * count));
         // SAFETY: the three parts are different columns or buffers, and no two tasks have the same sequence and head.
         let parts = unsafe {
             [
-                dq.part(&task.queries, column, size),
-                dkv.part(&task.keys, column, size),
-                dkv.part(&task.keys, hidden + column, size),
+                dq.part(&task.queries, to_query + column, size),
+                dkv.part(&task.keys, to_key + column, size),
+                dkv.part(&task.keys, to_key + hidden + column, size),
             ]
         };
         task.backward(&op.stats[stats..][..2 * count], op.dcontext, parts);

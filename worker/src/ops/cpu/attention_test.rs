@@ -1,6 +1,7 @@
 use candle_core::{D, Tensor};
 
 use super::*;
+use crate::ops::attention::QueryKeyValue;
 use crate::ops::cpu::oracle;
 use crate::ops::cpu::oracle::{assert_close, noise};
 use crate::ops::dropout::Site;
@@ -27,20 +28,11 @@ fn run(
     let (tokens, asking, shape) = (keys.tokens.len(), queries.tokens.len(), SHAPE);
     let (mut context, mut stats) = (vec![f32::NAN; asking * HIDDEN], vec![0.0; asking * SHAPE.heads * 2 + 3]);
     let (mut dq, mut dkv) = (vec![f32::NAN; asking * HIDDEN], vec![f32::NAN; tokens * 2 * HIDDEN]);
-    forward(Attention { queries, keys, shape, dropout, q, kv, context: &mut context, stats: &mut stats });
-    backward(AttentionBackward {
-        queries,
-        keys,
-        shape,
-        dropout,
-        q,
-        kv,
-        context: &context,
-        stats: &stats,
-        dcontext,
-        dq: &mut dq,
-        dkv: &mut dkv,
-    });
+    let qkv = QueryKeyValue::Apart { q, kv };
+    forward(Attention { queries, keys, shape, dropout, qkv, context: &mut context, stats: &mut stats });
+    let qkv = QueryKeyValue::Apart { q: (q, &mut dq), kv: (kv, &mut dkv) };
+    let (context_ref, stats) = (&context, &stats);
+    backward(AttentionBackward { queries, keys, shape, dropout, qkv, context: context_ref, stats, dcontext });
     [context, dq, dkv]
 }
 
@@ -103,6 +95,23 @@ fn check([queries, keys]: [&Batch; 2], dropout: Option<Dropout>, inputs: &[Vec<f
         assert_close("dq", &part(&dq, &asking, HIDDEN), &expected_dq, 1e-5);
         assert_close("dkv", &part(&dkv, &tokens, 2 * HIDDEN), &expected_dkv, 1e-5);
     }
+}
+
+#[test]
+fn queries_keys_and_values_have_the_same_bits_wherever_they_stand() {
+    let (pack, shape, dropout) =
+        (&oracle::packed(&[&[0, 2, 4], &[3]]), SHAPE, Some(oracle::dropout(Site::Attention(1))));
+    let (queries, keys, tokens) = (pack, pack, pack.tokens.len());
+    let (qkv, dcontext) = (noise(tokens * 3 * HIDDEN, 1), &noise(tokens * HIDDEN, 2));
+    let [expected, dq, dkv] = run([pack; 2], dropout, &split([pack; 2], &qkv), dcontext);
+    let (mut context, mut stats) = (vec![f32::NAN; tokens * HIDDEN], vec![0.0; tokens * SHAPE.heads * 2]);
+    let mut dqkv = vec![f32::NAN; tokens * 3 * HIDDEN];
+    let together = QueryKeyValue::Together(&qkv);
+    forward(Attention { queries, keys, shape, dropout, qkv: together, context: &mut context, stats: &mut stats });
+    assert!(context == expected);
+    let (qkv, context, stats) = (QueryKeyValue::Together((&qkv, &mut dqkv)), &context, &stats);
+    backward(AttentionBackward { queries, keys, shape, dropout, qkv, context, stats, dcontext });
+    assert!(split([pack; 2], &dqkv) == [dq, dkv]);
 }
 
 #[test]

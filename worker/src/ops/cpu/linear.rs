@@ -4,7 +4,7 @@ use super::Cpu;
 use super::matrix::{Matrix, MatrixMut};
 use super::product::{Onto, Product, Threads};
 use super::summed_product::SummedProduct;
-use crate::ops::linear::{Linear, LinearInputGradient, LinearShape, LinearWeightGradient, Write};
+use crate::ops::linear::{Linear, LinearInputGradient, LinearShape, LinearWeightGradient, SharedInputGradient, Write};
 
 pub(super) fn forward(op: Linear<'_, Cpu>) {
     let LinearShape { rows, inputs, outputs } = op.shape;
@@ -25,6 +25,18 @@ pub(super) fn input_gradient(op: LinearInputGradient<'_, Cpu>) {
         Write::Add => Onto::Target,
     };
     Product { a, b, c, scale: 1.0, onto, threads: Threads::All }.compute();
+}
+
+/// One layer's after the other's: what is there is rounded twice.
+pub(super) fn shared_input_gradient(op: SharedInputGradient<'_, Cpu>) {
+    let LinearShape { rows, inputs, outputs } = op.shape;
+    let (dy, weight) = (&op.dy[..rows * outputs], op.weight.values());
+    for layer in [0..op.first, op.first..outputs] {
+        let a = Matrix::strided(dy.get(layer.start..).unwrap_or_default(), rows, layer.len(), outputs);
+        let b = Matrix::new(&weight[layer.start * inputs..], layer.len(), inputs);
+        let c = MatrixMut::new(&mut op.dx[..rows * inputs], rows, inputs);
+        Product { a, b, c, scale: 1.0, onto: Onto::Target, threads: Threads::All }.compute();
+    }
 }
 
 pub(super) fn weight_gradient(op: LinearWeightGradient<'_, Cpu>) {

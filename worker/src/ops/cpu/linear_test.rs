@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use super::*;
 use crate::batch::LaneSpan;
 use crate::ops::buffer_pool::BufferPool;
@@ -82,6 +84,33 @@ fn rows_have_the_same_bits_in_whatever_company() {
                 assert!(some_dx == dx[first * inputs..], "backward, {rows} rows of {inputs} <- {outputs}");
             }
         }
+    }
+}
+
+/// Layers of one input that stand side by side are each what it is alone; their input has of them what one after the other adds.
+#[test]
+fn layers_side_by_side_have_the_bits_of_each_alone() {
+    for (rows, inputs, first, outputs) in [(1, 3, 1, 3), (37, 40, 20, 60), (70, 33, 31, 100)] {
+        let shape = |outputs| LinearShape { rows, inputs, outputs };
+        let (x, weight) = (&noise(rows * inputs, 1), &noise(inputs * outputs, 2));
+        let (dy, bias) = (&noise(rows * outputs, 3), &noise(outputs, 4));
+        let part = |values: &[f32], layer: &Range<usize>| -> Vec<f32> {
+            values.chunks_exact(outputs).flat_map(|row| &row[layer.clone()]).copied().collect()
+        };
+        let y = product(shape(outputs), x, weight, Some(bias));
+        let mut expected = noise(rows * inputs, 9);
+        for layer in [0..first, first..outputs] {
+            let own = &weight[layer.start * inputs..layer.end * inputs].to_vec();
+            let alone = product(shape(layer.len()), x, own, Some(&bias[layer.clone()].to_vec()));
+            assert!(part(&y, &layer) == alone, "forward, {layer:?} of {rows} x {inputs}");
+            let (dy, weight) = (&part(dy, &layer), Slice { buffer: own, range: 0..own.len() });
+            let (shape, dx, write) = (shape(layer.len()), &mut expected, Write::Add);
+            input_gradient(LinearInputGradient { shape, dy, weight, dx, write });
+        }
+        let mut dx = noise(rows * inputs, 9);
+        let weight = Slice { buffer: weight, range: 0..inputs * outputs };
+        shared_input_gradient(SharedInputGradient { shape: shape(outputs), first, dy, weight, dx: &mut dx });
+        assert!(dx == expected, "backward, {rows} x {inputs}");
     }
 }
 

@@ -14,7 +14,7 @@ use super::gelu::{BiasGelu, BiasGeluBackward};
 use super::head::{
     CrossEntropy, FirstTokens, FirstTokensBackward, HeadDropout, LaneLosses, TanhDropout, TanhDropoutBackward,
 };
-use super::linear::{ColumnSum, Linear, LinearInputGradient, LinearWeightGradient};
+use super::linear::{ColumnSum, Linear, LinearInputGradient, LinearWeightGradient, SharedInputGradient};
 use super::norm::{ResidualNorm, ResidualNormBackward};
 use super::sgd::{Sgd, SgdRows};
 use super::{DeviceError, LaneKeeping, Ops, Shortage, Slice, SliceMut};
@@ -153,6 +153,11 @@ impl Ops for Cpu {
         Ok(())
     }
 
+    fn shared_input_gradient(&self, op: SharedInputGradient<'_, Self>) -> Result<(), DeviceError> {
+        linear::shared_input_gradient(op);
+        Ok(())
+    }
+
     fn linear_weight_gradient(&self, op: LinearWeightGradient<'_, Self>) -> Result<(), DeviceError> {
         linear::weight_gradient(op);
         Ok(())
@@ -265,8 +270,10 @@ impl Ops for Cpu {
         Ok(left.plus(&right))
     }
 
-    fn square_sum(&self, runs: &[Slice<'_, Vec<f32>>]) -> Result<f64, DeviceError> {
-        Ok(runs.iter().map(|run| reduce::square_sum(run.values())).sum())
+    const PIECE: usize = reduce::PIECE;
+
+    fn square_sums(&self, runs: &[Slice<'_, Vec<f32>>]) -> Result<Vec<Vec<f64>>, DeviceError> {
+        Ok(runs.iter().map(|run| reduce::square_sums(run.values())).collect())
     }
 
     fn adamw(&self, op: AdamW<'_, Self>) -> Result<(), DeviceError> {

@@ -1,29 +1,20 @@
 //! Launches of `adamw.cu`.
 
 use super::driver::{Argument, Driver, Grid, Kernel};
-use super::step::THREADS;
+use super::step::{StepPlaces, THREADS};
 use super::{Cuda, int};
-use crate::ops::DeviceError;
 use crate::ops::adamw::{AdamW, AdamWRows, Coefficients};
+use crate::ops::{DeviceError, SliceMut};
 
 const DENSE: Kernel = Kernel { module: "adamw", name: "adamw" };
 const ROWS: Kernel = Kernel { module: "adamw", name: "adamw_rows" };
 
 pub(super) fn step<D: Driver>(cuda: &Cuda<D>, op: AdamW<'_, Cuda<D>>) -> Result<(), DeviceError> {
     let AdamW { coefficients: numbers, parameters, first, second, runs } = op;
-    let table = cuda.step_table(&runs, &parameters)?;
-    let runs = cuda.scratch(table.bytes())?;
-    let whole = 0..parameters.range.len();
-    let arguments = [
-        cuda.wide_mut(&parameters)?,
-        cuda.wide(first, whole.clone())?,
-        cuda.wide(second, whole)?,
-        cuda.copy_of(&parameters)?,
-        Argument::Address(cuda.driver.address(&runs)),
-        int(table.len()),
-        coefficients(&numbers),
-    ];
-    cuda.enqueue(DENSE, cuda.element, Grid::new(table.blocks(), THREADS), &arguments)
+    let moved = [&parameters, &first, &second].map(SliceMut::as_slice);
+    cuda.step_beside(DENSE, &moved, &runs, |StepPlaces { buffers, copy, runs }| {
+        [&buffers[..], &[copy], &runs, &[coefficients(&numbers)]].concat()
+    })
 }
 
 pub(super) fn step_rows<D: Driver>(cuda: &Cuda<D>, op: AdamWRows<'_, Cuda<D>>) -> Result<(), DeviceError> {

@@ -2,9 +2,9 @@
 
 use super::driver::{Driver, Element, Grid, Kernel};
 use super::pack::{Pack, Part};
-use super::{Argument, Cuda, dropout_arguments, int};
+use super::{Argument, Buffer, Cuda, dropout_arguments, int};
 use crate::ops::DeviceError;
-use crate::ops::attention::{Attention, AttentionBackward, HeadShape};
+use crate::ops::attention::{Attention, AttentionBackward, Columns, HeadShape};
 use crate::ops::dropout::Dropout;
 
 /// Rows that a block computes: `TILE`, `COLUMNS`, `WARPS` and `ROWS` are as in the kernels.
@@ -74,6 +74,8 @@ struct Scene<'a, M> {
     queries: &'a Pack<M>,
     keys: &'a Pack<M>,
     shape: HeadShape,
+    /// Columns of a row of queries, and of one of keys and values.
+    widths: [usize; 2],
     dropout: Option<Dropout>,
 }
 
@@ -91,7 +93,7 @@ impl<M> Scene<'_, M> {
         [rows, columns]: [&Pack<M>; 2],
         buffers: &[Argument],
     ) -> Result<(), DeviceError> {
-        let Self { queries, keys, shape, dropout } = *self;
+        let Self { queries, keys, shape, widths: [query_width, pair_width], dropout } = *self;
         let by_matrix_units = self.is_for_matrix_units(cuda.element);
         let tiles = if by_matrix_units { Part::MatrixTiles } else { Part::Tiles };
         let mut arguments = buffers.to_vec();
@@ -102,6 +104,7 @@ impl<M> Scene<'_, M> {
             cuda.part(keys, Part::Rows),
         ]);
         arguments.extend([int(shape.heads), int(shape.head_size), Argument::Float(scale(shape))]);
+        arguments.extend([int(query_width), int(pair_width)]);
         arguments.extend(dropout_arguments(dropout));
         if !by_matrix_units {
             return cuda.enqueue(forms.lanes, cuda.element, forms.lanes_grid(rows.tiles, shape), &arguments);
@@ -116,37 +119,49 @@ fn scale(shape: HeadShape) -> f32 {
     1.0 / (shape.head_size as f32).sqrt()
 }
 
+/// Where some columns of so many rows begin.
+fn place<D: Driver>(
+    cuda: &Cuda<D>,
+    columns: &Columns<&Buffer<D::Memory>>,
+    rows: usize,
+) -> Result<Argument, DeviceError> {
+    let end = rows * columns.width;
+    cuda.stored(columns.rows, columns.first.min(end)..end)
+}
+
 pub(super) fn forward<D: Driver>(cuda: &Cuda<D>, op: Attention<'_, Cuda<D>>) -> Result<(), DeviceError> {
-    let hidden = op.shape.hidden();
-    let (asking, tokens) = (op.queries.as_ref().tokens.len(), op.keys.as_ref().tokens.len());
+    let Attention { queries, keys, shape, dropout, qkv, context, stats } = op;
+    let (asking, tokens) = (queries.as_ref().tokens.len(), keys.as_ref().tokens.len());
+    let [q, kv] = qkv.columns(shape.hidden(), |values, _| values);
     let buffers = [
-        cuda.stored(op.q, 0..asking * hidden)?,
-        cuda.stored(op.kv, 0..tokens * 2 * hidden)?,
-        cuda.stored(op.context, 0..asking * hidden)?,
-        cuda.wide(op.stats, 0..asking * op.shape.heads * 2)?,
+        place(cuda, &q, asking)?,
+        place(cuda, &kv, tokens)?,
+        cuda.stored(context, 0..asking * shape.hidden())?,
+        cuda.wide(stats, 0..asking * shape.heads * 2)?,
     ];
-    let scene = Scene { queries: op.queries, keys: op.keys, shape: op.shape, dropout: op.dropout };
-    scene.enqueue(cuda, &FORWARD, [op.queries, op.keys], &buffers)
+    let scene = Scene { queries, keys, shape, widths: [q.width, kv.width], dropout };
+    scene.enqueue(cuda, &FORWARD, [queries, keys], &buffers)
 }
 
 pub(super) fn backward<D: Driver>(cuda: &Cuda<D>, op: AttentionBackward<'_, Cuda<D>>) -> Result<(), DeviceError> {
-    let hidden = op.shape.hidden();
-    let (asking, tokens) = (op.queries.as_ref().tokens.len(), op.keys.as_ref().tokens.len());
+    let AttentionBackward { queries, keys, shape, dropout, qkv, context, stats, dcontext } = op;
+    let (asking, tokens, hidden) = (queries.as_ref().tokens.len(), keys.as_ref().tokens.len(), shape.hidden());
+    let columns = qkv.columns(hidden, |(values, gradient), _| (values, &*gradient));
+    let [q, kv] = columns.map(|columns| columns.map(|(values, _)| values));
+    let [dq, dkv] = columns.map(|columns| columns.map(|(_, gradient)| gradient));
     let buffers = |gradient| {
         [
-            cuda.stored(op.q, 0..asking * hidden),
-            cuda.stored(op.kv, 0..tokens * 2 * hidden),
-            cuda.stored(op.context, 0..asking * hidden),
-            cuda.wide(op.stats, 0..asking * op.shape.heads * 2),
-            cuda.stored(op.dcontext, 0..asking * hidden),
+            place(cuda, &q, asking),
+            place(cuda, &kv, tokens),
+            cuda.stored(context, 0..asking * hidden),
+            cuda.wide(stats, 0..asking * shape.heads * 2),
+            cuda.stored(dcontext, 0..asking * hidden),
             gradient,
         ]
         .into_iter()
         .collect::<Result<Vec<_>, _>>()
     };
-    let scene = Scene { queries: op.queries, keys: op.keys, shape: op.shape, dropout: op.dropout };
-    let of_queries = buffers(cuda.stored(op.dq, 0..asking * hidden))?;
-    scene.enqueue(cuda, &QUERY_GRADIENT, [op.queries, op.keys], &of_queries)?;
-    let of_keys = buffers(cuda.stored(op.dkv, 0..tokens * 2 * hidden))?;
-    scene.enqueue(cuda, &KEY_VALUE_GRADIENT, [op.keys, op.queries], &of_keys)
+    let scene = Scene { queries, keys, shape, widths: [q.width, kv.width], dropout };
+    scene.enqueue(cuda, &QUERY_GRADIENT, [queries, keys], &buffers(place(cuda, &dq, asking))?)?;
+    scene.enqueue(cuda, &KEY_VALUE_GRADIENT, [keys, queries], &buffers(place(cuda, &dkv, tokens))?)
 }

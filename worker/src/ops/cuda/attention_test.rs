@@ -1,14 +1,16 @@
 //! Attention against the CPU's, by lanes and by matrix units.
 
+use std::ops::Range;
+
 use medley_common::identity::RowId;
 use medley_common::spec::Precision;
 
-use super::Cuda;
 use super::driver::Driver;
 use super::drivers_test::{DriverTest, on_each_driver};
 use super::kernels_test::{Case, Outputs, Scenario, compare};
+use super::{Buffer, Cuda};
 use crate::batch::Batch;
-use crate::ops::attention::{Attention, AttentionBackward, HeadShape};
+use crate::ops::attention::{Attention, AttentionBackward, HeadShape, QueryKeyValue};
 use crate::ops::cpu::oracle::noise;
 use crate::ops::dropout::Site;
 use crate::ops::{Ops, Slice};
@@ -69,8 +71,8 @@ impl Scenario for Attending {
         let (dropout, seed) = (case.dropout(Site::Attention(2)), 3 * tokens as u64);
         let [q, kv] = &self.inputs(case, [asking, tokens], seed);
         let (mut context, mut stats) = (case.activation_room(asking * hidden), case.room(asking * shape.heads * 2));
-        let (context_mut, stats_mut) = (&mut context, &mut stats);
-        ops.attention(Attention { queries, keys, shape, dropout, q, kv, context: context_mut, stats: stats_mut })
+        let (context_mut, stats_mut, qkv) = (&mut context, &mut stats, QueryKeyValue::Apart { q, kv });
+        ops.attention(Attention { queries, keys, shape, dropout, qkv, context: context_mut, stats: stats_mut })
             .unwrap();
         let (mut dq, mut dkv) = (case.activation_room(asking * hidden), case.activation_room(tokens * 2 * hidden));
         ops.attention_backward(AttentionBackward {
@@ -78,13 +80,10 @@ impl Scenario for Attending {
             keys,
             shape,
             dropout,
-            q,
-            kv,
+            qkv: QueryKeyValue::Apart { q: (q, &mut dq), kv: (kv, &mut dkv) },
             context: &context,
             stats: &stats,
             dcontext: &case.activations(asking * hidden, seed + 2),
-            dq: &mut dq,
-            dkv: &mut dkv,
         })
         .unwrap();
         vec![
@@ -127,64 +126,108 @@ fn nothing_comes_of_tokens_that_there_are_not() {
     compare(Attending { shape, lengths, firsts: false, apart: Some(2.0) });
 }
 
-struct Company;
+/// Queries, keys, values and the gradient of the context, in rows of their own, of all tokens of some sequences.
+struct Values {
+    q: Vec<f32>,
+    kv: Vec<f32>,
+    dcontext: Vec<f32>,
+}
 
-impl Company {
+/// The bits of what attention makes of values: [context, dq, dkv].
+type Bits = [Vec<u32>; 3];
+
+/// Values, and where their gradient goes.
+type WithGradient<'a, M> = (&'a Buffer<M>, &'a mut Buffer<M>);
+
+impl Values {
     const SHAPE: HeadShape = HeadShape { heads: 2, head_size: 64 };
 
-    /// The bits of what attention makes of each of some sequences: [context, dq, dkv].
-    fn bits<D: Driver>(cuda: &Cuda<D>, lengths: &[usize], [q, kv, dcontext]: [&[f32]; 3]) -> [Vec<u32>; 3] {
-        let (hidden, batch) = (Self::SHAPE.hidden(), sequences(lengths));
-        let (tokens, pack) = (batch.tokens.len(), &cuda.load(batch).unwrap());
-        let stored = |values: &[f32]| cuda.upload_parameters(values.to_vec()).unwrap();
-        let room = |count| {
-            let mut buffer = super::Buffer::default();
-            cuda.grow_activations(&mut buffer, count).unwrap();
-            buffer
-        };
-        let (q, kv, dcontext) = (&stored(q), &stored(kv), &stored(dcontext));
-        let [mut context, mut dq, mut dkv] = [1, 1, 2].map(|widths| room(widths * tokens * hidden));
-        let mut stats = super::Buffer::default();
-        cuda.grow(&mut stats, tokens * Self::SHAPE.heads * 2).unwrap();
-        let (queries, keys, shape, dropout) = (pack, pack, Self::SHAPE, None);
+    fn of(tokens: usize) -> Self {
+        let noise = |widths: usize, seed| noise(tokens * widths * Self::SHAPE.hidden(), seed);
+        Self { q: noise(1, 1), kv: noise(2, 2), dcontext: noise(1, 3) }
+    }
+
+    /// Those of some of the tokens.
+    fn part(&self, tokens: &Range<usize>) -> Self {
+        let of = |values: &[f32], widths: usize| part(values, widths * Self::SHAPE.hidden(), tokens);
+        Self { q: of(&self.q, 1), kv: of(&self.kv, 2), dcontext: of(&self.dcontext, 1) }
+    }
+
+    /// What is in rows of their own, as queries, keys and values that are.
+    fn apart<D: Driver>(&self, cuda: &Cuda<D>, lengths: &[usize]) -> Bits {
+        let (q, kv) = (&stored(cuda, &self.q), &stored(cuda, &self.kv));
+        let [mut dq, mut dkv] = [&self.q, &self.kv].map(|values| room(cuda, values.len()));
+        let gradients = QueryKeyValue::Apart { q: (q, &mut dq), kv: (kv, &mut dkv) };
+        let context = self.attend(cuda, lengths, QueryKeyValue::Apart { q, kv }, gradients);
+        [context, bits(cuda, &dq, self.q.len()), bits(cuda, &dkv, self.kv.len())]
+    }
+
+    /// The same of queries, keys and values in the same rows.
+    fn together<D: Driver>(&self, cuda: &Cuda<D>, lengths: &[usize]) -> Bits {
+        let hidden = Self::SHAPE.hidden();
+        let rows = self.q.chunks(hidden).zip(self.kv.chunks(2 * hidden));
+        let qkv = stored(cuda, &rows.flat_map(|(q, kv)| [q, kv].concat()).collect::<Vec<_>>());
+        let mut dqkv = room(cuda, self.q.len() + self.kv.len());
+        let gradients = QueryKeyValue::Together((&qkv, &mut dqkv));
+        let context = self.attend(cuda, lengths, QueryKeyValue::Together(&qkv), gradients);
+        let rows = bits(cuda, &dqkv, self.q.len() + self.kv.len());
+        let columns = |of: Range<usize>| rows.chunks(3 * hidden).flat_map(|row| &row[of.clone()]).copied().collect();
+        [context, columns(0..hidden), columns(hidden..3 * hidden)]
+    }
+
+    /// The context's bits.
+    fn attend<D: Driver>(
+        &self,
+        cuda: &Cuda<D>,
+        lengths: &[usize],
+        qkv: QueryKeyValue<&Buffer<D::Memory>>,
+        gradients: QueryKeyValue<WithGradient<'_, D::Memory>>,
+    ) -> Vec<u32> {
+        let (shape, pack, mut stats) = (Self::SHAPE, &cuda.load(sequences(lengths)).unwrap(), Buffer::default());
+        cuda.grow(&mut stats, self.q.len() / shape.head_size * 2).unwrap();
+        let (queries, keys, dropout, mut context) = (pack, pack, None, room(cuda, self.q.len()));
         let (context_mut, stats_mut) = (&mut context, &mut stats);
-        cuda.attention(Attention { queries, keys, shape, dropout, q, kv, context: context_mut, stats: stats_mut })
+        cuda.attention(Attention { queries, keys, shape, dropout, qkv, context: context_mut, stats: stats_mut })
             .unwrap();
-        let (context_ref, stats, dq_mut, dkv_mut) = (&context, &stats, &mut dq, &mut dkv);
-        cuda.attention_backward(AttentionBackward {
-            queries,
-            keys,
-            shape,
-            dropout,
-            q,
-            kv,
-            context: context_ref,
-            stats,
-            dcontext,
-            dq: dq_mut,
-            dkv: dkv_mut,
-        })
-        .unwrap();
-        let read = |buffer: &super::Buffer<D::Memory>, count| {
-            let values = cuda.read(Slice { buffer, range: 0..count }).unwrap();
-            values.into_iter().map(f32::to_bits).collect()
-        };
-        [(&context, 1), (&dq, 1), (&dkv, 2)].map(|(buffer, widths)| read(buffer, widths * tokens * hidden))
+        let (qkv, context, stats, dcontext) = (gradients, &context, &stats, &stored(cuda, &self.dcontext));
+        cuda.attention_backward(AttentionBackward { queries, keys, shape, dropout, qkv, context, stats, dcontext })
+            .unwrap();
+        bits(cuda, context, self.q.len())
     }
 }
+
+fn stored<D: Driver>(cuda: &Cuda<D>, values: &[f32]) -> Buffer<D::Memory> {
+    cuda.upload_parameters(values.to_vec()).unwrap()
+}
+
+fn room<D: Driver>(cuda: &Cuda<D>, count: usize) -> Buffer<D::Memory> {
+    let mut buffer = Buffer::default();
+    cuda.grow_activations(&mut buffer, count).unwrap();
+    buffer
+}
+
+fn bits<D: Driver>(cuda: &Cuda<D>, buffer: &Buffer<D::Memory>, count: usize) -> Vec<u32> {
+    cuda.read(Slice { buffer, range: 0..count }).unwrap().into_iter().map(f32::to_bits).collect()
+}
+
+/// Some rows of so many columns.
+fn part<T: Copy>(values: &[T], width: usize, rows: &Range<usize>) -> Vec<T> {
+    values[rows.start * width..rows.end * width].to_vec()
+}
+
+struct Company;
 
 impl DriverTest for Company {
     fn run<D: Driver + Clone>(&self, driver: D) {
         let (cuda, lengths) = (Cuda::new(driver, Precision::Bfloat16), [20, 140, 70]);
-        let hidden = Self::SHAPE.hidden();
-        let [q, kv, dcontext] = [(1, 1), (2, 2), (1, 3)].map(|(widths, seed)| noise(230 * widths * hidden, seed));
-        let together = Self::bits(&cuda, &lengths, [&q, &kv, &dcontext]);
+        let values = Values::of(230);
+        let [context, dq, dkv] = values.apart(&cuda, &lengths);
         let mut first = 0;
         for length in lengths {
-            let of = |widths: usize| first * widths * hidden..(first + length) * widths * hidden;
-            let alone = Self::bits(&cuda, &[length], [&q[of(1)], &kv[of(2)], &dcontext[of(1)]]);
-            let same = [1, 1, 2].into_iter().zip(&together).map(|(widths, all)| all[of(widths)].to_vec());
-            assert!(same.eq(alone), "a sequence of {length}");
+            let tokens = first..first + length;
+            let of = |bits: &[u32], widths: usize| part(bits, widths * Values::SHAPE.hidden(), &tokens);
+            let alone = values.part(&tokens).apart(&cuda, &[length]);
+            assert!([of(&context, 1), of(&dq, 1), of(&dkv, 2)] == alone, "a sequence of {length}");
             first += length;
         }
     }
@@ -194,4 +237,21 @@ impl DriverTest for Company {
 #[test]
 fn a_sequence_has_the_same_bits_in_any_company() {
     on_each_driver(&Company);
+}
+
+struct Standing;
+
+impl DriverTest for Standing {
+    fn run<D: Driver + Clone>(&self, driver: D) {
+        for precision in [Precision::Float32, Precision::Bfloat16, Precision::Float16] {
+            let (cuda, lengths, values) = (Cuda::new(driver.clone(), precision), [20, 1, 70], Values::of(91));
+            assert!(values.together(&cuda, &lengths) == values.apart(&cuda, &lengths), "{precision:?}");
+        }
+    }
+}
+
+/// All but the last layer have queries, keys and values in the same rows.
+#[test]
+fn queries_keys_and_values_have_the_same_bits_wherever_they_stand() {
+    on_each_driver(&Standing);
 }

@@ -1,20 +1,23 @@
 //! Elements in the device's memory.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use super::Cuda;
+use super::beside::Touched;
 use super::driver::{Argument, Driver, Element};
 use crate::ops::{DeviceError, Slice, SliceMut};
 
 /// Elements in `f32`, in half precision, or in both.
 ///
 /// Parameters are in both where products are computed in half precision: the masters and their copy. Activations and
-/// their gradients are in the precision of products alone, everything else in `f32` alone.
+/// their gradients are in the precision of products alone, everything else in `f32` alone. Where they lie is told by [`Cuda`],
+/// which looks after what goes on beside the stream.
 #[derive(Debug)]
 pub struct Buffer<M> {
     pub(super) room: usize,
-    pub(super) wide: Option<M>,
-    pub(super) narrow: Option<M>,
+    wide: Option<Rc<M>>,
+    narrow: Option<Rc<M>>,
 }
 
 impl<M> Default for Buffer<M> {
@@ -23,22 +26,58 @@ impl<M> Default for Buffer<M> {
     }
 }
 
+impl<M> Buffer<M> {
+    /// So many elements in one precision.
+    pub(super) fn new(room: usize, element: Element, memory: M) -> Self {
+        let memory = Some(Rc::new(memory));
+        match element {
+            Element::F32 => Self { room, wide: memory, narrow: None },
+            Element::Bf16 | Element::F16 => Self { room, wide: None, narrow: memory },
+        }
+    }
+
+    /// The same elements in `f32` and in half precision, of which `copy` is.
+    pub(super) fn with_copy(self, copy: Self) -> Self {
+        Self { narrow: copy.narrow, ..self }
+    }
+}
+
 impl<D: Driver> Cuda<D> {
     /// Room for `length` elements of unspecified values.
     pub(super) fn allocate(&self, length: usize, element: Element) -> Result<Buffer<D::Memory>, DeviceError> {
+        self.allocate_with(length, element, |_| Ok(()))
+    }
+
+    /// The same, with what `fill` writes to it.
+    pub(super) fn allocate_with(
+        &self,
+        length: usize,
+        element: Element,
+        fill: impl FnOnce(&mut D::Memory) -> Result<(), DeviceError>,
+    ) -> Result<Buffer<D::Memory>, DeviceError> {
         if length == 0 {
             return Ok(Buffer::default());
         }
-        let memory = Some(self.driver.allocate(length * element.bytes())?);
-        Ok(match element {
-            Element::F32 => Buffer { room: length, wide: memory, narrow: None },
-            Element::Bf16 | Element::F16 => Buffer { room: length, wide: None, narrow: memory },
-        })
+        let mut memory = self.take(length * element.bytes())?;
+        fill(&mut memory)?;
+        Ok(Buffer::new(length, element, memory))
     }
 
     /// How the elements that products read of a buffer are stored.
     pub(super) fn element_of(&self, buffer: &Buffer<D::Memory>) -> Element {
         if buffer.narrow.is_some() { self.element } else { Element::F32 }
+    }
+
+    /// The bytes of a run on the host, and how its elements are stored: in `f32` where they are in both.
+    pub(super) fn bytes_of(&self, run: &Slice<'_, Buffer<D::Memory>>) -> Result<(Element, Vec<u8>), DeviceError> {
+        let (memory, element) = match &run.buffer.wide {
+            Some(memory) => (Some(memory), Element::F32),
+            None => (run.buffer.narrow.as_ref(), self.element),
+        };
+        self.place(run.buffer, memory, run.range.clone(), element)?;
+        let bytes = run.range.start * element.bytes()..run.range.end * element.bytes();
+        let read = memory.map(|memory| self.driver.read(memory, bytes)).transpose()?;
+        Ok((element, read.unwrap_or_default()))
     }
 
     /// Where elements lie in `f32`.
@@ -72,6 +111,14 @@ impl<D: Driver> Cuda<D> {
         memory.map(|memory| self.place(run.buffer, Some(memory), range, element)).transpose()
     }
 
+    /// Where the half-precision copy of elements lies; 0 where there is none, as in `f32`.
+    pub(super) fn copy_of(&self, run: &SliceMut<'_, Buffer<D::Memory>>) -> Result<Argument, DeviceError> {
+        match &run.buffer.narrow {
+            Some(_) => self.stored(run.buffer, run.range.clone()),
+            None => Ok(Argument::Address(0)),
+        }
+    }
+
     /// Where the elements of a run lie in `f32`.
     pub(super) fn wide_run(&self, run: &Slice<'_, Buffer<D::Memory>>) -> Result<Argument, DeviceError> {
         self.wide(run.buffer, run.range.clone())
@@ -80,7 +127,7 @@ impl<D: Driver> Cuda<D> {
     /// The same as an address.
     ///
     /// # Errors
-    /// The buffer does not have them.
+    /// The buffer does not have them, or the device failed.
     pub fn address_of(&self, run: &Slice<'_, Buffer<D::Memory>>) -> Result<u64, DeviceError> {
         self.place(run.buffer, run.buffer.wide.as_ref(), run.range.clone(), Element::F32)
     }
@@ -90,25 +137,57 @@ impl<D: Driver> Cuda<D> {
         self.wide(run.buffer, run.range.clone())
     }
 
-    /// Checks that the buffer has the elements: an address never leads outside.
-    pub(super) fn place(
+    /// Where elements lie for what is enqueued on the stream from now on. Every way there leads through this.
+    fn place(
         &self,
         buffer: &Buffer<D::Memory>,
-        memory: Option<&D::Memory>,
+        memory: Option<&Rc<D::Memory>>,
         range: Range<usize>,
         element: Element,
     ) -> Result<u64, DeviceError> {
+        let bytes = self.find(buffer, memory, range, element)?;
+        self.settle_at(&bytes)?;
+        Ok(bytes.start)
+    }
+
+    /// Checks that the buffer has the elements: an address never leads outside.
+    fn find(
+        &self,
+        buffer: &Buffer<D::Memory>,
+        memory: Option<&Rc<D::Memory>>,
+        range: Range<usize>,
+        element: Element,
+    ) -> Result<Range<u64>, DeviceError> {
         if range.start > range.end || range.end > buffer.room {
             let problem = format!("elements {range:?} of a buffer of {}", buffer.room);
             return Err(DeviceError::Failed { doing: "find a buffer's elements", problem });
         }
         match memory {
-            Some(memory) => Ok(self.driver.address(memory) + (range.start * element.bytes()) as u64),
-            None if range.is_empty() => Ok(0),
+            Some(memory) => {
+                let at = |place: usize| self.driver.address(memory) + (place * element.bytes()) as u64;
+                Ok(at(range.start)..at(range.end))
+            }
+            None if range.is_empty() => Ok(0..0),
             None => {
                 let problem = format!("elements {range:?} are not there in {}", element.suffix());
                 Err(DeviceError::Failed { doing: "find a buffer's elements", problem })
             }
         }
+    }
+
+    /// Elements for what is enqueued beside the stream: in `f32`, and their half-precision copy where there is one.
+    pub(super) fn touch(
+        &self,
+        buffer: &Buffer<D::Memory>,
+        range: &Range<usize>,
+    ) -> Result<[Option<Touched<D::Memory>>; 2], DeviceError> {
+        let touch = |(memory, element): (&Option<Rc<D::Memory>>, Element)| {
+            let touched = |memory: &Rc<D::Memory>| {
+                let bytes = self.find(buffer, Some(memory), range.clone(), element)?;
+                Ok(Touched::new(memory, bytes))
+            };
+            memory.as_ref().map(touched).transpose()
+        };
+        Ok([touch((&buffer.wide, Element::F32))?, touch((&buffer.narrow, self.element))?])
     }
 }

@@ -13,6 +13,7 @@ pub(crate) struct Choosy<D>(pub(crate) D);
 
 impl<D: Driver> Driver for Choosy<D> {
     type Memory = D::Memory;
+    type Event = D::Event;
 
     fn allocate(&self, bytes: usize) -> Result<D::Memory, DeviceError> {
         self.0.allocate(bytes)
@@ -49,12 +50,26 @@ impl<D: Driver> Driver for Choosy<D> {
         unsafe { self.0.launch(kernel, element, grid, arguments) }
     }
 
-    /// For every other shape.
-    fn fuses(&self, product: &Product) -> Result<bool, DeviceError> {
-        Ok(shape(product) >> 32 & 1 == 0 && self.0.fuses(product)?)
+    unsafe fn launch_beside(
+        &self,
+        kernel: Kernel,
+        element: Element,
+        grid: Grid,
+        arguments: &[Argument],
+    ) -> Result<D::Event, DeviceError> {
+        // SAFETY: as the caller says.
+        unsafe { self.0.launch_beside(kernel, element, grid, arguments) }
     }
 
-    unsafe fn product(&self, product: &Product) -> Result<(), DeviceError> {
+    fn follow(&self, event: &D::Event) -> Result<(), DeviceError> {
+        self.0.follow(event)
+    }
+
+    /// It has epilogues for every other shape.
+    unsafe fn product(&self, product: &Product) -> Result<bool, DeviceError> {
+        if product.epilogue.is_some() && shape(product) >> 32 & 1 == 1 {
+            return Ok(false);
+        }
         let [m, n, k] = product.size;
         // One cut, as aligned as cuBLAS likes it: what comes before it is rounded before the rest is added.
         let cut = match product.epilogue {
@@ -75,8 +90,8 @@ impl<D: Driver> Driver for Choosy<D> {
             if cut == 0 {
                 return self.0.product(product);
             }
-            self.0.product(&part(0..cut, (product.add, product.epilogue)))?;
-            self.0.product(&part(cut..k, (true, None)))
+            Ok(self.0.product(&part(0..cut, (product.add, product.epilogue)))?
+                && self.0.product(&part(cut..k, (true, None)))?)
         }
     }
 }

@@ -1,7 +1,8 @@
 //! A GPU, through candle's device.
 //!
 //! One thread owns it. All work goes to one stream, so memory that is freed in the stream's order outlives what was
-//! enqueued before, and nothing needs the events by which cudarc would follow each buffer.
+//! enqueued before, and nothing needs the events by which cudarc would follow each buffer. What goes to the side stream
+//! holds its memory until the one stream waits for it.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -12,8 +13,8 @@ use std::sync::Arc;
 use candle_core::cuda_backend::CudaDevice;
 use cudarc::driver::sys::{CUfunction_attribute_enum as FunctionAttribute, CUmemPool_attribute_enum as PoolAttribute};
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaSlice, CudaStream, DriverError, LaunchConfig, PushKernelArg, result as driver,
-    sys as driver_sys,
+    CudaContext, CudaEvent, CudaFunction, CudaSlice, CudaStream, DriverError, LaunchConfig, PushKernelArg,
+    result as driver, sys as driver_sys,
 };
 
 use super::driver::{Argument, Driver, Element, Grid, Kernel, MODULES, Product};
@@ -21,6 +22,7 @@ use super::surroundings::Surroundings;
 use crate::ops::{DeviceError, Shortage};
 
 mod blas;
+pub mod clocked;
 mod gpus;
 
 use blas::Blas;
@@ -48,7 +50,10 @@ const MOST_SHARED_BYTES: i32 = 99 * 1024;
 /// A GPU; clones are the same one.
 #[derive(Clone)]
 pub struct Gpu {
+    /// Its own stream is the side stream.
     device: CudaDevice,
+    /// The stream that it was opened with, whose priority is the highest.
+    computing: Arc<CudaStream>,
     stream: Arc<CudaStream>,
     functions: Rc<RefCell<BTreeMap<(Kernel, Element), CudaFunction>>>,
     blas: Rc<Blas>,
@@ -71,18 +76,19 @@ impl Gpu {
         check_driver()?;
         describe(ordinal)?.check()?;
         let device = CudaDevice::new_with_stream(ordinal).map_err(candle("open the GPU"))?;
-        let stream = device.cuda_stream();
-        // SAFETY: this thread alone enqueues, all on one stream; other streams wait for it by events of their own.
+        // SAFETY: this thread alone enqueues, all on one stream; others wait for it, and it for them, by events of their own.
         unsafe { device.disable_event_tracking() };
-        keep_memory(stream.context()).map_err(failed("set up the GPU's memory"))?;
+        let context = device.cuda_stream().context().clone();
+        let computing = urgent_stream(&context).map_err(failed("open the GPU"))?;
+        keep_memory(&context).map_err(failed("set up the GPU's memory"))?;
         for (module, source) in MODULES.iter().zip(SOURCES) {
             // The names of a module's kernels begin differently; loading any of them loads the module.
             let first = source.lines().find_map(|line| line.trim().strip_prefix(".visible .entry "));
             let name = first.unwrap_or_default().trim_end_matches('(');
             device.get_or_load_custom_func(name, module, source).map_err(candle("load the kernels"))?;
         }
-        let blas = Rc::new(Blas::new(&stream, tf32)?);
-        Ok(Self { device, stream, functions: Rc::default(), blas })
+        let blas = Rc::new(Blas::new(&computing, tf32)?);
+        Ok(Self { device, stream: computing.clone(), computing, functions: Rc::default(), blas })
     }
 
     /// The same GPU with another of its streams: what is enqueued there, and memory that is taken there, has the order of
@@ -92,7 +98,15 @@ impl Gpu {
         Self { stream, ..self.clone() }
     }
 
-    /// The stream that everything is enqueued on.
+    /// A stream for what must not wait for computing, as exchanges are: of the same priority.
+    ///
+    /// # Errors
+    /// The driver failed.
+    pub fn new_stream(&self) -> Result<Arc<CudaStream>, DriverError> {
+        urgent_stream(self.stream.context())
+    }
+
+    /// The stream that everything is enqueued on but what goes beside it.
     #[must_use]
     pub fn stream(&self) -> &Arc<CudaStream> {
         &self.stream
@@ -145,6 +159,46 @@ impl Gpu {
         self.functions.borrow_mut().insert((kernel, element), function.clone());
         Ok(function)
     }
+
+    /// Enqueues a kernel on a stream.
+    ///
+    /// # Safety
+    /// As for [`Driver::launch`], of that stream.
+    unsafe fn launch_on(
+        &self,
+        stream: &CudaStream,
+        (kernel, element): (Kernel, Element),
+        grid: Grid,
+        arguments: &[Argument],
+    ) -> Result<(), DeviceError> {
+        let function = self.function(kernel, element)?;
+        let mut builder = stream.launch_builder(&function);
+        for argument in arguments {
+            match argument {
+                Argument::Address(value) | Argument::Key(value) => builder.arg(value),
+                Argument::Int(value) => builder.arg(value),
+                Argument::Unsigned(value) => builder.arg(value),
+                Argument::Long(value) => builder.arg(value),
+                Argument::Float(value) => builder.arg(value),
+                Argument::Coefficients(values) => builder.arg(values),
+            };
+        }
+        let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+        let shape = LaunchConfig {
+            grid_dim: (number(grid.blocks[0]), number(grid.blocks[1]), 1),
+            block_dim: (number(grid.threads), 1, 1),
+            shared_mem_bytes: number(grid.shared_bytes),
+        };
+        // SAFETY: the caller answers for the arguments.
+        unsafe { builder.launch(shape) }.map_err(failed(kernel.name))?;
+        Ok(())
+    }
+}
+
+/// A stream of the highest priority: its kernels' blocks go before those of streams that were not given any.
+fn urgent_stream(context: &Arc<CudaContext>) -> Result<Arc<CudaStream>, DriverError> {
+    let (_, highest) = driver::stream::get_priority_range()?;
+    context.new_stream_with_priority(highest)
 }
 
 /// Memory that is freed stays with the process: the next update takes it again. Streams wait for what another one is about
@@ -161,6 +215,7 @@ fn keep_memory(context: &CudaContext) -> Result<(), DriverError> {
 
 impl Driver for Gpu {
     type Memory = CudaSlice<u8>;
+    type Event = CudaEvent;
 
     fn allocate(&self, bytes: usize) -> Result<CudaSlice<u8>, DeviceError> {
         // SAFETY: the content is unspecified, as the trait says.
@@ -213,35 +268,30 @@ impl Driver for Gpu {
         grid: Grid,
         arguments: &[Argument],
     ) -> Result<(), DeviceError> {
-        let function = self.function(kernel, element)?;
-        let mut builder = self.stream.launch_builder(&function);
-        for argument in arguments {
-            match argument {
-                Argument::Address(value) | Argument::Key(value) => builder.arg(value),
-                Argument::Int(value) => builder.arg(value),
-                Argument::Unsigned(value) => builder.arg(value),
-                Argument::Long(value) => builder.arg(value),
-                Argument::Float(value) => builder.arg(value),
-                Argument::Coefficients(values) => builder.arg(values),
-            };
-        }
-        let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-        let shape = LaunchConfig {
-            grid_dim: (number(grid.blocks[0]), number(grid.blocks[1]), 1),
-            block_dim: (number(grid.threads), 1, 1),
-            shared_mem_bytes: number(grid.shared_bytes),
-        };
-        // SAFETY: the caller answers for the arguments.
-        unsafe { builder.launch(shape) }.map_err(failed(kernel.name))?;
-        Ok(())
+        // SAFETY: as the caller says.
+        unsafe { self.launch_on(&self.stream, (kernel, element), grid, arguments) }
     }
 
-    fn fuses(&self, product: &Product) -> Result<bool, DeviceError> {
-        self.blas.fuses(product)
+    unsafe fn launch_beside(
+        &self,
+        kernel: Kernel,
+        element: Element,
+        grid: Grid,
+        arguments: &[Argument],
+    ) -> Result<CudaEvent, DeviceError> {
+        let side = self.device.cuda_stream();
+        side.join(&self.stream).map_err(failed(kernel.name))?;
+        // SAFETY: as the caller says.
+        unsafe { self.launch_on(&side, (kernel, element), grid, arguments) }?;
+        side.record_event(None).map_err(failed(kernel.name))
     }
 
-    unsafe fn product(&self, product: &Product) -> Result<(), DeviceError> {
-        if !Arc::ptr_eq(&self.stream, &self.device.cuda_stream()) {
+    fn follow(&self, event: &CudaEvent) -> Result<(), DeviceError> {
+        self.stream.wait(event).map_err(failed("wait for the side stream"))
+    }
+
+    unsafe fn product(&self, product: &Product) -> Result<bool, DeviceError> {
+        if !Arc::ptr_eq(&self.stream, &self.computing) {
             let problem = "cuBLASLt has another stream".to_owned();
             return Err(DeviceError::Failed { doing: "multiply matrices", problem });
         }
@@ -251,11 +301,25 @@ impl Driver for Gpu {
 }
 
 fn failed(doing: &'static str) -> impl Fn(DriverError) -> DeviceError {
-    move |error| DeviceError::Failed { doing, problem: text(error) }
+    move |error| match error.0 {
+        driver_sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => full(),
+        _ => DeviceError::Failed { doing, problem: text(error) },
+    }
 }
 
 fn candle(doing: &'static str) -> impl Fn(candle_core::Error) -> DeviceError {
-    move |error| DeviceError::Failed { doing, problem: error.to_string() }
+    // Of what the driver says it keeps the words alone.
+    move |error| match error.to_string() {
+        words if words.contains("CUDA_ERROR_OUT_OF_MEMORY") => full(),
+        problem => DeviceError::Failed { doing, problem },
+    }
+}
+
+/// No memory for what the driver takes by itself: a context, kernels, a stream.
+fn full() -> DeviceError {
+    let known = driver::mem_get_info().ok();
+    let [free, total] = [known.map(|(free, _)| free as u64), known.map(|(_, total)| total as u64)];
+    DeviceError::OutOfMemory { shortage: Shortage { asked: 0, free, total } }
 }
 
 /// The name of an error, and the driver's own words for it: a library that only stands in for the driver has none.

@@ -1,4 +1,5 @@
-//! What the operations need of CUDA: memory, kernels and products, enqueued on one stream in the order called.
+//! What the operations need of CUDA: memory, kernels and products, enqueued on a stream in the order called, and a side
+//! stream for what goes on beside it.
 //!
 //! It is a trait so that the same operations, with the same launches and arguments, run on a GPU ([`super::device`]) and,
 //! in tests, on the host, where the kernels are compiled by the C++ compiler.
@@ -130,10 +131,12 @@ pub struct Product {
     pub epilogue: Option<Epilogue>,
 }
 
-/// One CUDA device with one stream.
-pub trait Driver: Debug {
+/// One CUDA device with a stream, and a side stream whose kernels give way to those of the other; clones are the same one.
+pub trait Driver: Debug + Clone {
     /// Memory of the device, freed in the stream's order when dropped.
     type Memory: Debug;
+    /// A point of the side stream.
+    type Event: Debug;
 
     /// Takes `bytes` bytes of memory of unspecified content, aligned for any access.
     ///
@@ -167,7 +170,7 @@ pub trait Driver: Debug {
     /// The device failed, now or at something enqueued before.
     fn read(&self, memory: &Self::Memory, bytes: Range<usize>) -> Result<Vec<u8>, DeviceError>;
 
-    /// Waits until all that is enqueued has been done.
+    /// Waits until all that is enqueued on the stream has been done.
     ///
     /// # Errors
     /// The device failed.
@@ -189,19 +192,35 @@ pub trait Driver: Debug {
         arguments: &[Argument],
     ) -> Result<(), DeviceError>;
 
-    /// Whether the device has the product's epilogue for its matrices. That depends on sizes, on kinds of elements, and on how
-    /// what is there is aligned, alone; no size is 0.
+    /// Enqueues a kernel on the side stream, after all that has been enqueued on both, and returns its end.
+    ///
+    /// # Safety
+    /// As for [`launch`](Self::launch); but what the addresses mean stays allocated until the stream
+    /// [follows](Self::follow) the end. Nothing that is enqueued before that writes it, or reads what the kernel writes.
     ///
     /// # Errors
     /// The device failed.
-    fn fuses(&self, product: &Product) -> Result<bool, DeviceError>;
+    unsafe fn launch_beside(
+        &self,
+        kernel: Kernel,
+        element: Element,
+        grid: Grid,
+        arguments: &[Argument],
+    ) -> Result<Self::Event, DeviceError>;
 
-    /// Enqueues a product, whose epilogue is one that the device has.
+    /// Has all that is enqueued on the stream from now on come after a point of the side stream. The host does not wait.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn follow(&self, event: &Self::Event) -> Result<(), DeviceError>;
+
+    /// Enqueues a product of matrices of no size 0; or says false, and does nothing, where the device does not have its
+    /// epilogue for them. That depends on sizes, on kinds of elements, and on how what is there is aligned, alone.
     ///
     /// # Safety
     /// The matrices lie in memory that stays allocated until the stream has come past the product.
     ///
     /// # Errors
-    /// The device failed.
-    unsafe fn product(&self, product: &Product) -> Result<(), DeviceError>;
+    /// The device failed, or it cannot compute a product without an epilogue.
+    unsafe fn product(&self, product: &Product) -> Result<bool, DeviceError>;
 }

@@ -33,10 +33,40 @@ pub(crate) fn on_each_driver(test: &impl DriverTest) {
 /// Whether tests run on a GPU, which computes in no time what the host takes minutes for.
 pub(crate) fn is_fast() -> bool {
     #[cfg(feature = "cuda")]
-    let is_fast = std::env::var_os(GPU).is_some() && std::env::var_os(REHEARSAL).is_none();
+    let is_fast = has_gpu() && std::env::var_os(REHEARSAL).is_none();
     #[cfg(not(feature = "cuda"))]
     let is_fast = false;
     is_fast
+}
+
+/// Whether tests run on a GPU, or on what stands in for one.
+pub(crate) fn has_gpu() -> bool {
+    #[cfg(feature = "cuda")]
+    let has_gpu = std::env::var_os(GPU).is_some();
+    #[cfg(not(feature = "cuda"))]
+    let has_gpu = false;
+    has_gpu
+}
+
+/// Whether the GPU that tests run on rounds the factors of products of `f32`.
+pub(crate) fn is_tf32() -> bool {
+    #[cfg(feature = "cuda")]
+    let is_tf32 = has_gpu() && std::env::var_os(TF32).is_some();
+    #[cfg(not(feature = "cuda"))]
+    let is_tf32 = false;
+    is_tf32
+}
+
+/// The largest difference, as a part of the largest expected value; what is not a number is the largest of all.
+pub(crate) fn distance(got: &[f32], expected: &[f32]) -> f32 {
+    let scale = expected.iter().fold(1e-3_f32, |most, value| most.max(value.abs()));
+    let parts = got.iter().zip(expected).map(|(got, expected)| (got - expected).abs() / scale);
+    parts.fold(0.0, |most, part| if part.is_nan() || part > most { part } else { most })
+}
+
+/// Says how near a result has come: a row of the table that `deploy/cuda/check` prints, of which the largest is kept.
+pub(crate) fn checked(what: &str, bound: f64, measured: f64, place: &str) {
+    println!("\nchecked: {what} | {bound:.1e} | {measured:.1e} | {place}");
 }
 
 /// The host, for tests that the GPU has no part in; none without a C++ compiler, and where the environment names a GPU: its

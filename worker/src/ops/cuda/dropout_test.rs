@@ -1,7 +1,7 @@
 //! The kernels drop the very elements that the CPU drops: at every site, to the bit.
 
 use super::kernels_test::{Case, LANES, Outputs, Scenario, compare};
-use crate::ops::attention::{Attention, HeadShape};
+use crate::ops::attention::{Attention, HeadShape, QueryKeyValue};
 use crate::ops::cpu::oracle::packed;
 use crate::ops::dropout::Site;
 use crate::ops::embedding::Embedding;
@@ -89,8 +89,7 @@ impl Kept {
             keys: pack,
             shape,
             dropout,
-            q,
-            kv,
+            qkv: QueryKeyValue::Apart { q, kv },
             context: &mut context,
             stats: &mut stats,
         })

@@ -3,9 +3,9 @@
 //! Memory is NaN until it is written and stands between two walls of NaN: what a kernel reads and should not shows in its
 //! result, and what it writes outside is found when the memory is read or freed.
 
-use std::alloc::{Layout, alloc, dealloc};
+use std::alloc::{Layout, alloc};
 use std::collections::BTreeMap;
-use std::ffi::c_void;
+use std::ffi::{CStr, c_char, c_void};
 use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
@@ -15,6 +15,10 @@ use libloading::Library;
 
 use super::driver::{Argument, Driver, Element, Epilogue, Grid, Kernel, MODULES, Matrix, Product};
 use crate::ops::DeviceError;
+
+mod side_stream;
+
+pub(crate) use side_stream::held;
 
 /// A kernel's arguments, its grid, its block, its shared bytes, and whether threads run from the last to the first.
 type Run = unsafe extern "C" fn(*mut *mut c_void, *const u32, *const u32, u32, i32) -> i32;
@@ -28,6 +32,8 @@ const UNWRITTEN: u8 = 0xff;
 pub(crate) struct Emulator {
     /// Whether the threads of a block run from the last to the first.
     pub(crate) descending: bool,
+    /// Whether what is enqueued on the side stream is held back until somebody waits for it, or done at once.
+    pub(crate) late: bool,
 }
 
 /// The compiled kernels; `None` where no C++ compiler is found.
@@ -58,10 +64,10 @@ fn compile() -> Option<Library> {
 }
 
 impl Emulator {
-    /// One whose threads run in ascending order and one with the other, so that a missing barrier shows; none without a
-    /// C++ compiler.
+    /// One whose threads run in ascending order and one with the other, so that a missing barrier shows; the side stream of the
+    /// first is late, so that a missing wait shows. None without a C++ compiler.
     pub(crate) fn both() -> Vec<Self> {
-        let orders = [false, true].map(|descending| Self { descending });
+        let orders = [false, true].map(|descending| Self { descending, late: !descending });
         if library().is_some() { orders.to_vec() } else { Vec::new() }
     }
 }
@@ -109,12 +115,13 @@ impl Drop for Memory {
             self.check_walls();
         }
         // SAFETY: allocated with the same layout.
-        unsafe { dealloc(self.start, Self::layout(self.bytes)) };
+        unsafe { side_stream::free(self.start, Self::layout(self.bytes)) };
     }
 }
 
 impl Driver for Emulator {
     type Memory = Memory;
+    type Event = u64;
 
     fn allocate(&self, bytes: usize) -> Result<Memory, DeviceError> {
         Ok(Memory::new(bytes))
@@ -170,15 +177,32 @@ impl Driver for Emulator {
             let shared_bytes = grid.shared_bytes as u32;
             run(addresses.as_mut_ptr(), blocks.as_ptr(), threads.as_ptr(), shared_bytes, self.descending.into())
         };
-        assert_eq!(code, 0, "{kernel:?} for {element:?}: threads do not meet at a barrier");
+        assert_eq!(code, 0, "{kernel:?} for {element:?}: {}", fault());
         Ok(())
     }
 
-    fn fuses(&self, _product: &Product) -> Result<bool, DeviceError> {
-        Ok(true)
+    unsafe fn launch_beside(
+        &self,
+        kernel: Kernel,
+        element: Element,
+        grid: Grid,
+        arguments: &[Argument],
+    ) -> Result<u64, DeviceError> {
+        let (emulator, arguments) = (*self, arguments.to_vec());
+        // SAFETY: the caller answers for the arguments until somebody waits for this, and nobody can for anything else.
+        let end = side_stream::hold(move || unsafe { emulator.launch(kernel, element, grid, &arguments) }.unwrap());
+        if !self.late {
+            side_stream::come_to(end);
+        }
+        Ok(end)
     }
 
-    unsafe fn product(&self, product: &Product) -> Result<(), DeviceError> {
+    fn follow(&self, event: &u64) -> Result<(), DeviceError> {
+        side_stream::come_to(*event);
+        Ok(())
+    }
+
+    unsafe fn product(&self, product: &Product) -> Result<bool, DeviceError> {
         let [m, n, k] = product.size;
         // A column, in the place of the epilogue's vector.
         let vector = |address| Matrix { address, leading: m.max(n), transposed: false, element: product.c.element };
@@ -202,8 +226,18 @@ impl Driver for Emulator {
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
+}
+
+/// What the last launch was ended for: nothing where its arguments were not taken.
+fn fault() -> String {
+    // SAFETY: the function returns a text that stays until the next launch, and the caller holds the lock on launches.
+    let text = unsafe {
+        let fault = library().unwrap().get::<unsafe extern "C" fn() -> *const c_char>(b"emulator_fault\0").unwrap();
+        CStr::from_ptr(fault())
+    };
+    text.to_string_lossy().into_owned()
 }
 
 fn address_of(argument: &Argument) -> *mut c_void {

@@ -8,7 +8,7 @@ use medley_common::spec::Precision;
 
 use super::Cuda;
 use super::driver::Driver;
-use super::drivers_test::{DriverTest, on_each_driver};
+use super::drivers_test::{DriverTest, checked, distance, is_tf32, on_each_driver};
 use crate::batch::Batch;
 use crate::ops::cpu::Cpu;
 use crate::ops::cpu::oracle::{assert_close, config, noise, packed};
@@ -109,20 +109,27 @@ pub(super) fn compare(scenario: impl Scenario) {
     on_each_driver(&Comparison(scenario));
 }
 
-struct Comparison<S>(S);
+pub(super) struct Comparison<S>(pub(super) S);
 
 impl<S: Scenario> DriverTest for Comparison<S> {
     fn run<D: Driver + Clone>(&self, driver: D) {
-        let precisions = [(Precision::Float32, 1e-5), (Precision::Float16, 4e-3), (Precision::Bfloat16, 2e-2)];
-        for (precision, tolerance) in precisions {
+        // With TF32, factors of products have the fraction of float16.
+        let rounded: &[(Precision, f32)] = &[(Precision::Tf32, 4e-3)];
+        let all: &[_] = &[(Precision::Float32, 1e-5), (Precision::Float16, 4e-3), (Precision::Bfloat16, 2e-2)];
+        for &(precision, tolerance) in if is_tf32() { rounded } else { all } {
             let cuda = Cuda::new(driver.clone(), precision);
+            let (mut largest, mut pairs) = ((0.0, ""), Vec::new());
             for drops in [false, true] {
                 let expected = self.0.run(&Case { ops: &Cpu, precision, drops });
                 let got = self.0.run(&Case { ops: &cuda, precision, drops });
-                for ((name, expected), (_, got)) in expected.iter().zip(&got) {
-                    assert_close(&format!("{name} {precision:?} {drops}"), got, expected, tolerance);
+                for ((name, expected), (_, got)) in expected.into_iter().zip(got) {
+                    let part = distance(&got, &expected);
+                    largest = if part.is_nan() || part > largest.0 { (part, name) } else { largest };
+                    pairs.push((format!("{name} {precision:?} {drops}"), got, expected));
                 }
             }
+            checked(&format!("kernels in {precision}"), tolerance.into(), largest.0.into(), largest.1);
+            pairs.iter().for_each(|(name, got, expected)| assert_close(name, got, expected, tolerance));
         }
     }
 }

@@ -35,6 +35,11 @@ impl<D> Limited<D> {
         Self { driver, total, used: Rc::default(), most: Rc::default() }
     }
 
+    /// The bytes in use.
+    pub(crate) fn used(&self) -> u64 {
+        self.used.get()
+    }
+
     /// The most bytes that were in use at a time.
     pub(crate) fn most(&self) -> u64 {
         self.most.get()
@@ -43,6 +48,7 @@ impl<D> Limited<D> {
 
 impl<D: Driver> Driver for Limited<D> {
     type Memory = Counted<D::Memory>;
+    type Event = D::Event;
 
     fn allocate(&self, bytes: usize) -> Result<Counted<D::Memory>, DeviceError> {
         let (asked, free) = (bytes as u64, self.total - self.used.get());
@@ -87,11 +93,22 @@ impl<D: Driver> Driver for Limited<D> {
         unsafe { self.driver.launch(kernel, element, grid, arguments) }
     }
 
-    fn fuses(&self, product: &Product) -> Result<bool, DeviceError> {
-        self.driver.fuses(product)
+    unsafe fn launch_beside(
+        &self,
+        kernel: Kernel,
+        element: Element,
+        grid: Grid,
+        arguments: &[Argument],
+    ) -> Result<D::Event, DeviceError> {
+        // SAFETY: as the caller says.
+        unsafe { self.driver.launch_beside(kernel, element, grid, arguments) }
     }
 
-    unsafe fn product(&self, product: &Product) -> Result<(), DeviceError> {
+    fn follow(&self, event: &D::Event) -> Result<(), DeviceError> {
+        self.driver.follow(event)
+    }
+
+    unsafe fn product(&self, product: &Product) -> Result<bool, DeviceError> {
         // SAFETY: as the caller says.
         unsafe { self.driver.product(product) }
     }

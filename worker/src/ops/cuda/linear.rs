@@ -9,7 +9,8 @@ use std::ops::Range;
 use super::driver::{Driver, Epilogue, Grid, Kernel, Matrix, Product};
 use super::{Buffer, Cuda, int};
 use crate::ops::linear::{
-    ColumnSum, Linear, LinearGradients, LinearInputGradient, LinearShape, LinearWeightGradient, Write,
+    ColumnSum, Linear, LinearGradients, LinearInputGradient, LinearShape, LinearWeightGradient, SharedInputGradient,
+    Write,
 };
 use crate::ops::{DeviceError, Slice};
 
@@ -33,11 +34,12 @@ pub(super) fn forward<D: Driver>(cuda: &Cuda<D>, op: Linear<'_, Cuda<D>>) -> Res
     };
     if let Some(bias) = &op.bias {
         product.epilogue = cuda.stored_as(bias, outputs, product.c.element)?.map(Epilogue::Bias);
-        if !fuses(cuda, &product)? {
-            let arguments = [cuda.wide_run(bias)?, cuda.stored(op.y, 0..rows * outputs)?, int(outputs)];
-            cuda.enqueue(BIAS_ROWS, product.c.element, Grid::new(rows, 256), &arguments)?;
-            (product.add, product.epilogue) = (true, None);
+        if fused(cuda, &product)? {
+            return Ok(());
         }
+        let arguments = [cuda.wide_run(bias)?, cuda.stored(op.y, 0..rows * outputs)?, int(outputs)];
+        cuda.enqueue(BIAS_ROWS, product.c.element, Grid::new(rows, 256), &arguments)?;
+        (product.add, product.epilogue) = (true, None);
     }
     compute(cuda, &product)
 }
@@ -60,6 +62,15 @@ pub(super) fn input_gradient<D: Driver>(
     )
 }
 
+/// One sum in `f32` over the outputs of all layers, rounded once: to the device they are one layer.
+pub(super) fn shared_input_gradient<D: Driver>(
+    cuda: &Cuda<D>,
+    op: SharedInputGradient<'_, Cuda<D>>,
+) -> Result<(), DeviceError> {
+    let SharedInputGradient { shape, dy, weight, dx, .. } = op;
+    input_gradient(cuda, LinearInputGradient { shape, dy, weight, dx, write: Write::Add })
+}
+
 pub(super) fn weight_gradient<D: Driver>(
     cuda: &Cuda<D>,
     op: LinearWeightGradient<'_, Cuda<D>>,
@@ -79,7 +90,7 @@ pub(super) fn gradients<D: Driver>(cuda: &Cuda<D>, op: LinearGradients<'_, Cuda<
     let mut product = weight_product(cuda, rows, (op.dy, outputs), (op.x, op.inputs), dweight)?;
     let dbias = Slice { buffer: &*op.gradients, range: op.dbias.clone() };
     product.epilogue = cuda.stored_as(&dbias, outputs, dweight.element)?.map(Epilogue::BiasGradient);
-    if fuses(cuda, &product)? { compute(cuda, &product) } else { op.apart(cuda) }
+    if fused(cuda, &product)? { Ok(()) } else { op.apart(cuda) }
 }
 
 /// `dweightᵀ = xᵀ dy`, of matrices and their columns.
@@ -121,15 +132,23 @@ fn matrix<D: Driver>(
     Ok(Matrix { address, leading, transposed: false, element: cuda.element_of(buffer) })
 }
 
-/// Whether the product has an epilogue, and the device has that.
-fn fuses<D: Driver>(cuda: &Cuda<D>, product: &Product) -> Result<bool, DeviceError> {
-    Ok(product.epilogue.is_some() && !product.size.contains(&0) && cuda.driver.fuses(product)?)
+/// Computes a product with its epilogue; false, and nothing is done, where it has none, or the device has not.
+fn fused<D: Driver>(cuda: &Cuda<D>, product: &Product) -> Result<bool, DeviceError> {
+    if product.epilogue.is_none() || product.size.contains(&0) {
+        return Ok(false);
+    }
+    enqueue(cuda, product)
 }
 
+/// Computes a product without an epilogue, which every device can.
 fn compute<D: Driver>(cuda: &Cuda<D>, product: &Product) -> Result<(), DeviceError> {
-    if product.size.contains(&0) {
-        return Ok(());
+    if !product.size.contains(&0) {
+        enqueue(cuda, product)?;
     }
+    Ok(())
+}
+
+fn enqueue<D: Driver>(cuda: &Cuda<D>, product: &Product) -> Result<bool, DeviceError> {
     // SAFETY: the matrices are the elements of buffers that the operation has borrowed, checked to lie inside, and memory
     // is freed in the stream's order.
     unsafe { cuda.driver.product(product) }

@@ -1,7 +1,9 @@
 //! The operations on a CUDA device: products by cuBLASLt, everything else by the kernels in `kernels/`.
 //!
-//! Each file launches the kernels of the file of its name. Everything is enqueued on one stream; only what
-//! [`Ops`](crate::ops::Ops) says waits for a result.
+//! Each file launches the kernels of the file of its name. Everything is enqueued on one stream but the optimizer's step,
+//! which goes on beside it (`beside.rs`); only what [`Ops`](crate::ops::Ops) says waits for a result.
+
+use std::rc::Rc;
 
 use medley_common::model::ModelConfig;
 use medley_common::spec::Precision;
@@ -11,6 +13,7 @@ use super::dropout::Dropout;
 
 mod adamw;
 mod attention;
+mod beside;
 mod buffer;
 pub mod driver;
 mod embedding;
@@ -28,6 +31,8 @@ pub mod surroundings;
 
 #[cfg(test)]
 mod attention_test;
+#[cfg(test)]
+mod beside_test;
 #[cfg(test)]
 pub(crate) mod choosy_test;
 #[cfg(feature = "cuda")]
@@ -50,6 +55,7 @@ pub(crate) mod tally_test;
 pub use buffer::Buffer;
 pub use pack::Pack;
 
+use beside::Beside;
 use driver::{Argument, Driver, Element, Grid, Kernel};
 
 /// Elements that a kernel reads at once: widths are multiples of it.
@@ -61,9 +67,10 @@ const WIDEST_ROW: usize = 8192;
 
 /// A CUDA device.
 #[derive(Debug, Clone)]
-pub struct Cuda<D> {
+pub struct Cuda<D: Driver> {
     driver: D,
     element: Element,
+    beside: Rc<Beside<D>>,
 }
 
 /// Why a model cannot be computed by the kernels.
@@ -120,7 +127,7 @@ impl<D: Driver> Cuda<D> {
             Precision::Bfloat16 => Element::Bf16,
             Precision::Float16 => Element::F16,
         };
-        Self { driver, element }
+        Self { beside: Rc::new(Beside::new(driver.clone())), driver, element }
     }
 
     /// Enqueues a kernel made for `element`.
@@ -129,14 +136,15 @@ impl<D: Driver> Cuda<D> {
             return Ok(());
         }
         // SAFETY: the tests run every kernel with the arguments that the files beside this one give it. Addresses come
-        // from buffers and batches that the operation has borrowed, checked to lie inside, and memory is freed in the
-        // stream's order.
+        // from buffers and batches that the operation has borrowed, checked to lie inside, and are told once the stream
+        // follows the steps beside it that touch what lies there. Memory is freed in the stream's order.
         unsafe { self.driver.launch(kernel, element, grid, arguments) }
     }
 
-    /// The same operations by another driver, as of another stream of the same device.
+    /// The same operations by another driver, as of another stream of the same device. What that stream is given of this
+    /// one's it has by following this one, [settled](Self::settle) before.
     pub fn on(&self, driver: D) -> Self {
-        Self { driver, element: self.element }
+        Self { beside: Rc::new(Beside::new(driver.clone())), driver, element: self.element }
     }
 
     /// The device.
@@ -146,7 +154,7 @@ impl<D: Driver> Cuda<D> {
 
     /// Memory for the time of an operation, with `bytes` in it.
     fn scratch(&self, bytes: &[u8]) -> Result<D::Memory, DeviceError> {
-        let mut memory = self.driver.allocate(bytes.len().max(1))?;
+        let mut memory = self.take(bytes.len().max(1))?;
         self.driver.write(&mut memory, bytes)?;
         Ok(memory)
     }

@@ -15,7 +15,9 @@ use crate::ops::gelu::{BiasGelu, BiasGeluBackward};
 use crate::ops::head::{
     CrossEntropy, FirstTokens, FirstTokensBackward, HeadDropout, LaneLosses, TanhDropout, TanhDropoutBackward,
 };
-use crate::ops::linear::{ColumnSum, Linear, LinearGradients, LinearInputGradient, LinearWeightGradient};
+use crate::ops::linear::{
+    ColumnSum, Linear, LinearGradients, LinearInputGradient, LinearWeightGradient, SharedInputGradient,
+};
 use crate::ops::norm::{ResidualNorm, ResidualNormBackward};
 use crate::ops::sgd::{Sgd, SgdRows};
 use crate::ops::{DeviceError, LaneKeeping, Ops, Slice, SliceMut};
@@ -39,11 +41,7 @@ impl<D: Driver> Ops for Cuda<D> {
     }
 
     fn zeros(&self, length: usize) -> Result<Self::Buffer, DeviceError> {
-        let mut buffer = self.allocate(length, Element::F32)?;
-        if let Some(memory) = &mut buffer.wide {
-            self.driver.clear(memory)?;
-        }
-        Ok(buffer)
+        self.allocate_with(length, Element::F32, |memory| self.driver.clear(memory))
     }
 
     fn grow(&self, buffer: &mut Self::Buffer, length: usize) -> Result<(), DeviceError> {
@@ -68,19 +66,18 @@ impl<D: Driver> Ops for Cuda<D> {
     }
 
     fn upload(&self, values: Vec<f32>) -> Result<Self::Buffer, DeviceError> {
-        let mut buffer = self.allocate(values.len(), Element::F32)?;
-        if let Some(memory) = &mut buffer.wide {
-            self.driver.write(memory, bytemuck::cast_slice(&values))?;
-        }
-        Ok(buffer)
+        self.allocate_with(values.len(), Element::F32, |memory| {
+            self.driver.write(memory, bytemuck::cast_slice(&values))
+        })
     }
 
     fn upload_parameters(&self, values: Vec<f32>) -> Result<Self::Buffer, DeviceError> {
-        let mut buffer = self.upload(values)?;
-        if self.element != Element::F32 {
-            reduce::copy_narrow(self, &mut buffer)?;
+        let buffer = self.upload(values)?;
+        if self.element == Element::F32 {
+            return Ok(buffer);
         }
-        Ok(buffer)
+        let copy = self.narrowed(&buffer, buffer.room, self.element)?;
+        Ok(buffer.with_copy(copy))
     }
 
     fn refresh_parameters(&self, parameters: &mut Self::Buffer) -> Result<(), DeviceError> {
@@ -97,24 +94,17 @@ impl<D: Driver> Ops for Cuda<D> {
     }
 
     fn read(&self, slice: Slice<'_, Self::Buffer>) -> Result<Vec<f32>, DeviceError> {
-        let Slice { buffer, range } = slice;
-        self.stored(buffer, range.clone())?;
-        let bytes = |element: Element| range.start * element.bytes()..range.end * element.bytes();
-        if let Some(memory) = &buffer.wide {
-            let bytes = self.driver.read(memory, bytes(Element::F32))?;
-            return Ok(bytes.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect());
-        }
-        let Some(memory) = &buffer.narrow else { return Ok(Vec::new()) };
-        let bytes = self.driver.read(memory, bytes(self.element))?;
+        let (element, bytes) = self.bytes_of(&slice)?;
         let bits = bytes.chunks_exact(2).map(bytemuck::pod_read_unaligned::<u16>);
-        let value = |bits: u16| match self.element {
-            Element::F16 => half::f16::from_bits(bits).to_f32(),
-            Element::F32 | Element::Bf16 => half::bf16::from_bits(bits).to_f32(),
-        };
-        Ok(bits.map(value).collect())
+        Ok(match element {
+            Element::F32 => bytes.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect(),
+            Element::F16 => bits.map(|bits| half::f16::from_bits(bits).to_f32()).collect(),
+            Element::Bf16 => bits.map(|bits| half::bf16::from_bits(bits).to_f32()).collect(),
+        })
     }
 
     fn wait(&self) -> Result<(), DeviceError> {
+        self.settle()?;
         self.driver.wait()
     }
 
@@ -128,6 +118,10 @@ impl<D: Driver> Ops for Cuda<D> {
 
     fn linear_input_gradient(&self, op: LinearInputGradient<'_, Self>) -> Result<(), DeviceError> {
         linear::input_gradient(self, op)
+    }
+
+    fn shared_input_gradient(&self, op: SharedInputGradient<'_, Self>) -> Result<(), DeviceError> {
+        linear::shared_input_gradient(self, op)
     }
 
     fn linear_weight_gradient(&self, op: LinearWeightGradient<'_, Self>) -> Result<(), DeviceError> {
@@ -236,8 +230,10 @@ impl<D: Driver> Ops for Cuda<D> {
         reduce::add_rows(self, &left, &right, width)
     }
 
-    fn square_sum(&self, runs: &[Slice<'_, Self::Buffer>]) -> Result<f64, DeviceError> {
-        reduce::square_sum(self, runs)
+    const PIECE: usize = reduce::PIECE;
+
+    fn square_sums(&self, runs: &[Slice<'_, Self::Buffer>]) -> Result<Vec<Vec<f64>>, DeviceError> {
+        reduce::square_sums(self, runs)
     }
 
     fn adamw(&self, op: AdamW<'_, Self>) -> Result<(), DeviceError> {

@@ -128,7 +128,7 @@ impl<D: Driver> Cuda<D> {
             start..numbers.len()
         });
         let bytes = bytemuck::cast_slice(&numbers);
-        let mut memory = self.driver.allocate(bytes.len())?;
+        let mut memory = self.take(bytes.len())?;
         self.driver.write(&mut memory, bytes)?;
         Ok(Pack { batch, numbers: memory, places, tiles, matrix_tiles, longest, words })
     }

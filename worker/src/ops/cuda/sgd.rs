@@ -1,7 +1,7 @@
 //! Launches of `sgd.cu`.
 
 use super::driver::{Argument, Driver, Grid, Kernel};
-use super::step::THREADS;
+use super::step::{StepPlaces, THREADS};
 use super::{Buffer, Cuda, int};
 use crate::ops::sgd::{Coefficients, Sgd, SgdRows};
 use crate::ops::{DeviceError, SliceMut};
@@ -11,12 +11,12 @@ const ROWS: Kernel = Kernel { module: "sgd", name: "sgd_rows" };
 
 pub(super) fn step<D: Driver>(cuda: &Cuda<D>, op: Sgd<'_, Cuda<D>>) -> Result<(), DeviceError> {
     let Sgd { coefficients, parameters, momentum, runs } = op;
-    let table = cuda.step_table(&runs, &parameters)?;
-    let runs = cuda.scratch(table.bytes())?;
-    let momentum = momentum.map(|buffer| SliceMut { buffer, range: 0..parameters.range.len() });
-    let table_at = [Argument::Address(cuda.driver.address(&runs)), int(table.len())];
-    let arguments = [&state(cuda, &parameters, momentum)?[..], &table_at, &numbers(&coefficients)].concat();
-    cuda.enqueue(DENSE, cuda.element, Grid::new(table.blocks(), THREADS), &arguments)
+    let moved: Vec<_> = std::iter::once(&parameters).chain(&momentum).map(SliceMut::as_slice).collect();
+    cuda.step_beside(DENSE, &moved, &runs, |StepPlaces { buffers, copy, runs }| {
+        // Without momentum there is none to point to.
+        let momentum = buffers.get(1).copied().unwrap_or(Argument::Address(0));
+        [&[buffers[0], momentum, copy][..], &runs, &numbers(&coefficients)].concat()
+    })
 }
 
 pub(super) fn step_rows<D: Driver>(cuda: &Cuda<D>, op: SgdRows<'_, Cuda<D>>) -> Result<(), DeviceError> {

@@ -1,6 +1,6 @@
 //! A device that computes nothing and counts what is asked of it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
@@ -13,6 +13,10 @@ use crate::ops::DeviceError;
 pub(crate) struct Asked {
     /// Launches of each kernel.
     pub(crate) kernels: BTreeMap<&'static str, usize>,
+    /// How many of them go beside the stream.
+    pub(crate) beside: usize,
+    /// How often the stream waits for one of those.
+    pub(crate) follows: usize,
     pub(crate) products: usize,
     /// Multiplications and additions of the products, as two operations each.
     pub(crate) operations: u64,
@@ -33,44 +37,52 @@ impl Asked {
 
 /// Counts; all that is read of it is 0.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Tally(Rc<RefCell<Asked>>);
+pub(crate) struct Tally {
+    asked: Rc<RefCell<Asked>>,
+    /// Bytes taken so far: memory lies where no other ever lay.
+    taken: Rc<Cell<u64>>,
+}
 
 impl Tally {
     /// What was asked since the last time.
     pub(crate) fn take(&self) -> Asked {
-        self.0.take()
+        self.asked.take()
     }
 }
 
 impl Driver for Tally {
-    type Memory = usize;
+    /// Where it lies.
+    type Memory = u64;
+    type Event = ();
 
-    fn allocate(&self, bytes: usize) -> Result<usize, DeviceError> {
-        self.0.borrow_mut().allocations += 1;
-        Ok(bytes)
+    fn allocate(&self, bytes: usize) -> Result<u64, DeviceError> {
+        self.asked.borrow_mut().allocations += 1;
+        let address = self.taken.get() + 256;
+        self.taken.set((address + bytes as u64).next_multiple_of(256));
+        Ok(address)
     }
 
-    fn address(&self, _memory: &usize) -> u64 {
-        256
+    fn address(&self, memory: &u64) -> u64 {
+        *memory
     }
 
-    fn clear(&self, _memory: &mut usize) -> Result<(), DeviceError> {
-        self.0.borrow_mut().clears += 1;
+    fn clear(&self, _memory: &mut u64) -> Result<(), DeviceError> {
+        self.asked.borrow_mut().clears += 1;
         Ok(())
     }
 
-    fn write(&self, _memory: &mut usize, _bytes: &[u8]) -> Result<(), DeviceError> {
-        self.0.borrow_mut().writes += 1;
+    fn write(&self, _memory: &mut u64, _bytes: &[u8]) -> Result<(), DeviceError> {
+        self.asked.borrow_mut().writes += 1;
         Ok(())
     }
 
-    fn read(&self, _memory: &usize, bytes: Range<usize>) -> Result<Vec<u8>, DeviceError> {
-        self.0.borrow_mut().reads.push(bytes.len());
+    fn read(&self, _memory: &u64, bytes: Range<usize>) -> Result<Vec<u8>, DeviceError> {
+        self.asked.borrow_mut().reads.push(bytes.len());
         Ok(vec![0; bytes.len()])
     }
 
     fn wait(&self) -> Result<(), DeviceError> {
-        self.0.borrow_mut().waits += 1;
+        self.asked.borrow_mut().waits += 1;
         Ok(())
     }
 
@@ -81,18 +93,31 @@ impl Driver for Tally {
         _grid: Grid,
         _arguments: &[Argument],
     ) -> Result<(), DeviceError> {
-        *self.0.borrow_mut().kernels.entry(kernel.name).or_default() += 1;
+        *self.asked.borrow_mut().kernels.entry(kernel.name).or_default() += 1;
         Ok(())
     }
 
-    fn fuses(&self, _product: &Product) -> Result<bool, DeviceError> {
-        Ok(true)
+    unsafe fn launch_beside(
+        &self,
+        kernel: Kernel,
+        element: Element,
+        grid: Grid,
+        arguments: &[Argument],
+    ) -> Result<(), DeviceError> {
+        self.asked.borrow_mut().beside += 1;
+        // SAFETY: as the caller says.
+        unsafe { self.launch(kernel, element, grid, arguments) }
     }
 
-    unsafe fn product(&self, product: &Product) -> Result<(), DeviceError> {
-        let mut asked = self.0.borrow_mut();
+    fn follow(&self, (): &()) -> Result<(), DeviceError> {
+        self.asked.borrow_mut().follows += 1;
+        Ok(())
+    }
+
+    unsafe fn product(&self, product: &Product) -> Result<bool, DeviceError> {
+        let mut asked = self.asked.borrow_mut();
         asked.products += 1;
         asked.operations += 2 * product.size.iter().map(|size| *size as u64).product::<u64>();
-        Ok(())
+        Ok(true)
     }
 }

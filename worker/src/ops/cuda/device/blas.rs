@@ -1,6 +1,6 @@
 //! cuBLASLt: products with their epilogues, each by an algorithm that is chosen once for all products like it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::rc::Rc;
@@ -19,10 +19,16 @@ use crate::ops::cuda::driver::{Element, Epilogue, Matrix, Product};
 const WORKSPACE_BYTES: usize = 32 << 20;
 /// Algorithms that are kept, a kilobyte each: those of all products of a model for a thousand numbers of tokens.
 const MOST_PLANS: usize = 16_384;
+/// Algorithms that are tried where the best one is refused.
+const MOST_TRIED: usize = 16;
 /// No kernel reads more at a time: where something lies beyond that says nothing, and must not show in the bits.
 const MOST_ALIGNED: u64 = 16;
 /// Where a product is cut along its inner dimension, the parts are added in `f32` and in their order.
 const REDUCTIONS: u32 = sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
+const NO_EPILOGUE: u32 = sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_DEFAULT as u32;
+
+const CHOOSE: &str = "choose how to multiply matrices";
+const MULTIPLY: &str = "multiply matrices";
 
 /// The version of cuBLASLt, `13.1.0`: another one may multiply in another order.
 #[must_use]
@@ -42,8 +48,10 @@ pub(super) struct Blas {
     /// How products of `f32` matrices are computed.
     wide: sys::cublasComputeType_t,
     workspace: CudaSlice<u8>,
-    /// None where cuBLASLt has no algorithm.
+    /// None where cuBLASLt has no algorithm, or runs none that it has.
     plans: RefCell<BTreeMap<Kind, Option<Rc<Plan>>>>,
+    /// Whether it has been said that it runs none for an epilogue.
+    said: Cell<bool>,
 }
 
 /// All that an algorithm is chosen by.
@@ -61,7 +69,7 @@ impl Kind {
     fn of(product: &Product) -> Self {
         let form = |matrix: &Matrix| (matrix.leading, matrix.transposed, matrix.element, alignment(matrix.address));
         let epilogue = match product.epilogue {
-            None => (sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_DEFAULT as u32, MOST_ALIGNED),
+            None => (NO_EPILOGUE, MOST_ALIGNED),
             Some(Epilogue::Bias(vector)) => (sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS as u32, alignment(vector)),
             Some(Epilogue::BiasGradient(vector)) => {
                 (sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BGRADB as u32, alignment(vector))
@@ -75,7 +83,7 @@ impl Kind {
 struct Plan {
     operation: Operation,
     layouts: [Layout; 3],
-    algorithm: sys::cublasLtMatmulAlgo_t,
+    algorithm: Cell<sys::cublasLtMatmulAlgo_t>,
 }
 
 struct Operation(sys::cublasLtMatmulDesc_t);
@@ -95,15 +103,13 @@ impl Blas {
         } else {
             sys::cublasComputeType_t::CUBLAS_COMPUTE_32F
         };
-        Ok(Self { handle, wide, workspace, plans: RefCell::default() })
+        Ok(Self { handle, wide, workspace, plans: RefCell::default(), said: Cell::new(false) })
     }
 
-    /// Whether there is an algorithm for the product with its epilogue.
-    pub(super) fn fuses(&self, product: &Product) -> Result<bool, DeviceError> {
-        Ok(self.plan(product)?.is_some())
-    }
-
-    /// Enqueues a product on the stream that this was made for.
+    /// Enqueues a product on the stream that this was made for; false where cuBLASLt does not have its epilogue.
+    ///
+    /// What cuBLASLt chooses it may yet refuse to run: then the next of its algorithms that it runs is taken from there on,
+    /// and where there is none, the product goes without its epilogue from there on.
     ///
     /// # Safety
     /// As for [`Driver::product`](crate::ops::cuda::driver::Driver::product).
@@ -111,15 +117,51 @@ impl Blas {
         &self,
         stream: &std::sync::Arc<CudaStream>,
         product: &Product,
-    ) -> Result<(), DeviceError> {
+    ) -> Result<bool, DeviceError> {
+        let kind = Kind::of(product);
+        if let Some(plan) = self.plan(product, kind)? {
+            // SAFETY: the caller's.
+            let run = |algorithm| unsafe { self.run(stream, product, &plan, algorithm) };
+            if run(plan.algorithm.get())? {
+                return Ok(true);
+            }
+            let others = self.algorithms(&plan.operation, &plan.layouts, &kind, MOST_TRIED);
+            for algorithm in others.map_err(refused(CHOOSE))? {
+                if run(algorithm)? {
+                    plan.algorithm.set(algorithm);
+                    return Ok(true);
+                }
+            }
+            self.plans.borrow_mut().insert(kind, None);
+            if product.epilogue.is_some() && !self.said.replace(true) {
+                let [m, n, k] = product.size;
+                say(&format!(
+                    "warning: cuBLASLt runs nothing of what it has for {m} x {n} x {k} with a bias: kernels of Medley's own take \
+                     its place, there and wherever else that is so"
+                ));
+            }
+        }
+        if product.epilogue.is_some() {
+            return Ok(false);
+        }
         let [m, n, k] = product.size;
-        let doing = "multiply matrices";
-        let plan = self.plan(product)?.ok_or_else(|| {
-            let problem = format!("cuBLASLt has no algorithm for {m} x {n} x {k}");
-            DeviceError::Failed { doing, problem }
-        })?;
+        let problem = format!("cuBLASLt has no algorithm for {m} x {n} x {k}");
+        Err(DeviceError::Failed { doing: MULTIPLY, problem })
+    }
+
+    /// Enqueues a product by this algorithm; false where it is refused as not supported.
+    ///
+    /// # Safety
+    /// As for [`Self::multiply`].
+    unsafe fn run(
+        &self,
+        stream: &std::sync::Arc<CudaStream>,
+        product: &Product,
+        plan: &Plan,
+        algorithm: sys::cublasLtMatmulAlgo_t,
+    ) -> Result<bool, DeviceError> {
         if let Some(Epilogue::Bias(vector) | Epilogue::BiasGradient(vector)) = product.epilogue {
-            plan.operation.point_to(vector).map_err(refused(doing))?;
+            plan.operation.point_to(vector).map_err(refused(MULTIPLY))?;
         }
         let (alpha, beta) = (1.0_f32, if product.add { 1.0_f32 } else { 0.0 });
         let [a, b, c] = [&product.a, &product.b, &product.c].map(|matrix| matrix.address as *const c_void);
@@ -140,18 +182,24 @@ impl Blas {
                 c_layout,
                 c.cast_mut(),
                 c_layout,
-                &plan.algorithm,
+                &algorithm,
                 self.workspace.device_ptr(stream).0 as *mut c_void,
                 WORKSPACE_BYTES,
                 stream.cu_stream().cast(),
             )
         };
-        result.map_err(|error| DeviceError::Failed { doing, problem: format!("{:?} for {m} x {n} x {k}", error.0) })
+        match result {
+            Ok(()) => Ok(true),
+            Err(CublasError(sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED)) => Ok(false),
+            Err(error) => {
+                let [m, n, k] = product.size;
+                Err(DeviceError::Failed { doing: MULTIPLY, problem: format!("{:?} for {m} x {n} x {k}", error.0) })
+            }
+        }
     }
 
-    /// How to compute the product, chosen where none like it was asked for lately.
-    fn plan(&self, product: &Product) -> Result<Option<Rc<Plan>>, DeviceError> {
-        let kind = Kind::of(product);
+    /// How to compute the product, chosen where none of its kind was asked for lately.
+    fn plan(&self, product: &Product, kind: Kind) -> Result<Option<Rc<Plan>>, DeviceError> {
         if let Some(known) = self.plans.borrow().get(&kind) {
             return Ok(known.clone());
         }
@@ -160,7 +208,7 @@ impl Blas {
             // What an epilogue is not there for may be one or the other; without it, the product itself is asked for.
             Err(CublasError(sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED)) => None,
             Err(CublasError(sys::cublasStatus_t::CUBLAS_STATUS_INVALID_VALUE)) if product.epilogue.is_some() => None,
-            Err(error) => return Err(refused("choose how to multiply matrices")(error)),
+            Err(error) => return Err(refused(CHOOSE)(error)),
         };
         let mut plans = self.plans.borrow_mut();
         if plans.len() >= MOST_PLANS {
@@ -178,11 +226,39 @@ impl Blas {
         };
         let operation = Operation::new(compute, product, kind)?;
         let layouts = [Layout::new(&product.a, m, k)?, Layout::new(&product.b, k, n)?, Layout::new(&product.c, m, n)?];
+        let algorithms = self.algorithms(&operation, &layouts, kind, 1)?;
+        let best = algorithms.first().ok_or(CublasError(sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED))?;
+        Ok(Plan { operation, layouts, algorithm: Cell::new(*best) })
+    }
+
+    /// So many of the algorithms that there are for products of a kind, the best first.
+    fn algorithms(
+        &self,
+        operation: &Operation,
+        layouts: &[Layout; 3],
+        kind: &Kind,
+        most: usize,
+    ) -> Result<Vec<sys::cublasLtMatmulAlgo_t>, CublasError> {
+        let (epilogue, alignment) = kind.epilogue;
+        if epilogue != NO_EPILOGUE {
+            // To choose an algorithm, cuBLASLt looks at the vector's address for how it is aligned, and for nothing else.
+            operation.point_to(alignment)?;
+        }
         let preference = Preference::new(kind)?;
         let [a, b, c] = [0, 1, 2].map(|i: usize| layouts[i].0);
-        // SAFETY: all of them live.
-        let chosen = unsafe { lt::get_matmul_algo_heuristic(self.handle, operation.0, a, b, c, c, preference.0) }?;
-        Ok(Plan { operation, layouts, algorithm: chosen.algo })
+        let mut found: Vec<sys::cublasLtMatmulHeuristicResult_t> = Vec::with_capacity(most);
+        let mut count = 0;
+        // SAFETY: all of them live, and as many results are written as `count` then says, at most those that there is room for.
+        unsafe {
+            let (results, count) = (found.as_mut_ptr(), &raw mut count);
+            let (operation, preference, most) = (operation.0, preference.0, most as i32);
+            sys::cublasLtMatmulAlgoGetHeuristic(self.handle, operation, a, b, c, c, preference, most, results, count)
+        }
+        .result()?;
+        // SAFETY: so many have been written.
+        unsafe { found.set_len(usize::try_from(count).unwrap_or_default()) };
+        let is_there = |result: &&sys::cublasLtMatmulHeuristicResult_t| result.state.result().is_ok();
+        Ok(found.iter().filter(is_there).map(|result| result.algo).collect())
     }
 }
 
@@ -203,12 +279,7 @@ impl Operation {
         let [a, b] = [&product.a, &product.b].map(|matrix| u32::from(matrix.transposed));
         operation.set(CUBLASLT_MATMUL_DESC_TRANSA, &a)?;
         operation.set(CUBLASLT_MATMUL_DESC_TRANSB, &b)?;
-        let (epilogue, alignment) = kind.epilogue;
-        operation.set(CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
-        if product.epilogue.is_some() {
-            // To choose an algorithm, cuBLASLt looks at the vector's address for how it is aligned, and for nothing else.
-            operation.point_to(alignment)?;
-        }
+        operation.set(CUBLASLT_MATMUL_DESC_EPILOGUE, &kind.epilogue.0)?;
         Ok(operation)
     }
 

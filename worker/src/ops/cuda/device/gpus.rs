@@ -93,7 +93,10 @@ fn allowed() -> String {
 pub(super) fn describe(ordinal: usize) -> Result<Description, DeviceError> {
     let failed = || failed("look at a GPU");
     let device = driver::device::get(i32::try_from(ordinal).unwrap_or(i32::MAX)).map_err(failed())?;
-    let uuid = driver::device::get_uuid(device).map_err(failed())?;
+    let mut uuid = driver_sys::CUuuid { bytes: [0; 16] };
+    // The first version of this call tells of a part the whole GPU's.
+    // SAFETY: the device is one that the driver has named, and the call writes 16 bytes.
+    unsafe { driver_sys::cuDeviceGetUuid_v2(&mut uuid, device) }.result().map_err(failed())?;
     let hex: String = uuid.bytes.iter().map(|byte| format!("{:02x}", *byte as u8)).collect();
     let part = |range: Range<usize>| hex.get(range).unwrap_or_default();
     let name = driver::device::get_name(device).map_err(failed())?;

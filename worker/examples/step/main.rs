@@ -1,4 +1,4 @@
-//! Times the updates of a MiniLM-shaped classifier on random rows:
+//! Times the updates of a MiniLM-shaped classifier on random rows, an evaluation, and on a GPU every kernel of an update:
 //! `cargo run --release -p medley-worker --example step -- --rows 16 --length 64 --threads 2 --dropout 0.1`.
 
 use std::borrow::Cow;
@@ -9,7 +9,7 @@ use std::time::Instant;
 use clap::Parser;
 use medley_common::example::Example;
 use medley_common::identity::{Digest, Generation, Rank, RowId, Update};
-use medley_common::message::{ArtifactKind, Failure, FailureKind, Form, Timing};
+use medley_common::message::{Failure, FailureKind, Form, Timing};
 use medley_common::model::{Family, ModelConfig};
 use medley_common::plan::{UpdatePlan, mix};
 use medley_common::save::SaveId;
@@ -19,10 +19,14 @@ use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, Precision, 
 use medley_worker::collective::{AbortSwitch, Collective, Connect, Listener, Rendezvous};
 use medley_worker::device::{Device, Work};
 use medley_worker::layout::Layout;
-use medley_worker::ops::Ops;
+use medley_worker::ops::{DeviceError, Ops};
 use medley_worker::state_copy::StateCopy;
-use medley_worker::trainer::Trainer;
+use medley_worker::trainer::{BLOCK_ROWS, Trainer};
 use medley_worker::weights::digest;
+
+#[cfg(feature = "cuda")]
+mod kernels;
+mod rows;
 
 /// What to time; the model's shape defaults to MiniLM-L6.
 #[derive(Parser)]
@@ -30,9 +34,18 @@ struct Options {
     /// Rows of an update.
     #[arg(long, default_value_t = 16)]
     rows: u32,
-    /// Tokens of a row.
+    /// Tokens of a row, on average.
     #[arg(long, default_value_t = 64)]
     length: u32,
+    /// How far rows differ: the standard deviation of the logarithm of their lengths.
+    #[arg(long, default_value_t = 0.0)]
+    spread: f64,
+    /// Rows to predict after the updates, twice; none where it is 0.
+    #[arg(long, default_value_t = 0)]
+    evaluate: u32,
+    /// Time every kernel of the updates instead, on a GPU.
+    #[arg(long)]
+    kernels: bool,
     /// Lanes of an update.
     #[arg(long, default_value_t = 8)]
     lanes: u32,
@@ -42,7 +55,7 @@ struct Options {
     /// All dropout rates.
     #[arg(long, default_value_t = 0.1)]
     dropout: f64,
-    /// Updates to time, after two that are not timed.
+    /// Updates to time, after some that are not timed, in which all rows are computed once.
     #[arg(long, default_value_t = 20)]
     updates: u64,
     /// Width of the hidden states.
@@ -90,6 +103,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let compute = ComputeSpec { precision, gradient_checkpointing, summation, ..ComputeSpec::default() };
     let place = options.device.place(None)?;
     println!("{place}, {precision}");
+    if options.kernels {
+        #[cfg(feature = "cuda")]
+        return kernels::time(&place, &Updates { options, compute });
+        #[cfg(not(feature = "cuda"))]
+        return Err("--kernels is of a build with CUDA".into());
+    }
     Ok(place.compute(&spec(&options, compute), false, Updates { options, compute })?)
 }
 
@@ -98,6 +117,9 @@ struct Updates {
     options: Options,
     compute: ComputeSpec,
 }
+
+/// Updates for each of which there are rows of their own.
+const DISTINCT: u32 = 4;
 
 /// What was timed.
 struct Timed {
@@ -110,13 +132,15 @@ struct Timed {
     copy_seconds: f64,
     /// The most bytes of buffers, where the device counts them.
     peak_bytes: Option<u64>,
+    /// Seconds of an evaluation, and of the same once more.
+    evaluations: Option<[f64; 2]>,
 }
 
 impl Work for Updates {
     fn run<O: Ops>(self, ops: O, connect: Connect<O::Buffer>) -> Result<(), Failure> {
         let internal = |message: String| Failure { kind: FailureKind::Internal, message };
-        let Timed { runs, digest, digest_seconds, copy_seconds, peak_bytes } =
-            self.time(ops, &connect).map_err(|error| internal(error.to_string()))?;
+        let Timed { runs, digest, digest_seconds, copy_seconds, peak_bytes, evaluations } =
+            self.time(ops, &connect, &|| Ok(())).map_err(|error| internal(error.to_string()))?;
         let (seconds, timing) = &runs[runs.len() / 2];
         println!(
             "median of {}: {:.1} ms an update (forward {:.1}, backward {:.1}, wait {:.1}, optimizer {:.1}), {:.1} rows a second; fastest {:.1} ms",
@@ -132,6 +156,10 @@ impl Work for Updates {
         if let Some(bytes) = peak_bytes {
             println!("at most {} MiB of buffers", bytes >> 20);
         }
+        if let Some([first, again]) = evaluations {
+            let rows = self.options.evaluate;
+            println!("evaluation of {rows} rows: {:.1} ms, the first time {:.1} ms", again * 1e3, first * 1e3);
+        }
         println!("a digest of the parameters took {:.1} ms: {digest}", digest_seconds * 1e3);
         println!("a copy of the state, for a save, took {:.1} ms", copy_seconds * 1e3);
         // For programs that compare.
@@ -141,31 +169,38 @@ impl Work for Updates {
 }
 
 impl Updates {
-    fn time<O: Ops>(&self, ops: O, connect: &Connect<O::Buffer>) -> Result<Timed, Box<dyn std::error::Error>> {
+    /// Makes the updates; `warm` is called once all rows have been computed, before the first update that is timed.
+    fn time<O: Ops>(
+        &self,
+        ops: O,
+        connect: &Connect<O::Buffer>,
+        warm: &dyn Fn() -> Result<(), DeviceError>,
+    ) -> Result<Timed, Box<dyn std::error::Error>> {
         let options = &self.options;
         let mut alone = self.alone(connect)?;
         let mut trainer = self.trainer(ops)?;
-        let vocabulary = u64::from(model(options).vocab_size);
-        let token = |row: u32, i: u32| (mix(u64::from(row) << 32 | u64::from(i)) % vocabulary) as u32;
-        let row = |row: u32| Example {
-            tokens: (0..options.length).map(|i| token(row, i)).collect(),
-            first_segment: options.length / 2,
-            label: Some(row % 3),
-        };
-        let examples: Vec<Example> = (0..4 * options.rows).map(row).collect();
+        let examples = rows::random(options, model(options).vocab_size);
         let mut runs: Vec<(f64, Timing)> = Vec::new();
-        for update in 1..=options.updates + 2 {
-            let first = (update as u32 % 4) * options.rows;
+        for update in 1..=options.updates + u64::from(DISTINCT) {
+            if update == u64::from(DISTINCT) + 1 {
+                warm()?;
+            }
+            let first = (update as u32 % DISTINCT) * options.rows;
             let lane =
                 |lane: u32| (0..options.rows).filter(|i| i % options.lanes == lane).map(|i| RowId(first + i)).collect();
             let plan = UpdatePlan { update: Update(update), lanes: (0..options.lanes).map(lane).collect() };
             let start = Instant::now();
             let report = trainer.step(&plan, std::slice::from_ref(&(0..options.lanes)), &examples, alone.as_mut())?;
-            if update > 2 {
+            if update > u64::from(DISTINCT) {
                 runs.push((start.elapsed().as_secs_f64(), report.timing));
             }
         }
         runs.sort_by(|left, right| left.0.total_cmp(&right.0));
+        let evaluations = match options.evaluate {
+            0 => None,
+            count => Some([evaluate(&mut trainer, count, &examples)?, evaluate(&mut trainer, count, &examples)?]),
+        };
+        let peak_bytes = trainer.peak_bytes();
         let start = Instant::now();
         let digest = digest(&trainer.parameters()?);
         let digest_seconds = start.elapsed().as_secs_f64();
@@ -175,7 +210,7 @@ impl Updates {
         let copy = StateCopy::take(&trainer, save, memory)?;
         let copy_seconds = start.elapsed().as_secs_f64();
         drop(copy);
-        Ok(Timed { runs, digest, digest_seconds, copy_seconds, peak_bytes: trainer.peak_bytes() })
+        Ok(Timed { runs, digest, digest_seconds, copy_seconds, peak_bytes, evaluations })
     }
 
     /// The group of one worker.
@@ -208,6 +243,20 @@ impl Updates {
         let spec = spec(options, self.compute);
         Ok(Trainer::new(ops, model, spec, parameters)?)
     }
+}
+
+/// Predicts the first `count` rows as a run does; the seconds that it took.
+fn evaluate<O: Ops>(
+    trainer: &mut Trainer<O>,
+    count: u32,
+    examples: &[Example],
+) -> Result<f64, Box<dyn std::error::Error>> {
+    let start = Instant::now();
+    let rows: Vec<RowId> = (0..count).map(RowId).collect();
+    for block in rows.chunks(BLOCK_ROWS as usize) {
+        trainer.predict(block, examples)?;
+    }
+    Ok(start.elapsed().as_secs_f64())
 }
 
 fn spec(options: &Options, compute: ComputeSpec) -> TrainSpec {
