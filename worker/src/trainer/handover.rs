@@ -48,7 +48,9 @@ impl<O: Ops> Trainer<O> {
         for buffer in std::iter::once(&self.parameters).chain(self.optimizer.memory()) {
             let mine = if handover.is_source { Some(self.read(buffer)?) } else { None };
             let summed = self.travel(mine, handover.lanes, collective)?;
-            taken.push(self.join(&summed)?);
+            if !handover.is_source {
+                taken.push(self.join(&summed)?);
+            }
             let sums = summed.segments.into_iter().map(|(_, sum)| sum).collect();
             // Buffers that are of no use to the collective are of none here.
             drop(collective.reuse(sums));
