@@ -45,7 +45,7 @@ pub use report::{LaneReport, Timing, UpdateReport};
 pub use token::{Token, TokenSizeError};
 
 /// The version of this protocol. A worker that speaks another is refused.
-pub const PROTOCOL: u32 = 11;
+pub const PROTOCOL: u32 = 12;
 
 /// What a worker reports.
 #[derive(Debug, Clone, PartialEq)]
