@@ -45,7 +45,7 @@ pub use report::{LaneReport, Timing, UpdateReport};
 pub use token::{Token, TokenSizeError};
 
 /// The version of this protocol. A worker that speaks another is refused.
-pub const PROTOCOL: u32 = 11;
+pub const PROTOCOL: u32 = 12;
 
 /// What a worker reports.
 #[derive(Debug, Clone, PartialEq)]
@@ -173,8 +173,7 @@ pub struct Held {
     pub layout: Digest,
     /// Where peers reach its collective; empty where it needs none.
     pub endpoint: String,
-    /// The newest group of the ledger on whose line its state lies: the one in which it was given work, or the
-    /// [`Form::line`] of one that it was connected in since; 0 for none.
+    /// The newest group of the ledger on its state's line: that gave it work, or the [`Form::line`] of one since; 0: none.
     pub generation: Generation,
     /// Updates done in its state.
     pub update: Update,
@@ -341,6 +340,8 @@ pub struct Welcome {
     pub heartbeat_ms: u64,
     /// Updates from one digest of the parameters in a report to the next; 0 for none.
     pub digest_every: u64,
+    /// Whether each rank of a group keeps a shard of what the optimizer remembers, and nobody all of it.
+    pub shard_optimizer_state: bool,
 }
 
 /// A split on offer.
@@ -395,6 +396,5 @@ pub struct Form {
 
 /// The lanes of one rank: ascending runs, each computed and summed for itself.
 ///
-/// Two adjacent runs are not the same as their union: each has its own cover of nodes in the tree of sums. So a worker
-/// that takes over lanes of a lost one need not compute again what it has.
+/// Adjacent runs are not their union, each has its own nodes: who takes lanes over keeps what it has computed.
 pub type Lanes = Vec<Range<u32>>;

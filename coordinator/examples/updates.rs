@@ -139,6 +139,7 @@ fn job(workers: u32, updates: u64) -> Job {
         on_gpus: false,
         min_workers: 1,
         rebalance: None,
+        shard_optimizer_state: false,
         patience: patience(),
         secret: Secret([3; 32]),
     }

@@ -273,6 +273,7 @@ fn job(spec: &RunSpec, bound: &Bound, inputs: &Inputs, training: Option<&Vec<Exa
         on_gpus: bound.team.device == Device::Cuda,
         min_workers: placement.min_workers.min(bound.team.workers),
         rebalance: placement.rebalance.then_some(REBALANCE_EVERY),
+        shard_optimizer_state: placement.shard_optimizer_state,
         patience: patience(placement),
         secret: asked.secret,
     }

@@ -109,6 +109,7 @@ impl From<Welcome> for v1::Welcome {
             run: welcome.run.0.to_vec(),
             window: welcome.window,
             digest_every: welcome.digest_every,
+            shard_optimizer_state: welcome.shard_optimizer_state,
         }
     }
 }
@@ -132,6 +133,7 @@ impl TryFrom<v1::Welcome> for Welcome {
             artifacts: welcome.artifacts.into_iter().map(artifact).collect::<Result<_, WireError>>()?,
             heartbeat_ms: welcome.heartbeat_ms,
             digest_every: welcome.digest_every,
+            shard_optimizer_state: welcome.shard_optimizer_state,
         })
     }
 }

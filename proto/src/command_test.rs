@@ -56,6 +56,7 @@ fn welcome() -> Welcome {
         artifacts: vec![Artifact { kind: ArtifactKind::Weights, file_name: "model.safetensors".into(), bytes: 7 }],
         heartbeat_ms: 500,
         digest_every: 20,
+        shard_optimizer_state: true,
     }
 }
 

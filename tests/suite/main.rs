@@ -35,6 +35,7 @@ mod resume;
 mod saving;
 mod selection;
 mod serving;
+mod sharding;
 mod slowness;
 mod sweep;
 mod tracking;

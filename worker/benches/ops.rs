@@ -219,7 +219,8 @@ fn optimizer(c: &mut Criterion) {
     });
     time(c, "adamw", || {
         let runs = vec![StepRun { range: 0..LAYER, decays: true, gradient: all(black_box(&gradient)) }];
-        let (parameters, first, second) = (&mut parameters, &mut first, &mut second);
+        let [parameters, first, second] =
+            [&mut parameters, &mut first, &mut second].map(|buffer| SliceMut { buffer, range: 0..LAYER });
         Cpu.adamw(AdamW { coefficients, parameters, first, second, runs }).unwrap();
     });
 }

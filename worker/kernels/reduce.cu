@@ -13,22 +13,23 @@ KERNEL(add_f32, (float* into, const float* from, long long count)) {
 
 __device__ inline double add_square(double sum, double value) { return sum + value * value; }
 
-// One sum a block, in f64: no square of an f32 overflows. A run's flags are the number of its blocks. Threads take four
-// elements after the other, in one access where the run lies so.
+// One sum a block, in f64: no square of an f32 overflows. A run's flags are the elements of each of its pieces, a block for
+// each. Threads take four elements after the other, in one access where the run lies so.
 KERNEL(square_sum_f32, (const Run* runs, int known, double* sums)) {
     SHARED(shared);
     double* partial = reinterpret_cast<double*>(shared);
     const Run run = run_of_block(runs, known);
-    const long long first = (static_cast<long long>(blockIdx.x) - run.first_block) * blockDim.x + threadIdx.x;
-    const long long step = static_cast<long long>(run.flags) * blockDim.x;
+    const long long piece = static_cast<long long>(run.flags);
+    const long long first = (static_cast<long long>(blockIdx.x) - run.first_block) * piece;
+    const long long end = min(first + piece, run.count);
     const bool is_wide = is_aligned4(run.values);
     double sum = 0.0;
-    for (long long i = 4 * first; i < run.count; i += 4 * step) {
-        if (is_wide && i + 4 <= run.count) {
+    for (long long i = first + 4 * threadIdx.x; i < end; i += 4 * blockDim.x) {
+        if (is_wide && i + 4 <= end) {
             const float4 four = load4(run.values + i);
             sum = add_square(add_square(add_square(add_square(sum, four.x), four.y), four.z), four.w);
         } else {
-            for (long long j = i; j < min(i + 4, run.count); j++) sum = add_square(sum, run.values[j]);
+            for (long long j = i; j < min(i + 4, end); j++) sum = add_square(sum, run.values[j]);
         }
     }
     partial[threadIdx.x] = sum;

@@ -332,8 +332,9 @@ impl Life {
         let mut keeps = String::new();
         if let Some(holding) = &mut self.holding {
             holding.detach().await.map_err(AgentError::Engine)?;
-            let update = holding.held().map_or_else(String::new, |held| format!(" of update {}", held.update));
-            keeps = format!("keeps its state{update} and ");
+            if let Some(held) = holding.held() {
+                keeps = format!("keeps its state of update {} and ", held.update);
+            }
         }
         let seconds = self.limit().as_secs();
         say(&format!("{error}; this worker {keeps}looks for the coordinator for {seconds} s"));

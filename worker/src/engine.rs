@@ -3,6 +3,7 @@
 //! Orders come in by a channel and outputs go out by one; the async side never touches what computes. The thread makes
 //! updates as far as it is allowed to and looks for orders between them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -21,7 +22,7 @@ use crate::layout::Layout;
 use crate::memory;
 use crate::ops::{DeviceError, Ops};
 use crate::state_copy::StateCopy;
-use crate::trainer::{BLOCK_ROWS, PredictError, StepError, Trainer, TrainerError};
+use crate::trainer::{BLOCK_ROWS, GatherError, PredictError, StepError, Trainer, TrainerError};
 use crate::weights;
 
 mod forming;
@@ -131,7 +132,8 @@ impl<O: Ops> Engine<O> {
         let lengths = examples.get(&Split::Train).map_or_else(Vec::new, |rows| lengths(rows));
         let plan = Plan::new(&welcome.spec, lengths);
         let (total, digest_every) = (Update(welcome.spec.schedule.total_updates), welcome.digest_every);
-        let mut trainer = Trainer::new(ops, welcome.model, welcome.spec, parameters).map_err(|error| match error {
+        let make = if welcome.shard_optimizer_state { Trainer::sharded } else { Trainer::new };
+        let mut trainer = make(ops, welcome.model, welcome.spec, parameters).map_err(|error| match error {
             TrainerError::Device(error @ DeviceError::OutOfMemory { .. }) => device_failed("hold the model", &error),
             error => config(error),
         })?;
@@ -269,9 +271,32 @@ impl<O: Ops> Engine<O> {
             let message = format!("asked to save update {}, but {} are made", save.update, self.trainer.update());
             return Err(Failure { kind: FailureKind::Internal, message });
         }
-        let copy = StateCopy::take(&self.trainer, save, parts).map_err(internal)?;
+        let memory = match parts.contains(&ArtifactKind::Optimizer) {
+            true => match self.memory()? {
+                Some(memory) => memory,
+                None => return Ok(()),
+            },
+            false => Vec::new(),
+        };
+        let copy = StateCopy::take(&self.trainer, save, memory).map_err(internal)?;
         self.hand_up(Output::Copied(Arc::new(copy)));
         Ok(())
+    }
+
+    /// What the optimizer remembers; none where a part of it is gone with a member of the group, whom the coordinator misses
+    /// as well.
+    fn memory(&mut self) -> Result<Option<Vec<Vec<f32>>>, Failure> {
+        if !self.trainer.is_cut() {
+            let memory = self.trainer.memory().map_err(internal)?;
+            return Ok(Some(memory.into_iter().map(Cow::into_owned).collect()));
+        }
+        let Some(group) = self.group.as_mut() else { return Ok(None) };
+        let generation = group.generation;
+        match self.trainer.gather_memory(group.collective.as_mut()) {
+            Ok(memory) => Ok(Some(memory)),
+            Err(GatherError::Collective(error)) => self.disconnected(generation, &error).map(|()| None),
+            Err(GatherError::Device(error)) => Err(device_failed("gather the optimizer's state", &error)),
+        }
     }
 
     fn evaluate(&mut self, generation: Generation, split: Split, rows: Vec<Range<u32>>) -> Result<(), Failure> {

@@ -21,6 +21,8 @@ pub struct Holding {
     engine: EngineHandle,
     outputs: mpsc::Receiver<Output>,
     window: usize,
+    /// Whether the state is shared out among the group, and gone with it.
+    is_sharded: bool,
     /// The layout's fingerprint and the collective's address, once the model is built.
     prepared: Option<(Digest, String)>,
     /// The newest group of the ledger on whose line the state lies.
@@ -41,12 +43,13 @@ impl Holding {
     /// Starts an engine.
     #[must_use]
     pub fn start(preparation: Preparation) -> Self {
-        let window = preparation.welcome.window;
+        let (window, is_sharded) = (preparation.welcome.window, preparation.welcome.shard_optimizer_state);
         let (sender, outputs) = mpsc::channel(QUEUED_OUTPUTS);
         Self {
             engine: engine::spawn(preparation, sender),
             outputs,
             window: usize::try_from(window.min(MOST_REPORTS)).unwrap_or(0),
+            is_sharded,
             prepared: None,
             line: Generation(0),
             forming: None,
@@ -117,10 +120,11 @@ impl Holding {
         Ok(())
     }
 
-    /// What to tell a coordinator; `None` before the engine stands still with a built model.
+    /// What to tell a coordinator; `None` before the engine stands still with a built model, and where it had but a shard
+    /// of the state.
     #[must_use]
     pub fn held(&self) -> Option<Held> {
-        let (layout, endpoint) = self.prepared.clone()?;
+        let (layout, endpoint) = self.prepared.clone().filter(|_| !self.is_sharded)?;
         let (update, kept) = self.position.clone()?;
         let reports = self.reports.iter().cloned().collect();
         let copy = self.copy.as_ref().map(|copy| copy.save());

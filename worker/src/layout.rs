@@ -14,6 +14,17 @@ use sha2::{Digest as _, Sha256};
 
 use crate::model::family;
 
+/// The part of `elements` elements that `rank` of `world` has where each has one of its own: of almost equal length, it begins
+/// at a multiple of `piece`.
+#[must_use]
+pub fn shard(elements: usize, rank: u32, world: u32, piece: usize) -> Range<usize> {
+    let bound = |rank: u32| {
+        let place = (elements as u128 * u128::from(rank) / u128::from(world.max(1))) as usize;
+        if rank == world { elements } else { place - place % piece.max(1) }
+    };
+    bound(rank)..bound(rank + 1)
+}
+
 /// One parameter tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {

@@ -1,6 +1,5 @@
 //! A copy of the state after an update, kept on the host until it is saved: training goes on meanwhile.
 
-use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use medley_common::identity::Digest;
@@ -27,19 +26,18 @@ pub struct StateCopy {
 }
 
 impl StateCopy {
-    /// Copies what `parts` consist of. Blocks the caller for no longer than the copy takes.
+    /// Copies the parameters and takes what the optimizer remembers, of all parameters; nothing where that is not to be
+    /// saved. Blocks the caller for no longer than the copy takes.
     ///
     /// # Errors
     /// The device failed.
-    pub fn take<O: Ops>(trainer: &Trainer<O>, save: SaveId, parts: &[ArtifactKind]) -> Result<Self, DeviceError> {
-        let is_asked = parts.contains(&ArtifactKind::Optimizer);
-        let memory = if is_asked { trainer.memory()? } else { Vec::new() };
+    pub fn take<O: Ops>(trainer: &Trainer<O>, save: SaveId, memory: Vec<Vec<f32>>) -> Result<Self, DeviceError> {
         Ok(Self {
             save,
             layout: trainer.layout().clone(),
             parameters: trainer.parameters()?.into_owned(),
             kind: trainer.spec().optimizer.kind,
-            memory: memory.into_iter().map(Cow::into_owned).collect(),
+            memory,
             loss_scale: trainer.loss_scale(),
             digest: OnceLock::new(),
         })

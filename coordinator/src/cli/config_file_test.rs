@@ -59,8 +59,8 @@ fn problems_name_the_key_and_the_file() {
         ("no_do_train = true", "run.toml: unknown key \"no_do_train\"; did you mean \"do_train\"?"),
         (
             "deepspeed = \"x.json\"",
-            "run.toml: key \"deepspeed\" is not supported: every worker holds the whole model; use --workers N to share \
-             the work",
+            "run.toml: key \"deepspeed\" is not supported: every worker holds the whole model; use \
+             --shard_optimizer_state to share out the optimizer's state (ZeRO stage 1), and --workers N to share the work",
         ),
         ("learning_rate = \"high\"", "run.toml: invalid value 'high' for '--learning_rate <RATE>': expected a number"),
         (

@@ -164,6 +164,8 @@ const fn un(name: &'static str, harmless: Harmless, instead: &'static str) -> Un
 use Harmless::{Is, Nothing, Off, On};
 
 const SHARDING: &str = "every worker holds the whole model; use --workers N to share the work";
+const ZERO: &str = "every worker holds the whole model; use --shard_optimizer_state to share out the optimizer's state (ZeRO \
+                    stage 1), and --workers N to share the work";
 const MEMORY: &str = "activations are kept for the backward pass; to need less memory, use more --workers on other machines, a \
                       shorter --max_seq_length, or a smaller batch for each update";
 const EVALUATE_HALF: &str = "evaluation is in the precision of --fp16 or --bf16";
@@ -189,12 +191,12 @@ const EMBEDDINGS: &str = "drop the flag; the plain model is trained";
 
 static UNSUPPORTED: &[Unsupported] = &[
     // Sharding, launchers and devices.
-    un("deepspeed", Nothing, SHARDING),
-    un("fsdp", Is(&["", "False"]), SHARDING),
+    un("deepspeed", Nothing, ZERO),
+    un("fsdp", Is(&["", "False"]), ZERO),
     un("fsdp_config", Nothing, SHARDING),
     un("fsdp_min_num_params", Is(&["0"]), SHARDING),
     un("fsdp_transformer_layer_cls_to_wrap", Nothing, SHARDING),
-    un("sharded_ddp", Is(&["", "False"]), SHARDING),
+    un("sharded_ddp", Is(&["", "False"]), ZERO),
     un("mp_parameters", Is(&[""]), SHARDING),
     un("parallelism_config", Nothing, SHARDING),
     un("accelerator_config", Nothing, SHARDING),

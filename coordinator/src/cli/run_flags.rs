@@ -315,6 +315,9 @@ pub(crate) struct PlacementFlags {
     /// Move lanes away from slow workers; the result is the same
     #[arg(long)]
     pub(crate) rebalance: Truth,
+    /// Share out the optimizer's state (ZeRO stage 1); a loss goes back to a checkpoint
+    #[arg(long)]
+    pub(crate) shard_optimizer_state: Truth,
     /// Faults to inject: kill:worker=1@update=20;random:mean=10s,seed=1
     #[arg(long, value_name = "PLAN")]
     pub(crate) chaos: Option<String>,

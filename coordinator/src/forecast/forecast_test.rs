@@ -68,7 +68,8 @@ fn memory_follows_the_shapes() {
     let model = minilm();
     let memory = |flags: &str, tokens| {
         let bound = bound(flags, 1000);
-        let shape = Shape { model: &model, bound: &bound, held: (1000, 50_000), predicted: 0 };
+        let shards = flags.contains("--shard_optimizer_state");
+        let shape = Shape { model: &model, bound: &bound, shards, held: (1000, 50_000), predicted: 0 };
         let load = Load { rows: 32, tokens, lane_rows: 4, lane_tokens: tokens / 8 };
         shape.memory(0, load)
     };
@@ -77,6 +78,9 @@ fn memory_follows_the_shapes() {
     assert_eq!(usual.moments_bytes, 2 * usual.weights_bytes);
     assert_eq!(usual.save_copy_bytes, usual.weights_bytes, "the run ends before a checkpoint is due");
     assert_eq!(memory("--save_steps 5", 2_000).save_copy_bytes, 3 * usual.weights_bytes);
+    let shards = memory("--workers 4 --shard_optimizer_state --save_steps 5", 2_000);
+    assert_eq!(shards.moments_bytes, 2 * 4 * 22_714_371_u64.div_ceil(4));
+    assert_eq!(shards.save_copy_bytes, 3 * usual.weights_bytes, "a checkpoint has all of them");
     // Per token: 6 layers of 7 H + 2 I, all but the last, and more.
     let grown = memory("", 4_000).activations_bytes - usual.activations_bytes;
     assert!((2_000 * 5 * 4 * (7 * 384 + 2 * 1_536)..2 * usual.activations_bytes).contains(&grown), "{grown}");

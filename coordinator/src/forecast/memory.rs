@@ -60,7 +60,7 @@ pub struct Memory {
     pub weights_bytes: u64,
     /// Gradients: the sums of its lanes, partial sums on their way, and what the others' come to.
     pub gradients_bytes: u64,
-    /// The optimizer's two moments.
+    /// What the optimizer remembers: AdamW two moments, of all parameters or of a worker's shard.
     pub moments_bytes: u64,
     /// The copy of weights and moments that a save is made of; on the host.
     pub save_copy_bytes: u64,
@@ -76,6 +76,8 @@ pub struct Memory {
 pub(super) struct Shape<'a> {
     pub model: &'a ModelConfig,
     pub bound: &'a Bound,
+    /// Whether each worker keeps a shard of the optimizer's state.
+    pub shards: bool,
     /// Rows of all splits, and their tokens.
     pub held: (u64, u64),
     /// The longest block of rows that are predicted at once, in tokens; 0 where nothing is.
@@ -98,7 +100,8 @@ impl Shape<'_> {
         let saved = if self.bound.cadence.checkpoints() > 0 { 1 + remembered } else { 1 };
         let weights_bytes = parameters * if narrow { F32 + 2 } else { F32 };
         let gradients_bytes = if trains { self.gradients(rank, load) } else { 0 };
-        let moments_bytes = if trains { remembered * F32 * parameters } else { 0 };
+        let holders = if self.shards { u64::from(self.bound.team.workers.max(1)) } else { 1 };
+        let moments_bytes = if trains { remembered * F32 * parameters.div_ceil(holders) } else { 0 };
         let save_copy_bytes = if trains { saved * F32 * parameters } else { 0 };
         let activations_bytes = self.activations(load);
         let (rows, tokens) = self.held;

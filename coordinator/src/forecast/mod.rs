@@ -123,8 +123,14 @@ impl Forecast {
         }
         let loads =
             surveyed.as_ref().map_or_else(|| vec![Load::default(); bound.team.workers as usize], |it| it.loads.clone());
-        let shape =
-            Shape { model: &inputs.model, bound, held: held(&inputs.splits), predicted: predicted(&inputs.splits) };
+        let shards = spec.placement().shard_optimizer_state;
+        let shape = Shape {
+            model: &inputs.model,
+            bound,
+            shards,
+            held: held(&inputs.splits),
+            predicted: predicted(&inputs.splits),
+        };
         let memory_estimates: Vec<Memory> = (0..).zip(loads).map(|(rank, load)| shape.memory(rank, load)).collect();
         let around = Around::of(spec.placement(), machine);
         notes.extend(scarce(&memory_estimates, &around));

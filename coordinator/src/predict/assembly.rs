@@ -66,6 +66,7 @@ pub(super) fn assemble(asked: Asked, machine: &Machine) -> Result<Assembly, Fail
         on_gpus: bound.team.device == Device::Cuda,
         min_workers: placement.min_workers.min(bound.team.workers),
         rebalance: None,
+        shard_optimizer_state: false,
         patience: patience(placement),
         secret,
     };

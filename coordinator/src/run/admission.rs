@@ -19,8 +19,11 @@ impl Run {
             // One that only waits for a place has nothing to fail at.
             Event::Failed(_) => member.welcomed,
             Event::Prepared { .. } => member.welcomed && member.prepared.is_none(),
-            // From the copy that it keeps, whatever group it is in.
-            Event::Saved { save, piece, .. } => member.welcomed && !self.is_uncalled_for(worker, *save, *piece),
+            // From the copy that it keeps, whatever group it is in; or kept, until it was told to begin anew.
+            Event::Saved { save, piece, .. } => {
+                let is_late = self.job.shard_optimizer_state;
+                member.welcomed && (is_late || !self.is_uncalled_for(worker, *save, *piece))
+            }
             // What is left comes from members of the group alone.
             Event::Token { .. } | Event::Formed { .. } | Event::StandingBy { .. } => member.rank.is_some(),
             Event::Updated { .. } | Event::Predicted { .. } | Event::Evaluated { .. } => member.rank.is_some(),
@@ -196,7 +199,7 @@ impl Run {
         if let Some(member) = self.roster.get_mut(worker) {
             member.welcomed = true;
             (member.update, member.kept, member.copy) = (self.base.update, Lanes::new(), None);
-            member.prepared = None;
+            (member.prepared, member.in_shards) = (None, false);
         }
         let welcome = Welcome {
             worker,
@@ -209,6 +212,7 @@ impl Run {
             artifacts: self.base.artifacts.clone(),
             heartbeat_ms: self.heartbeat_ms(),
             digest_every: self.job.training.as_ref().and_then(|job| job.cadence.digest.updates()).unwrap_or(0),
+            shard_optimizer_state: self.job.shard_optimizer_state,
         };
         actions.push(Action::Order(worker, Command::Welcome(Box::new(welcome))));
     }

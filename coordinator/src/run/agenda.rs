@@ -24,6 +24,9 @@ impl Run {
         // A group that has lost somebody cannot even finish what is due before a stop.
         let suffices = self.stopping && self.roster.ranked().len() == self.shares.len();
         if self.changed && !suffices && !self.saves_for_leavers() && !self.is_over() {
+            if self.saves_shards(actions) {
+                return;
+            }
             return self.disband(now, actions);
         }
         self.save_if_asked();

@@ -85,7 +85,7 @@ impl Run {
                 let needed = gathering.needed;
                 let ready = self.roster.ready();
                 // Those that do not come with the best model are waited for no longer than that.
-                match self.selecting.is_loading() && ready.len() >= self.job.min_workers.max(1) as usize {
+                match self.is_renewing() && ready.len() >= self.job.min_workers.max(1) as usize {
                     true => self.form(ready, actions),
                     false => self.too_few(needed, actions),
                 }

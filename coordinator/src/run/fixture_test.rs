@@ -80,6 +80,7 @@ pub(super) fn job(workers: u32) -> Job {
         on_gpus: false,
         min_workers: 1,
         rebalance: None,
+        shard_optimizer_state: false,
         patience: patience(),
         secret: Secret([3; 32]),
     }

@@ -39,6 +39,7 @@ impl Run {
             let returns = self.returns_until(now);
             self.phase = Phase::Gathering(Gathering { since: now, needed: self.job.workers, returns });
         }
+        self.void_shards();
         if self.awaits_disk() {
             return;
         }
@@ -62,6 +63,7 @@ impl Run {
             return self.go_on(now, actions);
         }
         self.refresh_outdated(actions);
+        self.refresh_shards(actions);
         let (ready, needed) = (self.roster.ready(), self.needed());
         if ready.len() >= needed as usize {
             return self.form(ready, actions);
@@ -82,8 +84,8 @@ impl Run {
     pub(super) fn needed(&self) -> u32 {
         match (self.stopping || self.saves_for_leavers(), self.formed || self.returned() > 0) {
             (true, _) => 1,
-            // All who are here begin anew with the best model.
-            (false, true) if self.selecting.is_loading() => self.taking_part(),
+            // All who are here begin anew: with the best model, or as states are sharded.
+            (false, true) if self.is_renewing() => self.taking_part(),
             (false, true) => self.job.min_workers.clamp(1, self.job.workers),
             (false, false) => self.job.workers,
         }
@@ -138,7 +140,7 @@ impl Run {
             let form = Form { generation, rank, peers, secret, lanes, update, line: self.standing, source };
             actions.push(Action::Order(*worker, Command::Form(form)));
             if let Some(member) = self.roster.get_mut(*worker) {
-                (member.rank, member.update) = (Some(rank), update);
+                (member.rank, member.update, member.in_shards) = (Some(rank), update, true);
             }
         }
         self.shares = group.into_iter().zip(lanes).collect();

@@ -46,6 +46,9 @@ pub struct Job {
     pub min_workers: u32,
     /// Updates between two groups that are formed to share lanes by speed; `None` where all have the same.
     pub rebalance: Option<u64>,
+    /// Whether each rank keeps a shard of the optimizer's state: then a group's state ends with it, but for what is on the
+    /// disk.
+    pub shard_optimizer_state: bool,
     /// Limits of waiting.
     pub patience: Patience,
     /// Shared by the workers alone; drawn by whoever starts the run.

@@ -27,6 +27,7 @@ mod returning;
 mod roster;
 mod saving;
 mod selecting;
+mod sharding;
 mod streaming;
 mod training;
 mod view;
@@ -390,3 +391,7 @@ mod simulated_world;
 #[cfg(test)]
 #[path = "simulation_test.rs"]
 mod simulation;
+
+#[cfg(test)]
+#[path = "sharding_test.rs"]
+mod sharding_tests;

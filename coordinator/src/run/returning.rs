@@ -179,7 +179,8 @@ impl Run {
     pub(super) fn returns_until(&self, now: Instant) -> Option<Instant> {
         let base = self.base.update;
         let holds_more = |member: &Member| member.is_ready() && member.update > base;
-        let may_return = self.job.training.is_some() && !self.job.patience.reattach.is_zero() && self.missing() > 0;
+        let is_kept = self.job.training.is_some() && !self.job.shard_optimizer_state;
+        let may_return = is_kept && !self.job.patience.reattach.is_zero() && self.missing() > 0;
         (may_return && self.roster.all(holds_more).is_empty()).then(|| now + self.job.patience.reattach)
     }
 

@@ -26,6 +26,8 @@ pub struct Member {
     pub kept: Lanes,
     /// The save that it keeps a copy of the state for.
     pub copy: Option<SaveId>,
+    /// Whether it was put into a group since it began, and so holds a shard, where states are sharded.
+    pub in_shards: bool,
     /// Whether it came back, of the newest group or with as much as that holds.
     pub returned: bool,
     /// Whether its system has asked it to end.
@@ -75,6 +77,7 @@ impl Roster {
             update: Update(0),
             kept: Lanes::new(),
             copy: None,
+            in_shards: false,
             returned: false,
             leaving: false,
             heard: now,

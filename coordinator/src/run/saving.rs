@@ -130,6 +130,10 @@ impl Run {
         parameters: Digest,
         actions: &mut Vec<Action>,
     ) {
+        // Of who keeps it no more.
+        if self.is_uncalled_for(worker, save, piece) {
+            return;
+        }
         // Of a save that is over.
         let Some(saving) = self.saving.as_mut().filter(|saving| saving.save == save && !saving.committing) else {
             return;

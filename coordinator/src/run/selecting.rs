@@ -197,10 +197,10 @@ impl Run {
         }
     }
 
-    /// Goes on with the best model as soon as all who are here have it.
+    /// Goes on with the best model, or a state that is sharded, as soon as all who are here have it.
     pub(super) fn tend_loading(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let is_enough = |run: &Self| run.roster.ready().len() >= run.needed() as usize;
-        if self.selecting.is_loading() && matches!(self.phase, Phase::Gathering(_)) && is_enough(self) {
+        if self.is_renewing() && matches!(self.phase, Phase::Gathering(_)) && is_enough(self) {
             self.reform(now, actions);
         }
     }

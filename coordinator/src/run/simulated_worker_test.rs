@@ -34,6 +34,9 @@ pub(super) struct Worker {
     /// The save that it keeps a copy of the state for, and the pieces that it is to send.
     pub(super) copy: Option<SaveId>,
     uploads: VecDeque<(SaveId, Piece)>,
+    /// Whether it is to hold a shard of its group's state, and whether it does.
+    is_sharded: bool,
+    is_cut: bool,
     /// Whether it has built its model.
     prepared: bool,
     sessions: u64,
@@ -75,6 +78,8 @@ impl Worker {
             reports: VecDeque::new(),
             copy: None,
             uploads: VecDeque::new(),
+            is_sharded: false,
+            is_cut: false,
             prepared: false,
             sessions: 1,
             leaving: false,
@@ -100,7 +105,7 @@ impl Worker {
             copy: self.copy,
         };
         let Event::Hello(hello) = hello(pid) else { return };
-        let held = self.prepared.then(|| Box::new(held));
+        let held = (self.prepared && !self.is_sharded).then(|| Box::new(held));
         self.sessions += 1;
         let (known, session) = (self.known.clone(), self.sessions);
         self.outbox.push_back(Event::from(Hello { known, session, held, ..*hello }));
@@ -142,6 +147,8 @@ impl Worker {
         let next = self.update + 1;
         if !self.connected && self.knows && complete(network.arrived.get(&group)) {
             self.connected = true;
+            self.is_cut = self.is_sharded;
+            assert!(!self.is_cut || form.source.is_none(), "nobody has a state to hand over");
             if form.source.is_some() && form.source != Some(form.rank) {
                 (self.update, self.kept) = (form.update.0, Lanes::new());
             }
@@ -177,6 +184,11 @@ impl Worker {
         }
     }
 
+    /// Whether all of its group are there.
+    fn is_whole(&self, network: &Network) -> bool {
+        self.form.as_ref().is_some_and(|form| !network.broken.contains(&form.secret))
+    }
+
     /// It copies the state that is to be saved, unless it has.
     fn hold(&mut self, save: SaveId) {
         if self.copy.is_none_or(|copy| copy.update != save.update) {
@@ -189,6 +201,7 @@ impl Worker {
     /// It is ordered into a group.
     fn enter(&mut self, form: Form, network: &mut Network) {
         self.leave(network);
+        assert!(!self.is_cut, "a shard of another group's state");
         assert!(network.arrived.entry(form.secret).or_default().insert(form.rank), "INV-2: a rank twice");
         if !self.kept.iter().all(|run| form.lanes[form.rank.0 as usize].contains(run)) {
             self.kept = Lanes::new();
@@ -226,7 +239,7 @@ impl Worker {
                 self.reports.clear();
                 self.copy = None;
                 self.uploads.clear();
-                self.prepared = true;
+                (self.prepared, self.is_sharded, self.is_cut) = (true, welcome.shard_optimizer_state, false);
                 let (layout, endpoint) = (Digest([1; 32]), "10.0.0.1:1".into());
                 self.outbox.push_back(Event::Prepared { layout, endpoint, notes: Vec::new() });
             }
@@ -245,6 +258,8 @@ impl Worker {
                 assert!(through.0 > self.through, "a grant that grants nothing");
                 (self.through, self.peak) = (through.0, peak);
             }
+            // A part of it is gone with a member of the group.
+            Command::Save { .. } if self.is_cut && !self.is_whole(network) => {}
             Command::Save { save, piece, .. } => {
                 self.hold(save);
                 self.uploads.push_back((save, piece));

@@ -11,12 +11,12 @@ use super::*;
 use crate::spec::Criterion;
 
 /// Seeds tried; a failing one is named, and can be tried alone by naming it in `SEEDS`.
-const SEEDS: std::ops::Range<u64> = 0..3_000;
+pub(super) const SEEDS: std::ops::Range<u64> = 0..3_000;
 
 impl History {
     /// What must be the same whatever happens on the way. The last worker that leaves saves what it holds, once more
     /// than is asked for.
-    fn result(mut self) -> Self {
+    pub(super) fn result(mut self) -> Self {
         // What nobody was left to save is missing, and was said to be.
         let given_up = std::mem::take(&mut self.given_up);
         self.commits.extend(given_up.into_iter().map(|update| (update, SavePurpose::Checkpoint)));
@@ -41,7 +41,7 @@ impl History {
 }
 
 /// A job with everything on: evaluations, saves, predictions, odd intervals.
-fn full_job(workers: u32) -> Job {
+pub(super) fn full_job(workers: u32) -> Job {
     let mut job = job(workers);
     job.spec.lanes = 8;
     job.spec.schedule.total_updates = 8;
@@ -56,7 +56,7 @@ fn full_job(workers: u32) -> Job {
 }
 
 /// INV-1 on the surviving history: updates without a gap, each epoch's rows once.
-fn assert_sound(history: &History, job: &Job) {
+pub(super) fn assert_sound(history: &History, job: &Job) {
     let updates: Vec<u64> = history.records.iter().map(|record| record.update.0).collect();
     assert_eq!(updates, (1..=updates.len() as u64).collect::<Vec<_>>());
     let lengths = &job.training.as_ref().expect("training").lengths;
@@ -68,7 +68,7 @@ fn assert_sound(history: &History, job: &Job) {
     }
 }
 
-fn with_seed(seed: u64, check: impl FnOnce()) {
+pub(super) fn with_seed(seed: u64, check: impl FnOnce()) {
     if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check)) {
         eprintln!("simulation failed with seed {seed}");
         std::panic::resume_unwind(panic);

@@ -103,6 +103,8 @@ pub struct Placement {
     pub max_restarts: u32,
     /// Whether lanes move away from slow workers.
     pub rebalance: bool,
+    /// Whether each worker keeps a shard of the optimizer's state.
+    pub shard_optimizer_state: bool,
     /// Faults to inject.
     pub chaos: Chaos,
 }
@@ -191,6 +193,7 @@ impl Placement {
             min_workers: Number::new("--min_workers", given.min_workers).within(1, 1024)?,
             max_restarts: Number::new("--max_restarts", given.max_restarts).within(0, 1_000_000)?,
             rebalance: given.rebalance.0,
+            shard_optimizer_state: given.shard_optimizer_state.0,
             chaos: given.chaos.as_deref().map(Chaos::parse).transpose()?.unwrap_or_default(),
         })
     }

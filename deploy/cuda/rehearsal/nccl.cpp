@@ -66,6 +66,18 @@ struct Message {
     bool is_done = false;
 };
 
+// One of a group of sums: the root's place for it is written.
+struct Reduction {
+    const char* from;
+    char* to;
+    size_t count;
+    int kind;
+    bool is_root;
+    uint64_t number;
+    void* stream;
+    bool is_put = false;
+};
+
 // What a communicator is, for as long as any work is left that belongs to it.
 struct Comm {
     Shared* shared = nullptr;
@@ -87,6 +99,7 @@ namespace {
 thread_local int groups = 0;
 thread_local ncclComm* grouped = nullptr;
 thread_local std::vector<Message> messages;
+thread_local std::vector<Reduction> reductions;
 std::string last_words;
 
 void pause_a_little() { std::this_thread::sleep_for(std::chrono::microseconds(200)); }
@@ -193,7 +206,7 @@ void tell_ways(const Comm& comm) {
     std::fclose(log);
 }
 
-// One step of a sum: `put` says whether this rank's part is there.
+// One step of a sum: `put` says whether this rank's part is there. Where it is not for this rank, `to` is null.
 bool sum(Comm& comm, uint64_t number, bool& put, const char* from, char* to, size_t count, int kind) {
     Shared& shared = *comm.shared;
     const size_t bytes = count * (kind == KIND_F32 ? 4 : 2);
@@ -209,8 +222,8 @@ bool sum(Comm& comm, uint64_t number, bool& put, const char* from, char* to, siz
         if (shared.sums[rank].sent < number) return false;
         if (shared.sums[rank].bytes != bytes) misused("ranks sum different numbers of elements");
     }
-    if (kind == KIND_F32) add_up<float>(shared, comm.ranks, to, count);
-    else add_up<uint16_t>(shared, comm.ranks, to, count);
+    if (to != nullptr && kind == KIND_F32) add_up<float>(shared, comm.ranks, to, count);
+    else if (to != nullptr) add_up<uint16_t>(shared, comm.ranks, to, count);
     shared.sums[comm.rank].taken = number;
     return true;
 }
@@ -306,15 +319,37 @@ int ncclCommGetAsyncError(ncclComm* handle, int* state) {
     return GOOD;
 }
 
+// The number of a sum that is asked for.
+static uint64_t ask(Comm& comm, size_t count, int kind, int operation) {
+    if (operation != 0 || (kind != KIND_F32 && kind != KIND_BF16)) misused("a sum that the worker does not ask for");
+    if (count * 4 > ROOM) misused("a sum is too long for a rehearsal");
+    const uint64_t number = ++comm.sums;
+    comm.shared->asked[comm.rank] = number;
+    if (number == 1) tell_ways(comm);
+    return number;
+}
+
+// In a group alone, of such; the place of another than the root stays as it is.
+int ncclReduce(const char* from, char* to, size_t count, int kind, int operation, int root, ncclComm* handle, void* stream) {
+    const Call call(handle);
+    const auto comm = call.comm;
+    if (groups == 0 || root < 0 || root >= comm->ranks || !messages.empty()) misused("a sum for a rank that the worker does not ask for");
+    if (grouped != nullptr && grouped != handle) misused("a group of two communicators");
+    if (reductions.empty()) {
+        if (const int code = ready(*comm)) return code;
+    }
+    grouped = handle;
+    const uint64_t number = ask(*comm, count, kind, operation);
+    reductions.push_back(Reduction{from, to, count, kind, root == comm->rank, number, stream});
+    return GOOD;
+}
+
 int ncclAllReduce(const char* from, char* to, size_t count, int kind, int operation, ncclComm* handle, void* stream) {
     const Call call(handle);
     const auto comm = call.comm;
     if (const int code = ready(*comm)) return code;
-    if (operation != 0 || (kind != KIND_F32 && kind != KIND_BF16) || groups != 0) misused("a sum that the worker does not ask for");
-    if (count * 4 > ROOM) misused("a sum is too long for a rehearsal");
-    const uint64_t number = ++comm->sums;
-    comm->shared->asked[comm->rank] = number;
-    if (number == 1) tell_ways(*comm);
+    if (groups != 0) misused("a sum that the worker does not ask for");
+    const uint64_t number = ask(*comm, count, kind, operation);
     if (const long full = setting("REHEARSAL_NCCL_FULL", 0); full > 0 && number >= static_cast<uint64_t>(full)) {
         unsetenv("REHEARSAL_NCCL_FULL");
         fail(*comm, CUDA_FAILED, "Cuda failure 2 'out of memory'");
@@ -341,8 +376,19 @@ int ncclRecv(char* to, size_t count, int kind, int peer, ncclComm* handle, void*
 
 int ncclGroupEnd() {
     if (groups-- == 0) return INVALID_USAGE;
-    if (groups > 0 || messages.empty()) return GOOD;
+    if (groups > 0 || (messages.empty() && reductions.empty())) return GOOD;
     const auto comm = std::exchange(grouped, nullptr)->comm;
+    if (!reductions.empty()) {
+        const auto sums = std::make_shared<std::vector<Reduction>>(std::move(reductions));
+        reductions.clear();
+        return begin(comm, sums->front().stream, [=] {
+            for (Reduction& one : *sums) {
+                if (comm->shared->sums[comm->rank].taken >= one.number) continue;
+                if (!sum(*comm, one.number, one.is_put, one.from, one.is_root ? one.to : nullptr, one.count, one.kind)) return false;
+            }
+            return true;
+        });
+    }
     const auto all = std::make_shared<std::vector<Message>>(std::move(messages));
     messages.clear();
     return begin(comm, all->front().stream, [=] { return exchange(*comm, *all); });

@@ -1,6 +1,7 @@
 //! Times the updates of a MiniLM-shaped classifier on random rows, an evaluation, and on a GPU every kernel of an update:
 //! `cargo run --release -p medley-worker --example step -- --rows 16 --length 64 --threads 2 --dropout 0.1`.
 
+use std::borrow::Cow;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::mpsc;
 use std::time::Instant;
@@ -8,7 +9,7 @@ use std::time::Instant;
 use clap::Parser;
 use medley_common::example::Example;
 use medley_common::identity::{Digest, Generation, Rank, RowId, Update};
-use medley_common::message::{ArtifactKind, Failure, FailureKind, Form, Timing};
+use medley_common::message::{Failure, FailureKind, Form, Timing};
 use medley_common::model::{Family, ModelConfig};
 use medley_common::plan::{UpdatePlan, mix};
 use medley_common::save::SaveId;
@@ -205,7 +206,8 @@ impl Updates {
         let digest_seconds = start.elapsed().as_secs_f64();
         let start = Instant::now();
         let save = SaveId { update: trainer.update(), generation: Generation(1) };
-        let copy = StateCopy::take(&trainer, save, &[ArtifactKind::Weights, ArtifactKind::Optimizer])?;
+        let memory = trainer.memory()?.into_iter().map(Cow::into_owned).collect();
+        let copy = StateCopy::take(&trainer, save, memory)?;
         let copy_seconds = start.elapsed().as_secs_f64();
         drop(copy);
         Ok(Timed { runs, digest, digest_seconds, copy_seconds, peak_bytes, evaluations })

@@ -17,21 +17,24 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::abort::AbortSwitch;
 use super::dense::Dense;
 use super::exchange::Exchanges;
+use super::gather::Gather;
 use super::group::Group;
 use super::link::Link;
 use super::reach::reach;
 use super::traffic::Meter;
 use super::words::Words;
-use super::{CollectiveError, DenseParts, Parts, SparseRows, Summed};
+use super::{CollectiveError, DenseParts, Parts, Shard, SparseRows, Summed, Sums};
 
 /// How long to look for what a peer writes to shared memory before sleeping: about what it takes to be woken.
 const LOOK: Duration = Duration::from_micros(20);
 
 /// What the caller asks for.
 pub(super) enum Order {
-    Dense(DenseParts),
+    Dense(DenseParts, Sums),
     /// Rows, and how many elements each has.
     Words(Vec<(Node, SparseRows)>, usize),
+    /// A buffer of which every rank has a shard.
+    Gather((Vec<f32>, Vec<Shard>)),
     /// Take these buffers for sums to come.
     Reuse(Vec<Vec<f32>>),
     Fence,
@@ -41,9 +44,9 @@ impl Order {
     /// Gives back what was handed over.
     pub(super) fn salvage(self, parts: &mut Parts) {
         match self {
-            Self::Dense(dense) => parts.dense.push(dense),
+            Self::Dense(dense, _) => parts.dense.push(dense),
             Self::Words(words, _) => parts.words = Some(words),
-            Self::Reuse(_) | Self::Fence => {}
+            Self::Gather(_) | Self::Reuse(_) | Self::Fence => {}
         }
     }
 }
@@ -128,15 +131,20 @@ impl Courier {
         loop {
             let sequence = self.exchanges.next_sequence();
             match self.orders.try_recv() {
-                Ok(Order::Dense(parts)) => {
+                Ok(Order::Dense(parts, sums)) => {
                     let pool = &mut self.exchanges.pool;
-                    let dense = Dense::new(Arc::clone(&self.group), sequence, parts, pool)?;
+                    let dense = Dense::new(Arc::clone(&self.group), sequence, (parts, sums), pool)?;
                     self.exchanges.launch(Box::new(dense));
                     self.meter.begin();
                 }
                 Ok(Order::Words(nodes, width)) => {
                     let words = Words::new(Arc::clone(&self.group), sequence, (nodes, width))?;
                     self.exchanges.launch(Box::new(words));
+                    self.meter.begin();
+                }
+                Ok(Order::Gather(shards)) => {
+                    let gather = Gather::new(Arc::clone(&self.group), sequence, shards)?;
+                    self.exchanges.launch(Box::new(gather));
                     self.meter.begin();
                 }
                 Ok(Order::Reuse(buffers)) => self.exchanges.pool.put_whole(buffers),

@@ -1,7 +1,7 @@
 //! The sum of a dense segment.
 //!
 //! Each rank adds up a share of the segment: the others send it their nodes' elements there, chunk by chunk; it adds a
-//! chunk as soon as all are there, and sends every peer the sum. Where all that there is to add to this rank's own is
+//! chunk as soon as all are there, and sends every peer the sum, unless each rank is to have its own share alone. Where all that there is to add to this rank's own is
 //! one part, it is added as it comes, and put down nowhere else.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -12,10 +12,10 @@ use medley_common::lane::Node;
 
 use super::exchange::{Admission, Exchange, Next};
 use super::frame::{Header, Kind};
-use super::group::{Chunks, Group};
+use super::group::{Chunks, Extent, Group};
 use super::pool::Pool;
 use super::tree_sum::{ChunkSum, Value};
-use super::{CollectiveError, DenseParts, Parts, Summed};
+use super::{CollectiveError, DenseParts, Parts, Summed, Sums};
 use crate::layout::Segment;
 
 /// How many chunks one peer may be ahead of the slowest: bounds the memory for chunks that cannot be added yet.
@@ -28,7 +28,7 @@ pub(super) struct Dense {
     group: Arc<Group>,
     sequence: u64,
     segment: Segment,
-    length: usize,
+    extent: Extent,
     /// This rank's nodes. They stay as they are, so that they need not be computed again if a peer is lost.
     buffers: Vec<Vec<f32>>,
     /// What becomes the sum.
@@ -69,7 +69,7 @@ impl Dense {
     pub(super) fn new(
         group: Arc<Group>,
         sequence: u64,
-        (segment, nodes): DenseParts,
+        ((segment, nodes), sums): (DenseParts, Sums),
         pool: &mut Pool,
     ) -> Result<Self, CollectiveError> {
         let invalid = |problem: String| Err(CollectiveError::Invalid { problem });
@@ -94,14 +94,15 @@ impl Dense {
         let theirs: usize = group.peers().map(|peer| group.covers[peer].len()).sum();
         let is_pair = theirs == 1 && places.len() <= 1;
         let (summed, columns) = (0, VecDeque::new());
+        let extent = Extent { length, piece: sums.pieces(segment) };
         let mut dense =
-            Self { group, sequence, segment, length, buffers, total, places, is_pair, progress, summed, columns };
+            Self { group, sequence, segment, extent, buffers, total, places, is_pair, progress, summed, columns };
         dense.add_up(pool);
         Ok(dense)
     }
 
     fn chunks(&self, owner: usize) -> Chunks {
-        Chunks::new(self.group.share(self.length, owner), self.group.chunk_elements)
+        Chunks::new(self.group.share(self.extent, owner), self.group.chunk_elements)
     }
 
     fn header(&self, kind: Kind, node: Node, range: Range<usize>) -> Header {
@@ -125,10 +126,11 @@ impl Dense {
         (chunk < chunks.count()).then(|| (self.header(Kind::Part, cover[node], chunks.get(chunk)), node))
     }
 
-    /// The frame that an owner sends as the `frame`th of its sums.
+    /// The frame that an owner sends as the `frame`th of its sums, where the others are given them.
     fn sum(&self, owner: usize, frame: usize) -> Option<Header> {
         let chunks = self.chunks(owner);
-        (frame < chunks.count()).then(|| self.header(Kind::Sum, self.group.tree.root(), chunks.get(frame)))
+        (self.extent.piece.is_none() && frame < chunks.count())
+            .then(|| self.header(Kind::Sum, self.group.tree.root(), chunks.get(frame)))
     }
 
     /// Adds what has come of the only part to this rank's own, into the sum.

@@ -125,7 +125,9 @@ impl Exchanges {
     /// Checks that `header` is the one that is due from `peer`.
     pub(super) fn admit(&mut self, peer: usize, header: &Header) -> Result<Admission, CollectiveError> {
         let due = self.launched.iter().position(|exchange| exchange.expects(peer, header.kind));
-        let sequence = due.map_or(self.next_sequence(), |index| self.first + index as u64);
+        // Of those that are not launched here yet, it is not known which have frames of this kind from this peer.
+        let unknown = header.sequence.max(self.next_sequence());
+        let sequence = due.map_or(unknown, |index| self.first + index as u64);
         if header.generation != self.group.generation {
             let (theirs, ours) = (header.generation, self.group.generation);
             return Err(self.group.protocol(peer, format!("sent a frame of generation {theirs}, not {ours}")));

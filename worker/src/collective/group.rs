@@ -9,13 +9,28 @@ use medley_common::message::Form;
 use medley_common::spec::Summation;
 
 use super::{CollectiveError, TcpSettings};
-use crate::layout::{Layout, Segment};
+use crate::layout::{Layout, Segment, shard};
 
 /// More ranks than any tree of lanes can use well; bounds what a wrong `Form` can cost.
 const MOST_RANKS: usize = 1024;
 
 /// A frame of a dense segment has at most 64 MB.
 const MOST_CHUNK_ELEMENTS: usize = 1 << 24;
+
+/// Elements of a segment, and how they are shared out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Extent {
+    pub length: usize,
+    /// Where each rank is given its own share of the sum alone: the multiples that the segment is cut at.
+    pub piece: Option<usize>,
+}
+
+impl Extent {
+    /// That of a segment whose sum is given to all ranks.
+    pub(super) fn whole(length: usize) -> Self {
+        Self { length, piece: None }
+    }
+}
 
 /// The facts of a group.
 #[derive(Debug)]
@@ -101,10 +116,9 @@ impl Group {
         (0..self.world()).filter(move |peer| *peer != rank)
     }
 
-    /// The part of `length` elements that `rank` adds up.
-    pub(super) fn share(&self, length: usize, rank: usize) -> Range<usize> {
-        let bound = |rank: usize| (length as u128 * rank as u128 / self.world() as u128) as usize;
-        bound(rank)..bound(rank + 1)
+    /// The elements that `rank` adds up.
+    pub(super) fn share(&self, extent: Extent, rank: usize) -> Range<usize> {
+        shard(extent.length, number(rank).0, number(self.world()).0, extent.piece.unwrap_or(1))
     }
 
     pub(super) fn connection(&self, peer: usize, doing: &'static str, source: std::io::Error) -> CollectiveError {

@@ -1,7 +1,7 @@
 //! Sums lane by lane of ranks whose buffers are on devices.
 //!
 //! The same ranks add the same elements in the same order as over TCP: each adds up a share of every segment, in the
-//! order of the lane tree, and sends all others the sum. What moves the elements is a [`Transport`], which knows nothing
+//! order of the lane tree, and sends all others the sum, unless each is to have its own alone. What moves the elements is a [`Transport`], which knows nothing
 //! of lanes.
 //!
 //! Nobody says which nodes are absent for want of rows: what is sent for one is −0, which changes no bit of what it is
@@ -14,12 +14,12 @@ use std::sync::Arc;
 use medley_common::identity::Rank;
 use medley_common::lane::Node;
 
-use super::group::{Group, number};
+use super::group::{Extent, Group, number};
 use super::parcel::Parcel;
-use super::traffic::Meter;
-use super::transport::{Received, Sent, Transport};
+use super::traffic::{Meter, Traffic};
+use super::transport::{Received, Sent, Transport, all_gather};
 use super::tree_sum::{Adder, ChunkSum, Value};
-use super::{Collective, CollectiveError, Parts, SparseRows, Summed, device_failed};
+use super::{Collective, CollectiveError, Parts, Shard, SparseRows, Summed, Sums, device_failed};
 use crate::layout::Segment;
 use crate::ops::{DeviceError, Ops, Slice, SliceMut};
 
@@ -34,6 +34,7 @@ pub(super) struct LaneExchange<O: Ops, T> {
     adding: O,
     launched: Vec<Launched<O::Buffer>>,
     words: Option<Words<O>>,
+    sums: Sums,
     /// Stands for nodes that are absent: the last one, which is the largest.
     nothing: Vec<O::Buffer>,
     /// By the host's clock, from the first sum that is handed over to the fence: the device says nothing of when it
@@ -104,7 +105,7 @@ impl<O: Ops, T: Transport<O::Buffer>> LaneExchange<O, T> {
     /// `adding` that of the transport.
     pub(super) fn new(group: Arc<Group>, transport: T, [computing, adding]: [O; 2]) -> Self {
         let (launched, words, nothing, meter) = (Vec::new(), None, Vec::new(), Meter::default());
-        Self { transport, group, computing, adding, launched, words, nothing, meter }
+        Self { transport, group, computing, adding, launched, words, sums: Sums::default(), nothing, meter }
     }
 
     /// Elements of a dense segment, if this rank may hand over sums of these nodes of it.
@@ -126,17 +127,17 @@ impl<O: Ops, T: Transport<O::Buffer>> LaneExchange<O, T> {
         Ok(length)
     }
 
-    /// Enqueues all that makes `total` the sum of all ranks' nodes; this rank's own are whole segments of `length`
-    /// elements.
+    /// Enqueues all that makes `total` the sum of all ranks' nodes; this rank's own are whole segments. Where
+    /// each rank is given its own share alone, it becomes so there.
     fn add_up(
         &mut self,
-        length: usize,
+        extent: Extent,
         (nodes, buffers): (&[Node], &[O::Buffer]),
         total: &mut O::Buffer,
     ) -> Result<(), CollectiveError> {
-        let share = self.group.share(length, self.group.rank);
-        let incoming = self.group.incoming(length);
-        let chunks = self.gather(length, (nodes, buffers))?;
+        let share = self.group.share(extent, self.group.rank);
+        let incoming = self.group.incoming(extent);
+        let chunks = self.gather(extent, (nodes, buffers))?;
         let own = nodes.iter().enumerate().map(|(index, node)| (*node, Value::Own(index)));
         let theirs = incoming.iter().map(|parcel| parcel.node).zip(chunks.into_iter().map(Value::Chunk));
         let parts: BTreeMap<Node, Value<O::Buffer>> = own.chain(theirs).collect();
@@ -148,10 +149,13 @@ impl<O: Ops, T: Transport<O::Buffer>> LaneExchange<O, T> {
             // No rank has a row.
             None => Value::Chunk(self.adding.zeros(share.len()).map_err(device_failed)?),
         };
+        if extent.piece.is_some() {
+            return chunk.write(Some(sum), total).map_err(device_failed);
+        }
         let peers = || self.group.peers();
         let place = || sum.place(buffers, &share);
         let sent: Vec<_> = peers().filter(|_| !share.is_empty()).map(|to| Sent { to, elements: place() }).collect();
-        let shares = peers().map(|from| (from, self.group.share(length, from)));
+        let shares = peers().map(|from| (from, self.group.share(extent, from)));
         let shares = shares.filter(|(_, range)| !range.is_empty());
         let received: Vec<_> = shares.map(|(from, range)| Received { from, buffer: 0, range }).collect();
         self.meter.send(bytes(&sent));
@@ -162,14 +166,14 @@ impl<O: Ops, T: Transport<O::Buffer>> LaneExchange<O, T> {
     /// Sends the others their shares of this rank's nodes, and takes theirs of its own share: a chunk for each parcel.
     fn gather(
         &mut self,
-        length: usize,
+        extent: Extent,
         (nodes, buffers): (&[Node], &[O::Buffer]),
     ) -> Result<Vec<O::Buffer>, CollectiveError> {
-        let (outgoing, incoming) = (self.group.outgoing(length), self.group.incoming(length));
+        let (outgoing, incoming) = (self.group.outgoing(extent), self.group.incoming(extent));
         let buffer = |node| nodes.iter().position(|known| *known == node).map(|place| &buffers[place]);
         let is_missing = outgoing.iter().any(|parcel| buffer(parcel.node).is_none());
-        if is_missing && self.nothing.last().is_none_or(|nothing| self.computing.room(nothing) < length) {
-            let nothing = self.computing.spread_rows(&SparseRows::default(), &[0], length);
+        if is_missing && self.nothing.last().is_none_or(|nothing| self.computing.room(nothing) < extent.length) {
+            let nothing = self.computing.spread_rows(&SparseRows::default(), &[0], extent.length);
             self.nothing.push(nothing.map_err(device_failed)?);
         }
         let elements = |parcel: &Parcel| match (buffer(parcel.node), self.nothing.last()) {
@@ -210,7 +214,7 @@ impl<O: Ops, T: Transport<O::Buffer>> LaneExchange<O, T> {
         }
         let length = rows.len() * width;
         words.total = SparseRows { rows, values: room(&self.computing, length).map_err(device_failed)? };
-        self.add_up(length, (&nodes, &words.matrices), &mut words.total.values)
+        self.add_up(Extent::whole(length), (&nodes, &words.matrices), &mut words.total.values)
     }
 }
 
@@ -227,13 +231,18 @@ impl<O: Ops, T: Transport<O::Buffer>> Collective<O::Buffer> for LaneExchange<O, 
         self.transport.describe()
     }
 
+    fn sums(&mut self, sums: Sums) {
+        self.sums = sums;
+    }
+
     fn launch(&mut self, segment: Segment, sums: Vec<(Node, O::Buffer)>) -> Result<(), CollectiveError> {
         let length = self.check(segment, &sums)?;
         self.meter.begin();
         let (nodes, buffers): (Vec<_>, Vec<_>) = sums.into_iter().unzip();
         let mut total = O::Buffer::default();
         let result = self.computing.grow(&mut total, length).map_err(device_failed);
-        let result = result.and_then(|()| self.add_up(length, (&nodes, &buffers), &mut total));
+        let extent = Extent { length, piece: self.sums.pieces(segment) };
+        let result = result.and_then(|()| self.add_up(extent, (&nodes, &buffers), &mut total));
         // Whatever has come of it: it may be on its way, and it may be handed over again.
         self.launched.push(Launched { segment, nodes, buffers, total });
         result
@@ -260,6 +269,13 @@ impl<O: Ops, T: Transport<O::Buffer>> Collective<O::Buffer> for LaneExchange<O, 
         }
         summed.words = self.words.take().map(|words| words.total).unwrap_or_default();
         Ok(summed)
+    }
+
+    fn all_gather(&mut self, buffer: &mut O::Buffer, shards: &[Shard]) -> Result<Traffic, CollectiveError> {
+        self.meter.begin();
+        let sent = all_gather((&self.computing, &mut self.transport), buffer, (self.group.rank, shards))?;
+        self.meter.send(sent);
+        Ok(self.meter.take())
     }
 
     fn reuse(&mut self, sums: Vec<O::Buffer>) -> Vec<O::Buffer> {

@@ -5,9 +5,9 @@ use medley_common::message::Lanes;
 
 use super::local_group::{layout, split};
 use super::local_transport::seats;
-use super::tcp_test::Update;
-use super::{Collective, CollectiveError, Solo, Traffic, cover};
-use crate::layout::Segment;
+use super::tcp_test::{PIECE, Update};
+use super::{Collective, CollectiveError, Solo, Sums, Traffic, cover};
+use crate::layout::{Segment, shard};
 use crate::ops::cpu::Cpu;
 
 /// Runs `work` as every rank of a group with these lanes, each in a thread of its own.
@@ -28,6 +28,11 @@ fn check(updates: &[Update], lanes: &[Lanes]) {
             let summed = member.fence().unwrap();
             update.check(&summed, &format!("update {index}, lanes {lanes:?}, rank {rank}"));
             assert!(summed.spare.len() + summed.segments.len() >= buffers, "every buffer comes back");
+            member.sums(Sums::Shards(PIECE));
+            update.launch(member, &lanes[rank]);
+            let shared = member.fence().unwrap();
+            update.check_share(&shared, (rank, lanes.len()), &format!("shares of update {index}, lanes {lanes:?}"));
+            member.sums(Sums::Gradients);
         }
         assert!(member.fence().unwrap().segments.is_empty(), "nothing was launched");
     });
@@ -87,6 +92,10 @@ fn what_is_sent_is_counted() {
             assert_eq!(summed.traffic.sent_bytes, 4 * length as u64, "rank {rank}");
             assert!(!summed.traffic.busy.is_zero());
         }
+        member.sums(Sums::Shards(PIECE));
+        member.launch(Segment::Head, vec![(node, vec![1.0; length])]).unwrap();
+        let others = shard(length, 1 - rank as u32, 2, PIECE).len();
+        assert_eq!(member.fence().unwrap().traffic.sent_bytes, 4 * others as u64, "rank {rank}: no sums travel");
     });
 }
 

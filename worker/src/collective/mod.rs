@@ -4,6 +4,8 @@
 //! the lane tree that its own lanes cover. The collective adds all workers' nodes in the tree's order, so the result
 //! has the same bits whatever the number of workers.
 
+use std::ops::Range;
+
 use medley_common::identity::Rank;
 use medley_common::lane::Node;
 use medley_common::message::Form;
@@ -18,6 +20,7 @@ mod courier;
 mod dense;
 mod exchange;
 mod frame;
+mod gather;
 mod group;
 mod handshake;
 #[cfg(any(feature = "cuda", test))]
@@ -77,6 +80,32 @@ impl SparseRows {
     }
 }
 
+/// What ranks sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sums {
+    /// A state, of which no bit may be lost on the way.
+    State,
+    /// Gradients, which may be rounded where the recipe says so.
+    #[default]
+    Gradients,
+    /// Gradients, of whose dense segments each rank is given its own [`shard`] alone, cut at multiples of so many elements;
+    /// what else is in the buffer of a sum is void. Losses and words are given to all.
+    Shards(usize),
+}
+
+impl Sums {
+    /// Where each rank is given its own shard of this segment alone: the multiples that it is cut at.
+    fn pieces(self, segment: Segment) -> Option<usize> {
+        match self {
+            Self::Shards(piece) if !matches!(segment, Segment::Losses | Segment::Words) => Some(piece),
+            Self::State | Self::Gradients | Self::Shards(_) => None,
+        }
+    }
+}
+
+/// A rank's runs of a buffer, ascending.
+pub type Shard = Vec<Range<usize>>;
+
 /// A dense segment with this rank's partial sums of it, by node.
 pub type DenseParts<B = Vec<f32>> = (Segment, Vec<(Node, B)>);
 
@@ -96,7 +125,7 @@ pub struct Summed<B = Vec<f32>> {
     pub segments: Vec<(Segment, B)>,
     /// The sum of the word embedding's rows.
     pub words: SparseRows<B>,
-    /// Buffers handed over that the sums did not need; for reuse.
+    /// Buffers handed over that the sums did not need; for reuse. After a gather, what was gathered.
     pub spare: Vec<B>,
     /// What it took; nothing in a group of one.
     pub traffic: Traffic,
@@ -124,9 +153,9 @@ pub trait Collective<B = Vec<f32>> {
         None
     }
 
-    /// Whether what is summed from here on is a state, of which no bit may be lost on the way; gradients may be rounded
-    /// where the recipe says so.
-    fn sum_in_full(&mut self, _in_full: bool) {}
+    /// What is summed from here on; gradients, before it is called. A collective that gives every rank all of a sum, in full,
+    /// need not know.
+    fn sums(&mut self, _sums: Sums) {}
 
     /// Enqueues the sum of a dense segment and returns at once.
     ///
@@ -151,6 +180,14 @@ pub trait Collective<B = Vec<f32>> {
     /// Takes the buffers of sums back, once they are of no use: the next sums need as many. Gives back those that it
     /// has no use for.
     fn reuse(&mut self, sums: Vec<B>) -> Vec<B>;
+
+    /// Makes `buffer`, of which every rank has its own one of `shards`, runs of elements, the same on all ranks, to the bit;
+    /// blocks until it is. The runs do not overlap and are the same on all ranks; nothing is launched meanwhile. What else is
+    /// in the buffer stays.
+    ///
+    /// # Errors
+    /// A peer was lost, is silent for too long, or does not follow the protocol: the buffer is void.
+    fn all_gather(&mut self, buffer: &mut B, shards: &[Shard]) -> Result<Traffic, CollectiveError>;
 
     /// After a failure: gives back what was handed over since the last fence. A collective that cannot gives nothing,
     /// and all of it is computed again.

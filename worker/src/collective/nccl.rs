@@ -63,10 +63,10 @@ pub fn by_nccl(cuda: Cuda<Gpu>, lanes: u32, compute: ComputeSpec) -> Result<Conn
         let settings = TcpSettings { shared_memory: false, ..TcpSettings::default() };
         let mesh = Tcp::connect(listener, form, layout, settings, rendezvous.switch.clone())?;
         let group = Arc::clone(mesh.group());
-        // Of each kind of sums, the longest one: by that NCCL chooses.
+        // Of each kind of sums, the longest one, words among them: by that NCCL chooses.
         let longest = match summation {
             Summation::ByLane => None,
-            Summation::ByWorker => group.lengths.values().max().copied(),
+            Summation::ByWorker => group.lengths.values().copied().chain([group.vocabulary * group.hidden]).max(),
         };
         let mut nccl = Nccl::join(cuda.clone(), mesh, rendezvous)?;
         nccl.connect(form, longest)?;
@@ -170,6 +170,7 @@ impl Nccl {
             self.watchdog.expect(Some(self.silence + GRACE));
             self.is_open = true;
         }
+        self.communicator.settled()?;
         self.cuda.settle().map_err(device_failed)?;
         let ready = self.cuda.driver().stream().record_event(None).map_err(cuda_failed)?;
         self.stream.wait(&ready).map_err(cuda_failed)
@@ -180,6 +181,7 @@ impl Nccl {
         if !self.is_open {
             return Ok(());
         }
+        self.communicator.settled()?;
         let end = self.stream.record_event(None).map_err(cuda_failed)?;
         self.wait(&end)?;
         self.watchdog.expect(None);
@@ -210,8 +212,8 @@ impl Nccl {
                 break error;
             }
             if !patience.lasts() {
-                let (rank, seconds) = (self.mesh.rank(), patience.seconds());
-                let problem = format!("NCCL, rank {rank}: sum gradients: nothing for {seconds} s");
+                let (rank, seconds, phase) = (self.mesh.rank(), patience.seconds(), self.communicator.phase());
+                let problem = format!("NCCL, rank {rank}: {phase}: nothing for {seconds} s");
                 break CollectiveError::Invalid { problem };
             }
         };

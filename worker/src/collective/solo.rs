@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use medley_common::identity::Rank;
 use medley_common::lane::{LaneTree, Node};
 
-use super::{Collective, CollectiveError, Parts, SparseRows, Summed, device_failed};
+use super::{Collective, CollectiveError, Parts, Shard, SparseRows, Summed, Traffic, device_failed};
 use crate::layout::{Layout, Segment};
 use crate::ops::cpu::Cpu;
 use crate::ops::{DeviceError, Ops, Slice, SliceMut};
@@ -79,6 +79,11 @@ impl<O: Ops> Collective<O::Buffer> for Solo<O> {
 
     fn fence(&mut self) -> Result<Summed<O::Buffer>, CollectiveError> {
         Ok(std::mem::take(&mut self.summed))
+    }
+
+    /// It has all shards.
+    fn all_gather(&mut self, _buffer: &mut O::Buffer, _shards: &[Shard]) -> Result<Traffic, CollectiveError> {
+        Ok(Traffic::default())
     }
 
     /// The sums are the buffers that were handed over: whoever made them makes the next ones of them.

@@ -19,8 +19,8 @@ use super::link::Link;
 use super::listener::Listener;
 use super::mesh::{self, Seat};
 use super::topology::{ranks, way};
-use super::traffic::Meter;
-use super::{Collective, CollectiveError, Parts, SparseRows, Summed};
+use super::traffic::{Meter, Traffic};
+use super::{Collective, CollectiveError, Parts, Shard, SparseRows, Summed, Sums};
 use crate::layout::{Layout, Segment};
 
 /// Limits of the collective.
@@ -67,6 +67,7 @@ pub struct Tcp {
     orders: Option<Sender<Order>>,
     replies: Receiver<Result<Summed, CollectiveError>>,
     courier: Option<JoinHandle<Courier>>,
+    sums: Sums,
     /// What went wrong first.
     failed: Option<CollectiveError>,
     /// What was handed over too late.
@@ -117,6 +118,7 @@ impl Tcp {
             orders: Some(orders),
             replies,
             courier: Some(courier),
+            sums: Sums::default(),
             failed: None,
             refused: Parts::default(),
         })
@@ -215,12 +217,23 @@ impl Collective for Tcp {
         Some(format!("{} over {}", ranks(&self.group.addresses), self.way))
     }
 
+    fn sums(&mut self, sums: Sums) {
+        self.sums = sums;
+    }
+
     fn launch(&mut self, segment: Segment, sums: Vec<(Node, Vec<f32>)>) -> Result<(), CollectiveError> {
-        self.order(Order::Dense((segment, sums)))
+        self.order(Order::Dense((segment, sums), self.sums))
     }
 
     fn launch_words(&mut self, sums: Vec<(Node, SparseRows)>) -> Result<(), CollectiveError> {
         self.order(Order::Words(sums, self.group.hidden))
+    }
+
+    fn all_gather(&mut self, buffer: &mut Vec<f32>, shards: &[Shard]) -> Result<Traffic, CollectiveError> {
+        self.order(Order::Gather((std::mem::take(buffer), shards.to_vec())))?;
+        let Summed { mut spare, traffic, .. } = self.fence()?;
+        *buffer = spare.pop().unwrap_or_default();
+        Ok(traffic)
     }
 
     fn fence(&mut self) -> Result<Summed, CollectiveError> {

@@ -11,8 +11,11 @@ use medley_common::plan::mix;
 
 use super::duet::{Duet, duet};
 use super::local_group::{BOTH, SETTINGS, forms, head, join, lane, layout, listener, run, split};
-use super::{AbortSwitch, Collective, CollectiveError, SparseRows, Summed, Tcp, TcpSettings, cover};
-use crate::layout::{Layout, Segment};
+use super::{AbortSwitch, Collective, CollectiveError, SparseRows, Summed, Sums, Tcp, TcpSettings, cover};
+use crate::layout::{Layout, Segment, shard};
+
+/// What shares are cut at multiples of, elements.
+pub(super) const PIECE: usize = 16;
 
 /// Gradients of one update, lane by lane; `None` for an empty lane.
 pub(super) struct Update {
@@ -95,12 +98,18 @@ impl Update {
     }
 
     pub(super) fn check(&self, summed: &Summed, context: &str) {
+        self.check_share(summed, (0, 1), context);
+    }
+
+    /// The same where each rank of a world is given its own share alone, cut at multiples of [`PIECE`].
+    pub(super) fn check_share(&self, summed: &Summed, (rank, world): (usize, usize), context: &str) {
         let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
         assert_eq!(summed.segments.len(), self.dense.len(), "{context}");
         for ((segment, sum), (launched, lanes)) in summed.segments.iter().zip(&self.dense) {
             assert_eq!(segment, launched, "{context}");
             let expected = self.dense(self.tree.root(), lanes).unwrap_or_else(|| vec![0.0; sum.len()]);
-            assert_eq!(bits(sum), bits(&expected), "{context} {segment:?}");
+            let own = shard(sum.len(), rank as u32, world as u32, PIECE);
+            assert_eq!(bits(&sum[own.clone()]), bits(&expected[own]), "{context} {segment:?}");
         }
         let expected = self.sparse(self.tree.root()).unwrap_or_default();
         assert_eq!(summed.words.rows, expected.rows, "{context}");
@@ -119,6 +128,11 @@ fn check_over(updates: &[Update], lanes: &[Range<u32>], settings: TcpSettings) {
             let summed = tcp.fence().unwrap();
             update.check(&summed, &format!("update {index}, lanes {lanes:?}, rank {rank}"));
             assert!(summed.spare.len() + summed.segments.len() >= buffers, "every buffer comes back");
+            tcp.sums(Sums::Shards(PIECE));
+            update.launch(&mut tcp, std::slice::from_ref(&lanes[rank]));
+            let shared = tcp.fence().unwrap();
+            update.check_share(&shared, (rank, lanes.len()), &format!("shares of update {index}, lanes {lanes:?}"));
+            tcp.sums(Sums::Gradients);
         }
         assert!(tcp.fence().unwrap().segments.is_empty(), "nothing was launched");
     });
@@ -229,6 +243,13 @@ fn what_is_sent_is_counted() {
                 assert!((least..=most).contains(&traffic.sent_bytes), "rank {rank}: {traffic:?}, {least} to {most}");
                 assert!(!traffic.busy.is_zero());
             }
+            // Where each has its own share alone, no sums travel, and no part of one's own.
+            member.sums(Sums::Shards(PIECE));
+            member.launch(Segment::Head, vec![(node, vec![1.0; length])]).unwrap();
+            let (sent, other) =
+                (member.fence().unwrap().traffic.sent_bytes, shard(length, 1 - rank as u32, 2, PIECE).len());
+            let (least, most) = (4 * other as u64, 4 * other as u64 + 48 * (other.div_ceil(37) as u64 + 2));
+            assert!((least..=most).contains(&sent), "rank {rank}: {sent}, {least} to {most}");
         });
     }
 }

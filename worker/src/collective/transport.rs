@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::CollectiveError;
-use crate::ops::Slice;
+use super::{CollectiveError, Shard, device_failed};
+use crate::ops::{Ops, Slice, SliceMut};
 
 /// What moves elements between the ranks' devices.
 pub(super) trait Transport<B> {
@@ -27,6 +27,35 @@ pub(super) trait Transport<B> {
 
     /// Ends, after a failure, what was enqueued. Whether what was handed over may be used again.
     fn abandon(&mut self) -> bool;
+}
+
+/// Enqueues all that makes `buffer` whole on all ranks, of which rank `own` has its own one of `shards`, and waits for it.
+/// Returns the bytes sent. `computing` has the order of computing.
+pub(super) fn all_gather<O: Ops, T: Transport<O::Buffer>>(
+    (computing, transport): (&O, &mut T),
+    buffer: &mut O::Buffer,
+    (own, shards): (usize, &[Shard]),
+) -> Result<u64, CollectiveError> {
+    // What is sent lies beside what is written to.
+    let mut runs = Vec::new();
+    for range in shards.get(own).into_iter().flatten().filter(|run| !run.is_empty()) {
+        let (mut run, count) = (O::Buffer::default(), range.len());
+        computing.grow(&mut run, count).map_err(device_failed)?;
+        let into = SliceMut { buffer: &mut run, range: 0..count };
+        computing.copy(into, Slice { buffer, range: range.clone() }).map_err(device_failed)?;
+        runs.push((run, count));
+    }
+    transport.follow()?;
+    let peers = || (0..shards.len()).filter(|peer| *peer != own);
+    let to =
+        |to: usize| runs.iter().map(move |(buffer, count)| Sent { to, elements: Slice { buffer, range: 0..*count } });
+    let from = |from: usize| shards[from].iter().map(move |range| Received { from, buffer: 0, range: range.clone() });
+    let sent: Vec<_> = peers().flat_map(to).collect();
+    let received: Vec<_> = peers().flat_map(from).filter(|received| !received.range.is_empty()).collect();
+    let bytes = sent.iter().map(|sent| (sent.elements.range.len() * size_of::<f32>()) as u64).sum();
+    transport.exchange(&sent, std::slice::from_mut(buffer), &received)?;
+    transport.finish()?;
+    Ok(bytes)
 }
 
 /// Elements for another rank.

@@ -10,7 +10,7 @@ use medley_common::lane::Node;
 
 use super::exchange::{Admission, Exchange, Next};
 use super::frame::{Header, Kind};
-use super::group::Group;
+use super::group::{Extent, Group};
 use super::pool::Pool;
 use super::tree_sum::{RowsView, sum_rows};
 use super::{CollectiveError, Parts, SparseRows, Summed};
@@ -65,7 +65,7 @@ impl Words {
     }
 
     fn share(&self, owner: usize) -> Range<usize> {
-        self.group.share(self.group.vocabulary, owner)
+        self.group.share(Extent::whole(self.group.vocabulary), owner)
     }
 
     /// Rows of this rank's node at `place` of its cover that `owner` adds up.

@@ -88,12 +88,13 @@ fn turn_into(worker: &Path) -> Failure {
     };
     let way_out = "name the folders of what is installed in LD_LIBRARY_PATH (deploy/cuda/README.md says how), or use \
                    --device cpu";
-    let missing: Vec<String> = missing(&trace).map(advice).collect();
+    let is_older = is_older(&trace);
+    let missing: Vec<String> = missing(&trace).map(|library| advice(library, is_older)).collect();
     if !missing.is_empty() {
         return config(format!("{name} lacks {}; {way_out}", missing.join(", ")));
     }
     if let Some(function) = unknown(&warnings, &name.to_string()) {
-        let (library, source) = owner(function);
+        let (library, source) = owner(function, is_older);
         return config(format!("{name} finds {library} too old: it has no {function} ({source}); {way_out}"));
     }
     let mut command = Command::new(worker);
@@ -112,16 +113,20 @@ fn missing(trace: &str) -> impl Iterator<Item = &str> {
     trace.lines().filter_map(|line| line.trim().strip_suffix(" => not found"))
 }
 
-fn advice(library: &str) -> String {
+fn advice(library: &str, is_older: bool) -> String {
     match SOURCES.iter().find(|(start, ..)| library.starts_with(start)) {
-        Some((.., source)) => format!("{library} ({})", of_release(source, library)),
+        Some((.., source)) => format!("{library} ({})", of_release(source, is_older)),
         None => library.to_owned(),
     }
 }
 
-/// The package that has this library: those of CUDA 12 have the number in their names, and so have their libraries.
-fn of_release(source: &str, library: &str) -> String {
-    let is_older = library.ends_with(".so.12");
+/// Whether these are the libraries of CUDA 12, which have the number in their names.
+fn is_older(trace: &str) -> bool {
+    trace.lines().filter_map(|line| line.split_whitespace().next()).any(|library| library.ends_with(".so.12"))
+}
+
+/// The package of this release: those of CUDA 12 have the number in their names.
+fn of_release(source: &str, is_older: bool) -> String {
     match source.strip_suffix("-cu13") {
         _ if !is_older || !source.starts_with("pip ") => source.to_owned(),
         Some(start) => format!("{start}-cu12"),
@@ -138,10 +143,10 @@ fn unknown<'a>(warnings: &'a str, program: &str) -> Option<&'a str> {
 }
 
 /// The library that a function should be in, and what has it.
-fn owner(function: &str) -> (&'static str, &'static str) {
+fn owner(function: &str, is_older: bool) -> (&'static str, String) {
     match SOURCES.iter().find(|(_, start, _)| function.starts_with(start)) {
-        Some((library, _, source)) => (library.trim_end_matches('.'), source),
-        None => ("a library", "that this worker was built for"),
+        Some((library, _, source)) => (library.trim_end_matches('.'), of_release(source, is_older)),
+        None => ("a library", "that this worker was built for".to_owned()),
     }
 }
 
@@ -153,11 +158,19 @@ mod tests {
     fn what_the_loader_has_not_found_is_named_with_its_source() {
         let trace = "\tlinux-vdso.so.1 (0x7f)\n\tlibcuda.so.1 => not found\n\tlibc.so.6 => /lib/libc.so.6 (0x7f)\n\
                      \tlibnccl.so.2 => not found\n\tlibodd.so.3 => not found\n";
-        let named: Vec<String> = missing(trace).map(advice).collect();
+        let named: Vec<String> = missing(trace).map(|library| advice(library, false)).collect();
         assert!(named[0].starts_with("libcuda.so.1 (the NVIDIA driver"), "{named:?}");
         assert_eq!(named[1..], ["libnccl.so.2 (pip install nvidia-nccl-cu13)", "libodd.so.3"]);
-        assert_eq!(advice("libcublas.so.12"), "libcublas.so.12 (pip install nvidia-cublas-cu12)");
-        assert_eq!(advice("libcublasLt.so.13"), "libcublasLt.so.13 (pip install nvidia-cublas)");
+        assert_eq!(advice("libcublasLt.so.13", false), "libcublasLt.so.13 (pip install nvidia-cublas)");
+    }
+
+    #[test]
+    fn libraries_of_an_older_release_have_its_packages() {
+        assert!(!is_older("\tlibcublas.so.13 => /lib/libcublas.so.13 (0x7f)\n\tlibnccl.so.2 => not found\n"));
+        assert!(is_older("\tlibnccl.so.2 => not found\n\tlibcublas.so.12 => not found\n"));
+        assert_eq!(advice("libcublas.so.12", true), "libcublas.so.12 (pip install nvidia-cublas-cu12)");
+        assert_eq!(advice("libnccl.so.2", true), "libnccl.so.2 (pip install nvidia-nccl-cu12)");
+        assert_eq!(owner("ncclNew", true), ("libnccl", "pip install nvidia-nccl-cu12".to_owned()));
     }
 
     #[test]
@@ -166,7 +179,7 @@ mod tests {
             "undefined symbol: odd\t(/lib/libother.so)\nundefined symbol: cuNew_v3\t(/bin/medley-worker-cuda)\n";
         assert_eq!(unknown(warnings, "/bin/medley-worker-cuda"), Some("cuNew_v3"));
         assert_eq!(unknown(warnings, "/bin/other"), None);
-        let owners = ["cuNew_v3", "cublasLtNew", "cudaNew", "ncclNew", "odd"].map(|function| owner(function).0);
+        let owners = ["cuNew_v3", "cublasLtNew", "cudaNew", "ncclNew", "odd"].map(|function| owner(function, false).0);
         assert_eq!(owners, ["libcuda", "libcublas", "libcudart", "libnccl", "a library"]);
     }
 }

@@ -23,6 +23,11 @@ impl<O: Ops> Engine<O> {
     /// Connects with the group, and takes its state over where this worker lacks it.
     pub(super) fn form(&mut self, form: &Form, bridle: Bridle) -> Result<(), Failure> {
         self.group = None;
+        if self.trainer.is_cut() || form.source.is_some() && self.trainer.is_sharded() {
+            let message =
+                "a worker that holds a shard of the optimizer's state begins anew before it joins another group";
+            return Err(Failure { kind: FailureKind::Internal, message: message.to_owned() });
+        }
         let Bridle { switch, told } = bridle;
         let tell = |token| self.report(Event::Token { generation: form.generation, token });
         let rendezvous = Rendezvous { switch: &switch, tell: &tell, told: &told };
@@ -51,6 +56,8 @@ impl<O: Ops> Engine<O> {
             let message = format!("the group starts from update {}, but this worker holds {through}", form.update);
             return Err(Failure { kind: FailureKind::Internal, message });
         }
+        let world = u32::try_from(form.peers.len()).unwrap_or(u32::MAX);
+        self.trainer.cut(form.rank.0, world).map_err(|error| device_failed("keep a shard of the state", &error))?;
         // How sums travel is of interest where there are any.
         let is_told = form.rank.0 == 0 && self.total > Update(0);
         if let Some(line) = collective.describe().filter(|_| is_told) {

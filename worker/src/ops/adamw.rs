@@ -51,12 +51,12 @@ pub struct AdamW<'a, O: Ops + ?Sized> {
     /// The numbers.
     pub coefficients: Coefficients,
     /// `p`.
-    pub parameters: &'a mut O::Buffer,
-    /// `m`.
-    pub first: &'a mut O::Buffer,
-    /// `v`.
-    pub second: &'a mut O::Buffer,
-    /// What is moved; no element twice.
+    pub parameters: SliceMut<'a, O::Buffer>,
+    /// `m` of these parameters.
+    pub first: SliceMut<'a, O::Buffer>,
+    /// `v` of these parameters.
+    pub second: SliceMut<'a, O::Buffer>,
+    /// What of them is moved; no element twice.
     pub runs: Vec<StepRun<'a, O>>,
 }
 

@@ -176,6 +176,11 @@ pub trait Ops {
         self.upload(values)
     }
 
+    /// Has operations read the parameters as they are, after another than a step has changed them.
+    fn refresh_parameters(&self, _parameters: &mut Self::Buffer) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
     /// Moves a buffer to the host.
     fn download(&self, buffer: Self::Buffer) -> Result<Vec<f32>, DeviceError>;
 
@@ -285,8 +290,17 @@ pub trait Ops {
         width: usize,
     ) -> Result<SparseRows<Self::Buffer>, DeviceError>;
 
+    /// Elements of a piece of [`square_sums`](Self::square_sums), a multiple of 4.
+    const PIECE: usize;
+
+    /// The sums of the squares of each run's pieces, in `f64`: of its first [`PIECE`](Self::PIECE) elements, of the next, and
+    /// so on; that of a piece has the same bits wherever it lies.
+    fn square_sums(&self, runs: &[Slice<'_, Self::Buffer>]) -> Result<Vec<Vec<f64>>, DeviceError>;
+
     /// The sum of the squares of all runs' elements, in `f64`, in an order that depends on their lengths alone.
-    fn square_sum(&self, runs: &[Slice<'_, Self::Buffer>]) -> Result<f64, DeviceError>;
+    fn square_sum(&self, runs: &[Slice<'_, Self::Buffer>]) -> Result<f64, DeviceError> {
+        Ok(self.square_sums(runs)?.iter().map(|pieces| pieces.iter().sum::<f64>()).sum())
+    }
 
     /// See [`AdamW`].
     fn adamw(&self, op: AdamW<'_, Self>) -> Result<(), DeviceError>;

@@ -43,10 +43,10 @@ pub struct Sgd<'a, O: Ops + ?Sized> {
     /// The numbers.
     pub coefficients: Coefficients,
     /// `p`.
-    pub parameters: &'a mut O::Buffer,
-    /// `b`, if there is momentum.
-    pub momentum: Option<&'a mut O::Buffer>,
-    /// What is moved; no element twice.
+    pub parameters: SliceMut<'a, O::Buffer>,
+    /// `b` of these parameters, if there is momentum.
+    pub momentum: Option<SliceMut<'a, O::Buffer>>,
+    /// What of them is moved; no element twice.
     pub runs: Vec<StepRun<'a, O>>,
 }
 

@@ -6,7 +6,7 @@ use super::{Ops, Slice};
 
 /// Neighbouring elements that decay alike.
 pub struct StepRun<'a, O: Ops + ?Sized> {
-    /// Their places in the buffers.
+    /// Their places among the parameters of the step, and in the buffers of what is remembered of those.
     pub range: Range<usize>,
     /// Whether they decay; those that do not have the coefficients without decay.
     pub decays: bool,
@@ -21,5 +21,5 @@ pub struct RowGradients<'a, O: Ops + ?Sized> {
     /// The rows that have a gradient, ascending.
     pub rows: &'a [u32],
     /// Their gradients, as summed, `[rows, width]`.
-    pub values: &'a O::Buffer,
+    pub values: Slice<'a, O::Buffer>,
 }

@@ -1,9 +1,10 @@
 //! AdamW in the two forms that Hugging Face trains with.
 
+use std::ops::Range;
+
 use medley_common::spec::{OptimizerKind, OptimizerSpec};
 
 use super::optimizer::StepSize;
-use super::runs::Run;
 use crate::ops::adamw::{AdamW as Step, AdamWRows, Coefficients};
 use crate::ops::step::{RowGradients, StepRun};
 use crate::ops::{DeviceError, Ops, SliceMut};
@@ -29,33 +30,35 @@ impl<O: Ops> AdamW<O> {
         [&mut self.first, &mut self.second]
     }
 
-    /// Moves the rows of the matrix at `run`.
+    /// Moves the rows of a matrix, of which `memory` is remembered.
     pub(super) fn step_rows(
         &mut self,
         ops: &O,
-        parameters: &mut O::Buffer,
-        (Run { range, decays, .. }, gradient): (&Run, RowGradients<'_, O>),
+        (parameters, memory): (SliceMut<'_, O::Buffer>, Range<usize>),
+        (decays, gradient): (bool, RowGradients<'_, O>),
         size: StepSize,
     ) -> Result<(), DeviceError> {
         let coefficients = coefficients(&self.spec, size);
-        let coefficients = if *decays { coefficients } else { coefficients.lasting() };
-        let parameters = SliceMut { buffer: parameters, range: range.clone() };
-        let first = SliceMut { buffer: &mut self.first, range: range.clone() };
-        let second = SliceMut { buffer: &mut self.second, range: range.clone() };
+        let coefficients = if decays { coefficients } else { coefficients.lasting() };
+        let [first, second] = self.moments(&memory);
         ops.adamw_rows(AdamWRows { coefficients, parameters, first, second, gradient })
     }
 
-    /// Moves the parameters of `runs`.
+    /// Moves `runs` of parameters, of which `memory` is remembered.
     pub(super) fn step(
         &mut self,
         ops: &O,
-        parameters: &mut O::Buffer,
+        (parameters, memory): (SliceMut<'_, O::Buffer>, Range<usize>),
         runs: Vec<StepRun<'_, O>>,
         size: StepSize,
     ) -> Result<(), DeviceError> {
         let coefficients = coefficients(&self.spec, size);
-        let (first, second) = (&mut self.first, &mut self.second);
+        let [first, second] = self.moments(&memory);
         ops.adamw(Step { coefficients, parameters, first, second, runs })
+    }
+
+    fn moments(&mut self, memory: &Range<usize>) -> [SliceMut<'_, O::Buffer>; 2] {
+        [&mut self.first, &mut self.second].map(|buffer| SliceMut { buffer, range: memory.clone() })
     }
 }
 

@@ -102,46 +102,58 @@ impl<O: Ops> Gradients<O> {
         (&self.words, &self.word_values)
     }
 
+    /// All rows of the word embedding that have a gradient.
+    #[must_use]
+    pub fn words_run(&self) -> Slice<'_, O::Buffer> {
+        Slice { buffer: &self.word_values, range: 0..self.word_elements }
+    }
+
+    /// All elements of each dense segment.
+    pub fn dense_runs(&self, layout: &Layout) -> impl Iterator<Item = Slice<'_, O::Buffer>> {
+        self.segments.iter().map(|(segment, buffer)| Slice { buffer, range: 0..layout.range(*segment).len() })
+    }
+
     /// The L2 norm of the summed gradient: the same bits on all ranks and for any number of threads.
     ///
     /// # Errors
     /// The device failed.
     pub fn norm(&self, ops: &O, layout: &Layout) -> Result<f64, DeviceError> {
-        let words = Slice { buffer: &self.word_values, range: 0..self.word_elements };
-        let dense = self.segments.iter().map(|(segment, buffer)| (buffer, 0..layout.range(*segment).len()));
-        let runs: Vec<_> = std::iter::once(words).chain(dense.map(|(buffer, range)| Slice { buffer, range })).collect();
+        let runs: Vec<_> = std::iter::once(self.words_run()).chain(self.dense_runs(layout)).collect();
         Ok(ops.square_sum(&runs)?.sqrt())
     }
 
-    /// Where a gradient that is not finite began: at a weight, or in the backward pass, which goes from the layout's end to
-    /// its beginning and spoils all that comes after.
+    /// The tensor whose gradient was the first in the backward pass, which goes from the layout's end to its beginning and
+    /// spoils all that comes after, not to be finite in what `shard` has of it: its place among the layout's slots.
     ///
     /// # Errors
     /// The device failed.
-    pub fn origin(&self, ops: &O, layout: &Layout, parameters: &O::Buffer) -> Result<Origin, DeviceError> {
-        for slot in layout.slots() {
-            if !ops.square_sum(&[Slice { buffer: parameters, range: slot.range.clone() }])?.is_finite() {
-                return Ok(Origin::Weight(slot.name.clone()));
-            }
-        }
-        let has_one =
-            |segment: &Segment| *segment == Segment::Words || self.segments.iter().any(|(own, _)| own == segment);
-        for (segment, whole) in layout.segments().iter().rev().filter(|(segment, _)| has_one(segment)) {
-            for slot in layout.slots().iter().rev().filter(|slot| whole.contains(&slot.range.start)) {
-                if !ops.square_sum(&[self.run(*segment, whole.start, &slot.range)])?.is_finite() {
-                    return Ok(Origin::Gradient(slot.name.clone()));
+    pub fn first_not_finite(
+        &self,
+        ops: &O,
+        layout: &Layout,
+        shard: &[Range<usize>],
+    ) -> Result<Option<usize>, DeviceError> {
+        for (place, slot) in layout.slots().iter().enumerate().rev() {
+            let runs = shard.iter().map(|run| run.start.max(slot.range.start)..run.end.min(slot.range.end));
+            for run in runs.filter(|run| !run.is_empty()) {
+                if let Some(run) = self.run(layout, &run)
+                    && !ops.square_sum(&[run])?.is_finite()
+                {
+                    return Ok(Some(place));
                 }
             }
         }
-        Ok(Origin::Unknown)
+        Ok(None)
     }
 
-    /// A parameter's gradient; of the word embedding, all rows that have one.
-    fn run(&self, segment: Segment, start: usize, slot: &Range<usize>) -> Slice<'_, O::Buffer> {
-        match self.segments.iter().find(|(known, _)| *known == segment) {
-            Some((_, buffer)) => Slice { buffer, range: slot.start - start..slot.end - start },
-            None => Slice { buffer: &self.word_values, range: 0..self.word_elements },
+    /// The gradient of a run of a parameter; of the word embedding, all rows that have one. None where it is not trained.
+    fn run(&self, layout: &Layout, run: &Range<usize>) -> Option<Slice<'_, O::Buffer>> {
+        let (segment, whole) = layout.segments().iter().find(|(_, whole)| whole.contains(&run.start))?;
+        if *segment == Segment::Words {
+            return Some(self.words_run());
         }
+        let (_, buffer) = self.segments.iter().find(|(known, _)| known == segment)?;
+        Some(Slice { buffer, range: run.start - whole.start..run.end - whole.start })
     }
 
     /// The dense segments' buffers, for reuse.

@@ -9,3 +9,4 @@ pub mod loss_scale;
 pub mod optimizer;
 mod runs;
 mod sgd;
+pub(crate) mod shards;

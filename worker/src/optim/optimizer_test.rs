@@ -68,7 +68,9 @@ fn steps_are_those_of_transformers_and_of_torch() {
     let layout = layout();
     for kind in [OptimizerKind::AdamwHf, OptimizerKind::AdamwTorch] {
         let spec = spec(kind);
-        let mut optimizer = Optimizer::new(&Cpu, &layout, (spec, &TuningSpec::default())).unwrap();
+        let mut optimizer =
+            Optimizer::new(&Cpu, &layout, (spec, &TuningSpec::default()), std::slice::from_ref(&(0..layout.len())))
+                .unwrap();
         let mut parameters: Vec<f32> = (0..layout.len()).map(|i| value(i, 100)).collect();
         let mut expected: Vec<[f64; 3]> = parameters.iter().map(|p| [f64::from(*p), 0.0, 0.0]).collect();
         for update in 1..=5 {

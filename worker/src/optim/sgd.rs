@@ -1,10 +1,11 @@
 //! Stochastic gradient descent with momentum (Sutskever et al., 2013), as `torch.optim.SGD` makes it.
 
+use std::ops::Range;
+
 use medley_common::identity::Update;
 use medley_common::spec::SgdSpec;
 
 use super::optimizer::StepSize;
-use super::runs::Run;
 use crate::ops::sgd::{Coefficients, Sgd as Step, SgdRows};
 use crate::ops::step::{RowGradients, StepRun};
 use crate::ops::{DeviceError, Ops, SliceMut};
@@ -31,31 +32,31 @@ impl<O: Ops> Sgd<O> {
         self.momentum.as_mut()
     }
 
-    /// Moves the rows of the matrix at `run`.
+    /// Moves the rows of a matrix, of which `memory` is remembered.
     pub(super) fn step_rows(
         &mut self,
         ops: &O,
-        parameters: &mut O::Buffer,
-        (Run { range, decays, .. }, gradient): (&Run, RowGradients<'_, O>),
+        (parameters, memory): (SliceMut<'_, O::Buffer>, Range<usize>),
+        (decays, gradient): (bool, RowGradients<'_, O>),
         size: StepSize,
     ) -> Result<(), DeviceError> {
         let coefficients = self.coefficients(size);
-        let coefficients = if *decays { coefficients } else { coefficients.lasting() };
-        let parameters = SliceMut { buffer: parameters, range: range.clone() };
-        let momentum = self.momentum.as_mut().map(|buffer| SliceMut { buffer, range: range.clone() });
+        let coefficients = if decays { coefficients } else { coefficients.lasting() };
+        let momentum = self.momentum.as_mut().map(|buffer| SliceMut { buffer, range: memory });
         ops.sgd_rows(SgdRows { coefficients, parameters, momentum, gradient })
     }
 
-    /// Moves the parameters of `runs`.
+    /// Moves `runs` of parameters, of which `memory` is remembered.
     pub(super) fn step(
         &mut self,
         ops: &O,
-        parameters: &mut O::Buffer,
+        (parameters, memory): (SliceMut<'_, O::Buffer>, Range<usize>),
         runs: Vec<StepRun<'_, O>>,
         size: StepSize,
     ) -> Result<(), DeviceError> {
         let coefficients = self.coefficients(size);
-        ops.sgd(Step { coefficients, parameters, momentum: self.momentum.as_mut(), runs })
+        let momentum = self.momentum.as_mut().map(|buffer| SliceMut { buffer, range: memory });
+        ops.sgd(Step { coefficients, parameters, momentum, runs })
     }
 
     /// The numbers of what decays.

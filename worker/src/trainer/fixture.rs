@@ -17,8 +17,8 @@ use medley_common::schedule::{Decay, LrSchedule};
 use medley_common::spec::{ComputeSpec, OptimizerKind, OptimizerSpec, TrainSpec, TuningSpec};
 
 use super::{StepError, Trainer};
-use crate::collective::{Collective, CollectiveError, SparseRows, Summed};
-use crate::layout::{Layout, Segment};
+use crate::collective::{Collective, CollectiveError, Shard, SparseRows, Summed, Sums, Traffic};
+use crate::layout::{Layout, Segment, shard};
 use crate::ops::cpu::Cpu;
 
 pub(super) fn path(name: &str) -> PathBuf {
@@ -153,6 +153,7 @@ pub(super) struct Member {
     /// The sums of the last update.
     pub(super) segments: Vec<(Segment, Vec<f32>)>,
     pub(super) words: SparseRows,
+    sums: Sums,
 }
 
 /// A group of `world` ranks that sums `lanes` lanes.
@@ -173,6 +174,7 @@ pub(super) fn group(world: u32, lanes: u32) -> Vec<Member> {
         peers,
         segments: Vec::new(),
         words: SparseRows::default(),
+        sums: Sums::default(),
     };
     (0..).zip(ends).map(member).collect()
 }
@@ -210,6 +212,27 @@ impl Collective for Member {
         Ok(())
     }
 
+    fn sums(&mut self, sums: Sums) {
+        self.sums = sums;
+    }
+
+    /// Every rank hands over its shard as a segment's sum.
+    fn all_gather(&mut self, buffer: &mut Vec<f32>, shards: &[Shard]) -> Result<Traffic, CollectiveError> {
+        let rank = |rank: u32| (Segment::Losses, Node { level: 0, index: rank });
+        let own = shards[self.rank as usize].iter().flat_map(|run| &buffer[run.clone()]).copied().collect();
+        let parts = Arc::new(Parts { dense: BTreeMap::from([(rank(self.rank), own)]), ..Parts::default() });
+        for (peer, _) in &self.peers {
+            peer.send(parts.clone()).map_err(|_| CollectiveError::Aborted)?;
+        }
+        for (_, peer) in &self.peers {
+            for ((_, node), shard) in &peer.recv().map_err(|_| CollectiveError::Aborted)?.dense {
+                let places = shards[node.index as usize].iter().cloned().flatten();
+                places.zip(shard).for_each(|(place, value)| buffer[place] = *value);
+            }
+        }
+        Ok(Traffic::default())
+    }
+
     fn reuse(&mut self, sums: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
         sums
     }
@@ -233,7 +256,13 @@ impl Collective for Member {
         for segment in &own.launched {
             let dense = all.iter().flat_map(|parts| &parts.dense).filter(|((known, _), _)| known == segment);
             let known = dense.map(|((_, node), sum)| (*node, sum.clone())).collect();
-            self.segments.push((*segment, total(self.tree, root, &known, &add).unwrap()));
+            let mut sum = total(self.tree, root, &known, &add).unwrap();
+            if let (Sums::Shards(piece), true) = (self.sums, *segment != Segment::Losses) {
+                let own = shard(sum.len(), self.rank, self.world(), piece);
+                let others = sum.iter_mut().enumerate().filter(|(place, _)| !own.contains(place));
+                others.for_each(|(_, element)| *element = f32::NAN);
+            }
+            self.segments.push((*segment, sum));
         }
         let known = all.iter().flat_map(|parts| parts.words.clone()).collect();
         self.words = total(self.tree, root, &known, &|left, right| left.plus(&right)).unwrap_or_default();

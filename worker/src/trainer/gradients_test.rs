@@ -10,7 +10,7 @@ use medley_common::spec::{ComputeSpec, OptimizerKind, Precision, Summation, Trai
 use super::Trainer;
 use super::families_test::Tiny;
 use super::fixture::{config, examples, flat, plan, random_parameters, spec};
-use crate::collective::{Collective, CollectiveError, Parts, Solo, SparseRows, Summed};
+use crate::collective::{Collective, CollectiveError, Parts, Shard, Solo, SparseRows, Summed, Traffic};
 use crate::layout::{Layout, Segment};
 use crate::ops::cpu::Cpu;
 use crate::ops::cuda::Cuda;
@@ -67,6 +67,10 @@ impl<O: Ops> Collective<O::Buffer> for Witness<O> {
         let summed = self.solo.fence()?;
         self.see(&summed);
         Ok(summed)
+    }
+
+    fn all_gather(&mut self, buffer: &mut O::Buffer, shards: &[Shard]) -> Result<Traffic, CollectiveError> {
+        self.solo.all_gather(buffer, shards)
     }
 
     fn reuse(&mut self, sums: Vec<O::Buffer>) -> Vec<O::Buffer> {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use medley_common::identity::Update;
 
 use super::{Trainer, TrainerError};
-use crate::collective::{Collective, CollectiveError, SparseRows, Summed};
+use crate::collective::{Collective, CollectiveError, SparseRows, Summed, Sums};
 use crate::layout::Segment;
 use crate::ops::{DeviceError, Ops, Slice};
 use crate::optim::loss_scale::LossScale;
@@ -43,18 +43,20 @@ impl<O: Ops> Trainer<O> {
         handover: Handover<'_>,
         collective: &mut dyn Collective<O::Buffer>,
     ) -> Result<(), HandoverError> {
-        collective.sum_in_full(true);
+        collective.sums(Sums::State);
         let mut taken = Vec::new();
         for buffer in std::iter::once(&self.parameters).chain(self.optimizer.memory()) {
             let mine = if handover.is_source { Some(self.read(buffer)?) } else { None };
             let summed = self.travel(mine, handover.lanes, collective)?;
-            taken.push(self.join(&summed)?);
+            if !handover.is_source {
+                taken.push(self.join(&summed)?);
+            }
             let sums = summed.segments.into_iter().map(|(_, sum)| sum).collect();
             // Buffers that are of no use to the collective are of none here.
             drop(collective.reuse(sums));
         }
         let scale = self.travel_scale(handover, collective)?;
-        collective.sum_in_full(false);
+        collective.sums(Sums::Gradients);
         if !handover.is_source {
             let memory = taken.split_off(1);
             let parameters = taken.into_iter().flatten().collect();

@@ -5,7 +5,7 @@ use medley_common::lane::Node;
 use medley_common::spec::OptimizerKind;
 
 use super::*;
-use crate::collective::{Parts, Solo};
+use crate::collective::{Parts, Shard, Solo, Traffic};
 use crate::ops::cpu::Cpu;
 use crate::trainer::fixture::{Member, config, examples, group, plan, spec, trainer};
 
@@ -33,8 +33,9 @@ impl Collective for Rounding {
         self.member.world()
     }
 
-    fn sum_in_full(&mut self, in_full: bool) {
-        self.in_full = in_full;
+    fn sums(&mut self, sums: Sums) {
+        self.in_full = sums == Sums::State;
+        self.member.sums(sums);
     }
 
     fn launch(&mut self, segment: Segment, sums: Vec<(Node, Vec<f32>)>) -> Result<(), CollectiveError> {
@@ -48,6 +49,10 @@ impl Collective for Rounding {
         };
         let sums = sums.into_iter().map(rounded).collect();
         self.member.launch_words(sums)
+    }
+
+    fn all_gather(&mut self, buffer: &mut Vec<f32>, shards: &[Shard]) -> Result<Traffic, CollectiveError> {
+        self.member.all_gather(buffer, shards)
     }
 
     fn fence(&mut self) -> Result<Summed, CollectiveError> {

@@ -21,6 +21,7 @@ use crate::optim::optimizer::Optimizer;
 use crate::trainer::kept::Kept;
 use crate::trainer::passes::Passes;
 use crate::trainer::seat::Seat;
+use crate::trainer::sharding::Sharding;
 
 mod computer;
 mod handover;
@@ -29,6 +30,7 @@ mod launch;
 mod passes;
 mod predict;
 mod seat;
+mod sharding;
 mod step;
 
 #[cfg(test)]
@@ -58,6 +60,7 @@ mod settled_test;
 
 pub use handover::{Handover, HandoverError};
 pub use predict::{BLOCK_ROWS, PredictError};
+pub use sharding::GatherError;
 pub use step::StepError;
 
 /// Trains one replica of the model.
@@ -69,6 +72,7 @@ pub struct Trainer<O: Ops = Cpu> {
     model: Bert<O>,
     parameters: O::Buffer,
     optimizer: Optimizer<O>,
+    sharding: Sharding,
     pool: BufferPool<O>,
     update: Update,
     /// The highest learning rate of the schedule, as evaluations have left it.
@@ -110,15 +114,35 @@ impl<O: Ops> Trainer<O> {
     /// # Errors
     /// The model is impossible, the parameters are not its own, or the device's memory is exhausted.
     pub fn new(ops: O, config: ModelConfig, spec: TrainSpec, parameters: Vec<f32>) -> Result<Self, TrainerError> {
+        Self::of(ops, config, spec, (parameters, Sharding::Off))
+    }
+
+    /// The same, of which every rank is to keep a shard of what the optimizer remembers ([`Trainer::cut`]).
+    ///
+    /// # Errors
+    /// As for [`Trainer::new`].
+    pub fn sharded(ops: O, config: ModelConfig, spec: TrainSpec, parameters: Vec<f32>) -> Result<Self, TrainerError> {
+        Self::of(ops, config, spec, (parameters, Sharding::Due(Vec::new())))
+    }
+
+    fn of(
+        ops: O,
+        config: ModelConfig,
+        spec: TrainSpec,
+        (parameters, sharding): (Vec<f32>, Sharding),
+    ) -> Result<Self, TrainerError> {
         config.validate()?;
         ops.check(&config)?;
         let layout = Layout::new(&config);
         check_length("parameters", parameters.len(), &layout)?;
+        // Nothing is remembered before it is known whose part of it.
+        let stepped = if matches!(sharding, Sharding::Off) { 0..layout.len() } else { 0..0 };
         let scale = (spec.compute.precision == Precision::Float16).then(LossScale::default);
         Ok(Self {
             model: new_model(&config, &spec, &layout),
             parameters: ops.upload_parameters(parameters)?,
-            optimizer: Optimizer::new(&ops, &layout, (spec.optimizer, &spec.tuning))?,
+            optimizer: Optimizer::new(&ops, &layout, (spec.optimizer, &spec.tuning), std::slice::from_ref(&stepped))?,
+            sharding,
             pool: BufferPool::default(),
             update: Update(0),
             peak: spec.schedule.peak,
@@ -151,8 +175,12 @@ impl<O: Ops> Trainer<O> {
         for (place, name) in self.spec.optimizer.kind.memory().iter().enumerate() {
             check_length(name, memory.get(place).map_or(0, Vec::len), &self.layout)?;
         }
-        let memory = memory.into_iter().map(|buffer| self.ops.upload(buffer)).collect::<Result<_, _>>()?;
-        self.optimizer.restore(memory);
+        if self.is_sharded() {
+            self.sharding = Sharding::Due(memory);
+        } else {
+            let memory = memory.into_iter().map(|buffer| self.ops.upload(buffer)).collect::<Result<_, _>>()?;
+            self.optimizer.restore(memory);
+        }
         self.update = update;
         self.kept = None;
         Ok(())
@@ -229,7 +257,7 @@ impl<O: Ops> Trainer<O> {
         self.ops.host(&self.parameters)
     }
 
-    /// What the optimizer remembers, on the host: in the order of [`OptimizerKind::memory`], each in that of the layout.
+    /// What the optimizer remembers, of its shard where it has but one, on the host: in the order of [`OptimizerKind::memory`], each in that of the layout.
     ///
     /// # Errors
     /// The device failed.

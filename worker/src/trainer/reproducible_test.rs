@@ -14,7 +14,7 @@ use medley_common::spec::{ComputeSpec, OptimizerKind, Precision, Summation, Trai
 use super::fixture::{self, config, plan, random_parameters, spec};
 use super::{BLOCK_ROWS, StepError, Trainer};
 use crate::collective::local_transport::{Seat, seats};
-use crate::collective::{Collective, CollectiveError, DenseParts, Parts, Solo, SparseRows, Summed};
+use crate::collective::{Collective, CollectiveError, DenseParts, Parts, Shard, Solo, SparseRows, Summed, Traffic};
 use crate::layout::{Layout, Segment};
 use crate::ops::cuda::choosy_test::Choosy;
 use crate::ops::cuda::driver::Driver;
@@ -227,6 +227,10 @@ impl<B> Collective<B> for Lost<B> {
     }
 
     fn fence(&mut self) -> Result<Summed<B>, CollectiveError> {
+        Err(CollectiveError::Aborted)
+    }
+
+    fn all_gather(&mut self, _buffer: &mut B, _shards: &[Shard]) -> Result<Traffic, CollectiveError> {
         Err(CollectiveError::Aborted)
     }
 

@@ -12,9 +12,10 @@ use super::computer::{Computer, Work};
 use super::kept::Kept;
 use super::launch::{Launch, Launched};
 use super::passes::{PartialSums, Passes};
+use super::sharding::GatherError;
 use super::{Trainer, new_model};
 use crate::batch::RowError;
-use crate::collective::{Collective, CollectiveError, Summed};
+use crate::collective::{Collective, CollectiveError, Summed, Traffic};
 use crate::layout::Segment;
 use crate::ops::buffer_pool::BufferPool;
 use crate::ops::{DeviceError, Ops, Slice};
@@ -23,7 +24,7 @@ use crate::optim::loss_scale::LossScale;
 use crate::optim::optimizer::StepSize;
 use crate::process_clock;
 
-/// Why an update was not made; parameters and moments are as before.
+/// Why an update was not made; parameters and moments are as before, unless the trainer is sharded: then they are void.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
     /// The plan is not that of the next update.
@@ -122,6 +123,7 @@ impl<O: Ops> Trainer<O> {
         let gradient_scale = self.scale.map_or(1.0, |scale| scale.scale / divisor);
         let seat = self.seat(planned as u32, collective.rank(), collective.world());
         let work = Work { plan, examples, gradient_scale, seat };
+        collective.sums(self.sums());
         let (launched, mut timing) = self.compute(work, (lanes, &missing), kept, collective)?;
         clock.lap();
         let (lanes, tokens, mut summed) = match launched {
@@ -142,8 +144,12 @@ impl<O: Ops> Trainer<O> {
         timing.started_us = started_us;
         (timing.exchange_seconds, timing.sent_bytes) = (traffic.busy.as_secs_f64(), traffic.sent_bytes);
 
-        let applied = self.apply(update, &gradients, divisor * gradient_scale, &losses)?;
+        let (applied, exchanged) = self.apply(update, &gradients, (divisor * gradient_scale, &losses), collective)?;
         let (grad_norm, skipped) = (applied.unwrap_or(0.0), applied.is_none());
+        for traffic in exchanged {
+            timing.exchange_seconds += traffic.busy.as_secs_f64();
+            timing.sent_bytes += traffic.sent_bytes;
+        }
         self.update = update;
         spare.extend(reported);
         self.recycle(gradients, spare, collective);
@@ -228,15 +234,16 @@ impl<O: Ops> Trainer<O> {
         &mut self,
         update: Update,
         gradients: &Gradients<O>,
-        divisor: f64,
-        losses: &[f32],
-    ) -> Result<Option<f64>, StepError> {
-        let norm = gradients.norm(&self.ops, &self.layout)? / divisor;
+        (divisor, losses): (f64, &[f32]),
+        collective: &mut dyn Collective<O::Buffer>,
+    ) -> Result<(Option<f64>, [Traffic; 2]), StepError> {
+        let (norm, of_norm) = self.norm(gradients, collective)?;
+        let norm = norm / divisor;
         if !norm.is_finite() {
             if self.scale.as_mut().is_some_and(LossScale::overflowed) {
-                return Ok(None);
+                return Ok((None, [of_norm, Traffic::default()]));
             }
-            let place = gradients.origin(&self.ops, &self.layout, &self.parameters)?;
+            let place = self.origin(gradients, collective)?;
             return Err(StepError::NonFinite { update, norm, place, losses: losses.to_vec() });
         }
         let learning_rate = self.spec.schedule.at(update, self.peak);
@@ -244,10 +251,11 @@ impl<O: Ops> Trainer<O> {
         let made = Update(update.0.saturating_sub(self.scale.map_or(0, |scale| scale.skipped_updates)));
         let size = StepSize { update: made, learning_rate, gradient_scale };
         self.optimizer.step(&self.ops, &mut self.parameters, gradients, size)?;
+        let of_parameters = self.gather_parameters(collective)?;
         if let Some(scale) = &mut self.scale {
             scale.succeeded();
         }
-        Ok(Some(norm))
+        Ok((Some(norm), [of_norm, of_parameters]))
     }
 
     fn next(&self, plan: &UpdatePlan) -> Result<Update, StepError> {
@@ -273,6 +281,15 @@ impl<O: Ops> Trainer<O> {
 
 fn in_smaller_passes(update: Update, shortage: &str, Passes { most }: Passes) -> String {
     format!("update {update}: out of memory: {shortage}; going on with {most} lanes a pass")
+}
+
+impl From<GatherError> for StepError {
+    fn from(error: GatherError) -> Self {
+        match error {
+            GatherError::Collective(error) => Self::Collective(error),
+            GatherError::Device(error) => Self::Device(error),
+        }
+    }
 }
 
 /// Names the batch that the device's memory does not hold.

@@ -1,4 +1,5 @@
-//! Sums that NCCL makes: one all-reduce for each segment.
+//! Sums that NCCL makes: one all-reduce for each segment, or, where each rank is to have its own share alone, one reduction to
+//! each.
 
 use std::sync::Arc;
 
@@ -8,9 +9,10 @@ use medley_common::spec::GradientDtype;
 
 use super::communicator::Wire;
 use super::{Memory, Nccl};
-use crate::collective::group::Group;
-use crate::collective::traffic::Meter;
-use crate::collective::{Collective, CollectiveError, Parts, SparseRows, Summed, device_failed};
+use crate::collective::group::{Extent, Group};
+use crate::collective::traffic::{Meter, Traffic};
+use crate::collective::transport::all_gather;
+use crate::collective::{Collective, CollectiveError, Parts, Shard, SparseRows, Summed, Sums, device_failed};
 use crate::layout::Segment;
 use crate::ops::Ops;
 use crate::ops::cuda::driver::Element;
@@ -22,8 +24,7 @@ pub(super) struct AllReduce {
     nccl: Nccl,
     group: Arc<Group>,
     wire: Wire,
-    /// Whether what is summed is a state, of which no bit may be lost.
-    in_full: bool,
+    sums: Sums,
     summed: Vec<Sum>,
     words: Option<Sum>,
     /// By the host's clock, from the first sum that is handed over to the fence. Of what NCCL sends only the least is
@@ -46,13 +47,14 @@ impl AllReduce {
             GradientDtype::Float32 => Wire::Float32,
             GradientDtype::Bfloat16 => Wire::Bfloat16,
         };
-        Self { nccl, group, wire, in_full: false, summed: Vec::new(), words: None, meter: Meter::default() }
+        Self { nccl, group, wire, sums: Sums::default(), summed: Vec::new(), words: None, meter: Meter::default() }
     }
 
     /// Begins the sum of a gradient as soon as the stream that computes it has come this far.
     fn begin(&mut self, segment: Segment, gradient: Memory, count: usize) -> Result<Sum, CollectiveError> {
         // Losses are reported as they are.
-        let wire = if self.in_full || segment == Segment::Losses { Wire::Float32 } else { self.wire };
+        let is_exact = self.sums == Sums::State || segment == Segment::Losses;
+        let wire = if is_exact { Wire::Float32 } else { self.wire };
         let nccl = &mut self.nccl;
         let narrow = match wire {
             Wire::Float32 => None,
@@ -61,16 +63,21 @@ impl AllReduce {
         let address = nccl.cuda.address(narrow.as_ref().unwrap_or(&gradient), count).map_err(device_failed)?;
         nccl.follow_computing()?;
         self.meter.begin();
-        self.meter.send(sent_bytes(count, wire, self.group.world()));
+        let extent = Extent { length: count, piece: self.sums.pieces(segment) };
+        self.meter.send(sent_bytes(extent, wire, self.group.world()));
+        let shares: Vec<_> = (0..self.group.world()).map(|rank| self.group.share(extent, rank)).collect();
         // SAFETY: the sum is kept until the fence, which the computing stream waits for before it frees anything.
-        unsafe { nccl.communicator.sum(address, count, wire, &nccl.stream) }?;
+        match extent.piece {
+            None => unsafe { nccl.communicator.sum(address, count, wire, &nccl.stream) },
+            Some(_) => unsafe { nccl.communicator.sum_shares(address, &shares, wire, &nccl.stream) },
+        }?;
         Ok(Sum { segment, gradient, narrow })
     }
 
     /// What a rank without rows adds: of a state, −0, which changes no bit of any number.
     fn nothing(&self, count: usize) -> Result<Memory, CollectiveError> {
         let cuda = &self.nccl.cuda;
-        if self.in_full { cuda.upload(vec![-0.0; count]) } else { cuda.zeros(count) }.map_err(device_failed)
+        if self.sums == Sums::State { cuda.upload(vec![-0.0; count]) } else { cuda.zeros(count) }.map_err(device_failed)
     }
 
     fn finish(&self, sum: Sum, count: usize) -> Result<(Segment, Memory), CollectiveError> {
@@ -99,8 +106,8 @@ impl Collective<Memory> for AllReduce {
         Some(self.nccl.topology.clone())
     }
 
-    fn sum_in_full(&mut self, in_full: bool) {
-        self.in_full = in_full;
+    fn sums(&mut self, sums: Sums) {
+        self.sums = sums;
     }
 
     fn launch(&mut self, segment: Segment, sums: Vec<(Node, Memory)>) -> Result<(), CollectiveError> {
@@ -140,6 +147,14 @@ impl Collective<Memory> for AllReduce {
         Ok(summed)
     }
 
+    fn all_gather(&mut self, buffer: &mut Memory, shards: &[Shard]) -> Result<Traffic, CollectiveError> {
+        self.meter.begin();
+        let computing = self.nccl.cuda.clone();
+        let sent = all_gather((&computing, &mut self.nccl), buffer, (self.group.rank, shards))?;
+        self.meter.send(sent);
+        Ok(self.meter.take())
+    }
+
     fn reuse(&mut self, sums: Vec<Memory>) -> Vec<Memory> {
         sums
     }
@@ -150,14 +165,11 @@ impl Collective<Memory> for AllReduce {
     }
 }
 
-/// The least that a rank sends for the sum of `count` elements over `world` ranks: all but its own share of the elements
-/// to be added, and its share of the sum to each other.
-fn sent_bytes(count: usize, wire: Wire, world: usize) -> u64 {
-    let element = match wire {
-        Wire::Float32 => 4,
-        Wire::Bfloat16 => 2,
-    };
-    (2 * element * count * world.saturating_sub(1) / world.max(1)) as u64
+/// The least that a rank sends for the sum of `extent` over `world` ranks: all but its own share of the elements to be added,
+/// and its share of the sum to each other, where they are given it.
+fn sent_bytes(extent: Extent, wire: Wire, world: usize) -> u64 {
+    let times = if extent.piece.is_none() { 2 } else { 1 };
+    (times * wire.bytes() * extent.length * world.saturating_sub(1) / world.max(1)) as u64
 }
 
 /// A rank's only sum; none where it has no rows.

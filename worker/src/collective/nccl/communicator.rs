@@ -1,7 +1,9 @@
 //! One NCCL communicator, over the C interface: cudarc's own wrapper can neither be made without blocking nor aborted
 //! without a panic.
 
+use std::cell::Cell;
 use std::ffi::{CStr, c_void};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +20,10 @@ const CONFIG_MAGIC: u32 = 0xcafe_beef;
 const CONFIG_VERSION: u32 = 22_800;
 /// The oldest version whose functions the bindings call.
 const OLDEST: i32 = 22_800;
+/// What a group is at before all are connected.
+const CONNECTING: &str = "connect the ranks";
+/// What it is at from then on.
+const SUMMING: &str = "sum gradients";
 /// How long leaving a group in order may take: a peer that is gone must not hold this rank up.
 const LEAVING: Duration = Duration::from_secs(5);
 
@@ -26,6 +32,23 @@ const LEAVING: Duration = Duration::from_secs(5);
 pub(super) enum Wire {
     Float32,
     Bfloat16,
+}
+
+impl Wire {
+    /// The size of a number.
+    pub(super) fn bytes(self) -> usize {
+        match self {
+            Self::Float32 => 4,
+            Self::Bfloat16 => 2,
+        }
+    }
+
+    fn kind(self) -> sys::ncclDataType_t {
+        match self {
+            Self::Float32 => sys::ncclDataType_t::ncclFloat32,
+            Self::Bfloat16 => sys::ncclDataType_t::ncclBfloat16,
+        }
+    }
 }
 
 /// Numbers for another rank, or a place for some of its.
@@ -41,8 +64,12 @@ pub(super) struct Message {
 pub(super) struct Communicator {
     handle: Arc<Mutex<Handle>>,
     rank: u32,
+    /// What the group is at, for a person.
+    phase: &'static str,
     /// How long NCCL may take to enqueue something.
     silence: Duration,
+    /// What NCCL said of the last call for a sum, which it goes on with by itself: nobody waits for that before the next.
+    enqueued: Cell<sys::ncclResult_t>,
 }
 
 /// Ends a communicator from another thread.
@@ -111,8 +138,9 @@ pub(super) fn check_version() -> Result<(), CollectiveError> {
         return Ok(());
     }
     let (major, minor) = (version / 10_000, version % 10_000 / 100);
-    let problem =
-        format!("NCCL {major}.{minor} is loaded; this worker needs 2.28 or later (pip install nvidia-nccl-cu13)");
+    // Both releases of CUDA have a package of their own.
+    let package = if env!("MEDLEY_CUDA_VERSION") < "13000" { "nvidia-nccl-cu12" } else { "nvidia-nccl-cu13" };
+    let problem = format!("NCCL {major}.{minor} is loaded; this worker needs 2.28 or later (pip install {package})");
     Err(CollectiveError::Invalid { problem })
 }
 
@@ -132,14 +160,20 @@ impl Communicator {
         // SAFETY: the configuration is one of the bindings' version; NCCL copies it.
         let code = unsafe { sys::ncclCommInitRankConfig(&mut comm, number(world), id, number(rank), &mut config) };
         // From here on, dropping it aborts what NCCL has begun.
-        let joined = Self { handle: Arc::new(Mutex::new(Handle(comm))), rank, silence: patience };
+        let (handle, enqueued) = (Arc::new(Mutex::new(Handle(comm))), Cell::new(sys::ncclResult_t::ncclSuccess));
+        let joined = Self { handle, rank, phase: CONNECTING, silence: patience, enqueued };
         joined.settle(code, ("join the group", patience), &mut is_over)?;
         Ok(joined)
     }
 
-    /// How long it may take from here on to enqueue something.
+    /// All are connected: how long it may take from here on to enqueue something.
     pub(super) fn allow(&mut self, silence: Duration) {
-        self.silence = silence;
+        (self.phase, self.silence) = (SUMMING, silence);
+    }
+
+    /// What the group is at, for a person.
+    pub(super) fn phase(&self) -> &'static str {
+        self.phase
     }
 
     /// What ends it from another thread, in the context that it was made in.
@@ -147,11 +181,11 @@ impl Communicator {
         Aborter { handle: self.handle.clone(), context }
     }
 
-    /// Enqueues the sum of `count` numbers at `address` over all ranks, in their place. Where that fails, all that NCCL was
-    /// doing is ended: the numbers may be freed.
+    /// Has NCCL enqueue the sum of `count` numbers at `address` over all ranks, in their place: it is, once the communicator
+    /// has [settled](Self::settled). Where that fails, all that NCCL was doing is ended: the numbers may be freed.
     ///
     /// # Safety
-    /// The numbers are there until the stream has come past the sum.
+    /// The numbers are there until the communicator has settled and the stream has come past the sum.
     pub(super) unsafe fn sum(
         &self,
         address: u64,
@@ -159,11 +193,8 @@ impl Communicator {
         wire: Wire,
         stream: &CudaStream,
     ) -> Result<(), CollectiveError> {
-        let kind = match wire {
-            Wire::Float32 => sys::ncclDataType_t::ncclFloat32,
-            Wire::Bfloat16 => sys::ncclDataType_t::ncclBfloat16,
-        };
-        let add = sys::ncclRedOp_t::ncclSum;
+        self.settled()?;
+        let (kind, add) = (wire.kind(), sys::ncclRedOp_t::ncclSum);
         let code = {
             let handle = lock(&self.handle);
             if handle.0.is_null() {
@@ -174,7 +205,42 @@ impl Communicator {
             // mean the same stream by its pointer.
             unsafe { sys::ncclAllReduce(from, to, count, kind, add, handle.0, stream.cu_stream().cast()) }
         };
-        self.settle(code, ("sum gradients", self.silence), &mut || None).inspect_err(|_| self.abort())
+        self.enqueued.set(code);
+        self.check(code, self.phase).inspect_err(|_| self.abort())
+    }
+
+    /// Waits until NCCL has enqueued what it was asked to sum: what goes to the stream from then on comes after it.
+    pub(super) fn settled(&self) -> Result<(), CollectiveError> {
+        let code = self.enqueued.replace(sys::ncclResult_t::ncclSuccess);
+        self.settle(code, (self.phase, self.silence), &mut || None).inspect_err(|_| self.abort())
+    }
+
+    /// Has NCCL enqueue the sums of each rank's share of the numbers from `address` on, in its place there, as
+    /// [`Self::sum`]. What else is there is void then.
+    ///
+    /// # Safety
+    /// As for [`Self::sum`].
+    pub(super) unsafe fn sum_shares(
+        &self,
+        address: u64,
+        shares: &[Range<usize>],
+        wire: Wire,
+        stream: &CudaStream,
+    ) -> Result<(), CollectiveError> {
+        let (kind, add) = (wire.kind(), sys::ncclRedOp_t::ncclSum);
+        let shares = || shares.iter().enumerate().filter(|(_, share)| !share.is_empty());
+        let code = self.enqueue(shares().count(), |handle| {
+            let sum = |(root, share): (usize, &Range<usize>)| {
+                let place = address + (share.start * wire.bytes()) as u64;
+                let (from, to, root) =
+                    (place as *const c_void, place as *mut c_void, i32::try_from(root).unwrap_or(i32::MAX));
+                // SAFETY: the caller answers for the numbers; both bindings mean the same stream by its pointer.
+                unsafe { sys::ncclReduce(from, to, share.len(), kind, add, root, handle, stream.cu_stream().cast()) }
+            };
+            shares().map(sum).collect()
+        })?;
+        self.enqueued.set(code);
+        Ok(())
     }
 
     /// Enqueues messages of `f32`, none of which waits for another. Those between two ranks meet in their order. A failure
@@ -188,12 +254,35 @@ impl Communicator {
         received: &[Message],
         stream: &CudaStream,
     ) -> Result<(), CollectiveError> {
-        if sent.is_empty() && received.is_empty() {
-            return Ok(());
-        }
-        let doing = "exchange gradients";
         let (kind, stream) = (sys::ncclDataType_t::ncclFloat32, stream.cu_stream().cast());
         let peer = |message: &Message| i32::try_from(message.peer).unwrap_or(i32::MAX);
+        let code = self.enqueue(sent.len() + received.len(), |handle| {
+            let send = |message: &Message| {
+                let from = message.address as *const c_void;
+                // SAFETY: the caller answers for the numbers; both bindings mean the same stream by its pointer.
+                unsafe { sys::ncclSend(from, message.count, kind, peer(message), handle, stream) }
+            };
+            let receive = |message: &Message| {
+                let to = message.address as *mut c_void;
+                // SAFETY: the caller answers for the places, and the same stream.
+                unsafe { sys::ncclRecv(to, message.count, kind, peer(message), handle, stream) }
+            };
+            sent.iter().map(send).chain(received.iter().map(receive)).collect()
+        })?;
+        self.enqueued.set(code);
+        self.settled()
+    }
+
+    /// Asks for `count` calls at once, none of which waits for another, and says what NCCL says of them.
+    fn enqueue(
+        &self,
+        count: usize,
+        calls: impl FnOnce(sys::ncclComm_t) -> Vec<sys::ncclResult_t>,
+    ) -> Result<sys::ncclResult_t, CollectiveError> {
+        if count == 0 {
+            return Ok(sys::ncclResult_t::ncclSuccess);
+        }
+        self.settled()?;
         let (each, all) = {
             let handle = lock(&self.handle);
             if handle.0.is_null() {
@@ -202,33 +291,23 @@ impl Communicator {
             let good = |code: &sys::ncclResult_t| {
                 matches!(code, sys::ncclResult_t::ncclSuccess | sys::ncclResult_t::ncclInProgress)
             };
-            // SAFETY: the caller answers for the numbers and the places, and the communicator is alive while it is locked;
-            // both bindings mean the same stream by its pointer. A group that is begun is ended.
-            unsafe {
-                let mut codes = vec![sys::ncclGroupStart()];
-                codes.extend(sent.iter().map(|message| {
-                    let from = message.address as *const c_void;
-                    sys::ncclSend(from, message.count, kind, peer(message), handle.0, stream)
-                }));
-                codes.extend(received.iter().map(|message| {
-                    let to = message.address as *mut c_void;
-                    sys::ncclRecv(to, message.count, kind, peer(message), handle.0, stream)
-                }));
-                (codes.into_iter().find(|code| !good(code)), sys::ncclGroupEnd())
-            }
+            // SAFETY: the communicator is alive while it is locked, and a group that is begun is ended.
+            let begun = unsafe { sys::ncclGroupStart() };
+            let codes = std::iter::once(begun).chain(calls(handle.0));
+            let each = codes.into_iter().find(|code| !good(code));
+            // SAFETY: it was begun.
+            (each, unsafe { sys::ncclGroupEnd() })
         };
-        let enqueued = match each {
-            Some(code) => self.check(code, doing),
-            None => self.settle(all, (doing, self.silence), &mut || None),
-        };
-        enqueued.inspect_err(|_| self.abort())
+        let code = each.unwrap_or(all);
+        self.check(code, self.phase).inspect_err(|_| self.abort())?;
+        Ok(code)
     }
 
     /// What has gone wrong since, if anything.
     pub(super) fn failure(&self) -> Option<CollectiveError> {
         match self.state() {
             None => Some(CollectiveError::Aborted),
-            Some(code) => self.check(code, "sum gradients").err(),
+            Some(code) => self.check(code, self.phase).err(),
         }
     }
 

@@ -4,16 +4,17 @@ use rayon::prelude::*;
 
 use super::Cpu;
 use super::step_rows::{ELEMENTS, Rows};
+use crate::ops::SliceMut;
 use crate::ops::adamw::{AdamW, AdamWRows, Coefficients};
 use crate::ops::step::StepRun;
 
 pub(super) fn step(op: AdamW<'_, Cpu>) {
     let AdamW { coefficients, parameters, first, second, runs } = op;
+    let [parameters, first, second] = [parameters, first, second].map(SliceMut::into_values);
     for StepRun { range, decays, gradient } in runs {
         let coefficients = if decays { coefficients } else { coefficients.lasting() };
-        let [parameters, first, second] =
-            [&mut *parameters, &mut *first, &mut *second].map(|buffer| &mut buffer[range.clone()]);
-        step_run(&coefficients, [parameters, first, second], gradient.values());
+        let state = [&mut *parameters, &mut *first, &mut *second];
+        step_run(&coefficients, state.map(|buffer| &mut buffer[range.clone()]), gradient.values());
     }
 }
 

@@ -270,8 +270,10 @@ impl Ops for Cpu {
         Ok(left.plus(&right))
     }
 
-    fn square_sum(&self, runs: &[Slice<'_, Vec<f32>>]) -> Result<f64, DeviceError> {
-        Ok(runs.iter().map(|run| reduce::square_sum(run.values())).sum())
+    const PIECE: usize = reduce::PIECE;
+
+    fn square_sums(&self, runs: &[Slice<'_, Vec<f32>>]) -> Result<Vec<Vec<f64>>, DeviceError> {
+        Ok(runs.iter().map(|run| reduce::square_sums(run.values())).collect())
     }
 
     fn adamw(&self, op: AdamW<'_, Self>) -> Result<(), DeviceError> {

@@ -13,7 +13,7 @@ const COLUMNS: usize = 256;
 const ELEMENTS: usize = 16_384;
 
 /// Elements whose squares are summed before the sums are.
-const NORM_BLOCK: usize = 4096;
+pub(super) const PIECE: usize = 4096;
 
 pub(super) fn column_sum(op: ColumnSum<'_, Cpu>) {
     let sum = op.sum.into_values();
@@ -60,13 +60,12 @@ pub(super) fn spread_rows(from: &SparseRows, rows: &[u32], width: usize) -> Vec<
     spread
 }
 
-pub(super) fn square_sum(values: &[f32]) -> f64 {
-    let blocks: Vec<f64> = values.par_chunks(NORM_BLOCK).map(square_sum_block).collect();
-    blocks.iter().sum()
+pub(super) fn square_sums(values: &[f32]) -> Vec<f64> {
+    values.par_chunks(PIECE).map(square_sum).collect()
 }
 
 wide! {
-    fn square_sum_block(values: &[f32]) -> f64 {
+    fn square_sum(values: &[f32]) -> f64 {
         let mut partial = [0.0_f64; 16];
         for chunk in values.chunks(16) {
             for (partial, value) in partial.iter_mut().zip(chunk) {
@@ -100,9 +99,12 @@ mod tests {
     fn squares_are_summed_in_double_precision() {
         let values: Vec<f32> = (0..10_001).map(|i| (i as f32) * 1e-3 + 1.0).collect();
         let expected: f64 = values.iter().map(|value| f64::from(*value) * f64::from(*value)).sum();
-        assert!((square_sum(&values) / expected - 1.0).abs() < 1e-13);
-        assert_eq!(square_sum(&[]), 0.0);
-        assert_eq!(square_sum(&[3e30]), f64::from(3e30_f32) * f64::from(3e30_f32));
+        let sums = square_sums(&values);
+        assert_eq!(sums.len(), 3);
+        assert!((sums.iter().sum::<f64>() / expected - 1.0).abs() < 1e-13);
+        assert_eq!(sums[1..], square_sums(&values[PIECE..]));
+        assert!(square_sums(&[]).is_empty());
+        assert_eq!(square_sums(&[3e30]), [f64::from(3e30_f32) * f64::from(3e30_f32)]);
     }
 
     #[test]

@@ -9,7 +9,8 @@ use crate::ops::sgd::{Coefficients, Sgd, SgdRows};
 use crate::ops::step::StepRun;
 
 pub(super) fn step(op: Sgd<'_, Cpu>) {
-    let Sgd { coefficients, parameters, mut momentum, runs } = op;
+    let Sgd { coefficients, parameters, momentum, runs } = op;
+    let (parameters, mut momentum) = (parameters.into_values(), momentum.map(SliceMut::into_values));
     for StepRun { range, decays, gradient } in runs {
         let coefficients = if decays { coefficients } else { coefficients.lasting() };
         let momentum = momentum.as_mut().map(|momentum| &mut momentum[range.clone()]);

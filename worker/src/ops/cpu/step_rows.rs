@@ -24,7 +24,8 @@ impl<'a> Rows<'a> {
 
     /// The gradients from the first row of a task on.
     pub(super) fn of_task(&self, task: usize) -> impl Iterator<Item = &[f32]> {
-        let RowGradients { width, rows, values } = *self.gradient;
+        let RowGradients { width, rows, values } = self.gradient;
+        let (width, values) = (*width, values.values());
         let first = (task * self.per_task()) as u32;
         let mut place = rows.partition_point(|known| *known < first);
         (first..).map(move |row| {

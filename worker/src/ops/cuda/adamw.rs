@@ -3,15 +3,16 @@
 use super::driver::{Argument, Driver, Grid, Kernel};
 use super::step::{StepPlaces, THREADS};
 use super::{Cuda, int};
-use crate::ops::DeviceError;
 use crate::ops::adamw::{AdamW, AdamWRows, Coefficients};
+use crate::ops::{DeviceError, SliceMut};
 
 const DENSE: Kernel = Kernel { module: "adamw", name: "adamw" };
 const ROWS: Kernel = Kernel { module: "adamw", name: "adamw_rows" };
 
 pub(super) fn step<D: Driver>(cuda: &Cuda<D>, op: AdamW<'_, Cuda<D>>) -> Result<(), DeviceError> {
     let AdamW { coefficients: numbers, parameters, first, second, runs } = op;
-    cuda.step_beside(DENSE, &[parameters, first, second], &runs, |StepPlaces { buffers, copy, runs }| {
+    let moved = [&parameters, &first, &second].map(SliceMut::as_slice);
+    cuda.step_beside(DENSE, &moved, &runs, |StepPlaces { buffers, copy, runs }| {
         [&buffers[..], &[copy], &runs, &[coefficients(&numbers)]].concat()
     })
 }
@@ -24,7 +25,7 @@ pub(super) fn step_rows<D: Driver>(cuda: &Cuda<D>, op: AdamWRows<'_, Cuda<D>>) -
         cuda.wide_mut(&op.first)?,
         cuda.wide_mut(&op.second)?,
         cuda.copy_of(&op.parameters)?,
-        cuda.wide(op.gradient.values, 0..rows * width)?,
+        cuda.wide_run(&op.gradient.values)?,
         coefficients(&op.coefficients),
         Argument::Address(cuda.driver.address(&places)),
         int(rows),

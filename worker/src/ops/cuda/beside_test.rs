@@ -49,11 +49,12 @@ impl<D: Driver> Stepped<D> {
             decays,
         };
         let runs = [(0, 0..8500, true), (0, 8500..COUNT, false), (1, 0..COUNT, true)].map(run).into();
-        let [first, second] = &mut memory;
+        let whole = |buffer| SliceMut { buffer, range: 0..2 * COUNT };
+        let ([first, second], parameters_mut) = (memory.each_mut().map(whole), whole(&mut parameters));
         let made = if is_adamw {
-            cuda.adamw(AdamW { coefficients: STEP, parameters: &mut parameters, first, second, runs })
+            cuda.adamw(AdamW { coefficients: STEP, parameters: parameters_mut, first, second, runs })
         } else {
-            cuda.sgd(Sgd { coefficients: SGD, parameters: &mut parameters, momentum: Some(first), runs })
+            cuda.sgd(Sgd { coefficients: SGD, parameters: parameters_mut, momentum: Some(first), runs })
         };
         made.unwrap();
         Self { cuda, parameters, memory, gradients }

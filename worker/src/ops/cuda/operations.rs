@@ -80,6 +80,10 @@ impl<D: Driver> Ops for Cuda<D> {
         Ok(buffer.with_copy(copy))
     }
 
+    fn refresh_parameters(&self, parameters: &mut Self::Buffer) -> Result<(), DeviceError> {
+        reduce::refresh_narrow(self, parameters)
+    }
+
     fn download(&self, buffer: Self::Buffer) -> Result<Vec<f32>, DeviceError> {
         let range = 0..buffer.room;
         self.read(Slice { buffer: &buffer, range })
@@ -226,8 +230,10 @@ impl<D: Driver> Ops for Cuda<D> {
         reduce::add_rows(self, &left, &right, width)
     }
 
-    fn square_sum(&self, runs: &[Slice<'_, Self::Buffer>]) -> Result<f64, DeviceError> {
-        reduce::square_sum(self, runs)
+    const PIECE: usize = reduce::PIECE;
+
+    fn square_sums(&self, runs: &[Slice<'_, Self::Buffer>]) -> Result<Vec<Vec<f64>>, DeviceError> {
+        reduce::square_sums(self, runs)
     }
 
     fn adamw(&self, op: AdamW<'_, Self>) -> Result<(), DeviceError> {

@@ -237,9 +237,9 @@ impl Scenario for Steps {
         };
         ops.adamw(AdamW {
             coefficients: STEP,
-            parameters: &mut parameters,
-            first: &mut first,
-            second: &mut second,
+            parameters: SliceMut { buffer: &mut parameters, range: 0..count },
+            first: SliceMut { buffer: &mut first, range: 0..count },
+            second: SliceMut { buffer: &mut second, range: 0..count },
             runs: vec![run(301..350, false), run(350..350, true), run(350..650, true), run(690..count, false)],
         })
         .unwrap();
@@ -248,7 +248,7 @@ impl Scenario for Steps {
             parameters: SliceMut { buffer: &mut parameters, range: 0..300 },
             first: SliceMut { buffer: &mut first, range: 0..300 },
             second: SliceMut { buffer: &mut second, range: 0..300 },
-            gradient: RowGradients { width, rows, values: &gradient },
+            gradient: RowGradients { width, rows, values: Slice { buffer: &gradient, range: 0..rows.len() * width } },
         })
         .unwrap();
         let squares = ops
@@ -302,8 +302,10 @@ fn bits_of_steps<O: Ops>(ops: &O, shift: usize, gradient_shift: usize) -> Vec<Ve
     };
     let runs = || vec![run(0, 8200, true), run(8203, 2, false), run(8207, 1300, true)];
     let coefficients = STEP;
-    let (parameters_mut, first_mut, second_mut) = (&mut parameters, &mut first, &mut second);
-    ops.adamw(AdamW { coefficients, parameters: parameters_mut, first: first_mut, second: second_mut, runs: runs() })
+    let whole = 0..ops.room(&parameters);
+    let [of_parameters, of_first, of_second] =
+        [&mut parameters, &mut first, &mut second].map(|buffer| SliceMut { buffer, range: whole.clone() });
+    ops.adamw(AdamW { coefficients, parameters: of_parameters, first: of_first, second: of_second, runs: runs() })
         .unwrap();
     let range = shift..shift + 30 * width;
     ops.adamw_rows(AdamWRows {
@@ -311,11 +313,13 @@ fn bits_of_steps<O: Ops>(ops: &O, shift: usize, gradient_shift: usize) -> Vec<Ve
         parameters: SliceMut { buffer: &mut parameters, range: range.clone() },
         first: SliceMut { buffer: &mut first, range: range.clone() },
         second: SliceMut { buffer: &mut second, range },
-        gradient: RowGradients { width, rows: &[0, 3, 4, 29], values: &of_rows },
+        gradient: RowGradients { width, rows: &[0, 3, 4, 29], values: Slice { buffer: &of_rows, range: 0..4 * width } },
     })
     .unwrap();
     for momentum in [None, Some(&mut second)] {
-        ops.sgd(Sgd { coefficients: DESCENT, parameters: &mut parameters, momentum, runs: runs() }).unwrap();
+        let parameters = SliceMut { buffer: &mut parameters, range: whole.clone() };
+        let momentum = momentum.map(|buffer| SliceMut { buffer, range: whole.clone() });
+        ops.sgd(Sgd { coefficients: DESCENT, parameters, momentum, runs: runs() }).unwrap();
     }
     let squares = ops.square_sum(&[Slice { buffer: &gradient, range: gradient_shift..gradient_shift + 7003 }]).unwrap();
     let read = |buffer| ops.read(Slice { buffer, range: shift..shift + count }).unwrap();

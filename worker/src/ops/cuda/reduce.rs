@@ -16,8 +16,8 @@ const SCATTER_ROWS: Kernel = Kernel { module: "reduce", name: "scatter_rows" };
 const THREADS: usize = 256;
 /// Enough blocks to fill any device; more would only wait.
 const MOST_BLOCKS: usize = 4096;
-/// Sums of squares that are added on the host, for each run.
-const MOST_SQUARE_SUMS: usize = 256;
+/// Elements whose squares a block of threads sums; their sums are added on the host.
+pub(super) const PIECE: usize = 16384;
 
 /// A thread or more for each element.
 fn element_grid(count: usize) -> Grid {
@@ -53,14 +53,17 @@ pub(super) fn copy<D: Driver>(
     cuda.enqueue(NARROW, Element::F32, element_grid(count), &arguments)
 }
 
-pub(super) fn square_sum<D: Driver>(cuda: &Cuda<D>, runs: &[Slice<'_, Buffer<D::Memory>>]) -> Result<f64, DeviceError> {
+pub(super) fn square_sums<D: Driver>(
+    cuda: &Cuda<D>,
+    runs: &[Slice<'_, Buffer<D::Memory>>],
+) -> Result<Vec<Vec<f64>>, DeviceError> {
     let mut table = Runs::default();
+    let pieces = |run: &Slice<'_, Buffer<D::Memory>>| run.range.len().div_ceil(PIECE);
     for run in runs.iter().filter(|run| !run.range.is_empty()) {
-        let blocks = run.range.len().div_ceil(8 * THREADS).min(MOST_SQUARE_SUMS);
-        table.push(cuda.address_of(run)?, run.range.len(), (blocks, blocks as u64));
+        table.push(cuda.address_of(run)?, run.range.len(), (pieces(run), PIECE as u64));
     }
     if table.blocks() == 0 {
-        return Ok(0.0);
+        return Ok(vec![Vec::new(); runs.len()]);
     }
     let bytes = table.blocks() * size_of::<f64>();
     let (partial, places) = (cuda.take(bytes)?, cuda.scratch(table.bytes())?);
@@ -68,7 +71,8 @@ pub(super) fn square_sum<D: Driver>(cuda: &Cuda<D>, runs: &[Slice<'_, Buffer<D::
     let grid = Grid { blocks: [table.blocks(), 1], threads: THREADS, shared_bytes: THREADS * size_of::<f64>() };
     cuda.enqueue(SQUARE_SUM, Element::F32, grid, &[places, int(table.len()), sums])?;
     let bytes = cuda.driver.read(&partial, 0..bytes)?;
-    Ok(bytes.chunks_exact(8).map(bytemuck::pod_read_unaligned::<f64>).sum())
+    let mut sums = bytes.chunks_exact(size_of::<f64>()).map(bytemuck::pod_read_unaligned::<f64>);
+    Ok(runs.iter().map(|run| sums.by_ref().take(pieces(run)).collect()).collect())
 }
 
 pub(super) fn add_rows<D: Driver>(
@@ -175,4 +179,14 @@ impl<D: Driver> Cuda<D> {
         ];
         self.enqueue(SCATTER_ROWS, Element::F32, Grid::new(numbers.len(), THREADS), &arguments)
     }
+}
+
+/// Writes the half-precision copy of a buffer's `f32` elements anew, where there is one.
+pub(super) fn refresh_narrow<D: Driver>(cuda: &Cuda<D>, buffer: &mut Buffer<D::Memory>) -> Result<(), DeviceError> {
+    if cuda.element_of(buffer) == Element::F32 {
+        return Ok(());
+    }
+    let count = buffer.room;
+    let arguments = [cuda.wide(buffer, 0..count)?, cuda.stored(buffer, 0..count)?, long(count)];
+    cuda.enqueue(NARROW, cuda.element, element_grid(count), &arguments)
 }

@@ -11,7 +11,7 @@ const ROWS: Kernel = Kernel { module: "sgd", name: "sgd_rows" };
 
 pub(super) fn step<D: Driver>(cuda: &Cuda<D>, op: Sgd<'_, Cuda<D>>) -> Result<(), DeviceError> {
     let Sgd { coefficients, parameters, momentum, runs } = op;
-    let moved: Vec<&Buffer<D::Memory>> = std::iter::once(&*parameters).chain(momentum.as_deref()).collect();
+    let moved: Vec<_> = std::iter::once(&parameters).chain(&momentum).map(SliceMut::as_slice).collect();
     cuda.step_beside(DENSE, &moved, &runs, |StepPlaces { buffers, copy, runs }| {
         // Without momentum there is none to point to.
         let momentum = buffers.get(1).copied().unwrap_or(Argument::Address(0));
@@ -23,12 +23,8 @@ pub(super) fn step_rows<D: Driver>(cuda: &Cuda<D>, op: SgdRows<'_, Cuda<D>>) -> 
     let SgdRows { coefficients, parameters, momentum, gradient } = op;
     let (rows, width) = (gradient.rows.len(), gradient.width);
     let places = cuda.step_rows(gradient.rows)?;
-    let gradient_at = [
-        cuda.wide(gradient.values, 0..rows * width)?,
-        Argument::Address(cuda.driver.address(&places)),
-        int(rows),
-        int(width),
-    ];
+    let gradient_at =
+        [cuda.wide_run(&gradient.values)?, Argument::Address(cuda.driver.address(&places)), int(rows), int(width)];
     let arguments = [&state(cuda, &parameters, momentum)?[..], &gradient_at, &numbers(&coefficients)].concat();
     let matrix_rows = parameters.range.len() / width.max(1);
     cuda.enqueue(ROWS, cuda.element, Grid::new(matrix_rows, THREADS), &arguments)

@@ -7,8 +7,8 @@ use super::beside::Touched;
 use super::driver::{Argument, Driver, Grid, Kernel};
 use super::runs::Runs;
 use super::{Buffer, Cuda, int};
-use crate::ops::DeviceError;
 use crate::ops::step::StepRun;
+use crate::ops::{DeviceError, Slice};
 
 pub(super) const THREADS: usize = 256;
 /// Elements of a block of threads.
@@ -16,9 +16,9 @@ const BLOCK: usize = 8192;
 
 /// Where a step's kernel finds all that it needs beside its numbers.
 pub(super) struct StepPlaces {
-    /// Of each of the buffers that the step moves: all elements in `f32`.
+    /// Of each of the runs of buffers that the step moves: its elements in `f32`.
     pub(super) buffers: Vec<Argument>,
-    /// The half-precision copy of the first buffer; 0 where there is none.
+    /// The half-precision copy of the first; 0 where there is none.
     pub(super) copy: Argument,
     /// A table of runs, and their number.
     pub(super) runs: [Argument; 2],
@@ -31,11 +31,11 @@ impl<D: Driver> Cuda<D> {
     pub(super) fn step_beside(
         &self,
         kernel: Kernel,
-        moved: &[&Buffer<D::Memory>],
+        moved: &[Slice<'_, Buffer<D::Memory>>],
         runs: &[StepRun<'_, Self>],
         arguments: impl Fn(StepPlaces) -> Vec<Argument>,
     ) -> Result<(), DeviceError> {
-        let room = moved.iter().map(|buffer| buffer.room).min().unwrap_or(0);
+        let room = moved.iter().map(|run| run.range.len()).min().unwrap_or(0);
         let segments = runs.chunk_by(|one, next| std::ptr::eq(one.gradient.buffer, next.gradient.buffer));
         let segments: Vec<_> =
             segments.map(|runs| Ok((runs, self.step_table(runs, room)?))).collect::<Result<_, _>>()?;
@@ -67,11 +67,15 @@ impl<D: Driver> Cuda<D> {
         Ok(table)
     }
 
-    fn step_places(&self, moved: &[&Buffer<D::Memory>], runs: [Argument; 2]) -> Result<StepPlaces, DeviceError> {
+    fn step_places(
+        &self,
+        moved: &[Slice<'_, Buffer<D::Memory>>],
+        runs: [Argument; 2],
+    ) -> Result<StepPlaces, DeviceError> {
         let (mut buffers, mut copies) = (Vec::new(), Vec::new());
         let address = |touched: Option<Touched<_>>| Argument::Address(touched.map_or(0, |touched| touched.bytes.start));
-        for buffer in moved {
-            let [wide, narrow] = self.touch(buffer, &(0..buffer.room))?;
+        for Slice { buffer, range } in moved {
+            let [wide, narrow] = self.touch(buffer, range)?;
             buffers.push(address(wide));
             copies.push(address(narrow));
         }
@@ -81,13 +85,14 @@ impl<D: Driver> Cuda<D> {
     /// What a step of these runs reads and writes.
     fn touched(
         &self,
-        moved: &[&Buffer<D::Memory>],
+        moved: &[Slice<'_, Buffer<D::Memory>>],
         runs: &[StepRun<'_, Self>],
     ) -> Result<Vec<Touched<D::Memory>>, DeviceError> {
         let within = hull(runs.iter().map(|run| &run.range));
         let gradients = hull(runs.iter().map(|run| &run.gradient.range));
         let mut touched = Vec::new();
-        for buffer in moved {
+        for Slice { buffer, range } in moved {
+            let within = range.start + within.start..range.start + within.end;
             touched.extend(self.touch(buffer, &within)?.into_iter().flatten());
         }
         if let Some(run) = runs.first() {
