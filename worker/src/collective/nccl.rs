@@ -32,10 +32,12 @@ use crate::ops::cuda::{Buffer, Cuda};
 
 mod all_reduce;
 mod communicator;
+mod library;
 mod transport;
 
 use all_reduce::AllReduce;
-use communicator::{Communicator, Message, UniqueId, Wire};
+use communicator::{Communicator, Message, Wire};
+use library::UniqueId;
 
 type Memory = Buffer<cudarc::driver::CudaSlice<u8>>;
 
@@ -49,7 +51,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// # Errors
 /// NCCL is too old.
 pub fn by_nccl(cuda: Cuda<Gpu>, lanes: u32, compute: ComputeSpec) -> Result<Connect<Memory>, CollectiveError> {
-    communicator::check_version()?;
+    library::check_version()?;
     Ok(Box::new(move |listener, form, layout, rendezvous| {
         let ComputeSpec { gradient_dtype, summation, .. } = compute;
         if (summation, gradient_dtype) == (Summation::ByLane, GradientDtype::Bfloat16) {
@@ -243,7 +245,7 @@ impl Drop for Nccl {
 fn unique_id(mesh: &mut Tcp, rendezvous: &Rendezvous<'_>) -> Result<UniqueId, CollectiveError> {
     let invalid = |problem: String| CollectiveError::Invalid { problem };
     if mesh.rank() == Rank(0) {
-        let id = communicator::unique_id()?;
+        let id = library::unique_id()?;
         (rendezvous.tell)(Token::new(id.to_vec()).map_err(|error| invalid(format!("NCCL's unique id: {error}")))?);
         return Ok(id);
     }
@@ -258,7 +260,7 @@ fn unique_id(mesh: &mut Tcp, rendezvous: &Rendezvous<'_>) -> Result<UniqueId, Co
 fn topology_of(form: &Form, gpu: &Gpu, ways: Option<String>) -> Result<String, CollectiveError> {
     let surroundings = gpu.surroundings().map_err(device_failed)?.to_string();
     let adapters = adapters(Path::new("/sys/class/infiniband"));
-    Ok(line(&form.peers, communicator::version()?, (&[surroundings, adapters], ways), std::env::vars_os()))
+    Ok(line(&form.peers, library::version()?, (&[surroundings, adapters], ways), std::env::vars_os()))
 }
 
 fn cuda_failed(error: DriverError) -> CollectiveError {

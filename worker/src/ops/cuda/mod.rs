@@ -50,6 +50,8 @@ pub(crate) mod limited_test;
 #[cfg(test)]
 mod products_test;
 #[cfg(test)]
+mod reduce_test;
+#[cfg(test)]
 pub(crate) mod tally_test;
 
 pub use buffer::Buffer;
