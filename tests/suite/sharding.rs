@@ -70,3 +70,25 @@ fn a_stopped_run_goes_on_with_and_without_shards() {
     let ended = scratch.run(&format!("{command} 3")).expect(0).says(&["resum"]);
     assert_same(&scratch, &clean, &ended);
 }
+
+/// Too few are too few, whatever they hold.
+#[test]
+fn as_many_as_were_asked_for_go_on() {
+    let scratch = Scratch::new(100);
+    let faults = "--min_workers 2 --max_restarts 0 --join_timeout 2 --chaos kill:worker=1@update=15";
+    let ended = scratch.run(&format!("train {RECIPE} {WORK} --workers 2 --shard_optimizer_state {faults}"));
+    ended.expect(70).says(&["1 of 2 workers"]);
+}
+
+/// Nothing is trained again for want of a state that nobody needs.
+#[test]
+fn a_worker_that_dies_among_the_results_costs_no_update() {
+    const WORK: &str = "--num_train_epochs 3 --do_predict --test_file test.jsonl --digest_steps 4";
+    let clean = Scratch::new(100);
+    clean.run(&format!("train {RECIPE} {WORK} --workers 1")).expect(0);
+    let scratch = Scratch::new(100);
+    let faults = "--max_restarts 1000 --chaos kill:worker=1@evaluation=39";
+    let ended = scratch.run(&format!("train {RECIPE} {WORK} --workers 3 --shard_optimizer_state {faults}")).expect(0);
+    assert!(!ended.stderr.contains("goes on from update"), "{}", ended.stderr);
+    assert_same(&scratch, &clean, &ended);
+}

@@ -248,7 +248,9 @@ impl<O: Ops> Engine<O> {
             Err(error @ StepError::NonFinite { .. }) => {
                 return Err(Failure { kind: FailureKind::Diverged, message: error.to_string() });
             }
-            Err(error @ StepError::OutOfMemory { .. }) => return Err(config(error)),
+            Err(error @ (StepError::OutOfMemory { .. } | StepError::GatherOutOfMemory { .. })) => {
+                return Err(config(error));
+            }
             Err(StepError::Device(error)) => {
                 return Err(device_failed(&format!("update {}", self.trainer.update().next()), &error));
             }
@@ -294,6 +296,10 @@ impl<O: Ops> Engine<O> {
         let generation = group.generation;
         match self.trainer.gather_memory(group.collective.as_mut()) {
             Ok(memory) => Ok(Some(memory)),
+            Err(GatherError::Collective(error @ CollectiveError::OutOfMemory { .. })) => {
+                let message = format!("gather the optimizer's state: {error}: {LOWER}");
+                Err(Failure { kind: FailureKind::Config, message })
+            }
             Err(GatherError::Collective(error)) => self.disconnected(generation, &error).map(|()| None),
             Err(GatherError::Device(error)) => Err(device_failed("gather the optimizer's state", &error)),
         }

@@ -58,7 +58,8 @@ impl Load {
 pub struct Memory {
     /// All parameters; on GPUs in half precision, a copy in that as well.
     pub weights_bytes: u64,
-    /// Gradients: the sums of its lanes, partial sums on their way, and what the others' come to.
+    /// Gradients: the sums of its lanes, partial sums on their way, and what the others' come to; of a worker with a shard,
+    /// what it sends of the parameters as well.
     pub gradients_bytes: u64,
     /// What the optimizer remembers: AdamW two moments, of all parameters or of a worker's shard.
     pub moments_bytes: u64,
@@ -97,10 +98,13 @@ impl Shape<'_> {
         let parameters = self.model.parameters();
         let (trains, narrow) = (self.bound.cadence.total_updates > 0, self.element_bytes() < F32);
         let remembered = self.bound.train.optimizer.kind.memory().len() as u64;
-        let saved = if self.bound.cadence.checkpoints() > 0 { 1 + remembered } else { 1 };
+        // A group that changes has a checkpoint of its shards saved, whether or not others are asked for.
+        let saved = if self.bound.cadence.checkpoints() > 0 || self.shards { 1 + remembered } else { 1 };
         let weights_bytes = parameters * if narrow { F32 + 2 } else { F32 };
-        let gradients_bytes = if trains { self.gradients(rank, load) } else { 0 };
         let holders = if self.shards { u64::from(self.bound.team.workers.max(1)) } else { 1 };
+        // What a shard is sent to the others from.
+        let sent = if self.shards && holders > 1 { F32 * parameters.div_ceil(holders) } else { 0 };
+        let gradients_bytes = if trains { self.gradients(rank, load) + sent } else { 0 };
         let moments_bytes = if trains { remembered * F32 * parameters.div_ceil(holders) } else { 0 };
         let save_copy_bytes = if trains { saved * F32 * parameters } else { 0 };
         let activations_bytes = self.activations(load);

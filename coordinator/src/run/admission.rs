@@ -21,7 +21,7 @@ impl Run {
             Event::Prepared { .. } => member.welcomed && member.prepared.is_none(),
             // From the copy that it keeps, whatever group it is in; or kept, until it was told to begin anew.
             Event::Saved { save, piece, .. } => {
-                let is_late = self.job.shard_optimizer_state;
+                let is_late = self.has_shards();
                 member.welcomed && (is_late || !self.is_uncalled_for(worker, *save, *piece))
             }
             // What is left comes from members of the group alone.
@@ -212,7 +212,7 @@ impl Run {
             artifacts: self.base.artifacts.clone(),
             heartbeat_ms: self.heartbeat_ms(),
             digest_every: self.job.training.as_ref().and_then(|job| job.cadence.digest.updates()).unwrap_or(0),
-            shard_optimizer_state: self.job.shard_optimizer_state,
+            shard_optimizer_state: self.has_shards(),
         };
         actions.push(Action::Order(worker, Command::Welcome(Box::new(welcome))));
     }

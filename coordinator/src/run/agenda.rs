@@ -67,7 +67,9 @@ impl Run {
         }
         let saves = training.cadence.saves_after(update);
         if update >= self.end() {
-            let purpose = if saves { SavePurpose::CheckpointAndFinal } else { SavePurpose::Final };
+            // Who holds a shard has no state to predict with in another group but that of a checkpoint.
+            let goes_on = self.has_shards() && self.results().next().is_some();
+            let purpose = if saves || goes_on { SavePurpose::CheckpointAndFinal } else { SavePurpose::Final };
             agenda.extend(self.end_agenda(purpose));
         } else if saves {
             agenda.push_back(Task::Save(SavePurpose::Checkpoint));

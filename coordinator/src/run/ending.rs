@@ -83,6 +83,7 @@ impl Run {
             }
             Phase::Gathering(gathering) if now >= gathering.since + join => {
                 let needed = gathering.needed;
+                self.refresh_shards(actions);
                 let ready = self.roster.ready();
                 // Those that do not come with the best model are waited for no longer than that.
                 match self.is_renewing() && ready.len() >= self.job.min_workers.max(1) as usize {

@@ -71,7 +71,7 @@ impl Run {
         if self.stopping {
             return self.finish(self.stopped(), actions);
         }
-        if began && !self.selecting.is_loading() {
+        if began && !self.is_renewing() {
             let message = format!("waiting for workers: {} of {needed} are ready", ready.len());
             actions.push(Action::Notice(message));
         }
@@ -84,11 +84,17 @@ impl Run {
     pub(super) fn needed(&self) -> u32 {
         match (self.stopping || self.saves_for_leavers(), self.formed || self.returned() > 0) {
             (true, _) => 1,
-            // All who are here begin anew: with the best model, or as states are sharded.
-            (false, true) if self.is_renewing() => self.taking_part(),
-            (false, true) => self.job.min_workers.clamp(1, self.job.workers),
+            // Those that come with the best model are enough, where only results are left.
+            (false, true) if self.selecting.is_loading() => self.taking_part(),
+            (false, true) if self.is_renewing() => self.taking_part().max(self.fewest()),
+            (false, true) => self.fewest(),
             (false, false) => self.job.workers,
         }
+    }
+
+    /// How many go on where others are lost.
+    fn fewest(&self) -> u32 {
+        self.job.min_workers.clamp(1, self.job.workers)
     }
 
     /// Where nobody is left who holds as much as the disk, those that came before it did start from it anew; and all do

@@ -179,7 +179,7 @@ impl Run {
     pub(super) fn returns_until(&self, now: Instant) -> Option<Instant> {
         let base = self.base.update;
         let holds_more = |member: &Member| member.is_ready() && member.update > base;
-        let is_kept = self.job.training.is_some() && !self.job.shard_optimizer_state;
+        let is_kept = self.job.training.is_some() && !self.has_shards();
         let may_return = is_kept && !self.job.patience.reattach.is_zero() && self.missing() > 0;
         (may_return && self.roster.all(holds_more).is_empty()).then(|| now + self.job.patience.reattach)
     }

@@ -72,7 +72,7 @@ impl Run {
     }
 
     /// Those that keep a copy of the state after `update`, the ranks of the group first.
-    fn holders(&self, update: Update) -> Vec<WorkerId> {
+    pub(super) fn holders(&self, update: Update) -> Vec<WorkerId> {
         let keeps = |member: &Member| member.copy.is_some_and(|copy| copy.update == update);
         let mut holders = self.roster.all(keeps);
         holders.sort_by_key(|worker| {
@@ -260,7 +260,8 @@ impl Run {
 
     /// Whether the run can do nothing before the disk has.
     pub(super) fn awaits_disk(&self) -> bool {
-        self.awaits_commit() || (matches!(self.phase, Phase::Gathering(_)) && self.selecting.awaits_choice())
+        let gathers = matches!(self.phase, Phase::Gathering(_));
+        self.awaits_commit() || (gathers && (self.selecting.awaits_choice() || self.awaits_copies()))
     }
 
     /// Whether the newest state that is left is about to be on the disk: the run does not go back behind it.

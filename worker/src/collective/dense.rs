@@ -1,7 +1,8 @@
 //! The sum of a dense segment.
 //!
 //! Each rank adds up a share of the segment: the others send it their nodes' elements there, chunk by chunk; it adds a
-//! chunk as soon as all are there, and sends every peer the sum, unless each rank is to have its own share alone. Where all that there is to add to this rank's own is
+//! chunk as soon as all are there, and sends every peer the sum, unless each rank is to have its own share alone. Where all
+//! that there is to add to this rank's own is
 //! one part, it is added as it comes, and put down nowhere else.
 
 use std::collections::{BTreeMap, VecDeque};

@@ -1,7 +1,8 @@
 //! Sums lane by lane of ranks whose buffers are on devices.
 //!
 //! The same ranks add the same elements in the same order as over TCP: each adds up a share of every segment, in the
-//! order of the lane tree, and sends all others the sum, unless each is to have its own alone. What moves the elements is a [`Transport`], which knows nothing
+//! order of the lane tree, and sends all others the sum, unless each is to have its own alone. What moves the elements is a
+//! [`Transport`], which knows nothing
 //! of lanes.
 //!
 //! Nobody says which nodes are absent for want of rows: what is sent for one is −0, which changes no bit of what it is

@@ -53,9 +53,15 @@ pub(super) fn all_gather<O: Ops, T: Transport<O::Buffer>>(
     let sent: Vec<_> = peers().flat_map(to).collect();
     let received: Vec<_> = peers().flat_map(from).filter(|received| !received.range.is_empty()).collect();
     let bytes = sent.iter().map(|sent| (sent.elements.range.len() * size_of::<f32>()) as u64).sum();
-    transport.exchange(&sent, std::slice::from_mut(buffer), &received)?;
-    transport.finish()?;
-    Ok(bytes)
+    let exchanged = transport.exchange(&sent, std::slice::from_mut(buffer), &received);
+    match exchanged.and_then(|()| transport.finish()) {
+        Ok(()) => Ok(bytes),
+        Err(error) => {
+            // What is sent must not be freed before it has come to its end.
+            transport.abandon();
+            Err(error)
+        }
+    }
 }
 
 /// Elements for another rank.

@@ -257,7 +257,8 @@ impl<O: Ops> Trainer<O> {
         self.ops.host(&self.parameters)
     }
 
-    /// What the optimizer remembers, of its shard where it has but one, on the host: in the order of [`OptimizerKind::memory`], each in that of the layout.
+    /// What the optimizer remembers, of its shard where it has but one, on the host: in the order of
+    /// [`OptimizerKind::memory`], each in that of the layout.
     ///
     /// # Errors
     /// The device failed.

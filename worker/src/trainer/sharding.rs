@@ -179,18 +179,32 @@ impl<O: Ops> Trainer<O> {
         let Sharding::Done(shards, rank) = &self.sharding else {
             return Ok(self.memory()?.into_iter().map(Cow::into_owned).collect());
         };
-        let whole = |shard: &O::Buffer| {
-            let mut whole = self.ops.zeros(self.layout.len())?;
-            let mut remembered = 0;
-            for run in &shards[*rank] {
-                let into = SliceMut { buffer: &mut whole, range: run.clone() };
-                self.ops.copy(into, Slice { buffer: shard, range: remembered..remembered + run.len() })?;
-                remembered += run.len();
+        // One segment at a time: the device need not have room for all of it.
+        let longest = self.layout.segments().iter().map(|(_, range)| range.len()).max().unwrap_or(0);
+        let mut part = self.ops.zeros(longest)?;
+        let mut whole = |memory: &O::Buffer| {
+            let (mut whole, mut remembered) = (vec![0.0; self.layout.len()], 0);
+            for (_, segment) in self.layout.segments() {
+                let within = |run: &Range<usize>| run.start - segment.start..run.end - segment.start;
+                let of_rank = |shard: &Shard| -> Shard {
+                    shard.iter().filter(|run| segment.contains(&run.start)).map(within).collect()
+                };
+                let runs: Vec<Shard> = shards.iter().map(of_rank).collect();
+                if runs.iter().all(Vec::is_empty) {
+                    continue;
+                }
+                for run in &runs[*rank] {
+                    let from = Slice { buffer: memory, range: remembered..remembered + run.len() };
+                    remembered += run.len();
+                    self.ops.copy(SliceMut { buffer: &mut part, range: run.clone() }, from)?;
+                }
+                collective.all_gather(&mut part, &runs)?;
+                whole[segment.clone()]
+                    .copy_from_slice(&self.ops.read(Slice { buffer: &part, range: 0..segment.len() })?);
             }
-            collective.all_gather(&mut whole, shards)?;
-            Ok(self.ops.download(whole)?)
+            Ok(whole)
         };
-        self.optimizer.memory().into_iter().map(whole).collect()
+        self.optimizer.memory().into_iter().map(&mut whole).collect()
     }
 }
 

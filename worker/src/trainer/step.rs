@@ -91,6 +91,12 @@ pub enum StepError {
         /// Lanes of a pass.
         lanes: u32,
     },
+    /// The device's memory does not hold what ranks gather of each other's shards.
+    #[error("{problem}, for shards of other workers: lower --per_device_train_batch_size, or use more workers")]
+    GatherOutOfMemory {
+        /// What was missing.
+        problem: String,
+    },
     /// The device failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -214,7 +220,8 @@ impl<O: Ops> Trainer<O> {
         problem: String,
     ) -> StepError {
         let before = self.passes;
-        if !self.spec.compute.auto_micro_batch || !self.passes.halve(lanes) {
+        // Who holds a shard begins anew in another group, and would not know of smaller passes.
+        if self.is_cut() || !self.spec.compute.auto_micro_batch || !self.passes.halve(lanes) {
             return out_of_memory(plan, lanes, examples, (problem, before));
         }
         self.model = new_model(&self.config, &self.spec, &self.layout);
@@ -286,6 +293,7 @@ fn in_smaller_passes(update: Update, shortage: &str, Passes { most }: Passes) ->
 impl From<GatherError> for StepError {
     fn from(error: GatherError) -> Self {
         match error {
+            GatherError::Collective(CollectiveError::OutOfMemory { problem }) => Self::GatherOutOfMemory { problem },
             GatherError::Collective(error) => Self::Collective(error),
             GatherError::Device(error) => Self::Device(error),
         }

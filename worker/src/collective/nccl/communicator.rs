@@ -245,10 +245,10 @@ impl Communicator {
         count: usize,
         calls: impl FnOnce(sys::ncclComm_t) -> Vec<sys::ncclResult_t>,
     ) -> Result<sys::ncclResult_t, CollectiveError> {
+        self.settled()?;
         if count == 0 {
             return Ok(sys::ncclResult_t::ncclSuccess);
         }
-        self.settled()?;
         let (each, all) = {
             let handle = lock(&self.handle);
             if handle.0.is_null() {
