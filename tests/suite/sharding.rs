@@ -83,7 +83,7 @@ fn as_many_as_were_asked_for_go_on() {
 /// Nothing is trained again for want of a state that nobody needs.
 #[test]
 fn a_worker_that_dies_among_the_results_costs_no_update() {
-    const WORK: &str = "--num_train_epochs 3 --do_predict --test_file test.jsonl --digest_steps 4";
+    const WORK: &str = "--num_train_epochs 3 --digest_steps 4 --do_eval --validation_file dev.jsonl --do_predict --test_file test.jsonl";
     let clean = Scratch::new(100);
     clean.run(&format!("train {RECIPE} {WORK} --workers 1")).expect(0);
     let scratch = Scratch::new(100);
