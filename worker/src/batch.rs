@@ -10,6 +10,8 @@ use medley_common::example::Example;
 use medley_common::identity::RowId;
 use medley_common::model::ModelConfig;
 
+mod padding;
+
 /// Tokens a block holds at most: the unit of sums over rows.
 pub const BLOCK_TOKENS: usize = 32;
 
@@ -34,6 +36,8 @@ pub struct Batch {
     pub segments: Vec<u32>,
     /// The sequence of each token.
     pub sequences: Vec<u32>,
+    /// Whether the last sequence only fills up the tokens: [`Batch::padded`].
+    pub is_padded: bool,
     /// Runs of at most [`BLOCK_TOKENS`] tokens that tile the tokens; none crosses from one lane to another.
     pub blocks: Vec<Range<usize>>,
 }
@@ -227,6 +231,7 @@ impl Batch {
             positions: vec![0; count],
             segments: firsts.iter().map(|token| self.segments[*token]).collect(),
             sequences: firsts.iter().map(|token| self.sequences[*token]).collect(),
+            is_padded: self.is_padded,
             ..Self::default()
         };
         for span in &self.lanes {

@@ -97,7 +97,7 @@ pub struct Summed<B = Vec<f32>> {
     /// The sum of the word embedding's rows.
     pub words: SparseRows<B>,
     /// Buffers handed over that the sums did not need; for reuse.
-    pub spare: Vec<B>,
+    pub spare: Vec<(Segment, B)>,
     /// What it took; nothing in a group of one.
     pub traffic: Traffic,
 }

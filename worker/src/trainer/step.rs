@@ -181,6 +181,10 @@ impl<O: Ops> Trainer<O> {
                 Err(error) => return Err(error),
             };
             let (before, shortage) = (self.passes, shortage.to_string());
+            if self.model.stop_sections(&self.ops) {
+                self.note = Some(without_graphs(plan.update, &shortage));
+                continue;
+            }
             if !self.spec.compute.auto_micro_batch || !self.passes.halve(missing) {
                 return Err(out_of_memory(plan, lanes, examples, (shortage, before)));
             }
@@ -208,6 +212,10 @@ impl<O: Ops> Trainer<O> {
         problem: String,
     ) -> StepError {
         let before = self.passes;
+        if self.model.stop_sections(&self.ops) {
+            self.note = Some(without_graphs(plan.update, &problem));
+            return CollectiveError::OutOfMemory { problem }.into();
+        }
         if !self.spec.compute.auto_micro_batch || !self.passes.halve(lanes) {
             return out_of_memory(plan, lanes, examples, (problem, before));
         }
@@ -259,20 +267,24 @@ impl<O: Ops> Trainer<O> {
     fn recycle(
         &mut self,
         gradients: Gradients<O>,
-        mut spare: Vec<O::Buffer>,
+        mut spare: Vec<(Segment, O::Buffer)>,
         collective: &mut dyn Collective<O::Buffer>,
     ) {
-        let sums = gradients.into_segments().into_iter().map(|(_, buffer)| buffer).collect();
-        spare.extend(collective.reuse(sums));
-        for buffer in spare {
+        let (segments, sums): (Vec<_>, Vec<_>) = gradients.into_segments().into_iter().unzip();
+        spare.extend(segments.into_iter().zip(collective.reuse(sums)));
+        for (segment, buffer) in spare {
             let length = self.ops.room(&buffer);
-            self.pool.give(buffer, length);
+            self.pool.give(buffer, (Some(segment), length));
         }
     }
 }
 
 fn in_smaller_passes(update: Update, shortage: &str, Passes { most }: Passes) -> String {
     format!("update {update}: out of memory: {shortage}; going on with {most} lanes a pass")
+}
+
+fn without_graphs(update: Update, shortage: &str) -> String {
+    format!("update {update}: out of memory: {shortage}; going on without CUDA graphs, which take some of it")
 }
 
 /// Names the batch that the device's memory does not hold.
@@ -300,10 +312,10 @@ fn take_losses<O: Ops>(
     ops: &O,
     summed: &mut Summed<O::Buffer>,
     lanes: usize,
-) -> Result<(Vec<f32>, Option<O::Buffer>), DeviceError> {
+) -> Result<(Vec<f32>, Option<(Segment, O::Buffer)>), DeviceError> {
     let place = summed.segments.iter().position(|(segment, _)| *segment == Segment::Losses);
-    let buffer = place.map(|place| summed.segments.remove(place).1);
-    let losses = buffer.as_ref().map(|buffer| ops.read(Slice { buffer, range: 0..lanes })).transpose()?;
+    let buffer = place.map(|place| summed.segments.remove(place));
+    let losses = buffer.as_ref().map(|(_, buffer)| ops.read(Slice { buffer, range: 0..lanes })).transpose()?;
     Ok((losses.unwrap_or_default(), buffer))
 }
 
