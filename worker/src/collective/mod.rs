@@ -80,6 +80,9 @@ impl SparseRows {
 /// A dense segment with this rank's partial sums of it, by node.
 pub type DenseParts<B = Vec<f32>> = (Segment, Vec<(Node, B)>);
 
+/// Buffers, and of which segment's sums they were made.
+pub type Spare<B = Vec<f32>> = Vec<(Segment, B)>;
+
 /// What was handed over for sums that did not come about: as it was, to be handed over again.
 #[derive(Debug, Default)]
 pub struct Parts<B = Vec<f32>> {
@@ -97,7 +100,7 @@ pub struct Summed<B = Vec<f32>> {
     /// The sum of the word embedding's rows.
     pub words: SparseRows<B>,
     /// Buffers handed over that the sums did not need; for reuse.
-    pub spare: Vec<(Segment, B)>,
+    pub spare: Spare<B>,
     /// What it took; nothing in a group of one.
     pub traffic: Traffic,
 }

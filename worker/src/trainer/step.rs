@@ -14,7 +14,7 @@ use super::launch::{Launch, Launched};
 use super::passes::{PartialSums, Passes};
 use super::{Trainer, new_model};
 use crate::batch::RowError;
-use crate::collective::{Collective, CollectiveError, Summed};
+use crate::collective::{Collective, CollectiveError, Spare, Summed};
 use crate::layout::Segment;
 use crate::ops::buffer_pool::BufferPool;
 use crate::ops::{DeviceError, Ops, Slice};
@@ -267,7 +267,7 @@ impl<O: Ops> Trainer<O> {
     fn recycle(
         &mut self,
         gradients: Gradients<O>,
-        mut spare: Vec<(Segment, O::Buffer)>,
+        mut spare: Spare<O::Buffer>,
         collective: &mut dyn Collective<O::Buffer>,
     ) {
         let (segments, sums): (Vec<_>, Vec<_>) = gradients.into_segments().into_iter().unzip();
@@ -312,11 +312,11 @@ fn take_losses<O: Ops>(
     ops: &O,
     summed: &mut Summed<O::Buffer>,
     lanes: usize,
-) -> Result<(Vec<f32>, Option<(Segment, O::Buffer)>), DeviceError> {
+) -> Result<(Vec<f32>, Spare<O::Buffer>), DeviceError> {
     let place = summed.segments.iter().position(|(segment, _)| *segment == Segment::Losses);
     let buffer = place.map(|place| summed.segments.remove(place));
     let losses = buffer.as_ref().map(|(_, buffer)| ops.read(Slice { buffer, range: 0..lanes })).transpose()?;
-    Ok((losses.unwrap_or_default(), buffer))
+    Ok((losses.unwrap_or_default(), buffer.into_iter().collect()))
 }
 
 fn listed(losses: &[f32]) -> String {

@@ -6,6 +6,7 @@
 //! section's key, or the model's own; where any of it has been given back, the section begins anew. The side stream is no
 //! part of a recording: before it begins, the stream follows all of that, and before a replay what the graph touches.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::{Rc, Weak};
@@ -49,6 +50,9 @@ pub(super) struct Recalled<M> {
     memory: Weak<M>,
     bytes: Range<u64>,
 }
+
+/// What a recording has been given the address of so far; none where there is no recording.
+pub(super) type Recording<M> = RefCell<Option<Vec<Recalled<M>>>>;
 
 #[derive(Debug)]
 struct Recorded<D: Driver> {

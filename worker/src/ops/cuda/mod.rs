@@ -3,7 +3,6 @@
 //! Each file launches the kernels of the file of its name. Everything is enqueued on one stream but the optimizer's step,
 //! which goes on beside it (`beside.rs`); only what [`Ops`](crate::ops::Ops) says waits for a result.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 
 use medley_common::model::ModelConfig;
@@ -62,7 +61,7 @@ pub use pack::Pack;
 
 use beside::Beside;
 use driver::{Argument, Driver, Element, Grid, Kernel};
-use graphs::Recalled;
+use graphs::Recording;
 use pack::Shelf;
 
 /// Elements that a kernel reads at once: widths are multiples of it.
@@ -81,8 +80,7 @@ pub struct Cuda<D: Driver> {
     /// Whether sections are recorded.
     records: bool,
     shelf: Shelf<D::Memory>,
-    /// What a recording has been given the address of so far; none where there is no recording.
-    recording: Rc<RefCell<Option<Vec<Recalled<D::Memory>>>>>,
+    recording: Rc<Recording<D::Memory>>,
 }
 
 impl<D: Driver> Clone for Cuda<D> {
