@@ -4,6 +4,8 @@ use super::{Batch, LaneSpan};
 
 /// Tokens of padded batches are a multiple of this.
 const BUCKET_TOKENS: usize = 32;
+/// Tokens that a device computes in less time than the host needs to ask for it: where there are more, nothing is gained.
+const MOST_TOKENS: usize = 2048;
 
 impl Batch {
     /// The rows of a lane, and one sequence more, of 1 to [`BUCKET_TOKENS`] tokens, which fills them up to a multiple of that:
@@ -12,12 +14,15 @@ impl Batch {
     ///
     /// It is made of tokens that the first sequence has, so there is nothing that the model could not compute. It has no
     /// label, and no lane reports its loss: all of its gradients are 0, and what is summed over tokens has 0 more of them.
-    /// A batch that has no rows, or not one lane, stays as it is.
+    /// A batch that has no rows, more tokens than are worth it, or not one lane, stays as it is.
     #[must_use]
     pub fn padded(mut self) -> Self {
         let ([LaneSpan { lane, .. }], Some(row)) = (&self.lanes[..], self.rows.first()) else { return self };
         let (lane, row, sequences, tokens) = (*lane, *row, self.rows.len(), self.tokens.len());
         let end = (tokens + 1).next_multiple_of(BUCKET_TOKENS);
+        if end > MOST_TOKENS {
+            return self;
+        }
         for token in (0..self.offsets[1]).cycle().take(end - tokens) {
             self.tokens.push(self.tokens[token]);
             self.positions.push(self.positions[token]);
@@ -79,5 +84,6 @@ mod tests {
             assert!(padded.first_tokens().is_padded);
         }
         assert_eq!(Batch::default().padded(), Batch::default());
+        assert_eq!(batch(&[1000, 1048]).padded(), batch(&[1000, 1048]));
     }
 }
