@@ -1,4 +1,4 @@
-//! The rows of one pass, packed: nothing is padded.
+//! The rows of one pass, packed: nothing is padded but where a device records passes (`padding.rs`).
 //!
 //! The tokens of all sequences stand one after another, grouped by lane in lane order. Every operation that sums over
 //! rows sums within a lane, in blocks of rows that depend on the lane alone, so that a lane's results have the same

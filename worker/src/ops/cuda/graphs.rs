@@ -17,7 +17,7 @@ use crate::display::say;
 use crate::ops::DeviceError;
 use crate::ops::section::Section;
 
-/// Sections that are kept, of some 15 launches each: twice those of BERT-large in 12 numbers of tokens, where each layer's
+/// Sections that are kept, of some 11 launches each: twice those of BERT-large in 12 numbers of tokens, where each layer's
 /// gradients go to four buffers in turn.
 const MOST_SECTIONS: usize = 4096;
 
