@@ -18,7 +18,7 @@ use crate::ops::cuda::emulator::replays;
 use crate::ops::cuda::limited_test::Limited;
 
 const LANES: u32 = 2;
-const UPDATES: u64 = 6;
+const UPDATES: u64 = 8;
 const ROWS: u32 = 40;
 const SHORT: u32 = 9;
 const LONG: u32 = 22;
@@ -90,6 +90,8 @@ fn bits(values: &[f32]) -> Vec<u32> {
 #[derive(Debug, PartialEq)]
 struct Course {
     updates: Vec<(Vec<u32>, u64, u64)>,
+    /// In between, of rows that are more and longer than those of a lane: in buffers of which recordings know.
+    logits: Vec<Vec<u32>>,
     parameters: Vec<u32>,
 }
 
@@ -98,12 +100,16 @@ fn course<D: Driver>(cuda: Cuda<D>, model: &ModelConfig, spec: &TrainSpec, plans
     let (layout, examples) = (Layout::new(model), examples());
     let mut solo = Solo::new(cuda.clone(), &layout, spec.lanes);
     let mut trainer = Trainer::new(cuda, model.clone(), spec.clone(), random_parameters(&layout)).unwrap();
-    let mut updates = Vec::new();
+    let (mut updates, mut logits) = (Vec::new(), Vec::new());
     for plan in plans {
         let report = trainer.step(plan, std::slice::from_ref(&(0..spec.lanes)), &examples, &mut solo).unwrap();
         updates.push((bits(&report.losses), report.grad_norm.to_bits(), report.tokens));
+        if plan.update == Update(6) {
+            let predictions = trainer.predict(&(20..30).map(RowId).collect::<Vec<_>>(), &examples).unwrap();
+            logits.extend(predictions.iter().map(|prediction| bits(&prediction.logits)));
+        }
     }
-    Course { updates, parameters: bits(&trainer.parameters().unwrap()) }
+    Course { updates, logits, parameters: bits(&trainer.parameters().unwrap()) }
 }
 
 struct Passes;
