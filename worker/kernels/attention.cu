@@ -253,29 +253,32 @@ __device__ void key_value_gradient(const T* q, const T* kv, const T* context, co
     KERNEL(attention_forward_##S,                                                                                       \
            (const T* q, const T* kv, T* context, float* stats, const int* tiles, const int* query_offsets,              \
             const int* key_offsets, const int* rows, int heads, int size, float scale, int query_width,                 \
-            int pair_width, unsigned long long key, unsigned threshold, float factor)) {                                \
+            int pair_width, Drop drop)) {                                                                               \
         using ELEMENT = T;                                                                                              \
+        if (!has_tile(tiles)) return;                                                                                   \
         const Tile tile(tiles, query_offsets, key_offsets);                                                             \
         const Head head{static_cast<int>(blockIdx.y), heads, size, scale, query_width, pair_width};                     \
-        BY_SIZE(forward, q, kv, context, stats, tile, rows, head, Dropout{key, threshold, factor})                      \
+        BY_SIZE(forward, q, kv, context, stats, tile, rows, head, Dropout(drop))                                        \
     }                                                                                                                   \
     KERNEL(attention_query_gradient_##S,                                                                                \
            (const T* q, const T* kv, const T* context, const float* stats, const T* dcontext, T* dq, const int* tiles,  \
             const int* query_offsets, const int* key_offsets, const int* rows, int heads, int size, float scale,        \
-            int query_width, int pair_width, unsigned long long key, unsigned threshold, float factor)) {               \
+            int query_width, int pair_width, Drop drop)) {                                                              \
         using ELEMENT = T;                                                                                              \
+        if (!has_tile(tiles)) return;                                                                                   \
         const Tile tile(tiles, query_offsets, key_offsets);                                                             \
         const Head head{static_cast<int>(blockIdx.y), heads, size, scale, query_width, pair_width};                     \
-        BY_SIZE(query_gradient, q, kv, context, stats, dcontext, dq, tile, rows, head, Dropout{key, threshold, factor}) \
+        BY_SIZE(query_gradient, q, kv, context, stats, dcontext, dq, tile, rows, head, Dropout(drop))                   \
     }                                                                                                                   \
     KERNEL(attention_key_value_gradient_##S,                                                                            \
            (const T* q, const T* kv, const T* context, const float* stats, const T* dcontext, T* dkv, const int* tiles, \
             const int* query_offsets, const int* key_offsets, const int* rows, int heads, int size, float scale,        \
-            int query_width, int pair_width, unsigned long long key, unsigned threshold, float factor)) {               \
+            int query_width, int pair_width, Drop drop)) {                                                              \
         using ELEMENT = T;                                                                                              \
+        if (!has_tile(tiles)) return;                                                                                   \
         const Tile tile(tiles, query_offsets, key_offsets);                                                             \
         const Head head{static_cast<int>(blockIdx.y), heads, size, scale, query_width, pair_width};                     \
         BY_SIZE(key_value_gradient, q, kv, context, stats, dcontext, dkv, tile, rows, head,                             \
-                Dropout{key, threshold, factor})                                                                        \
+                Dropout(drop))                                                                                          \
     }
 EACH_ELEMENT(ATTENTION)

@@ -3,6 +3,9 @@
 
 #include "dropout.cuh"
 
+// Whether a block has rows to compute: tables of tiles may have places for more than there are.
+__device__ inline bool has_tile(const int* tiles) { return tiles[2 * blockIdx.x] >= 0; }
+
 // Which rows a block computes, of which sequence.
 struct Tile {
     int sequence, first, query_start, queries, key_start, keys;

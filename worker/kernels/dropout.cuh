@@ -3,11 +3,32 @@
 
 #include "element.cuh"
 
-// The dropout of one place in one update. A threshold of 0 drops nothing and scales by 1.
-struct Dropout {
-    unsigned long long key;
+// The dropout of one place in the model, as `ops/cuda` passes it. The update's key is read where it lies: the same launch
+// may be made again in another update. A threshold of 0 drops nothing and scales by 1.
+struct Drop {
+    const unsigned long long* key;
+    unsigned long long site;
     unsigned threshold;
     float scale;
+};
+
+// The finaliser of SplitMix64.
+__device__ inline unsigned long long mix(unsigned long long value) {
+    value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9ull;
+    value = (value ^ (value >> 27)) * 0x94d049bb133111ebull;
+    return value ^ (value >> 31);
+}
+
+// The dropout of one place in one update.
+struct Dropout {
+    unsigned long long key = 0;
+    unsigned threshold = 0;
+    float scale = 1.0f;
+
+    __device__ Dropout() {}
+
+    __device__ explicit Dropout(const Drop& drop)
+        : key(drop.threshold == 0 ? 0 : mix(*drop.key ^ drop.site)), threshold(drop.threshold), scale(drop.scale) {}
 };
 
 // The mask of one data row there.
@@ -18,10 +39,7 @@ struct Mask {
     float scale;
 
     __device__ Mask(Dropout dropout, unsigned row) : threshold(dropout.threshold), scale(dropout.scale) {
-        unsigned long long key = dropout.key ^ row;
-        key = (key ^ (key >> 30)) * 0xbf58476d1ce4e5b9ull;
-        key = (key ^ (key >> 27)) * 0x94d049bb133111ebull;
-        key = key ^ (key >> 31);
+        const unsigned long long key = mix(dropout.key ^ row);
         low = static_cast<unsigned>(key);
         high = static_cast<unsigned>(key >> 32);
     }

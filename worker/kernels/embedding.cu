@@ -113,10 +113,9 @@ __device__ void word_gradient(const T* dz, const int* starts, const int* tokens,
     KERNEL(embedding_forward_##S,                                                                                       \
            (const float* words, const float* positions, const float* types, const float* gamma, const float* beta,      \
             float epsilon, T* z, float* stats, T* y, const int* token_words, const int* token_types,                    \
-            const int* token_positions, const int* sequences, const int* rows, unsigned long long key,                  \
-            unsigned threshold, float scale, int tokens, int width)) {                                                  \
+            const int* token_positions, const int* sequences, const int* rows, Drop drop, int tokens, int width)) {     \
         forward(Tables{words, positions, types}, Norm{gamma, beta, epsilon}, z, stats, y, token_words, token_types,     \
-                Places{token_positions, sequences, rows}, Dropout{key, threshold, scale}, tokens, width);               \
+                Places{token_positions, sequences, rows}, Dropout(drop), tokens, width);                                \
     }
 EACH_ELEMENT(FORWARD)
 
@@ -124,9 +123,9 @@ EACH_ELEMENT(FORWARD)
     KERNEL(embedding_backward_##S,                                                                                      \
            (const T* dy, const T* z, const float* stats, const float* gamma, T* dz, float* partials, const int* types,  \
             int type_count, const int* blocks, const int* positions, const int* sequences, const int* rows,             \
-            unsigned long long key, unsigned threshold, float scale, int width)) {                                      \
+            Drop drop, int width)) {                                                                                    \
         backward(dy, z, stats, gamma, dz, partials, types, type_count, blocks, Places{positions, sequences, rows},      \
-                 Dropout{key, threshold, scale}, width);                                                                \
+                 Dropout(drop), width);                                                                                 \
     }
 EACH_ELEMENT(BACKWARD)
 

@@ -49,12 +49,17 @@ __device__ void head_dropout(const T* x, T* y, const int* rows, Dropout dropout,
     }
 }
 
-// One sequence a thread, in f64: there are few. A label below 0 is none; `weights` may be null.
+// One sequence a thread, in f64: there are few. A label below 0 is none, of which there is no loss; `weights` may be null.
 template <class T>
 __device__ void cross_entropy(const float* logits, const int* labels, T* dlogits, float* losses, const double* weights,
                               float smoothing, float gradient_scale, int sequences, int width) {
     const int sequence = blockIdx.x * blockDim.x + threadIdx.x;
     if (sequence >= sequences) return;
+    if (labels[sequence] < 0) {
+        for (int column = 0; column < width; column++) store(dlogits + static_cast<size_t>(sequence) * width + column, 0.0f);
+        losses[sequence] = 0.0f;
+        return;
+    }
     const float* row = logits + static_cast<size_t>(sequence) * width;
     double most = row[0];
     for (int column = 1; column < width; column++) most = fmax(most, static_cast<double>(row[column]));
@@ -99,20 +104,19 @@ EACH_ELEMENT(FIRST)
 
 #define TANH(T, S)                                                                                                      \
     KERNEL(tanh_dropout_##S,                                                                                            \
-           (T* x, T* y, const int* rows, unsigned long long key, unsigned threshold, float scale, int width)) {         \
-        tanh_dropout(x, y, rows, Dropout{key, threshold, scale}, width);                                                \
+           (T* x, T* y, const int* rows, Drop drop, int width)) {                                                       \
+        tanh_dropout(x, y, rows, Dropout(drop), width);                                                                 \
     }                                                                                                                   \
     KERNEL(tanh_dropout_backward_##S,                                                                                   \
-           (const T* x, T* gradient, const int* rows, unsigned long long key, unsigned threshold, float scale,          \
-            int width)) {                                                                                               \
-        tanh_dropout_backward(x, gradient, rows, Dropout{key, threshold, scale}, width);                                \
+           (const T* x, T* gradient, const int* rows, Drop drop, int width)) {                                          \
+        tanh_dropout_backward(x, gradient, rows, Dropout(drop), width);                                                 \
     }
 EACH_ELEMENT(TANH)
 
 #define DROPOUT(T, S)                                                                                                   \
     KERNEL(head_dropout_##S,                                                                                            \
-           (const T* x, T* y, const int* rows, unsigned long long key, unsigned threshold, float scale, int width)) {   \
-        head_dropout(x, y, rows, Dropout{key, threshold, scale}, width);                                                \
+           (const T* x, T* y, const int* rows, Drop drop, int width)) {                                                 \
+        head_dropout(x, y, rows, Dropout(drop), width);                                                                 \
     }
 EACH_ELEMENT(DROPOUT)
 

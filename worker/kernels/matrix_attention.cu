@@ -303,28 +303,31 @@ __device__ void key_value_gradients(const T* q, const T* kv, const T* context, c
     KERNEL(matrix_attention_forward_##S,                                                                                \
            (const T* q, const T* kv, T* context, float* stats, const int* tiles, const int* query_offsets,              \
             const int* key_offsets, const int* rows, int heads, int size, float scale, int query_width,                 \
-            int pair_width, unsigned long long key, unsigned threshold, float factor, int room)) {                      \
+            int pair_width, Drop drop, int room)) {                                                                     \
+        if (!has_tile(tiles)) return;                                                                                   \
         const Tile tile(tiles, query_offsets, key_offsets);                                                             \
         const Head head{static_cast<int>(blockIdx.y), heads, size, scale, query_width, pair_width};                     \
-        BY_SIZE(attend, T, q, kv, context, stats, tile, rows[tile.sequence], head, Dropout{key, threshold, factor},     \
+        BY_SIZE(attend, T, q, kv, context, stats, tile, rows[tile.sequence], head, Dropout(drop),                       \
                 room)                                                                                                   \
     }                                                                                                                   \
     KERNEL(matrix_attention_query_gradient_##S,                                                                         \
            (const T* q, const T* kv, const T* context, const float* stats, const T* dcontext, T* dq, const int* tiles,  \
             const int* query_offsets, const int* key_offsets, const int* rows, int heads, int size, float scale,        \
-            int query_width, int pair_width, unsigned long long key, unsigned threshold, float factor, int room)) {     \
+            int query_width, int pair_width, Drop drop, int room)) {                                                    \
+        if (!has_tile(tiles)) return;                                                                                   \
         const Tile tile(tiles, query_offsets, key_offsets);                                                             \
         const Head head{static_cast<int>(blockIdx.y), heads, size, scale, query_width, pair_width};                     \
         BY_SIZE(query_gradients, T, q, kv, context, stats, dcontext, dq, tile, rows[tile.sequence], head,               \
-                Dropout{key, threshold, factor}, room)                                                                  \
+                Dropout(drop), room)                                                                                    \
     }                                                                                                                   \
     KERNEL(matrix_attention_key_value_gradient_##S,                                                                     \
            (const T* q, const T* kv, const T* context, const float* stats, const T* dcontext, T* dkv, const int* tiles, \
             const int* query_offsets, const int* key_offsets, const int* rows, int heads, int size, float scale,        \
-            int query_width, int pair_width, unsigned long long key, unsigned threshold, float factor, int room)) {     \
+            int query_width, int pair_width, Drop drop, int room)) {                                                    \
+        if (!has_tile(tiles)) return;                                                                                   \
         const Tile tile(tiles, query_offsets, key_offsets);                                                             \
         const Head head{static_cast<int>(blockIdx.y), heads, size, scale, query_width, pair_width};                     \
         BY_SIZE(key_value_gradients, T, q, kv, context, stats, dcontext, dkv, tile, rows[tile.sequence], head,          \
-                Dropout{key, threshold, factor}, room)                                                                  \
+                Dropout(drop), room)                                                                                    \
     }
 EACH_HALF(MATRIX_ATTENTION)

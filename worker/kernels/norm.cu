@@ -43,7 +43,7 @@ __device__ void backward(const T* dy, const T* z, const float* stats, const floa
     SHARED(shared);
     float2* means = reinterpret_cast<float2*>(shared);
     const int begin = blocks[blockIdx.x], end = blocks[blockIdx.x + 1];
-    gradient_means(dy, z, stats, gamma, places, Dropout{0, 0, 1.0f}, begin, end, width, means);
+    gradient_means(dy, z, stats, gamma, places, Dropout(), begin, end, width, means);
     __syncthreads();
     for (int column = 4 * threadIdx.x; column < width; column += 4 * blockDim.x) {
         const float4 weight = load4(gamma + column);
@@ -73,19 +73,18 @@ __device__ void backward(const T* dy, const T* z, const float* stats, const floa
 #define FORWARD(T, S)                                                                                                   \
     KERNEL(norm_forward_##S,                                                                                            \
            (T* z, const float* bias, const T* residual, const float* gamma, const float* beta, float epsilon,           \
-            float* stats, T* y, const int* positions, const int* sequences, const int* rows, unsigned long long key,    \
-            unsigned threshold, float scale, int tokens, int width)) {                                                  \
+            float* stats, T* y, const int* positions, const int* sequences, const int* rows, Drop drop, int tokens,     \
+            int width)) {                                                                                               \
         forward(z, bias, residual, Norm{gamma, beta, epsilon}, stats, y, Places{positions, sequences, rows},            \
-                Dropout{key, threshold, scale}, tokens, width);                                                         \
+                Dropout(drop), tokens, width);                                                                          \
     }
 EACH_ELEMENT(FORWARD)
 
 #define BACKWARD(T, S)                                                                                                  \
     KERNEL(norm_backward_##S,                                                                                           \
            (const T* dy, const T* z, const float* stats, const float* gamma, T* dz, T* du, float* partials,             \
-            const int* blocks, const int* positions, const int* sequences, const int* rows, unsigned long long key,     \
-            unsigned threshold, float scale, int width)) {                                                              \
+            const int* blocks, const int* positions, const int* sequences, const int* rows, Drop drop, int width)) {    \
         backward(dy, z, stats, gamma, dz, du, partials, blocks, Places{positions, sequences, rows},                     \
-                 Dropout{key, threshold, scale}, width);                                                                \
+                 Dropout(drop), width);                                                                                 \
     }
 EACH_ELEMENT(BACKWARD)

@@ -1,4 +1,4 @@
-//! The rows of one pass, packed: nothing is padded.
+//! The rows of one pass, packed: nothing is padded but where a device records passes (`padding.rs`).
 //!
 //! The tokens of all sequences stand one after another, grouped by lane in lane order. Every operation that sums over
 //! rows sums within a lane, in blocks of rows that depend on the lane alone, so that a lane's results have the same
@@ -9,6 +9,8 @@ use std::ops::Range;
 use medley_common::example::Example;
 use medley_common::identity::RowId;
 use medley_common::model::ModelConfig;
+
+mod padding;
 
 /// Tokens a block holds at most: the unit of sums over rows.
 pub const BLOCK_TOKENS: usize = 32;
@@ -34,6 +36,8 @@ pub struct Batch {
     pub segments: Vec<u32>,
     /// The sequence of each token.
     pub sequences: Vec<u32>,
+    /// Whether the last sequence only fills up the tokens: [`Batch::padded`].
+    pub is_padded: bool,
     /// Runs of at most [`BLOCK_TOKENS`] tokens that tile the tokens; none crosses from one lane to another.
     pub blocks: Vec<Range<usize>>,
 }
@@ -227,6 +231,7 @@ impl Batch {
             positions: vec![0; count],
             segments: firsts.iter().map(|token| self.segments[*token]).collect(),
             sequences: firsts.iter().map(|token| self.sequences[*token]).collect(),
+            is_padded: self.is_padded,
             ..Self::default()
         };
         for span in &self.lanes {

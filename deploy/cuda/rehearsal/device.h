@@ -43,6 +43,8 @@ enum : Result {
 
 struct Stream {
     std::deque<Work> work;
+    // What is recorded in place of being done; null while nothing is.
+    std::unique_ptr<std::vector<Work>> recorded;
 };
 
 // What an event stands for since it was recorded last, or that memory is free.
@@ -79,11 +81,14 @@ void*& context();
 // What a call is answered with that is not at fault itself.
 inline Result state() { return context() == nullptr ? INVALID_CONTEXT : device().failure.load(); }
 
-// Enqueues work on a stream.
+// Enqueues work on a stream that does not record.
 void add(Stream* stream, Work work);
 
+// Enqueues a kernel, which a stream that records keeps: it may be done any number of times.
+void launch(Stream* stream, Work work);
+
 // The same for the other libraries, to which a stream is a pointer.
-inline void enqueue(void* stream, Work work) { add(static_cast<Stream*>(stream), std::move(work)); }
+inline void enqueue(void* stream, Work work) { launch(static_cast<Stream*>(stream), std::move(work)); }
 
 // What the environment says, or `otherwise`.
 inline long setting(const char* name, long otherwise) {

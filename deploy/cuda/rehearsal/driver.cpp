@@ -248,7 +248,7 @@ Result cuLaunchKernel(Function* function, unsigned x, unsigned y, unsigned z, un
     static std::atomic<int> launches{0};
     const char* fault = std::getenv("REHEARSAL_FAULT");
     const bool is_struck = ++launches == 200 && fault != nullptr && unlink(fault) == 0;
-    add(stream, [=] {
+    launch(stream, [=] {
         if (is_struck) device().failure = LAUNCH_FAILED;
         std::vector<void*> places;
         for (auto& value : *values) places.push_back(value.data());

@@ -50,12 +50,22 @@ static void work_on() {
 void add(Stream* stream, rehearsal::Work work) {
     Device& gpu = device();
     std::lock_guard<std::mutex> guard(gpu.lock);
+    if (stream->recorded != nullptr) misused("a stream that records is asked for something else than a kernel");
     if (std::find(gpu.streams.begin(), gpu.streams.end(), stream) == gpu.streams.end()) misused("a stream that is gone");
     stream->work.push_back(std::move(work));
     if (!gpu.runs) std::thread(work_on).detach();
     gpu.runs = true;
     gpu.moved.notify_all();
 }
+
+void launch(Stream* stream, Work work) {
+    if (stream->recorded == nullptr) add(stream, std::move(work));
+    else stream->recorded->push_back(std::move(work));
+}
+
+struct Graph {
+    std::vector<Work> work;
+};
 
 using Clock = std::chrono::steady_clock;
 
@@ -116,8 +126,44 @@ Result cuStreamDestroy_v2(Stream* stream) {
 
 Result cuStreamSynchronize(Stream* stream) {
     if (const Result code = state()) return code;
+    if (stream->recorded != nullptr) misused("a stream that records is waited for");
     wait_for(stream);
     return state();
+}
+
+Result cuStreamBeginCapture_v2(Stream* stream, int) {
+    if (const Result code = state()) return code;
+    if (stream->recorded != nullptr) misused("a recording in a recording");
+    stream->recorded = std::make_unique<std::vector<Work>>();
+    return SUCCESS;
+}
+
+Result cuStreamEndCapture(Stream* stream, Graph** graph) {
+    if (stream->recorded == nullptr) misused("the end of a recording that was not begun");
+    *graph = new Graph{std::move(*stream->recorded)};
+    stream->recorded = nullptr;
+    return state();
+}
+
+Result cuGraphInstantiateWithFlags(Graph** made, const Graph* graph, unsigned long long) {
+    *made = new Graph(*graph);
+    return state();
+}
+
+Result cuGraphLaunch(Graph* graph, Stream* stream) {
+    if (const Result code = state()) return code;
+    for (const Work& work : graph->work) add(stream, work);
+    return SUCCESS;
+}
+
+Result cuGraphExecDestroy(Graph* graph) {
+    delete graph;
+    return SUCCESS;
+}
+
+Result cuGraphDestroy(Graph* graph) {
+    delete graph;
+    return SUCCESS;
 }
 
 Result cuStreamWaitEvent(Stream* stream, Event* event, unsigned) {

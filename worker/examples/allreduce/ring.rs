@@ -88,7 +88,7 @@ fn sum(listener: &Listener, form: &Form, layout: &Layout, work: &Work) -> Result
             times.push(started.elapsed());
         }
         buffers.extend(tcp.reuse(summed.segments.into_iter().map(|(_, buffer)| buffer).collect()));
-        buffers.extend(summed.spare);
+        buffers.extend(summed.spare.into_iter().map(|(_, buffer)| buffer));
         buffers.iter_mut().for_each(|buffer| buffer.fill(1.0));
     }
     Ok(times)

@@ -301,7 +301,8 @@ impl Exchange for Dense {
 
     fn finish(self: Box<Self>, summed: &mut Summed) {
         summed.segments.push((self.segment, self.total));
-        summed.spare.extend(self.buffers);
+        let segment = self.segment;
+        summed.spare.extend(self.buffers.into_iter().map(|buffer| (segment, buffer)));
     }
 
     fn salvage(self: Box<Self>, parts: &mut Parts) {

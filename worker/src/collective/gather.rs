@@ -109,7 +109,7 @@ impl Exchange for Gather {
     }
 
     fn finish(self: Box<Self>, summed: &mut Summed) {
-        summed.spare.push(self.buffer);
+        summed.gathered = Some(self.buffer);
     }
 
     /// Half of it may be another rank's: it is of no use.

@@ -266,7 +266,7 @@ impl<O: Ops, T: Transport<O::Buffer>> Collective<O::Buffer> for LaneExchange<O, 
         let mut summed = Summed { traffic: self.meter.take(), ..Summed::default() };
         for Launched { segment, buffers, total, .. } in std::mem::take(&mut self.launched) {
             summed.segments.push((segment, total));
-            summed.spare.extend(buffers);
+            summed.spare.extend(buffers.into_iter().map(|buffer| (segment, buffer)));
         }
         summed.words = self.words.take().map(|words| words.total).unwrap_or_default();
         Ok(summed)

@@ -109,6 +109,9 @@ pub type Shard = Vec<Range<usize>>;
 /// A dense segment with this rank's partial sums of it, by node.
 pub type DenseParts<B = Vec<f32>> = (Segment, Vec<(Node, B)>);
 
+/// Buffers, and of which segment's sums they were made.
+pub type Spare<B = Vec<f32>> = Vec<(Segment, B)>;
+
 /// What was handed over for sums that did not come about: as it was, to be handed over again.
 #[derive(Debug, Default)]
 pub struct Parts<B = Vec<f32>> {
@@ -125,15 +128,18 @@ pub struct Summed<B = Vec<f32>> {
     pub segments: Vec<(Segment, B)>,
     /// The sum of the word embedding's rows.
     pub words: SparseRows<B>,
-    /// Buffers handed over that the sums did not need; for reuse. After a gather, what was gathered.
-    pub spare: Vec<B>,
+    /// Buffers handed over that the sums did not need; for reuse.
+    pub spare: Spare<B>,
+    /// What was gathered, after a gather.
+    pub gathered: Option<B>,
     /// What it took; nothing in a group of one.
     pub traffic: Traffic,
 }
 
 impl<B: Default> Default for Summed<B> {
     fn default() -> Self {
-        Self { segments: Vec::new(), words: SparseRows::default(), spare: Vec::new(), traffic: Traffic::default() }
+        let (segments, words, spare) = (Vec::new(), SparseRows::default(), Vec::new());
+        Self { segments, words, spare, gathered: None, traffic: Traffic::default() }
     }
 }
 

@@ -58,7 +58,7 @@ impl<O: Ops> Collective<O::Buffer> for Solo<O> {
         let mut parts: BTreeMap<_, _> = sums.into_iter().collect();
         let mut add = |mut left: O::Buffer, right: O::Buffer| {
             ops.add(SliceMut { buffer: &mut left, range: 0..length }, Slice { buffer: &right, range: 0..length })?;
-            summed.spare.push(right);
+            summed.spare.push((segment, right));
             Ok::<_, DeviceError>(left)
         };
         let sum = tree.total(tree.root(), &mut parts, &mut add).map_err(device_failed)?;

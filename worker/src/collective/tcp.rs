@@ -231,8 +231,8 @@ impl Collective for Tcp {
 
     fn all_gather(&mut self, buffer: &mut Vec<f32>, shards: &[Shard]) -> Result<Traffic, CollectiveError> {
         self.order(Order::Gather((std::mem::take(buffer), shards.to_vec())))?;
-        let Summed { mut spare, traffic, .. } = self.fence()?;
-        *buffer = spare.pop().unwrap_or_default();
+        let Summed { gathered, traffic, .. } = self.fence()?;
+        *buffer = gathered.unwrap_or_default();
         Ok(traffic)
     }
 

@@ -187,7 +187,7 @@ impl Exchange for Words {
             summed.words.rows.extend(sum.rows);
             summed.words.values.extend(sum.values);
         }
-        summed.spare.extend(self.own.into_iter().flatten().map(|rows| rows.values));
+        summed.spare.extend(self.own.into_iter().flatten().map(|rows| (Segment::Words, rows.values)));
     }
 
     fn salvage(self: Box<Self>, parts: &mut Parts) {

@@ -105,6 +105,9 @@ pub(super) fn library() -> String {
     cublas_version().map_or_else(|| "cuBLAS of an unknown version".to_owned(), |version| format!("cuBLAS {version}"))
 }
 
+/// `off`, to have every operation of every pass launched by the host: what comes of it is the same.
+const GRAPHS: &str = "MEDLEY_CUDA_GRAPHS";
+
 pub(super) fn compute(ordinal: usize, spec: &TrainSpec, work: impl Work) -> Result<(), Failure> {
     let compute = spec.compute;
     let opened = Gpu::open(ordinal, compute.precision == Precision::Tf32);
@@ -112,7 +115,10 @@ pub(super) fn compute(ordinal: usize, spec: &TrainSpec, work: impl Work) -> Resu
         DeviceError::OutOfMemory { .. } => config(format!("cuda:{ordinal}: {error}; nvidia-smi says who has it")),
         DeviceError::Failed { .. } => config(format!("cuda:{ordinal}: {error}")),
     })?;
-    let cuda = Cuda::new(gpu, compute.precision);
+    let mut cuda = Cuda::new(gpu, compute.precision);
+    if std::env::var_os(GRAPHS).is_some_and(|value| value == "off") {
+        cuda = cuda.without_graphs();
+    }
     let connect = nccl::by_nccl(cuda.clone(), spec.lanes, compute);
     let connect = connect.map_err(|error| config(format!("cuda:{ordinal}: {error}")))?;
     let result = work.run(cuda.clone(), connect);

@@ -132,6 +132,9 @@ impl AttentionBlock {
     ) -> Result<(), DeviceError> {
         let (ops, scoped, hidden) = (pass.ops, self.scoped(pass), self.heads.hidden());
         ops.grow_activations(&mut gradients.dense, scoped.tokens() * hidden)?;
+        if self.scope == Scope::FirstTokens {
+            ops.grow_activations(&mut gradients.firsts, scoped.tokens() * hidden)?;
+        }
         self.grow_query_key_value(pass, &mut gradients.q, &mut gradients.kv)?;
         ops.grow(&mut gradients.partials, scoped.blocks() * 3 * hidden)
     }
@@ -251,8 +254,8 @@ impl AttentionBlock {
         if below == Below::Frozen { Ok(()) } else { self.input_backward(pass, gradients) }
     }
 
-    /// From `gradients.residual` to the gradients of the residual connection, in `gradients.hidden`, and of the heads'
-    /// outputs, in `gradients.residual`. The pass is over the tokens of the layer's scope.
+    /// From `gradients.residual` to the gradients of the residual connection, in `gradients.hidden` or `gradients.firsts`,
+    /// and of the heads' outputs, in `gradients.residual`. The pass is over the tokens of the layer's scope.
     fn output_backward<O: Ops>(
         &self,
         pass: &Pass<'_, O>,
@@ -269,7 +272,10 @@ impl AttentionBlock {
             z: &kept.z,
             stats: &kept.stats,
             gamma: weights.at(&slots.attention_norm_weight),
-            dz: &mut gradients.hidden,
+            dz: match self.scope {
+                Scope::AllTokens => &mut gradients.hidden,
+                Scope::FirstTokens => &mut gradients.firsts,
+            },
             du: &mut gradients.dense,
             partials: &mut gradients.partials,
         })?;
@@ -304,7 +310,8 @@ impl AttentionBlock {
         }
     }
 
-    /// Adds the gradients through queries, keys and values to that of the residual connection, in `gradients.hidden`.
+    /// Adds the gradients through queries, keys and values to that of the residual connection, which comes to be in
+    /// `gradients.hidden`.
     fn input_backward<O: Ops>(
         &self,
         pass: &Pass<'_, O>,
@@ -318,7 +325,7 @@ impl AttentionBlock {
             inputs: hidden,
             outputs: layers.len() * hidden,
         };
-        let LayerGradients { hidden: sum, residual: of_firsts, q, kv, .. } = gradients;
+        let LayerGradients { hidden: sum, firsts, q, kv, .. } = gradients;
         match self.query_key_value(&*q, &*kv) {
             QueryKeyValue::Together(dy) => {
                 let (shape, weight) = (shape(pass, &QUERY_KEY_VALUE), weight(&QUERY_KEY_VALUE));
@@ -329,10 +336,9 @@ impl AttentionBlock {
                     let (shape, weight) = (shape(pass, layers), weight(layers));
                     ops.linear_input_gradient(LinearInputGradient { shape, dy, weight, dx, write })
                 };
-                back(scoped, &QUERY, q, sum, Write::Add)?;
-                std::mem::swap(sum, of_firsts);
+                back(scoped, &QUERY, q, firsts, Write::Add)?;
                 back(pass, &KEY_VALUE, kv, sum, Write::Set)?;
-                ops.first_tokens_backward(FirstTokensBackward { pack: pass.pack, hidden, dy: of_firsts, dx: sum })
+                ops.first_tokens_backward(FirstTokensBackward { pack: pass.pack, hidden, dy: firsts, dx: sum })
             }
         }
     }

@@ -12,6 +12,7 @@ use crate::collective::SparseRows;
 use crate::layout::{Layout, Segment};
 use crate::ops::buffer_pool::BufferPool;
 use crate::ops::embedding::WordGradient;
+use crate::ops::section::Part;
 use crate::ops::{DeviceError, Ops};
 
 /// `BertForSequenceClassification`, or what another family has in its place: post-norm, with the buffers it computes in.
@@ -30,6 +31,8 @@ pub struct Bert<O: Ops> {
     hidden: Vec<O::Buffer>,
     classification: HeadActivations<O::Buffer>,
     gradients: LayerGradients<O::Buffer>,
+    /// What the device keeps of the parts of passes.
+    sections: O::Sections,
 }
 
 /// What layers keep from forward to backward, besides their inputs.
@@ -109,7 +112,13 @@ impl<O: Ops> Bert<O> {
             hidden: (0..=layers).map(|_| O::Buffer::default()).collect(),
             classification: HeadActivations::default(),
             gradients: LayerGradients::default(),
+            sections: O::Sections::default(),
         }
+    }
+
+    /// Gives up what the device keeps of parts of passes, and has it keep no more; whether there was any.
+    pub fn stop_sections(&mut self, ops: &O) -> bool {
+        ops.stop_sections(&mut self.sections)
     }
 
     /// Computes the logits of the pass.
@@ -125,17 +134,23 @@ impl<O: Ops> Bert<O> {
         let place = |layer: usize| if training { layer } else { layer % 2 };
         self.embeddings.grow(pass.ops, &mut self.embedding, tokens)?;
         pass.ops.grow_activations(&mut self.hidden[0], tokens * width)?;
-        self.embeddings.forward(pass, &mut self.embedding, &mut self.hidden[0])?;
+        let Self { embeddings, embedding, hidden, sections, .. } = self;
+        let part = Part::Forward(Segment::Embeddings);
+        pass.section(sections, (part, Vec::new()), &mut || embeddings.forward(pass, embedding, &mut hidden[0]))?;
         for (index, layer) in self.layers.iter().enumerate() {
             let kept = &mut self.kept[if training { index.saturating_sub(lowest) % kept_layers } else { 0 }];
             let mut output = std::mem::take(&mut self.hidden[place(index + 1)]);
             pass.ops.grow_activations(&mut output, tokens * width)?;
-            layer.forward(pass, kept, &self.hidden[place(index)], &mut output)?;
+            let (part, input) = (Part::Forward(Segment::Layer(layer.index())), &self.hidden[place(index)]);
+            let enqueue = &mut || layer.forward(pass, kept, input, &mut output);
+            pass.section(&mut self.sections, (part, Vec::new()), enqueue)?;
             self.hidden[place(index + 1)] = output;
         }
-        let pass = &pass.over_firsts();
-        self.head.grow(pass, &mut self.classification)?;
-        self.head.forward(pass, &mut self.classification, &self.hidden[place(self.layers.len())])
+        let (firsts, input) = (&pass.over_firsts(), &self.hidden[place(self.layers.len())]);
+        self.head.grow(firsts, &mut self.classification)?;
+        let Self { head, classification, sections, .. } = self;
+        let part = Part::Forward(Segment::Head);
+        pass.section(sections, (part, Vec::new()), &mut || head.forward(firsts, classification, input))
     }
 
     /// The logits of the pass that forward was computed for, `[sequences, labels]`.
@@ -164,13 +179,19 @@ impl<O: Ops> Bert<O> {
         pass.ops.grow_activations(&mut gradients.hidden, pass.tokens() * widest)?;
         pass.ops.grow_activations(&mut gradients.residual, pass.tokens() * widest)?;
 
-        let mut sums = SegmentSums::new(pass, share, pool, self.head.segment_length())?;
+        let firsts = &pass.over_firsts();
+        self.head.loss(firsts, &mut self.classification, loss)?;
+        let mut sums = SegmentSums::new(pass, share, pool, (Segment::Head, self.head.segment_length()))?;
         let below = |index: usize| if self.frozen == Some(index) { Below::Frozen } else { Below::Trained };
-        let output = (&self.hidden[self.layers.len()], &mut gradients.hidden, below(self.layers.len()));
-        self.head.backward(&pass.over_firsts(), &mut self.classification, output, (loss, &mut sums))?;
+        let (output, is_below) = (&self.hidden[self.layers.len()], below(self.layers.len()));
+        pass.section(&mut self.sections, (Part::Backward(Segment::Head), sums.places()), &mut || {
+            let output = (output, &mut gradients.hidden, is_below);
+            self.head.backward(firsts, &mut self.classification, output, &mut sums)
+        })?;
         sink.segment(Segment::Head, sums.into_nodes())?;
-        let mut sums = SegmentSums::new(pass, share, pool, share.reported_lanes() as usize)?;
-        self.head.sum_losses(&pass.over_firsts(), &self.classification, &mut sums)?;
+        let losses = (Segment::Losses, share.reported_lanes() as usize);
+        let mut sums = SegmentSums::new(pass, share, pool, losses)?;
+        self.head.sum_losses(firsts, &self.classification, &mut sums)?;
         sink.segment(Segment::Losses, sums.into_nodes())?;
 
         let lowest = self.frozen.unwrap_or(0);
@@ -178,13 +199,18 @@ impl<O: Ops> Bert<O> {
             // What the last layer keeps is still there.
             if self.kept.len() < self.layers.len() - lowest && index + 1 < self.layers.len() {
                 let mut output = std::mem::take(&mut self.hidden[index + 1]);
-                layer.forward(pass, &mut self.kept[0], &self.hidden[index], &mut output)?;
+                let (part, kept) = (Part::Forward(Segment::Layer(layer.index())), &mut self.kept[0]);
+                let enqueue = &mut || layer.forward(pass, kept, &self.hidden[index], &mut output);
+                pass.section(&mut self.sections, (part, Vec::new()), enqueue)?;
                 self.hidden[index + 1] = output;
             }
             let (kept, input) = (&self.kept[(index - lowest) % self.kept.len().max(1)], &self.hidden[index]);
-            let mut sums = SegmentSums::new(pass, share, pool, layer.segment_length())?;
-            layer.backward(pass, (kept, input, below(index)), gradients, &mut sums)?;
-            sink.segment(Segment::Layer(layer.index()), sums.into_nodes())?;
+            let segment = Segment::Layer(layer.index());
+            let mut sums = SegmentSums::new(pass, share, pool, (segment, layer.segment_length()))?;
+            pass.section(&mut self.sections, (Part::Backward(segment), sums.places()), &mut || {
+                layer.backward(pass, (kept, input, below(index)), gradients, &mut sums)
+            })?;
+            sink.segment(segment, sums.into_nodes())?;
         }
 
         if self.frozen.is_some() {
@@ -203,10 +229,13 @@ impl<O: Ops> Bert<O> {
         let gradients = &mut self.gradients;
         pass.ops.grow(&mut gradients.partials, pass.blocks() * self.embeddings.partials())?;
         let LayerGradients { hidden: dy, residual: dz, partials, .. } = gradients;
-        self.embeddings.backward(pass, &mut self.embedding, dy, [&mut *dz, &mut *partials])?;
-        let mut sums = SegmentSums::new(pass, share, pool, self.embeddings.segment_length())?;
-        self.embeddings.sum(pass, (&self.embedding, dy), [dz, partials], &mut sums)?;
-        sink.segment(Segment::Embeddings, sums.into_nodes())?;
+        let segment = Segment::Embeddings;
+        let mut sums = SegmentSums::new(pass, share, pool, (segment, self.embeddings.segment_length()))?;
+        pass.section(&mut self.sections, (Part::Backward(segment), sums.places()), &mut || {
+            self.embeddings.backward(pass, &mut self.embedding, dy, [&mut *dz, &mut *partials])?;
+            self.embeddings.sum(pass, (&self.embedding, dy), [dz, partials], &mut sums)
+        })?;
+        sink.segment(segment, sums.into_nodes())?;
 
         let (ops, pack, hidden) = (pass.ops, pass.pack, self.embeddings.width());
         let words = share

@@ -174,8 +174,30 @@ impl Head {
         sums.losses(Rows { pack: pass.pack, gradient: &kept.losses })
     }
 
-    /// Computes the losses, writes the gradient of `input` to `dinput`, `[S, H]`, if it is passed on, and sums those of the
-    /// parameters.
+    /// Computes the losses, and the gradient of the logits.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn loss<O: Ops>(
+        &self,
+        pass: &Pass<'_, O>,
+        kept: &mut HeadActivations<O::Buffer>,
+        loss: Loss<'_>,
+    ) -> Result<(), DeviceError> {
+        pass.ops.cross_entropy(CrossEntropy {
+            pack: pass.pack,
+            labels: self.labels,
+            smoothing: loss.smoothing,
+            class_weights: loss.class_weights,
+            gradient_scale: loss.gradient_scale,
+            logits: &kept.logits,
+            dlogits: &mut kept.dlogits,
+            losses: &mut kept.losses,
+        })
+    }
+
+    /// From the gradient of the logits, writes that of `input` to `dinput`, `[S, H]`, if it is passed on, and sums those of
+    /// the parameters.
     ///
     /// # Errors
     /// The device failed.
@@ -184,20 +206,10 @@ impl Head {
         pass: &Pass<'_, O>,
         kept: &mut HeadActivations<O::Buffer>,
         (input, dinput, below): (&O::Buffer, &mut O::Buffer, Below),
-        (loss, sums): (Loss<'_>, &mut SegmentSums<'_, O>),
+        sums: &mut SegmentSums<'_, O>,
     ) -> Result<(), DeviceError> {
-        let (ops, pack, hidden, labels) = (pass.ops, pass.pack, self.hidden, self.labels);
+        let (ops, pack, hidden) = (pass.ops, pass.pack, self.hidden);
         let weights = pass.segment(&self.segment);
-        ops.cross_entropy(CrossEntropy {
-            pack,
-            labels,
-            smoothing: loss.smoothing,
-            class_weights: loss.class_weights,
-            gradient_scale: loss.gradient_scale,
-            logits: &kept.logits,
-            dlogits: &mut kept.dlogits,
-            losses: &mut kept.losses,
-        })?;
         let dlogits = Rows { pack, gradient: &kept.dlogits };
         let rows = LinearRows { dy: dlogits, partials: None, x: &kept.dropped, inputs: hidden };
         sums.linear([self.output_weight.clone(), self.output_bias.clone()], rows)?;

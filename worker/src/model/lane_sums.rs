@@ -10,6 +10,7 @@ use medley_common::lane::{LaneTree, Node};
 use super::Pass;
 use crate::batch::{Batch, LaneSpan};
 use crate::collective::{SparseRows, cover};
+use crate::layout::Segment;
 use crate::ops::buffer_pool::BufferPool;
 use crate::ops::head::LaneLosses;
 use crate::ops::linear::{ColumnSum, LinearGradients, LinearWeightGradient};
@@ -162,7 +163,7 @@ pub struct LinearRows<'a, O: Ops> {
 }
 
 impl<'a, O: Ops> SegmentSums<'a, O> {
-    /// Sums for a segment of `length` elements, all of which must then be written.
+    /// Sums for a segment of so many elements, all of which must then be written.
     ///
     /// # Errors
     /// The device's memory is exhausted.
@@ -170,10 +171,10 @@ impl<'a, O: Ops> SegmentSums<'a, O> {
         pass: &'a Pass<'a, O>,
         share: &'a LaneShare,
         pool: &'a mut BufferPool<O>,
-        length: usize,
+        (segment, length): (Segment, usize),
     ) -> Result<Self, DeviceError> {
         let batch = pass.pack.as_ref();
-        let sum = |node| Ok((node, share.order(batch, node), pool.take(pass.ops, length)?));
+        let sum = |node| Ok((node, share.order(batch, node), pool.take(pass.ops, (Some(segment), length))?));
         let nodes = share.present(batch).map(sum).collect::<Result<_, _>>()?;
         Ok(Self { pass, share, pool, nodes })
     }
@@ -269,6 +270,12 @@ impl<'a, O: Ops> SegmentSums<'a, O> {
         nodes.iter_mut().try_for_each(|(_, order, buffer)| {
             order.run(pass.ops, pool, SliceMut { buffer, range: range.clone() }, leaf)
         })
+    }
+
+    /// Where the sums are written to.
+    #[must_use]
+    pub fn places(&self) -> Vec<u64> {
+        self.nodes.iter().map(|(.., sum)| self.pass.ops.place(sum)).collect()
     }
 
     /// The sums.

@@ -49,6 +49,8 @@ pub struct LayerActivations<B> {
 pub struct LayerGradients<B> {
     /// Of the layer's output, `[Q, H]`; becomes that of its input, `[T, H]`. The caller makes room for it.
     pub hidden: B,
+    /// The same of a layer whose scope is the first tokens, behind its attention, `[Q, H]`.
+    pub(super) firsts: B,
     /// Along the residual connection, `[Q, H]`. The caller makes room for `[T, H]`.
     pub residual: B,
     /// Of a dense layer's output, `[Q, H]`.

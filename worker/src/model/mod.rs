@@ -14,7 +14,8 @@
 use std::ops::Range;
 
 use crate::ops::dropout::{Dropout, Masks, Site};
-use crate::ops::{Ops, Slice};
+use crate::ops::section::{Part, Section};
+use crate::ops::{DeviceError, Ops, Slice};
 
 pub mod attention;
 pub mod bert;
@@ -65,6 +66,23 @@ impl<'a, O: Ops> Pass<'a, O> {
 
     fn dropout(&self, site: Site) -> Option<Dropout> {
         self.masks.at(site)
+    }
+
+    /// Enqueues a part of the pass, whose sums go to these places: where batches of its shape come again and again, as what
+    /// the device may have kept of it.
+    fn section(
+        &self,
+        kept: &mut O::Sections,
+        (part, sums): (Part, Vec<u64>),
+        enqueue: &mut dyn FnMut() -> Result<(), DeviceError>,
+    ) -> Result<(), DeviceError> {
+        if !self.pack.as_ref().is_padded {
+            return enqueue();
+        }
+        let packs = [self.pack, self.firsts].map(|pack| self.ops.place_of_pack(pack));
+        let mut places = vec![packs[0], packs[1], self.ops.place(self.parameters)];
+        places.extend(sums);
+        self.ops.section(kept, Section { part, places }, enqueue)
     }
 
     fn tokens(&self) -> usize {

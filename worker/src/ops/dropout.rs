@@ -49,6 +49,12 @@ pub struct Masks {
 }
 
 impl Masks {
+    /// What the masks of this update are told from those of others by.
+    #[must_use]
+    pub fn key(&self) -> u64 {
+        self.key
+    }
+
     /// The masks of `update` in the run of this seed, at the model's rates.
     #[must_use]
     pub fn new(model: &ModelConfig, seed: u64, update: Update) -> Self {
@@ -75,7 +81,8 @@ impl Masks {
             Site::Pooled | Site::ClassifierInput => self.classifier,
         };
         (rate > 0.0).then(|| Dropout {
-            key: mix(self.key ^ site.number()),
+            key: self.key,
+            site: site.number(),
             threshold: (rate * 4_294_967_296.0) as u32,
             scale: (1.0 / (1.0 - rate)) as f32,
         })
@@ -85,22 +92,24 @@ impl Masks {
 /// The dropout of one place in one update.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Dropout {
+    /// Of the update.
     key: u64,
+    site: u64,
     threshold: u32,
     scale: f32,
 }
 
 impl Dropout {
-    /// Key, threshold and scale: what a device computes the same masks from.
+    /// The update's key; the site, the threshold and the scale: what a device computes the same masks from.
     #[must_use]
-    pub fn parts(&self) -> (u64, u32, f32) {
-        (self.key, self.threshold, self.scale)
+    pub fn parts(&self) -> (u64, (u64, u32, f32)) {
+        (self.key, (self.site, self.threshold, self.scale))
     }
 
     /// The mask of one row.
     #[must_use]
     pub fn row(&self, row: RowId) -> RowMask {
-        let key = mix(self.key ^ u64::from(row.0));
+        let key = mix(mix(self.key ^ self.site) ^ u64::from(row.0));
         RowMask { low: key as u32, high: (key >> 32) as u32, threshold: self.threshold, scale: self.scale }
     }
 }

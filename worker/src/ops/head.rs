@@ -81,7 +81,7 @@ pub struct HeadDropout<'a, O: Ops + ?Sized> {
 /// `loss = -Σ q ln p`, `dlogits = (p Σ q - q) gradient_scale`: `torch.nn.CrossEntropyLoss` with `weight` and
 /// `label_smoothing`. Without weights, `w` is 1, and so is `Σ q`.
 pub struct CrossEntropy<'a, O: Ops + ?Sized> {
-    /// The sequences; all have labels.
+    /// The sequences; one without a label has no loss and no gradient.
     pub pack: &'a O::Pack,
     /// Columns of the logits.
     pub labels: usize,

@@ -33,17 +33,20 @@ pub mod gelu;
 pub mod head;
 pub mod linear;
 pub mod norm;
+pub mod section;
 pub mod sgd;
 pub mod step;
 pub mod sum_order;
 
 use adamw::{AdamW, AdamWRows};
 use attention::{Attention, AttentionBackward};
+use dropout::Masks;
 use embedding::{Embedding, EmbeddingBackward, PositionGradient, WordGradient};
 use gelu::{BiasGelu, BiasGeluBackward};
 use head::{CrossEntropy, FirstTokens, FirstTokensBackward, HeadDropout, LaneLosses, TanhDropout, TanhDropoutBackward};
 use linear::{ColumnSum, Linear, LinearGradients, LinearInputGradient, LinearWeightGradient, SharedInputGradient};
 use norm::{ResidualNorm, ResidualNormBackward};
+use section::Section;
 use sgd::{Sgd, SgdRows};
 
 /// A run of a buffer's elements, to read.
@@ -138,6 +141,8 @@ pub trait Ops {
     type Buffer: Default;
     /// A batch in the device's memory.
     type Pack: AsRef<Batch>;
+    /// What the device keeps of [sections](Self::section): nothing at first, and never more than it has room for.
+    type Sections: Default;
 
     /// When lanes are kept apart.
     fn lane_keeping(&self) -> LaneKeeping;
@@ -193,8 +198,38 @@ pub trait Ops {
     /// Waits until all that is enqueued has been computed.
     fn wait(&self) -> Result<(), DeviceError>;
 
-    /// Moves a batch to the device.
-    fn load(&self, batch: Batch) -> Result<Self::Pack, DeviceError>;
+    /// Moves a batch to the device, with what all dropout of its pass is computed from.
+    fn load(&self, batch: Batch, masks: &Masks) -> Result<Self::Pack, DeviceError>;
+
+    /// Enqueues a section: by `enqueue`, which may be called twice, or as it was enqueued before, if `kept` has that.
+    /// `enqueue` makes no buffer that it has made before, copies nothing to or from the host, and waits for nothing.
+    fn section(
+        &self,
+        kept: &mut Self::Sections,
+        section: Section,
+        enqueue: &mut dyn FnMut() -> Result<(), DeviceError>,
+    ) -> Result<(), DeviceError> {
+        let (_, _) = (kept, section);
+        enqueue()
+    }
+
+    /// Gives up what is kept of sections, and keeps no more of them; whether there was any.
+    fn stop_sections(&self, kept: &mut Self::Sections) -> bool {
+        let _ = kept;
+        false
+    }
+
+    /// A number that tells a buffer from all others that there are, where the device keeps sections.
+    fn place(&self, buffer: &Self::Buffer) -> u64 {
+        let _ = buffer;
+        0
+    }
+
+    /// The same of a batch.
+    fn place_of_pack(&self, pack: &Self::Pack) -> u64 {
+        let _ = pack;
+        0
+    }
 
     /// See [`Linear`].
     fn linear(&self, op: Linear<'_, Self>) -> Result<(), DeviceError>;

@@ -98,7 +98,7 @@ impl SumOrder {
                     continue;
                 }
                 SumStep::Leaf { leaf: at, write, .. } => {
-                    let mut sum = pool.take(ops, length)?;
+                    let mut sum = pool.take(ops, (None, length))?;
                     leaf(at, SliceMut { buffer: &mut sum, range: 0..length })?;
                     if write == Write::Set {
                         partial.push(sum);
@@ -114,7 +114,7 @@ impl SumOrder {
                 Some(left) => ops.add(SliceMut { buffer: left, range: 0..length }, sum.as_slice())?,
                 None => ops.add(into.reborrow(), sum.as_slice())?,
             }
-            pool.give(right, length);
+            pool.give(right, (None, length));
         }
         Ok(())
     }

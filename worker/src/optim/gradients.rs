@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use medley_common::spec::TuningSpec;
 
-use crate::collective::{SparseRows, Summed};
+use crate::collective::{Spare, SparseRows, Summed};
 use crate::layout::{Layout, Segment};
 use crate::ops::{DeviceError, Ops, Slice};
 
@@ -81,8 +81,8 @@ impl<O: Ops> Gradients<O> {
         ops: &O,
         (layout, tuning): (&Layout, &TuningSpec),
         summed: Summed<O::Buffer>,
-    ) -> Result<(Self, Vec<O::Buffer>), GradientError> {
-        let Summed { mut segments, words, spare, traffic: _ } = summed;
+    ) -> Result<(Self, Spare<O::Buffer>), GradientError> {
+        let Summed { mut segments, words, spare, .. } = summed;
         check(ops, (layout, tuning), &segments, &words)?;
         // The norm is a sum over segments: their order must not depend on the collective.
         segments.sort_by_key(|(segment, _)| *segment);

@@ -17,9 +17,9 @@ use crate::batch::{Batch, Labels, RowError, Source};
 use crate::model::Pass;
 use crate::model::bert::{Backward, Bert, Loss, Purpose};
 use crate::model::lane_sums::LaneShare;
-use crate::ops::Ops;
 use crate::ops::buffer_pool::BufferPool;
 use crate::ops::dropout::Masks;
+use crate::ops::{LaneKeeping, Ops};
 
 /// What is to be computed.
 #[derive(Debug, Clone, Copy)]
@@ -73,9 +73,12 @@ impl<O: Ops> Computer<'_, O> {
         let mut clock = Clock::start();
         let (share, batch) = self.batch(work, lanes)?;
         let tokens = batch.tokens.len();
-        let (firsts, pack) = (self.ops.load(batch.first_tokens())?, self.ops.load(batch)?);
-        timing.data_seconds += clock.lap();
+        // Where a lane has a pass of its own, passes over as many tokens come again.
+        let is_alone = self.ops.lane_keeping() == LaneKeeping::Alone && matches!(work.seat, Seat::Lanes(_));
+        let batch = if is_alone { batch.padded() } else { batch };
         let masks = Masks::new(self.config, self.spec.seed, work.plan.update);
+        let (firsts, pack) = (self.ops.load(batch.first_tokens(), &masks)?, self.ops.load(batch, &masks)?);
+        timing.data_seconds += clock.lap();
         let pass = Pass { ops: self.ops, parameters: self.parameters, pack: &pack, firsts: &firsts, masks };
         self.model.forward(&pass, Purpose::Training)?;
         timing.forward_seconds += clock.lap();

@@ -24,14 +24,19 @@ fn deep() -> ModelConfig {
     }
 }
 
-/// What the third update of 32 rows of 45 tokens asks for, when all buffers are as large as they need to be.
+/// What the third update of 32 rows of 45 tokens asks for, when all buffers are as large as they need to be, and all that is
+/// recorded has been.
 fn update(compute: ComputeSpec) -> Asked {
+    update_on(compute, |cuda| cuda)
+}
+
+fn update_on(compute: ComputeSpec, device: impl FnOnce(Cuda<Tally>) -> Cuda<Tally>) -> Asked {
     let mut model = deep();
     (model.hidden_dropout, model.attention_dropout, model.classifier_dropout) = (0.1, 0.1, 0.1);
     let tally = Tally::default();
     let spec = TrainSpec { compute, rows_per_update: 32, ..spec(OptimizerKind::AdamwTorch, 8) };
     let layout = Layout::new(&model);
-    let (parameters, cuda) = (random_parameters(&layout), Cuda::new(tally.clone(), compute.precision));
+    let (parameters, cuda) = (random_parameters(&layout), device(Cuda::new(tally.clone(), compute.precision)));
     let mut solo = Solo::new(cuda.clone(), &layout, 8);
     let mut trainer = Trainer::new(cuda, model, spec, parameters).unwrap();
     let example = |row: u32| Example {
@@ -68,6 +73,23 @@ fn no_pass_waits_for_the_device() {
     assert_eq!(asked.kernels.get("lane_losses"), Some(&8));
     assert!(asked.clears == 0, "{asked:#?}");
     assert_reads_a_report(&asked);
+}
+
+/// A pass is 26 parts forward and 26 backward; what is launched besides are losses, words, sums of lanes, and the step.
+#[test]
+fn passes_of_lanes_are_replayed() {
+    let (precision, summation) = (Precision::Bfloat16, Summation::ByLane);
+    let compute = ComputeSpec { precision, summation, ..ComputeSpec::default() };
+    let (asked, launched) = (update(compute), update_on(compute, Cuda::without_graphs));
+    assert_eq!(
+        (asked.replays, asked.kernels.get("cross_entropy"), asked.kernels.get("word_gradient")),
+        (416, Some(&8), Some(&8))
+    );
+    assert!(asked.launches() <= 248, "{} launches: {asked:#?}", asked.launches());
+    assert!(launched.launches() <= 4800, "{} launches: {launched:#?}", launched.launches());
+    // Each segment's step is waited for where the first pass comes to it, replayed or not.
+    assert_eq!((asked.beside, asked.follows, launched.follows), (26, 26, 26));
+    assert_eq!((asked.writes, asked.allocations), (launched.writes, launched.allocations));
 }
 
 fn assert_reads_a_report(asked: &Asked) {

@@ -46,6 +46,8 @@ mod fixture;
 #[cfg(test)]
 mod gradients_test;
 #[cfg(test)]
+mod graphs_test;
+#[cfg(test)]
 mod launches_test;
 #[cfg(test)]
 mod parity_test;

@@ -14,7 +14,7 @@ use super::seat::Seat;
 use crate::collective::{SparseRows, cover};
 use crate::layout::{Layout, Segment};
 use crate::model::lane_sums::RowSums;
-use crate::ops::buffer_pool::BufferPool;
+use crate::ops::buffer_pool::{BufferPool, Shelf};
 use crate::ops::{DeviceError, LaneKeeping, Ops, Slice, SliceMut};
 
 /// How lanes are divided into passes; remembered from one update to the next.
@@ -73,8 +73,8 @@ pub(super) struct PartialSums<'a, O: Ops> {
     cover: Vec<Node>,
     dense: BTreeMap<Segment, BTreeMap<Node, O::Buffer>>,
     words: BTreeMap<Node, SparseRows<O::Buffer>>,
-    /// Buffers of no use any more, with their lengths.
-    spare: Vec<(O::Buffer, usize)>,
+    /// Buffers of no use any more, and what they were made for.
+    spare: Vec<(O::Buffer, Shelf)>,
 }
 
 impl<'a, O: Ops> PartialSums<'a, O> {
@@ -104,7 +104,7 @@ impl<'a, O: Ops> PartialSums<'a, O> {
         let length = self.length(segment);
         let Self { ops, cover, dense, spare, .. } = self;
         let known = dense.entry(segment).or_default();
-        let mut add = adder(*ops, length, spare);
+        let mut add = adder(*ops, (Some(segment), length), spare);
         sums.into_iter().try_for_each(|(node, sum)| climb(cover, known, (node, sum), &mut add))
     }
 
@@ -118,7 +118,7 @@ impl<'a, O: Ops> PartialSums<'a, O> {
     /// Takes out the sums of a dense segment over all passes, one for each node of the share that has rows.
     pub(super) fn take(&mut self, segment: Segment) -> Result<Vec<(Node, O::Buffer)>, DeviceError> {
         let (length, mut known) = (self.length(segment), self.dense.remove(&segment).unwrap_or_default());
-        let mut add = adder(self.ops, length, &mut self.spare);
+        let mut add = adder(self.ops, (Some(segment), length), &mut self.spare);
         totals(self.tree, &self.cover, &mut known, &mut add)
     }
 
@@ -139,19 +139,20 @@ impl<'a, O: Ops> PartialSums<'a, O> {
 
     /// Gives back the buffers that are of no use any more.
     pub(super) fn recycle(&mut self, pool: &mut BufferPool<O>) {
-        self.spare.drain(..).for_each(|(buffer, length)| pool.give(buffer, length));
+        self.spare.drain(..).for_each(|(buffer, shelf)| pool.give(buffer, shelf));
     }
 }
 
-/// Adds buffers of `length` elements, the right one to the left one.
+/// Adds buffers of a shelf, the right one to the left one.
 fn adder<'s, O: Ops>(
     ops: &'s O,
-    length: usize,
-    spare: &'s mut Vec<(O::Buffer, usize)>,
+    shelf: Shelf,
+    spare: &'s mut Vec<(O::Buffer, Shelf)>,
 ) -> impl FnMut(O::Buffer, O::Buffer) -> Result<O::Buffer, DeviceError> + 's {
     move |mut left, right| {
+        let length = shelf.1;
         ops.add(SliceMut { buffer: &mut left, range: 0..length }, Slice { buffer: &right, range: 0..length })?;
-        spare.push((right, length));
+        spare.push((right, shelf));
         Ok(left)
     }
 }

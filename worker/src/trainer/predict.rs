@@ -91,8 +91,8 @@ impl<O: Ops> Trainer<O> {
     fn predict_pack(&mut self, rows: &[RowId], examples: &[Example]) -> Result<Vec<Prediction>, PredictError> {
         let source = Source { model: &self.config, examples, labels: Labels::Optional };
         let batch = Batch::pack([(0, rows)], source)?;
-        let (firsts, pack) = (self.ops.load(batch.first_tokens())?, self.ops.load(batch)?);
         let (ops, parameters, masks) = (&self.ops, &self.parameters, Masks::none());
+        let (firsts, pack) = (ops.load(batch.first_tokens(), &masks)?, ops.load(batch, &masks)?);
         let pass = Pass { ops, parameters, pack: &pack, firsts: &firsts, masks };
         self.model.forward(&pass, Purpose::Prediction)?;
         let logits = self.model.logits(&pass)?;

@@ -15,7 +15,7 @@ use super::passes::{PartialSums, Passes};
 use super::sharding::GatherError;
 use super::{Trainer, new_model};
 use crate::batch::RowError;
-use crate::collective::{Collective, CollectiveError, Summed, Traffic};
+use crate::collective::{Collective, CollectiveError, Spare, Summed, Traffic};
 use crate::layout::Segment;
 use crate::ops::buffer_pool::BufferPool;
 use crate::ops::{DeviceError, Ops, Slice};
@@ -193,6 +193,10 @@ impl<O: Ops> Trainer<O> {
                 Err(error) => return Err(error),
             };
             let (before, shortage) = (self.passes, shortage.to_string());
+            if self.model.stop_sections(&self.ops) {
+                self.note = Some(without_graphs(plan.update, &shortage));
+                continue;
+            }
             if !self.spec.compute.auto_micro_batch || !self.passes.halve(missing) {
                 return Err(out_of_memory(plan, lanes, examples, (shortage, before)));
             }
@@ -221,7 +225,14 @@ impl<O: Ops> Trainer<O> {
     ) -> StepError {
         let before = self.passes;
         // Who holds a shard begins anew in another group, and would not know of smaller passes.
-        if self.is_cut() || !self.spec.compute.auto_micro_batch || !self.passes.halve(lanes) {
+        if self.is_cut() {
+            return out_of_memory(plan, lanes, examples, (problem, before));
+        }
+        if self.model.stop_sections(&self.ops) {
+            self.note = Some(without_graphs(plan.update, &problem));
+            return CollectiveError::OutOfMemory { problem }.into();
+        }
+        if !self.spec.compute.auto_micro_batch || !self.passes.halve(lanes) {
             return out_of_memory(plan, lanes, examples, (problem, before));
         }
         self.model = new_model(&self.config, &self.spec, &self.layout);
@@ -274,20 +285,24 @@ impl<O: Ops> Trainer<O> {
     fn recycle(
         &mut self,
         gradients: Gradients<O>,
-        mut spare: Vec<O::Buffer>,
+        mut spare: Spare<O::Buffer>,
         collective: &mut dyn Collective<O::Buffer>,
     ) {
-        let sums = gradients.into_segments().into_iter().map(|(_, buffer)| buffer).collect();
-        spare.extend(collective.reuse(sums));
-        for buffer in spare {
+        let (segments, sums): (Vec<_>, Vec<_>) = gradients.into_segments().into_iter().unzip();
+        spare.extend(segments.into_iter().zip(collective.reuse(sums)));
+        for (segment, buffer) in spare {
             let length = self.ops.room(&buffer);
-            self.pool.give(buffer, length);
+            self.pool.give(buffer, (Some(segment), length));
         }
     }
 }
 
 fn in_smaller_passes(update: Update, shortage: &str, Passes { most }: Passes) -> String {
     format!("update {update}: out of memory: {shortage}; going on with {most} lanes a pass")
+}
+
+fn without_graphs(update: Update, shortage: &str) -> String {
+    format!("update {update}: out of memory: {shortage}; going on without CUDA graphs, which take some of it")
 }
 
 impl From<GatherError> for StepError {
@@ -325,11 +340,11 @@ fn take_losses<O: Ops>(
     ops: &O,
     summed: &mut Summed<O::Buffer>,
     lanes: usize,
-) -> Result<(Vec<f32>, Option<O::Buffer>), DeviceError> {
+) -> Result<(Vec<f32>, Spare<O::Buffer>), DeviceError> {
     let place = summed.segments.iter().position(|(segment, _)| *segment == Segment::Losses);
-    let buffer = place.map(|place| summed.segments.remove(place).1);
-    let losses = buffer.as_ref().map(|buffer| ops.read(Slice { buffer, range: 0..lanes })).transpose()?;
-    Ok((losses.unwrap_or_default(), buffer))
+    let buffer = place.map(|place| summed.segments.remove(place));
+    let losses = buffer.as_ref().map(|(_, buffer)| ops.read(Slice { buffer, range: 0..lanes })).transpose()?;
+    Ok((losses.unwrap_or_default(), buffer.into_iter().collect()))
 }
 
 fn listed(losses: &[f32]) -> String {

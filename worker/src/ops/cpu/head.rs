@@ -49,6 +49,11 @@ pub(super) fn dropout(op: HeadDropout<'_, Cpu>) {
 pub(super) fn cross_entropy(op: CrossEntropy<'_, Cpu>) {
     let rows = op.logits.chunks_exact(op.labels).zip(op.dlogits.chunks_exact_mut(op.labels));
     for ((label, (logits, dlogits)), loss) in op.pack.labels.iter().zip(rows).zip(op.losses) {
+        if label.is_none() {
+            dlogits.fill(0.0);
+            *loss = 0.0;
+            continue;
+        }
         let most = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         let sum: f64 = logits.iter().map(|logit| (f64::from(*logit) - most).exp()).sum();
         let target_of = |column: u32| {

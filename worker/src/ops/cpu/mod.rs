@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::adamw::{AdamW, AdamWRows};
 use super::attention::{Attention, AttentionBackward};
+use super::dropout::Masks;
 use super::embedding::{Embedding, EmbeddingBackward, PositionGradient, WordGradient};
 use super::gelu::{BiasGelu, BiasGeluBackward};
 use super::head::{
@@ -92,6 +93,7 @@ impl<'a> SliceMut<'a, Vec<f32>> {
 impl Ops for Cpu {
     type Buffer = Vec<f32>;
     type Pack = Batch;
+    type Sections = ();
 
     fn lane_keeping(&self) -> LaneKeeping {
         LaneKeeping::Together
@@ -139,7 +141,7 @@ impl Ops for Cpu {
         Ok(())
     }
 
-    fn load(&self, batch: Batch) -> Result<Batch, DeviceError> {
+    fn load(&self, batch: Batch, _masks: &Masks) -> Result<Batch, DeviceError> {
         Ok(batch)
     }
 

@@ -2,7 +2,7 @@
 
 use super::driver::{Driver, Element, Grid, Kernel};
 use super::pack::{Pack, Part};
-use super::{Argument, Buffer, Cuda, dropout_arguments, int};
+use super::{Argument, Buffer, Cuda, dropout_argument, int};
 use crate::ops::DeviceError;
 use crate::ops::attention::{Attention, AttentionBackward, Columns, HeadShape};
 use crate::ops::dropout::Dropout;
@@ -105,7 +105,7 @@ impl<M> Scene<'_, M> {
         ]);
         arguments.extend([int(shape.heads), int(shape.head_size), Argument::Float(scale(shape))]);
         arguments.extend([int(query_width), int(pair_width)]);
-        arguments.extend(dropout_arguments(dropout));
+        arguments.push(dropout_argument(cuda, keys, dropout)?);
         if !by_matrix_units {
             return cuda.enqueue(forms.lanes, cuda.element, forms.lanes_grid(rows.tiles, shape), &arguments);
         }

@@ -7,7 +7,7 @@ use medley_common::spec::Precision;
 
 use super::driver::Driver;
 use super::drivers_test::{DriverTest, on_each_driver};
-use super::kernels_test::{Case, Outputs, Scenario, compare};
+use super::kernels_test::{Case, Outputs, Scenario, compare, masks};
 use super::{Buffer, Cuda};
 use crate::batch::Batch;
 use crate::ops::attention::{Attention, AttentionBackward, HeadShape, QueryKeyValue};
@@ -67,7 +67,8 @@ impl Scenario for Attending {
         let (batch, shape, hidden) = (sequences(&self.lengths), self.shape, self.shape.hidden());
         let asked = if self.firsts { batch.first_tokens() } else { batch.clone() };
         let (tokens, asking) = (batch.tokens.len(), asked.tokens.len());
-        let (ops, keys, queries) = (case.ops, &case.ops.load(batch).unwrap(), &case.ops.load(asked).unwrap());
+        let (ops, keys, queries) =
+            (case.ops, &case.ops.load(batch, &masks()).unwrap(), &case.ops.load(asked, &masks()).unwrap());
         let (dropout, seed) = (case.dropout(Site::Attention(2)), 3 * tokens as u64);
         let [q, kv] = &self.inputs(case, [asking, tokens], seed);
         let (mut context, mut stats) = (case.activation_room(asking * hidden), case.room(asking * shape.heads * 2));
@@ -183,7 +184,8 @@ impl Values {
         qkv: QueryKeyValue<&Buffer<D::Memory>>,
         gradients: QueryKeyValue<WithGradient<'_, D::Memory>>,
     ) -> Vec<u32> {
-        let (shape, pack, mut stats) = (Self::SHAPE, &cuda.load(sequences(lengths)).unwrap(), Buffer::default());
+        let (shape, pack, mut stats) =
+            (Self::SHAPE, &cuda.load(sequences(lengths), &masks()).unwrap(), Buffer::default());
         cuda.grow(&mut stats, self.q.len() / shape.head_size * 2).unwrap();
         let (queries, keys, dropout, mut context) = (pack, pack, None, room(cuda, self.q.len()));
         let (context_mut, stats_mut) = (&mut context, &mut stats);

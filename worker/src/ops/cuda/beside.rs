@@ -100,6 +100,10 @@ impl<D: Driver> Cuda<D> {
     /// Memory of unspecified content. Where there is no more, the stream follows the steps beside it first: they may hold
     /// what nobody else does.
     pub(super) fn take(&self, bytes: usize) -> Result<D::Memory, DeviceError> {
+        if self.recording.borrow().is_some() {
+            let problem = "memory cannot be taken in the course of it".to_owned();
+            return Err(DeviceError::Failed { doing: "record a CUDA graph", problem });
+        }
         match self.driver.allocate(bytes) {
             Err(DeviceError::OutOfMemory { .. }) if !self.beside.steps.borrow().is_empty() => {
                 self.settle()?;

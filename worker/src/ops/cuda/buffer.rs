@@ -147,6 +147,9 @@ impl<D: Driver> Cuda<D> {
     ) -> Result<u64, DeviceError> {
         let bytes = self.find(buffer, memory, range, element)?;
         self.settle_at(&bytes)?;
+        if let Some(memory) = memory {
+            self.note(memory, &bytes);
+        }
         Ok(bytes.start)
     }
 
@@ -173,6 +176,11 @@ impl<D: Driver> Cuda<D> {
                 Err(DeviceError::Failed { doing: "find a buffer's elements", problem })
             }
         }
+    }
+
+    /// Where the buffer's memory lies, which no other one's does at the time; 0 for one without elements.
+    pub(super) fn place_of(&self, buffer: &Buffer<D::Memory>) -> u64 {
+        buffer.wide.as_ref().or(buffer.narrow.as_ref()).map_or(0, |memory| self.driver.address(memory))
     }
 
     /// Elements for what is enqueued beside the stream: in `f32`, and their half-precision copy where there is one.

@@ -14,6 +14,7 @@ pub(crate) struct Choosy<D>(pub(crate) D);
 impl<D: Driver> Driver for Choosy<D> {
     type Memory = D::Memory;
     type Event = D::Event;
+    type Graph = D::Graph;
 
     fn allocate(&self, bytes: usize) -> Result<D::Memory, DeviceError> {
         self.0.allocate(bytes)
@@ -63,6 +64,23 @@ impl<D: Driver> Driver for Choosy<D> {
 
     fn follow(&self, event: &D::Event) -> Result<(), DeviceError> {
         self.0.follow(event)
+    }
+
+    fn can_record(&self) -> bool {
+        self.0.can_record()
+    }
+
+    fn begin_graph(&self) -> Result<(), DeviceError> {
+        self.0.begin_graph()
+    }
+
+    fn end_graph(&self) -> Result<D::Graph, DeviceError> {
+        self.0.end_graph()
+    }
+
+    unsafe fn replay(&self, graph: &D::Graph) -> Result<(), DeviceError> {
+        // SAFETY: as the caller says.
+        unsafe { self.0.replay(graph) }
     }
 
     /// It has epilogues for every other shape.

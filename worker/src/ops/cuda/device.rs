@@ -13,7 +13,7 @@ use std::sync::Arc;
 use candle_core::cuda_backend::CudaDevice;
 use cudarc::driver::sys::{CUfunction_attribute_enum as FunctionAttribute, CUmemPool_attribute_enum as PoolAttribute};
 use cudarc::driver::{
-    CudaContext, CudaEvent, CudaFunction, CudaSlice, CudaStream, DriverError, LaunchConfig, PushKernelArg,
+    CudaContext, CudaEvent, CudaFunction, CudaGraph, CudaSlice, CudaStream, DriverError, LaunchConfig, PushKernelArg,
     result as driver, sys as driver_sys,
 };
 
@@ -57,6 +57,15 @@ pub struct Gpu {
     stream: Arc<CudaStream>,
     functions: Rc<RefCell<BTreeMap<(Kernel, Element), CudaFunction>>>,
     blas: Rc<Blas>,
+}
+
+/// A CUDA graph that can be launched.
+pub struct Graph(CudaGraph);
+
+impl std::fmt::Debug for Graph {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Graph").field(&self.0.cu_graph_exec()).finish()
+    }
 }
 
 impl std::fmt::Debug for Gpu {
@@ -175,11 +184,11 @@ impl Gpu {
         let mut builder = stream.launch_builder(&function);
         for argument in arguments {
             match argument {
-                Argument::Address(value) | Argument::Key(value) => builder.arg(value),
+                Argument::Address(value) => builder.arg(value),
                 Argument::Int(value) => builder.arg(value),
-                Argument::Unsigned(value) => builder.arg(value),
                 Argument::Long(value) => builder.arg(value),
                 Argument::Float(value) => builder.arg(value),
+                Argument::Dropout(words) => builder.arg(words),
                 Argument::Coefficients(values) => builder.arg(values),
             };
         }
@@ -216,6 +225,7 @@ fn keep_memory(context: &CudaContext) -> Result<(), DriverError> {
 impl Driver for Gpu {
     type Memory = CudaSlice<u8>;
     type Event = CudaEvent;
+    type Graph = Graph;
 
     fn allocate(&self, bytes: usize) -> Result<CudaSlice<u8>, DeviceError> {
         // SAFETY: the content is unspecified, as the trait says.
@@ -288,6 +298,27 @@ impl Driver for Gpu {
 
     fn follow(&self, event: &CudaEvent) -> Result<(), DeviceError> {
         self.stream.wait(event).map_err(failed("wait for the side stream"))
+    }
+
+    fn can_record(&self) -> bool {
+        Arc::ptr_eq(&self.stream, &self.computing)
+    }
+
+    /// Other threads may do what they like in the meantime, as NCCL's do; this one does nothing that has an order.
+    fn begin_graph(&self) -> Result<(), DeviceError> {
+        let mode = driver_sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_RELAXED;
+        self.stream.begin_capture(mode).map_err(failed("record a CUDA graph"))
+    }
+
+    fn end_graph(&self) -> Result<Graph, DeviceError> {
+        let graph = self.stream.end_capture(driver_sys::CUgraphInstantiate_flags(0));
+        let graph = graph.map_err(failed("make a CUDA graph"))?;
+        let problem = "nothing was recorded".to_owned();
+        graph.map(Graph).ok_or(DeviceError::Failed { doing: "make a CUDA graph", problem })
+    }
+
+    unsafe fn replay(&self, graph: &Graph) -> Result<(), DeviceError> {
+        graph.0.launch().map_err(failed("launch a CUDA graph"))
     }
 
     unsafe fn product(&self, product: &Product) -> Result<bool, DeviceError> {

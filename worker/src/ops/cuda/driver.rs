@@ -80,14 +80,12 @@ pub enum Argument {
     Address(u64),
     /// An `int`.
     Int(i32),
-    /// An `unsigned`.
-    Unsigned(u32),
     /// A `long long`.
     Long(i64),
-    /// An `unsigned long long`.
-    Key(u64),
     /// A `float`.
     Float(f32),
+    /// A dropout: the structure `Drop`, in words of eight bytes.
+    Dropout([u64; 3]),
     /// The coefficients of AdamW, in the order of the structure of that name.
     Coefficients([f32; 10]),
 }
@@ -137,6 +135,8 @@ pub trait Driver: Debug + Clone {
     type Memory: Debug;
     /// A point of the side stream.
     type Event: Debug;
+    /// What was recorded of the stream: a CUDA graph.
+    type Graph: Debug;
 
     /// Takes `bytes` bytes of memory of unspecified content, aligned for any access.
     ///
@@ -213,6 +213,31 @@ pub trait Driver: Debug + Clone {
     /// # Errors
     /// The device failed.
     fn follow(&self, event: &Self::Event) -> Result<(), DeviceError>;
+
+    /// Whether it can record.
+    fn can_record(&self) -> bool;
+
+    /// From now on kernels and products are recorded in place of being enqueued on the stream, and nothing else may be asked
+    /// for that concerns the stream.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn begin_graph(&self) -> Result<(), DeviceError>;
+
+    /// Ends the recording.
+    ///
+    /// # Errors
+    /// Something was asked for that cannot be recorded, or the device failed.
+    fn end_graph(&self) -> Result<Self::Graph, DeviceError>;
+
+    /// Enqueues all that was recorded, in its order.
+    ///
+    /// # Safety
+    /// What addresses in it mean is allocated as it was then, until the stream has come past it.
+    ///
+    /// # Errors
+    /// The device failed.
+    unsafe fn replay(&self, graph: &Self::Graph) -> Result<(), DeviceError>;
 
     /// Enqueues a product of matrices of no size 0; or says false, and does nothing, where the device does not have its
     /// epilogue for them. That depends on sizes, on kinds of elements, and on how what is there is aligned, alone.

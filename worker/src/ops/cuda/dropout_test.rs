@@ -1,6 +1,6 @@
 //! The kernels drop the very elements that the CPU drops: at every site, to the bit.
 
-use super::kernels_test::{Case, LANES, Outputs, Scenario, compare};
+use super::kernels_test::{Case, LANES, Outputs, Scenario, compare, masks};
 use crate::ops::attention::{Attention, HeadShape, QueryKeyValue};
 use crate::ops::cpu::oracle::packed;
 use crate::ops::dropout::Site;
@@ -22,7 +22,7 @@ impl Kept {
     fn of_rows<O: Ops>(case: &Case<'_, O>) -> Outputs {
         let (ops, batch) = (case.ops, packed(&LANES));
         let (tokens, sequences) = (batch.tokens.len(), batch.rows.len());
-        let (elements, pack) = (tokens * WIDTH, &ops.load(batch).unwrap());
+        let (elements, pack) = (tokens * WIDTH, &ops.load(batch, &masks()).unwrap());
         let [words, positions, types] = [case.wide(13 * WIDTH, 1), case.wide(70 * WIDTH, 2), case.wide(2 * WIDTH, 3)];
         let table = |buffer, rows: usize| Slice { buffer, range: 0..rows * WIDTH };
         let parameters = case.wide(3 * WIDTH, 4);
@@ -81,7 +81,8 @@ impl Kept {
                 }
             }
         }
-        let (q, kv, pack) = (&case.activations(tokens * hidden, 1), &case.stored(kv), &ops.load(batch).unwrap());
+        let (q, kv, pack) =
+            (&case.activations(tokens * hidden, 1), &case.stored(kv), &ops.load(batch, &masks()).unwrap());
         let (mut context, mut stats) = (case.activation_room(tokens * hidden), case.room(tokens * shape.heads * 2));
         let dropout = case.dropout(Site::Attention(3));
         ops.attention(Attention {

@@ -3,7 +3,7 @@
 use super::driver::{Driver, Element, Grid, Kernel};
 use super::norm::{block_grid, row_grid};
 use super::pack::Part;
-use super::{Argument, Buffer, Cuda, dropout_arguments, int};
+use super::{Argument, Buffer, Cuda, dropout_argument, int};
 use crate::collective::SparseRows;
 use crate::ops::DeviceError;
 use crate::ops::embedding::{Embedding, EmbeddingBackward, PositionGradient, WordGradient};
@@ -16,7 +16,6 @@ const WORDS: Kernel = Kernel { module: "embedding", name: "word_gradient" };
 pub(super) fn forward<D: Driver>(cuda: &Cuda<D>, op: Embedding<'_, Cuda<D>>) -> Result<(), DeviceError> {
     let (width, tokens) = (op.norm.gamma.range.len(), op.pack.as_ref().tokens.len());
     let whole = 0..tokens * width;
-    let [key, threshold, scale] = dropout_arguments(op.dropout);
     let arguments = [
         cuda.wide_run(&op.words)?,
         cuda.wide_run(&op.positions)?,
@@ -32,9 +31,7 @@ pub(super) fn forward<D: Driver>(cuda: &Cuda<D>, op: Embedding<'_, Cuda<D>>) -> 
         cuda.part(op.pack, Part::Positions),
         cuda.part(op.pack, Part::Sequences),
         cuda.part(op.pack, Part::Rows),
-        key,
-        threshold,
-        scale,
+        dropout_argument(cuda, op.pack, op.dropout)?,
         int(tokens),
         int(width),
     ];
@@ -45,7 +42,6 @@ pub(super) fn backward<D: Driver>(cuda: &Cuda<D>, op: EmbeddingBackward<'_, Cuda
     let (width, batch) = (op.gamma.range.len(), op.pack.as_ref());
     let (tokens, blocks) = (batch.tokens.len(), batch.blocks.len());
     let whole = 0..tokens * width;
-    let [key, threshold, scale] = dropout_arguments(op.dropout);
     let arguments = [
         cuda.stored(op.dy, whole.clone())?,
         cuda.stored(op.z, whole.clone())?,
@@ -59,9 +55,7 @@ pub(super) fn backward<D: Driver>(cuda: &Cuda<D>, op: EmbeddingBackward<'_, Cuda
         cuda.part(op.pack, Part::Positions),
         cuda.part(op.pack, Part::Sequences),
         cuda.part(op.pack, Part::Rows),
-        key,
-        threshold,
-        scale,
+        dropout_argument(cuda, op.pack, op.dropout)?,
         int(width),
     ];
     cuda.enqueue(BACKWARD, cuda.element, block_grid(blocks, width), &arguments)

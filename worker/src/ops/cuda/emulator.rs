@@ -16,8 +16,10 @@ use libloading::Library;
 use super::driver::{Argument, Driver, Element, Epilogue, Grid, Kernel, MODULES, Matrix, Product};
 use crate::ops::DeviceError;
 
+mod recording;
 mod side_stream;
 
+pub(crate) use recording::{Recorded, replays};
 pub(crate) use side_stream::held;
 
 /// A kernel's arguments, its grid, its block, its shared bytes, and whether threads run from the last to the first.
@@ -122,8 +124,10 @@ impl Drop for Memory {
 impl Driver for Emulator {
     type Memory = Memory;
     type Event = u64;
+    type Graph = Vec<Recorded>;
 
     fn allocate(&self, bytes: usize) -> Result<Memory, DeviceError> {
+        recording::assert_none("memory");
         Ok(Memory::new(bytes))
     }
 
@@ -132,12 +136,14 @@ impl Driver for Emulator {
     }
 
     fn clear(&self, memory: &mut Memory) -> Result<(), DeviceError> {
+        recording::assert_none("a clear");
         // SAFETY: all of it lies between the walls.
         unsafe { memory.inside().write_bytes(0, memory.bytes) };
         Ok(())
     }
 
     fn write(&self, memory: &mut Memory, bytes: &[u8]) -> Result<(), DeviceError> {
+        recording::assert_none("a copy to the device");
         assert!(bytes.len() <= memory.bytes, "{} bytes into {}", bytes.len(), memory.bytes);
         // SAFETY: there is room, and the host's bytes lie elsewhere.
         unsafe { memory.inside().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
@@ -145,6 +151,7 @@ impl Driver for Emulator {
     }
 
     fn read(&self, memory: &Memory, bytes: Range<usize>) -> Result<Vec<u8>, DeviceError> {
+        recording::assert_none("a copy to the host");
         assert!(bytes.end <= memory.bytes, "{bytes:?} of {}", memory.bytes);
         memory.check_walls();
         // SAFETY: the bytes lie between the walls and have been written, at least when the memory was taken.
@@ -152,6 +159,7 @@ impl Driver for Emulator {
     }
 
     fn wait(&self) -> Result<(), DeviceError> {
+        recording::assert_none("a wait");
         Ok(())
     }
 
@@ -162,6 +170,9 @@ impl Driver for Emulator {
         grid: Grid,
         arguments: &[Argument],
     ) -> Result<(), DeviceError> {
+        if recording::takes(|| Recorded::Launch { kernel, element, grid, arguments: arguments.to_vec() }) {
+            return Ok(());
+        }
         // The emulator has one block at a time.
         static ONE_AT_A_TIME: Mutex<BTreeMap<(Kernel, Element), usize>> = Mutex::new(BTreeMap::new());
         let mut launches = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -188,6 +199,7 @@ impl Driver for Emulator {
         grid: Grid,
         arguments: &[Argument],
     ) -> Result<u64, DeviceError> {
+        recording::assert_none("a launch beside");
         let (emulator, arguments) = (*self, arguments.to_vec());
         // SAFETY: the caller answers for the arguments until somebody waits for this, and nobody can for anything else.
         let end = side_stream::hold(move || unsafe { emulator.launch(kernel, element, grid, &arguments) }.unwrap());
@@ -198,11 +210,34 @@ impl Driver for Emulator {
     }
 
     fn follow(&self, event: &u64) -> Result<(), DeviceError> {
+        recording::assert_none("a wait for the side stream");
         side_stream::come_to(*event);
         Ok(())
     }
 
+    fn can_record(&self) -> bool {
+        true
+    }
+
+    fn begin_graph(&self) -> Result<(), DeviceError> {
+        recording::begin();
+        Ok(())
+    }
+
+    fn end_graph(&self) -> Result<Vec<Recorded>, DeviceError> {
+        Ok(recording::end())
+    }
+
+    unsafe fn replay(&self, graph: &Vec<Recorded>) -> Result<(), DeviceError> {
+        // SAFETY: as the caller says.
+        unsafe { recording::run(*self, graph) };
+        Ok(())
+    }
+
     unsafe fn product(&self, product: &Product) -> Result<bool, DeviceError> {
+        if recording::takes(|| Recorded::Product(*product)) {
+            return Ok(true);
+        }
         let [m, n, k] = product.size;
         // A column, in the place of the epilogue's vector.
         let vector = |address| Matrix { address, leading: m.max(n), transposed: false, element: product.c.element };
@@ -242,11 +277,11 @@ fn fault() -> String {
 
 fn address_of(argument: &Argument) -> *mut c_void {
     match argument {
-        Argument::Address(value) | Argument::Key(value) => std::ptr::from_ref(value).cast_mut().cast(),
+        Argument::Address(value) => std::ptr::from_ref(value).cast_mut().cast(),
         Argument::Int(value) => std::ptr::from_ref(value).cast_mut().cast(),
-        Argument::Unsigned(value) => std::ptr::from_ref(value).cast_mut().cast(),
         Argument::Long(value) => std::ptr::from_ref(value).cast_mut().cast(),
         Argument::Float(value) => std::ptr::from_ref(value).cast_mut().cast(),
+        Argument::Dropout(words) => words.as_ptr().cast_mut().cast(),
         Argument::Coefficients(values) => values.as_ptr().cast_mut().cast(),
     }
 }

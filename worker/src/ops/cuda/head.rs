@@ -2,7 +2,7 @@
 
 use super::driver::{Driver, Element, Grid, Kernel};
 use super::pack::Part;
-use super::{Argument, Cuda, dropout_arguments, int};
+use super::{Argument, Cuda, dropout_argument, int};
 use crate::ops::DeviceError;
 use crate::ops::head::{
     CrossEntropy, FirstTokens, FirstTokensBackward, HeadDropout, LaneLosses, TanhDropout, TanhDropoutBackward,
@@ -46,9 +46,9 @@ pub(super) fn first_tokens_backward<D: Driver>(
 pub(super) fn tanh_dropout<D: Driver>(cuda: &Cuda<D>, op: TanhDropout<'_, Cuda<D>>) -> Result<(), DeviceError> {
     let sequences = op.pack.as_ref().rows.len();
     let whole = 0..sequences * op.hidden;
-    let [key, threshold, scale] = dropout_arguments(op.dropout);
+    let dropout = dropout_argument(cuda, op.pack, op.dropout)?;
     let (x, y) = (cuda.stored(op.x, whole.clone())?, cuda.stored(op.y, whole)?);
-    let arguments = [x, y, cuda.part(op.pack, Part::Rows), key, threshold, scale, int(op.hidden)];
+    let arguments = [x, y, cuda.part(op.pack, Part::Rows), dropout, int(op.hidden)];
     cuda.enqueue(TANH, cuda.element, Grid::new(sequences, THREADS), &arguments)
 }
 
@@ -58,18 +58,18 @@ pub(super) fn tanh_dropout_backward<D: Driver>(
 ) -> Result<(), DeviceError> {
     let sequences = op.pack.as_ref().rows.len();
     let whole = 0..sequences * op.hidden;
-    let [key, threshold, scale] = dropout_arguments(op.dropout);
+    let dropout = dropout_argument(cuda, op.pack, op.dropout)?;
     let (x, gradient) = (cuda.stored(op.x, whole.clone())?, cuda.stored(op.gradient, whole)?);
-    let arguments = [x, gradient, cuda.part(op.pack, Part::Rows), key, threshold, scale, int(op.hidden)];
+    let arguments = [x, gradient, cuda.part(op.pack, Part::Rows), dropout, int(op.hidden)];
     cuda.enqueue(TANH_BACKWARD, cuda.element, Grid::new(sequences, THREADS), &arguments)
 }
 
 pub(super) fn dropout<D: Driver>(cuda: &Cuda<D>, op: HeadDropout<'_, Cuda<D>>) -> Result<(), DeviceError> {
     let sequences = op.pack.as_ref().rows.len();
     let whole = 0..sequences * op.hidden;
-    let [key, threshold, scale] = dropout_arguments(Some(op.dropout));
+    let dropout = dropout_argument(cuda, op.pack, Some(op.dropout))?;
     let (x, y) = (cuda.stored(op.x, whole.clone())?, cuda.stored(op.y, whole)?);
-    let arguments = [x, y, cuda.part(op.pack, Part::Rows), key, threshold, scale, int(op.hidden)];
+    let arguments = [x, y, cuda.part(op.pack, Part::Rows), dropout, int(op.hidden)];
     cuda.enqueue(DROPOUT, cuda.element, Grid::new(sequences, THREADS), &arguments)
 }
 

@@ -72,7 +72,7 @@ impl<O: Ops> Case<'_, O> {
     pub(super) fn taken(&self, count: usize, seed: u64) -> O::Buffer {
         let mut buffer = self.activation_room(count);
         // The first tokens of sequences of one token are all tokens: a copy.
-        let pack = self.ops.load(singles(count / 8)).unwrap();
+        let pack = self.ops.load(singles(count / 8), &masks()).unwrap();
         let x = &self.activations(count, seed);
         self.ops.first_tokens(FirstTokens { pack: &pack, hidden: 8, x, y: &mut buffer }).unwrap();
         buffer
@@ -83,8 +83,13 @@ impl<O: Ops> Case<'_, O> {
     }
 
     pub(super) fn dropout(&self, site: Site) -> Option<crate::ops::dropout::Dropout> {
-        if self.drops { Masks::new(&config(32), 42, Update(3)).at(site) } else { None }
+        if self.drops { masks().at(site) } else { None }
     }
+}
+
+/// The masks of all tests.
+pub(super) fn masks() -> Masks {
+    Masks::new(&config(32), 42, Update(3))
 }
 
 /// `rows` sequences of one token.
@@ -145,7 +150,7 @@ impl Scenario for Gelu {
     fn run<O: Ops>(&self, case: &Case<'_, O>) -> Outputs {
         let (width, batch) = (self.0, packed(&LANES));
         let (tokens, blocks) = (batch.tokens.len(), batch.blocks.len());
-        let pack = &case.ops.load(batch).unwrap();
+        let pack = &case.ops.load(batch, &masks()).unwrap();
         let u = &case.activations(tokens * width, 1);
         let parameters = case.wide(width + 8, 2);
         let bias = || Slice { buffer: &parameters, range: 8..width + 8 };
@@ -170,7 +175,7 @@ impl Scenario for ResidualRows {
     fn run<O: Ops>(&self, case: &Case<'_, O>) -> Outputs {
         let (width, batch) = (self.0, packed(&LANES));
         let (tokens, blocks) = (batch.tokens.len(), batch.blocks.len());
-        let (ops, elements, pack) = (case.ops, tokens * width, &case.ops.load(batch).unwrap());
+        let (ops, elements, pack) = (case.ops, tokens * width, &case.ops.load(batch, &masks()).unwrap());
         let parameters = case.wide(3 * width + 8, 1);
         let run = |i: usize| Slice { buffer: &parameters, range: 8 + i * width..8 + (i + 1) * width };
         let dropout = case.dropout(Site::AttentionOutput(1));
@@ -219,7 +224,7 @@ impl Scenario for EmbeddedRows {
     fn run<O: Ops>(&self, case: &Case<'_, O>) -> Outputs {
         let (width, batch) = (self.0, packed(&LANES));
         let (tokens, blocks) = (batch.tokens.len(), batch.blocks.len());
-        let (ops, elements, pack) = (case.ops, tokens * width, &case.ops.load(batch).unwrap());
+        let (ops, elements, pack) = (case.ops, tokens * width, &case.ops.load(batch, &masks()).unwrap());
         let [words, positions, types] = [case.wide(13 * width, 1), case.wide(70 * width, 2), case.wide(2 * width, 3)];
         let table = |buffer, rows: usize| Slice { buffer, range: 0..rows * width };
         let parameters = case.wide(2 * width, 4);

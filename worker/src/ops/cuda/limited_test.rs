@@ -7,6 +7,9 @@ use std::rc::Rc;
 use super::driver::{Argument, Driver, Element, Grid, Kernel, Product};
 use crate::ops::{DeviceError, Shortage};
 
+/// What a graph takes.
+const GRAPH_BYTES: u64 = 4096;
+
 /// A driver of whose memory no more than a part may be used.
 #[derive(Debug, Clone)]
 pub(crate) struct Limited<D> {
@@ -35,6 +38,19 @@ impl<D> Limited<D> {
         Self { driver, total, used: Rc::default(), most: Rc::default() }
     }
 
+    /// What is made, if there are so many bytes left for it.
+    fn count<M>(&self, asked: u64, make: impl FnOnce() -> Result<M, DeviceError>) -> Result<Counted<M>, DeviceError> {
+        let free = self.total - self.used.get();
+        if asked > free {
+            let shortage = Shortage { asked, free: Some(free), total: Some(self.total) };
+            return Err(DeviceError::OutOfMemory { shortage });
+        }
+        let memory = make()?;
+        self.used.set(self.used.get() + asked);
+        self.most.set(self.most.get().max(self.used.get()));
+        Ok(Counted { memory, bytes: asked, used: self.used.clone() })
+    }
+
     /// The bytes in use.
     pub(crate) fn used(&self) -> u64 {
         self.used.get()
@@ -49,17 +65,10 @@ impl<D> Limited<D> {
 impl<D: Driver> Driver for Limited<D> {
     type Memory = Counted<D::Memory>;
     type Event = D::Event;
+    type Graph = Counted<D::Graph>;
 
     fn allocate(&self, bytes: usize) -> Result<Counted<D::Memory>, DeviceError> {
-        let (asked, free) = (bytes as u64, self.total - self.used.get());
-        if asked > free {
-            let shortage = Shortage { asked, free: Some(free), total: Some(self.total) };
-            return Err(DeviceError::OutOfMemory { shortage });
-        }
-        let memory = self.driver.allocate(bytes)?;
-        self.used.set(self.used.get() + asked);
-        self.most.set(self.most.get().max(self.used.get()));
-        Ok(Counted { memory, bytes: asked, used: self.used.clone() })
+        self.count(bytes as u64, || self.driver.allocate(bytes))
     }
 
     fn address(&self, memory: &Counted<D::Memory>) -> u64 {
@@ -106,6 +115,24 @@ impl<D: Driver> Driver for Limited<D> {
 
     fn follow(&self, event: &D::Event) -> Result<(), DeviceError> {
         self.driver.follow(event)
+    }
+
+    fn can_record(&self) -> bool {
+        self.driver.can_record()
+    }
+
+    fn begin_graph(&self) -> Result<(), DeviceError> {
+        self.driver.begin_graph()
+    }
+
+    fn end_graph(&self) -> Result<Counted<D::Graph>, DeviceError> {
+        let graph = self.driver.end_graph()?;
+        self.count(GRAPH_BYTES, || Ok(graph))
+    }
+
+    unsafe fn replay(&self, graph: &Counted<D::Graph>) -> Result<(), DeviceError> {
+        // SAFETY: as the caller says.
+        unsafe { self.driver.replay(&graph.memory) }
     }
 
     unsafe fn product(&self, product: &Product) -> Result<bool, DeviceError> {

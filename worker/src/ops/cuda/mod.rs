@@ -18,6 +18,7 @@ mod buffer;
 pub mod driver;
 mod embedding;
 mod gelu;
+mod graphs;
 mod head;
 mod linear;
 mod norm;
@@ -44,6 +45,8 @@ mod dropout_test;
 #[cfg(test)]
 pub(crate) mod emulator;
 #[cfg(test)]
+mod graphs_test;
+#[cfg(test)]
 mod kernels_test;
 #[cfg(test)]
 pub(crate) mod limited_test;
@@ -55,10 +58,13 @@ mod reduce_test;
 pub(crate) mod tally_test;
 
 pub use buffer::Buffer;
+pub use graphs::Graphs;
 pub use pack::Pack;
 
 use beside::Beside;
 use driver::{Argument, Driver, Element, Grid, Kernel};
+use graphs::Recording;
+use pack::Shelf;
 
 /// Elements that a kernel reads at once: widths are multiples of it.
 const GROUP: usize = 8;
@@ -67,12 +73,24 @@ const WIDEST_HEAD: usize = 128;
 /// Elements of the widest row that a warp normalises in shared memory.
 const WIDEST_ROW: usize = 8192;
 
-/// A CUDA device.
-#[derive(Debug, Clone)]
+/// A CUDA device; clones are the same one.
+#[derive(Debug)]
 pub struct Cuda<D: Driver> {
     driver: D,
     element: Element,
     beside: Rc<Beside<D>>,
+    /// Whether sections are recorded.
+    records: bool,
+    shelf: Shelf<D::Memory>,
+    recording: Rc<Recording<D::Memory>>,
+}
+
+impl<D: Driver> Clone for Cuda<D> {
+    fn clone(&self) -> Self {
+        let Self { driver, element, beside, records, shelf, recording } = self;
+        let (beside, shelf, recording) = (Rc::clone(beside), Rc::clone(shelf), Rc::clone(recording));
+        Self { driver: driver.clone(), element: *element, beside, records: *records, shelf, recording }
+    }
 }
 
 /// Why a model cannot be computed by the kernels.
@@ -129,7 +147,7 @@ impl<D: Driver> Cuda<D> {
             Precision::Bfloat16 => Element::Bf16,
             Precision::Float16 => Element::F16,
         };
-        Self { beside: Rc::new(Beside::new(driver.clone())), driver, element }
+        Self::of_stream(driver, element)
     }
 
     /// Enqueues a kernel made for `element`.
@@ -146,7 +164,18 @@ impl<D: Driver> Cuda<D> {
     /// The same operations by another driver, as of another stream of the same device. What that stream is given of this
     /// one's it has by following this one, [settled](Self::settle) before.
     pub fn on(&self, driver: D) -> Self {
-        Self { beside: Rc::new(Beside::new(driver.clone())), driver, element: self.element }
+        Self::of_stream(driver, self.element)
+    }
+
+    fn of_stream(driver: D, element: Element) -> Self {
+        let (records, shelf, recording) = (driver.can_record(), Rc::default(), Rc::default());
+        Self { beside: Rc::new(Beside::new(driver.clone())), driver, element, records, shelf, recording }
+    }
+
+    /// The same operations, each of which is a launch of its own in every pass.
+    #[must_use]
+    pub fn without_graphs(self) -> Self {
+        Self { records: false, ..self }
     }
 
     /// The device.
@@ -162,10 +191,21 @@ impl<D: Driver> Cuda<D> {
     }
 }
 
-/// Arguments of a dropout's key, threshold and scale.
-fn dropout_arguments(dropout: Option<Dropout>) -> [Argument; 3] {
-    let (key, threshold, scale) = dropout.map_or((0, 0, 1.0), |dropout| dropout.parts());
-    [Argument::Key(key), Argument::Unsigned(threshold), Argument::Float(scale)]
+/// The argument of a dropout: where the update's key lies in the batch's numbers, and what is the same in all updates.
+fn dropout_argument<D: Driver>(
+    cuda: &Cuda<D>,
+    pack: &Pack<D::Memory>,
+    dropout: Option<Dropout>,
+) -> Result<Argument, DeviceError> {
+    let Some((key, (site, threshold, scale))) = dropout.map(|dropout| dropout.parts()) else {
+        return Ok(Argument::Dropout([0, 0, u64::from(1.0_f32.to_bits()) << 32]));
+    };
+    if key != pack.key {
+        let problem = "the batch was loaded with the masks of another update".to_owned();
+        return Err(DeviceError::Failed { doing: "find a dropout's key", problem });
+    }
+    let rest = u64::from(scale.to_bits()) << 32 | u64::from(threshold);
+    Ok(Argument::Dropout([cuda.key_of(pack), site, rest]))
 }
 
 /// A number of rows or columns.

@@ -2,7 +2,7 @@
 
 use super::driver::{Driver, Grid, Kernel};
 use super::pack::Part;
-use super::{Argument, Cuda, dropout_arguments, int};
+use super::{Argument, Cuda, dropout_argument, int};
 use crate::batch::BLOCK_TOKENS;
 use crate::ops::DeviceError;
 use crate::ops::norm::{ResidualNorm, ResidualNormBackward};
@@ -17,7 +17,6 @@ const SHARED_BYTES: usize = 48 * 1024;
 pub(super) fn forward<D: Driver>(cuda: &Cuda<D>, op: ResidualNorm<'_, Cuda<D>>) -> Result<(), DeviceError> {
     let (width, tokens) = (op.bias.range.len(), op.pack.as_ref().tokens.len());
     let whole = 0..tokens * width;
-    let [key, threshold, scale] = dropout_arguments(op.dropout);
     let arguments = [
         cuda.stored(op.z, whole.clone())?,
         cuda.wide_run(&op.bias)?,
@@ -30,9 +29,7 @@ pub(super) fn forward<D: Driver>(cuda: &Cuda<D>, op: ResidualNorm<'_, Cuda<D>>) 
         cuda.part(op.pack, Part::Positions),
         cuda.part(op.pack, Part::Sequences),
         cuda.part(op.pack, Part::Rows),
-        key,
-        threshold,
-        scale,
+        dropout_argument(cuda, op.pack, op.dropout)?,
         int(tokens),
         int(width),
     ];
@@ -43,7 +40,6 @@ pub(super) fn backward<D: Driver>(cuda: &Cuda<D>, op: ResidualNormBackward<'_, C
     let (width, batch) = (op.gamma.range.len(), op.pack.as_ref());
     let (tokens, blocks) = (batch.tokens.len(), batch.blocks.len());
     let whole = 0..tokens * width;
-    let [key, threshold, scale] = dropout_arguments(op.dropout);
     let arguments = [
         cuda.stored(op.dy, whole.clone())?,
         cuda.stored(op.z, whole.clone())?,
@@ -56,9 +52,7 @@ pub(super) fn backward<D: Driver>(cuda: &Cuda<D>, op: ResidualNormBackward<'_, C
         cuda.part(op.pack, Part::Positions),
         cuda.part(op.pack, Part::Sequences),
         cuda.part(op.pack, Part::Rows),
-        key,
-        threshold,
-        scale,
+        dropout_argument(cuda, op.pack, op.dropout)?,
         int(width),
     ];
     cuda.enqueue(BACKWARD, cuda.element, block_grid(blocks, width), &arguments)

@@ -5,11 +5,14 @@ use std::borrow::Cow;
 use medley_common::model::ModelConfig;
 
 use super::driver::{Driver, Element};
-use super::{Buffer, Cuda, Pack, adamw, attention, check_shape, embedding, gelu, head, linear, norm, reduce, sgd};
+use super::{
+    Buffer, Cuda, Graphs, Pack, adamw, attention, check_shape, embedding, gelu, head, linear, norm, reduce, sgd,
+};
 use crate::batch::Batch;
 use crate::collective::SparseRows;
 use crate::ops::adamw::{AdamW, AdamWRows};
 use crate::ops::attention::{Attention, AttentionBackward};
+use crate::ops::dropout::Masks;
 use crate::ops::embedding::{Embedding, EmbeddingBackward, PositionGradient, WordGradient};
 use crate::ops::gelu::{BiasGelu, BiasGeluBackward};
 use crate::ops::head::{
@@ -19,12 +22,14 @@ use crate::ops::linear::{
     ColumnSum, Linear, LinearGradients, LinearInputGradient, LinearWeightGradient, SharedInputGradient,
 };
 use crate::ops::norm::{ResidualNorm, ResidualNormBackward};
+use crate::ops::section::Section;
 use crate::ops::sgd::{Sgd, SgdRows};
 use crate::ops::{DeviceError, LaneKeeping, Ops, Slice, SliceMut};
 
 impl<D: Driver> Ops for Cuda<D> {
     type Buffer = Buffer<D::Memory>;
     type Pack = Pack<D::Memory>;
+    type Sections = Graphs<D>;
 
     /// cuBLASLt chooses its kernels by the number of rows.
     fn lane_keeping(&self) -> LaneKeeping {
@@ -108,8 +113,29 @@ impl<D: Driver> Ops for Cuda<D> {
         self.driver.wait()
     }
 
-    fn load(&self, batch: Batch) -> Result<Self::Pack, DeviceError> {
-        self.pack(batch)
+    fn load(&self, batch: Batch, masks: &Masks) -> Result<Self::Pack, DeviceError> {
+        self.pack(batch, masks)
+    }
+
+    fn section(
+        &self,
+        kept: &mut Self::Sections,
+        section: Section,
+        enqueue: &mut dyn FnMut() -> Result<(), DeviceError>,
+    ) -> Result<(), DeviceError> {
+        self.enqueue_section(kept, section, enqueue)
+    }
+
+    fn stop_sections(&self, kept: &mut Self::Sections) -> bool {
+        kept.stop()
+    }
+
+    fn place(&self, buffer: &Self::Buffer) -> u64 {
+        self.place_of(buffer)
+    }
+
+    fn place_of_pack(&self, pack: &Self::Pack) -> u64 {
+        self.key_of(pack)
     }
 
     fn linear(&self, op: Linear<'_, Self>) -> Result<(), DeviceError> {

@@ -6,7 +6,7 @@ use super::Cuda;
 use super::choosy_test::Choosy;
 use super::driver::Driver;
 use super::drivers_test::{DriverTest, on_each_driver};
-use super::kernels_test::{Case, Comparison, LANES, Outputs, Scenario, compare};
+use super::kernels_test::{Case, Comparison, LANES, Outputs, Scenario, compare, masks};
 use crate::batch::LaneSpan;
 use crate::ops::adamw::{AdamW, AdamWRows, Coefficients};
 use crate::ops::buffer_pool::BufferPool;
@@ -29,7 +29,7 @@ impl Scenario for Head {
     fn run<O: Ops>(&self, case: &Case<'_, O>) -> Outputs {
         let (batch, hidden, labels) = (packed(&LANES), 40, 3);
         let (tokens, sequences) = (batch.tokens.len(), batch.rows.len());
-        let (ops, pack) = (case.ops, &case.ops.load(batch).unwrap());
+        let (ops, pack) = (case.ops, &case.ops.load(batch, &masks()).unwrap());
         let mut firsts = case.activation_room(sequences * hidden);
         let x = &case.activations(tokens * hidden, 1);
         ops.first_tokens(FirstTokens { pack, hidden, x, y: &mut firsts }).unwrap();

@@ -23,6 +23,8 @@ pub(crate) struct Asked {
     pub(crate) allocations: usize,
     pub(crate) clears: usize,
     pub(crate) writes: usize,
+    /// Recordings that were enqueued; what was recorded counts as launches when it is.
+    pub(crate) replays: usize,
     /// How often the host waits for all that was asked.
     pub(crate) waits: usize,
     /// Bytes of each copy to the host, for which the host waits.
@@ -54,6 +56,7 @@ impl Driver for Tally {
     /// Where it lies.
     type Memory = u64;
     type Event = ();
+    type Graph = ();
 
     fn allocate(&self, bytes: usize) -> Result<u64, DeviceError> {
         self.asked.borrow_mut().allocations += 1;
@@ -111,6 +114,23 @@ impl Driver for Tally {
 
     fn follow(&self, (): &()) -> Result<(), DeviceError> {
         self.asked.borrow_mut().follows += 1;
+        Ok(())
+    }
+
+    fn can_record(&self) -> bool {
+        true
+    }
+
+    fn begin_graph(&self) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    fn end_graph(&self) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    unsafe fn replay(&self, (): &()) -> Result<(), DeviceError> {
+        self.asked.borrow_mut().replays += 1;
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use cudarc::driver::sys::CUevent_flags;
 use cudarc::driver::{CudaEvent, CudaSlice};
 
-use super::{Gpu, failed};
+use super::{Gpu, Graph, failed};
 use crate::ops::DeviceError;
 use crate::ops::cuda::driver::{Argument, Driver, Element, Epilogue, Grid, Kernel, Product};
 
@@ -76,6 +76,7 @@ impl Clocked {
 impl Driver for Clocked {
     type Memory = CudaSlice<u8>;
     type Event = CudaEvent;
+    type Graph = Graph;
 
     fn allocate(&self, bytes: usize) -> Result<CudaSlice<u8>, DeviceError> {
         self.gpu.allocate(bytes)
@@ -132,6 +133,24 @@ impl Driver for Clocked {
 
     fn follow(&self, event: &CudaEvent) -> Result<(), DeviceError> {
         self.gpu.follow(event)
+    }
+
+    /// What is recorded has no clock of its own.
+    fn can_record(&self) -> bool {
+        false
+    }
+
+    fn begin_graph(&self) -> Result<(), DeviceError> {
+        self.gpu.begin_graph()
+    }
+
+    fn end_graph(&self) -> Result<Graph, DeviceError> {
+        self.gpu.end_graph()
+    }
+
+    unsafe fn replay(&self, graph: &Graph) -> Result<(), DeviceError> {
+        // SAFETY: as the caller says.
+        unsafe { self.gpu.replay(graph) }
     }
 
     unsafe fn product(&self, product: &Product) -> Result<bool, DeviceError> {
