@@ -117,6 +117,11 @@ Result cuMemPoolSetAttribute(void*, int attribute, void* value) {
     return SUCCESS;
 }
 
+Result cuMemPoolTrimTo(void*, size_t keep) {
+    if (keep != 0) misused("a memory pool is trimmed otherwise");
+    return state();
+}
+
 Result cuMemPoolGetAttribute(void*, int attribute, void* value) {
     std::lock_guard<std::mutex> guard(device().lock);
     *static_cast<uint64_t*>(value) = attribute == 8 ? device().most_used : device().used;

@@ -112,6 +112,8 @@ impl Nccl {
         let switch = rendezvous.switch.clone();
         let id = unique_id(&mut mesh, rendezvous)?;
         let stopped = || switch.is_aborted().then_some(CollectiveError::Aborted);
+        // NCCL takes its buffers by other ways than the pool, which keeps what it has.
+        cuda.driver().give_memory_back().map_err(cuda_failed)?;
         // What it has said of earlier groups is theirs.
         let told = nccl_log::read().len();
         let communicator = Communicator::join(id, [mesh.rank().0, mesh.world()], JOINING, stopped)?;

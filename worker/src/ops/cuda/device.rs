@@ -150,6 +150,19 @@ impl Gpu {
         Ok(bytes)
     }
 
+    /// Gives memory of the pool that nothing is in back to the GPU, for who takes it by other ways: the next update takes it
+    /// again.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub(crate) fn give_memory_back(&self) -> Result<(), DriverError> {
+        // SAFETY: the pool is the device's own.
+        unsafe {
+            let pool = driver::device::get_default_mem_pool(self.stream.context().cu_device())?;
+            driver::mem_pool::trim_to(pool, 0)
+        }
+    }
+
     /// A kernel's function, found once.
     fn function(&self, kernel: Kernel, element: Element) -> Result<CudaFunction, DeviceError> {
         if let Some(function) = self.functions.borrow().get(&(kernel, element)) {
