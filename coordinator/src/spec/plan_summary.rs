@@ -42,6 +42,7 @@ impl PlanSummary {
         }
         if bound.cadence.total_updates > 0 {
             lines.push(("checkpoints", checkpoints(spec, bound)));
+            lines.extend(shards(spec, bound).map(|shards| ("state", shards)));
             lines.extend(spec.criterion().map(|criterion| ("selection", criterion.words())));
         }
         lines.push(("output", spec.output().dir.display().to_string()));
@@ -187,6 +188,16 @@ fn workers(spec: &RunSpec, bound: &Bound) -> String {
         (Some(least), Some(most)) if least != most => format!("{here}; {lanes}, {least} or {most} for each"),
         _ => format!("{here}; {lanes}, {} for each", most.unwrap_or(0)),
     }
+}
+
+/// What it means that each worker keeps a shard of the optimizer's state.
+fn shards(spec: &RunSpec, bound: &Bound) -> Option<String> {
+    let back = match bound.cadence.checkpoints() {
+        0 => "begins anew: there are no checkpoints",
+        _ => "goes back to the last checkpoint",
+    };
+    let state = format!("a shard of the optimizer's for each worker; a run that loses one {back}");
+    spec.placement().shard_optimizer_state.then_some(state)
 }
 
 fn precision(spec: &RunSpec, bound: &Bound) -> String {

@@ -60,6 +60,14 @@ fn other_plans_are_told_apart() {
         line("--workers 4", "workers"),
         "workers        4 workers on the CPU with 1 thread each; 8 lanes, 2 for each"
     );
+    assert_eq!(
+        line("--workers 4 --shard_optimizer_state", "state"),
+        "state          a shard of the optimizer's for each worker; a run that loses one goes back to the last checkpoint"
+    );
+    assert_eq!(
+        line("--workers 4 --shard_optimizer_state --save_strategy no", "state"),
+        "state          a shard of the optimizer's for each worker; a run that loses one begins anew: there are no checkpoints"
+    );
     assert_eq!(line("--no_fp16", "precision"), "precision      float32");
     assert_eq!(
         line("--hypothesis_only", "texts"),
