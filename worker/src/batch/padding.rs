@@ -13,7 +13,8 @@ impl Batch {
     /// tokens is what it is without it.
     ///
     /// It is made of tokens that the first sequence has, so there is nothing that the model could not compute. It has no
-    /// label, and no lane reports its loss: all of its gradients are 0, and what is summed over tokens has 0 more of them.
+    /// label, and no lane reports its loss: all of its gradients are 0 where its activations are finite, and what is summed
+    /// over tokens has 0 more of them.
     /// A batch that has no rows, more tokens than are worth it, or not one lane, stays as it is.
     #[must_use]
     pub fn padded(mut self) -> Self {

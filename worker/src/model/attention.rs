@@ -154,12 +154,13 @@ impl AttentionBlock {
             return self.attend(pass, kept, input, input);
         }
         let hidden = self.heads.hidden();
-        let mut firsts = std::mem::take(&mut kept.firsts);
-        pass.ops.grow_activations(&mut firsts, self.scoped(pass).tokens() * hidden)?;
-        pass.ops.first_tokens(FirstTokens { pack: pass.pack, hidden, x: input, y: &mut firsts })?;
-        self.attend(pass, kept, input, &firsts)?;
+        pass.ops.grow_activations(&mut kept.firsts, self.scoped(pass).tokens() * hidden)?;
+        pass.ops.first_tokens(FirstTokens { pack: pass.pack, hidden, x: input, y: &mut kept.firsts })?;
+        // It comes back whatever happens: memory must not be freed while a pass is recorded.
+        let firsts = std::mem::take(&mut kept.firsts);
+        let attended = self.attend(pass, kept, input, &firsts);
         kept.firsts = firsts;
-        Ok(())
+        attended
     }
 
     /// The tokens of `asking`, `[Q, H]`, attend to those of `input`, `[T, H]`.

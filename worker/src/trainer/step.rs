@@ -195,6 +195,8 @@ impl<O: Ops> Trainer<O> {
             let (before, shortage) = (self.passes, shortage.to_string());
             if self.model.stop_sections(&self.ops) {
                 self.note = Some(without_graphs(plan.update, &shortage));
+                // Those that are under way give their memory back at their end.
+                self.ops.wait()?;
                 continue;
             }
             if !self.spec.compute.auto_micro_batch || !self.passes.halve(missing) {
@@ -230,7 +232,8 @@ impl<O: Ops> Trainer<O> {
         }
         if self.model.stop_sections(&self.ops) {
             self.note = Some(without_graphs(plan.update, &problem));
-            return CollectiveError::OutOfMemory { problem }.into();
+            let freed = self.ops.wait();
+            return freed.map_or_else(StepError::from, |()| CollectiveError::OutOfMemory { problem }.into());
         }
         if !self.spec.compute.auto_micro_batch || !self.passes.halve(lanes) {
             return out_of_memory(plan, lanes, examples, (problem, before));

@@ -324,8 +324,10 @@ impl Driver for Gpu {
     }
 
     fn end_graph(&self) -> Result<Graph, DeviceError> {
+        // What has failed unseen, on whatever thread, would be told in place of the recording's end, which must come.
+        let earlier = self.stream.context().check_err();
         let graph = self.stream.end_capture(driver_sys::CUgraphInstantiate_flags(0));
-        let graph = graph.map_err(failed("make a CUDA graph"))?;
+        let graph = earlier.and(graph).map_err(failed("make a CUDA graph"))?;
         let problem = "nothing was recorded".to_owned();
         graph.map(Graph).ok_or(DeviceError::Failed { doing: "make a CUDA graph", problem })
     }

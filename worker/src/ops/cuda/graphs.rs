@@ -26,17 +26,28 @@ const MOST_SECTIONS: usize = 4096;
 pub struct Graphs<D: Driver> {
     /// None for those that have come once.
     known: BTreeMap<Section, Option<Recorded<D>>>,
+    /// As many are kept as may be: others are launched.
+    full: bool,
     /// No more are wanted: the device has refused one, or its memory is needed for other things.
     stopped: bool,
 }
 
 impl<D: Driver> Default for Graphs<D> {
     fn default() -> Self {
-        Self { known: BTreeMap::new(), stopped: false }
+        Self { known: BTreeMap::new(), full: false, stopped: false }
     }
 }
 
 impl<D: Driver> Graphs<D> {
+    /// Makes room for sections to come, where there are too many: those that came once, or concern memory that is gone, go
+    /// first. Those that are replayed are worth more than others.
+    fn make_room(&mut self) {
+        if self.known.len() >= MOST_SECTIONS {
+            self.known.retain(|_, known| known.as_ref().is_some_and(Recorded::is_whole));
+            self.full = self.known.len() > MOST_SECTIONS / 2;
+        }
+    }
+
     /// Gives up all graphs, and makes no more; whether there were any.
     pub(super) fn stop(&mut self) -> bool {
         self.stopped = true;
@@ -83,19 +94,16 @@ impl<D: Driver> Cuda<D> {
             Some(None) => {}
             // What was recorded of it concerns memory that is not there any more.
             Some(Some(_)) | None => {
-                if graphs.known.len() >= MOST_SECTIONS {
-                    graphs.known.clear();
+                graphs.make_room();
+                if !graphs.full {
+                    graphs.known.insert(section, None);
                 }
-                graphs.known.insert(section, None);
                 return enqueue();
             }
         }
         match self.record(enqueue) {
-            Ok(recorded) => {
-                self.replay(&recorded)?;
-                graphs.known.insert(section, Some(recorded));
-                Ok(())
-            }
+            // It is known before it is tried: where the device has no memory for it, it can be given up.
+            Ok(recorded) => self.replay(graphs.known.entry(section).or_default().insert(recorded)),
             Err(error) => {
                 // Whatever it is that is wrong shows again, unless it is the recording.
                 enqueue()?;
@@ -132,6 +140,32 @@ impl<D: Driver> Cuda<D> {
             if !noted.iter().any(is_known) {
                 noted.push(Recalled { memory: Rc::downgrade(memory), bytes: bytes.clone() });
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::emulator::Emulator;
+    use super::*;
+    use crate::layout::Segment;
+    use crate::ops::section::Part;
+
+    /// What is replayed stays where there is too much to keep, and what is not known then is not noted any more.
+    #[test]
+    fn sections_that_are_replayed_stay() {
+        let section = |place: usize| Section { part: Part::Forward(Segment::Layer(0)), places: vec![place as u64] };
+        for (recorded, is_full) in [(MOST_SECTIONS / 4, false), (MOST_SECTIONS / 2 + 1, true)] {
+            let mut graphs = Graphs::<Emulator>::default();
+            for place in 0..MOST_SECTIONS {
+                graphs.make_room();
+                let graph = || Recorded { graph: Vec::new(), touched: Vec::new() };
+                graphs.known.insert(section(place), (place < recorded).then(graph));
+            }
+            assert_eq!((graphs.known.len(), graphs.full), (MOST_SECTIONS, false));
+            graphs.make_room();
+            assert_eq!((graphs.known.len(), graphs.full), (recorded, is_full));
+            assert!(graphs.known.values().all(Option::is_some));
         }
     }
 }
