@@ -8,7 +8,7 @@ const BUCKET_TOKENS: usize = 32;
 const MOST_TOKENS: usize = 2048;
 
 impl Batch {
-    /// The rows of a lane, and one sequence more, of 1 to [`BUCKET_TOKENS`] tokens, which fills them up to a multiple of that:
+    /// The rows of a lane, and one sequence more, of 1 to `BUCKET_TOKENS` tokens, which fills them up to a multiple of that:
     /// so that many batches have one shape, that of a lane depends on its own rows alone, and whatever is computed for
     /// tokens is what it is without it.
     ///

@@ -88,8 +88,8 @@ pub enum Sums {
     /// Gradients, which may be rounded where the recipe says so.
     #[default]
     Gradients,
-    /// Gradients, of whose dense segments each rank is given its own [`shard`] alone, cut at multiples of so many elements;
-    /// what else is in the buffer of a sum is void. Losses and words are given to all.
+    /// Gradients, of whose dense segments each rank is given its own [`shard`](crate::layout::shard) alone, cut at multiples of
+    /// so many elements; what else is in the buffer of a sum is void. Losses and words are given to all.
     Shards(usize),
 }
 
